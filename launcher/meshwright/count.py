@@ -1,0 +1,64 @@
+"""Exact parameters: of a model, of a rank of a pipeline stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.grid import Grid
+from meshwright.operations import Operation, decoder_layer, embedding, final_norm, head, mtp_layer, parameters
+from meshwright.plan import Chunk, Stage
+from meshwright.spec_model import Model
+
+__all__ = ["active_parameters", "padded_vocab", "stage", "total_parameters"]
+
+
+def padded_vocab(model: Model, divisor: int, tp: int) -> int:
+    """The vocabulary rounded up to a multiple of ``divisor*tp`` (megatron/training/vocab_utils.py)."""
+    multiple = divisor * tp
+    return -(-model.vocab // multiple) * multiple
+
+
+def total_parameters(model: Model) -> int:
+    """Of the whole unpadded model, without multi-token prediction: what transformers counts."""
+    layers = sum(parameters(decoder_layer(model, moe))[0] * count for moe, count in _kinds(model, 0, model.layers))
+    ends = (*embedding(model, model.vocab), *final_norm(model), *head(model, model.vocab, model.tied_embeddings))
+    return int(layers + parameters(ends)[0])
+
+
+def active_parameters(model: Model) -> int:
+    """Parameters one token passes through: ``topk`` of the routed experts, everything else whole."""
+    if model.moe is None:
+        return total_parameters(model)
+    experts = sum(parameters(decoder_layer(model, moe))[1] * count for moe, count in _kinds(model, 0, model.layers))
+    return int(total_parameters(model) - experts + experts * model.moe.topk // model.moe.experts)
+
+
+def stage(model: Model, chunks: tuple[Chunk, ...], vocab: int, grid: Grid) -> Stage:
+    """A pipeline stage with the parameters of one of its ranks; ``vocab`` is padded."""
+    counted = [
+        (count * n, experts * n)
+        for chunk in chunks
+        for operations, n in _chunk_operations(model, chunk, vocab)
+        for count, experts in [parameters(operations, grid.tp, grid.etp, grid.ep)]
+    ]
+    return Stage(chunks, sum(count for count, _ in counted), sum(experts for _, experts in counted))
+
+
+def _chunk_operations(model: Model, chunk: Chunk, vocab: int) -> Iterator[tuple[tuple[Operation, ...], int]]:
+    """Groups of operations and how many times each stands on the chunk."""
+    if chunk.embedding or chunk.mtp:  # MTP reads the embedding: a stage without it holds a copy
+        yield embedding(model, vocab), 1
+    for moe, count in _kinds(model, chunk.first, chunk.layers):
+        yield decoder_layer(model, moe), count
+    if chunk.final_norm:
+        yield final_norm(model), 1
+    if chunk.mtp:
+        yield mtp_layer(model), chunk.mtp
+    if chunk.loss:
+        yield head(model, vocab, model.tied_embeddings and chunk.embedding), 1
+
+
+def _kinds(model: Model, first: int, layers: int) -> Iterator[tuple[bool, int]]:
+    """(is MoE, how many) of the decoder layers ``first .. first + layers``."""
+    moe = sum(model.is_moe_layer(layer) for layer in range(first, first + layers)) if model.moe else 0
+    yield from ((kind, count) for kind, count in ((False, layers - moe), (True, moe)) if count)

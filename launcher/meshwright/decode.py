@@ -1,0 +1,122 @@
+"""Turn a plain mapping into frozen dataclasses, or say everything that is wrong with it, a line a problem."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from math import isfinite
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from meshwright.errors import ConfigError, Problem
+
+__all__ = ["decode", "join"]
+
+T = TypeVar("T")
+
+
+def decode(cls: type[T], data: object, root: str = "") -> T:
+    """Build the dataclass ``cls`` from plain ``data`` (mappings, lists, scalars).
+
+    Raises:
+        ConfigError: with one problem for each unknown key, missing key and value of a wrong type.
+
+    """
+    problems: list[Problem] = []
+    value = _dataclass(cls, data, root, problems)
+    if problems:
+        raise ConfigError(problems)
+    return value  # type: ignore[no-any-return]
+
+
+def join(path: str, key: object) -> str:
+    """The dotted path of ``key`` under ``path``."""
+    return f"{path}.{key}" if path else str(key)
+
+
+def _dataclass(cls: Any, data: object, path: str, problems: list[Problem]) -> Any:
+    if not isinstance(data, Mapping):
+        problems.append(Problem(path, f"expected a mapping, got {data!r}"))
+        return None
+    known, hints = _known(cls), _hints(cls)
+    problems += _unknown_keys(data, known, path)
+    before, values = len(problems), {}
+    for name, field in known.items():
+        if name in data and data[name] != "???":
+            values[name] = _value(hints[name], data[name], join(path, name), problems)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            problems.append(Problem(join(path, name), "not set; give it a value"))
+    return cls(**values) if len(problems) == before else None
+
+
+@cache
+def _known(cls: Any) -> dict[str, Field[Any]]:
+    return {field.name: field for field in fields(cls)}
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _unknown_keys(data: Mapping[Any, Any], known: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    for key in data:
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            yield Problem(join(path, key), f"unknown key; {hint}")
+
+
+def _value(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return _dataclass(hint, value, path, problems)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _value(next(a for a in args if a is not type(None)), value, path, problems)
+    if origin is tuple:
+        return _sequence(args[0], value, path, problems)
+    if origin is not None and origin is not Literal and issubclass(origin, Mapping):
+        return _mapping(args[1], value, path, problems)
+    return _scalar(hint, args if origin is Literal else None, value, path, problems)
+
+
+def _sequence(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        problems.append(Problem(path, f"expected a list, got {value!r}; write [{value}]"))
+        return ()
+    return tuple(_value(hint, item, f"{path}[{i}]", problems) for i, item in enumerate(value))
+
+
+def _mapping(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:
+    if not isinstance(value, Mapping):
+        problems.append(Problem(path, f"expected a mapping, got {value!r}"))
+        return {}
+    return {str(key): _value(hint, item, join(path, key), problems) for key, item in value.items()}
+
+
+def _scalar(hint: Any, choices: tuple[Any, ...] | None, value: Any, path: str, problems: list[Problem]) -> Any:
+    if choices is not None:
+        if type(value) is not type(choices[0]) or value not in choices:
+            close = get_close_matches(str(value), map(str, choices), n=1)
+            hint_text = f"; did you mean {close[0]}?" if close else ""
+            problems.append(Problem(path, f"expected one of {', '.join(map(str, choices))}, got {value!r}{hint_text}"))
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is int and type(value) is float and value.is_integer():
+        return int(value)  # 15.6e12 tokens: YAML has no integers in scientific notation
+    if hint is not object and type(value) is not hint:
+        problems.append(Problem(path, _wrong_type(hint, value)))
+    elif hint is float and not isfinite(value):
+        problems.append(Problem(path, f"expected a finite number, got {value!r}"))
+    return value
+
+
+def _wrong_type(hint: type, value: Any) -> str:
+    expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, hint.__name__)
+    quote = "; quote it, YAML read it as something else" if hint is str else ""
+    return f"expected {expected}, got {value!r}{quote}"

@@ -1,0 +1,45 @@
+"""What a user can get wrong, one line a problem, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["ConfigError", "Problem", "Repair"]
+
+Repair = Mapping[str, object]
+"""Override paths and the values to set, for example ``{"parallelism.pp": 14}``."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong: ``path: message; repairs``."""
+
+    path: str
+    message: str
+    rule: str = ""
+    repairs: tuple[Repair, ...] = ()
+
+    def __str__(self) -> str:
+        """The one line a user reads. Control characters of user input are shown escaped."""
+        line = f"{self.path}: {self.message}" if self.path else self.message
+        if self.repairs:
+            line += "; set " + ", or ".join(map(_assignments, self.repairs))
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be compiled. ``problems`` has one entry for each thing wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        """Take the problems, or one message that belongs to no path."""
+        self.problems = (Problem("", problems),) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def _assignments(repair: Repair) -> str:
+    return " ".join(f"{path}={_literal(value)}" for path, value in repair.items())
+
+
+def _literal(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,79 @@
+"""What a Spec resolves to: every derived number, exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshwright.grid import Grid
+from meshwright.spec import Spec
+
+__all__ = ["Batch", "Chunk", "Plan", "Stage", "Warning"]
+
+
+@dataclass(frozen=True)
+class Warning:  # noqa: A001 - the field's own word for it
+    """A rule of thumb that the plan goes against; it names itself."""
+
+    rule: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.path}: {self.message} [{self.rule}]"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences; ``global_batch = micro_batch * dp * microbatches``."""
+
+    micro_batch: int
+    global_batch: int
+    microbatches: int
+    sequence: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one step."""
+        return self.global_batch * self.sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one model chunk (virtual stage) holds; decoder layers ``first .. first + layers`` (from 0)."""
+
+    first: int
+    layers: int
+    embedding: bool
+    mtp: int
+    final_norm: bool
+    loss: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pipeline stage: its chunks in order, and the exact parameters of one of its ranks (TE layers)."""
+
+    chunks: tuple[Chunk, ...]
+    parameters: int  # on one rank, tp- and ep-sharded, vocabulary padded
+    expert_parameters: int  # of these, routed experts (sharded over etp*ep, replicated over edp)
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers on this stage."""
+        return sum(chunk.layers for chunk in self.chunks)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A Spec that holds. ``spec`` is normalised: dp, gpus, nodes, global batch and steps are filled in."""
+
+    spec: Spec
+    grid: Grid
+    batch: Batch
+    stages: tuple[Stage, ...]  # one a pipeline stage
+    padded_vocab: int
+    total_parameters: int  # of the whole model, unpadded; equals transformers' count
+    active_parameters: int  # used by one token: topk and shared experts only
+    steps: int | None  # optimizer steps of this stage of the run, where its length is stated
+    warnings: tuple[Warning, ...]

@@ -1,0 +1,34 @@
+"""Every constraint on a run, as data: ``resolve`` reports them, ``search`` masks with them, documents list them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from meshwright.rules import deepspeed, grid, megatron, pipeline, sharding
+from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Rule, implies
+
+__all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "POSITIVE", "RULES", "Layout", "Rule", "broken", "implies", "rules_of"]
+
+POSITIVE: tuple[Rule, ...] = grid.POSITIVE
+"""Judged first: every other rule divides by these."""
+
+RULES: tuple[Rule, ...] = grid.RULES + pipeline.RULES + sharding.RULES + megatron.RULES + deepspeed.RULES
+"""In an order in which a rule's ``needs`` stand before it."""
+
+
+@cache
+def rules_of(backend: str) -> tuple[Rule, ...]:
+    """The rules that ``backend`` enforces."""
+    return tuple(rule for rule in RULES if backend in rule.backends)
+
+
+def broken(layout: Layout, backend: str) -> list[Rule]:
+    """The rules of ``backend`` that one layout breaks. A rule whose needs are broken stays silent: no cascades."""
+    wrong = [rule for rule in POSITIVE if not rule.holds(layout)]
+    failed = {rule.id for rule in wrong}
+    for rule in () if wrong else rules_of(backend):
+        silent = not failed.isdisjoint(rule.needs)
+        if silent or not rule.holds(layout):
+            failed.add(rule.id)
+            wrong += [] if silent else [rule]
+    return wrong

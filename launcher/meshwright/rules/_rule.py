@@ -1,0 +1,109 @@
+"""The form of a rule, and the numbers it is judged on.
+
+``holds`` is arithmetic that gives the same answer for integers and for NumPy arrays of layouts: ``%``, ``//``,
+comparisons, ``&`` and ``|``; never ``and``, ``or``, ``not`` or ``if`` on a value of the layout. ``resolve`` judges
+one layout with it, ``search`` masks a million.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from meshwright.errors import Problem, Repair
+from meshwright.spec import Backend, Cluster, Model, Spec, Training
+
+__all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "Layout", "Rule", "implies"]
+
+MEGATRON, DEEPSPEED = ("megatron",), ("deepspeed",)
+EVERY = MEGATRON + DEEPSPEED
+
+Number = Any  # an int or bool, or a NumPy array of them
+
+
+def implies(condition: Number, consequence: Number) -> Number:
+    """``condition -> consequence``, elementwise."""
+    return (condition == 0) | (consequence != 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a search varies, as numbers or arrays of numbers, beside the parts of the Spec that stay."""
+
+    tp: Number
+    sp: Number
+    pp: Number
+    vpp: Number
+    cp: Number
+    ep: Number
+    etp: Number
+    dp: Number
+    zero: Number
+    world: Number
+    micro_batch: Number
+    global_batch: Number
+    recompute: Number  # 0 none, 1 selective, 2 full
+    first: Number  # decoder layers of the first stage; 0: not set
+    last: Number
+    embedding: Number  # takes a layer's slot
+    loss: Number
+    spec: Spec
+
+    @property
+    def model(self) -> Model:
+        """The model, the same for every layout."""
+        return self.spec.model
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster, the same for every layout."""
+        return self.spec.cluster
+
+    @property
+    def training(self) -> Training:
+        """Sequence, precision and the rest; its batch sizes are those of the layout instead."""
+        return self.spec.training
+
+    @property
+    def backend(self) -> Backend:
+        """The backends' options, the same for every layout."""
+        return self.spec.backend
+
+    @property
+    def microbatches(self) -> Number:
+        """Micro-batches a step; floored where the batch does not divide (a rule of its own says so)."""
+        return self.global_batch // (self.micro_batch * self.dp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One constraint: who enforces it, when it holds, what to say and what to change.
+
+    ``message`` is a format string over the Layout's names (``{pp}``, ``{model.layers}``), or a function of the Layout.
+    ``repairs`` proposes overrides, the nearest first; the resolver keeps those that really help.
+    ``source`` is where the backend enforces it (file:line of the version in constraints.txt), or the reason.
+    """
+
+    id: str
+    path: str
+    backends: tuple[str, ...]
+    holds: Callable[[Layout], Number]
+    message: str | Callable[[Layout], str]
+    source: str
+    needs: tuple[str, ...] = ()
+    repairs: Callable[[Layout], Iterable[Repair]] = lambda _: ()
+
+    def problem(self, layout: Layout, repairs: tuple[Repair, ...] = ()) -> Problem:
+        """What to tell the user about a layout that breaks this rule."""
+        text = self.message(layout) if callable(self.message) else self.message.format(**_names(layout))
+        return Problem(self.path, text, self.id, repairs)
+
+    def for_backends(self, *names: str) -> Rule:
+        """The same rule, enforced by other backends."""
+        return replace(self, backends=names)
+
+
+def _names(layout: Layout) -> dict[str, Any]:
+    parts = ("model", "cluster", "training", "backend", "microbatches")
+    return {**vars(layout), **{name: getattr(layout, name) for name in parts}}

@@ -1,0 +1,64 @@
+"""How a compiled run is started: on this machine, or by SLURM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["Launch", "Slurm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """Options of sbatch by the names users know. ``None`` is left out of the script."""
+
+    tasks: Literal["node", "rank"] = "node"  # one torchrun a node, or one task a rank
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None  # "D-HH:MM:SS"; always quoted
+    exclusive: bool = True
+    constraint: str | None = None
+    reservation: str | None = None
+    gpus: Literal["gpus-per-node", "gres", "none"] = "gpus-per-node"
+    gpu_type: str | None = None
+    cpus_per_task: int | None = None
+    mem: str | None = None  # "0" asks for all of a node
+    array: str | None = None  # "0-9%3"
+    dependency: str | None = None
+    requeue: bool = True
+    max_restarts: int = 10
+    signal_seconds: int = 300  # USR1 this long before the limit
+    mail_type: str | None = None
+    mail_user: str | None = None
+    comment: str | None = None
+    exclude: str | None = None
+    nodelist: str | None = None
+    switches: str | None = None  # "8" or "8@00:10:00"
+    segment: int | None = None  # block topology
+    job_name: str | None = None
+    output: str | None = None
+    container: Literal["none", "pyxis", "apptainer"] = "none"
+    image: str | None = None
+    mounts: tuple[str, ...] = ()
+    workdir: str | None = None
+    modules: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()  # shell commands run before srun, as written
+    health_check: bool = True
+    checkpoint_disk_gib: float | None = None  # free space asked of the checkpoint directory; None: from the plan
+    extra: tuple[str, ...] = ()  # further "--option=value" for sbatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """``kind`` local: torchrun here. slurm: sbatch."""
+
+    kind: Literal["local", "slurm"] = "local"
+    entry: str = "meshwright"  # our node-side program, or the path of a pretrain_gpt.py
+    python: str = "python3"
+    port: int = 29500
+    dry_run: bool = False
+    test_only: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    slurm: Slurm = Slurm()

@@ -1,0 +1,140 @@
+"""The architecture of a decoder-only language model, enough of it to count, cost and build it exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Activation", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
+
+Activation = Literal["swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Stretching rotary positions beyond the length they were trained on."""
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float
+    original_positions: int
+    low_freq_factor: float = 1.0  # llama3
+    high_freq_factor: float = 4.0  # llama3
+    beta_fast: float = 32.0  # yarn
+    beta_slow: float = 1.0  # yarn
+    mscale: float = 1.0  # yarn
+    mscale_all_dim: float = 0.0  # yarn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary position embedding. ``fraction`` of each head is rotated; ``skip_every`` n: layer n, 2n, ... has none."""
+
+    base: float = 10000.0
+    fraction: float = 1.0
+    scaling: RopeScaling | None = None
+    local_base: float | None = None  # base of the sliding-window layers where it differs (Gemma 3)
+    skip_every: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mla:
+    """Multi-head latent attention (DeepSeek-V2, section 2.1). ``q_lora_rank`` None: queries are not compressed."""
+
+    kv_lora_rank: int
+    qk_nope_dim: int
+    qk_rope_dim: int
+    v_dim: int
+    q_lora_rank: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moe:
+    """Mixture of experts. Layers ``first_dense .. layers`` are MoE, every ``every``-th of them.
+
+    ``ffn`` is the intermediate size of one routed expert, ``shared_ffn`` of all shared experts together.
+    """
+
+    experts: int
+    topk: int
+    ffn: int
+    shared_ffn: int = 0
+    shared_gate: bool = False  # the shared experts' output is gated (Qwen2-MoE)
+    first_dense: int = 0
+    every: int = 1
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    score_before_topk: bool = False  # softmax over all experts first, then top-k
+    normalize_topk: bool = True  # the chosen experts' weights sum to 1
+    router_bias: bool = False  # auxiliary-loss-free balancing (DeepSeek-V3, section 2.1.2)
+    bias_update_rate: float = 1.0e-3
+    groups: int = 1  # device- or node-limited routing
+    group_topk: int = 1
+    scaling: float = 1.0  # routed_scaling_factor
+    balancing: Literal["aux_loss", "seq_aux_loss", "sinkhorn", "none"] = "aux_loss"
+    aux_loss: float = 0.0
+    z_loss: float = 0.0
+    capacity_factor: float | None = None  # None: dropless
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A decoder-only transformer. Attention is MHA, GQA or MQA by ``kv_heads``, or MLA where ``mla`` is set.
+
+    ``ffn`` is the intermediate size of ONE projection: papers that fuse gate and up publish twice this number.
+    """
+
+    name: str
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    max_positions: int
+    activation: Activation
+    norm: Literal["rmsnorm", "layernorm", "layernorm_nonparametric"]
+    positions: Literal["rope", "learned", "alibi", "none"]
+    norm_eps: float = 1.0e-5
+    norm_zero_centered: bool = False  # weight is 1 + gamma
+    norm_placement: Literal["pre", "sandwich", "output", "deepnorm"] = "pre"
+    tied_embeddings: bool = False
+    linear_bias: bool = False  # every linear layer of attention and MLP
+    qkv_bias: bool = False  # only the query, key and value projections
+    qk_norm: Literal["none", "head", "full"] = "none"  # over one head's channels, or over all heads at once
+    parallel_residual: bool = False  # attention and MLP read the same residual
+    shared_parallel_norm: bool = False  # parallel residual with one norm for both branches
+    embedding_norm: bool = False
+    embedding_scale: float | None = None  # factor on the embedding output
+    attention_scale: float | None = None  # softmax scale where it is not 1/sqrt(head_dim)
+    attention_softcap: float | None = None
+    final_softcap: float | None = None
+    sliding_window: int | None = None  # tokens each one looks back
+    full_attention_every: int = 0  # with a window: layer n, 2n, ... sees everything; 0: none does
+    qkv_clip: float | None = None
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    init_std: float = 0.02
+    rope: Rope = Rope()
+    mla: Mla | None = None
+    moe: Moe | None = None
+    mtp: int = 0  # multi-token-prediction layers
+    mtp_loss_weight: float = 0.1
+    transformers: str | None = None  # the architecture of that name in transformers, where it has one
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies a gate and an up projection."""
+        return self.activation in ("swiglu", "geglu", "geglu_tanh")
+
+    @property
+    def attention(self) -> Literal["mha", "gqa", "mqa", "mla"]:
+        """The kind of attention, from the number of key/value heads."""
+        if self.mla is not None:
+            return "mla"
+        return "mha" if self.kv_heads == self.heads else "mqa" if self.kv_heads == 1 else "gqa"
+
+    def is_moe_layer(self, layer: int) -> bool:
+        """Whether decoder layer ``layer`` (from 0) routes its tokens to experts."""
+        if self.moe is None or layer < self.moe.first_dense:
+            return False
+        return (layer - self.moe.first_dense) % self.moe.every == self.moe.every - 1
