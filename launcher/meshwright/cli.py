@@ -1,0 +1,100 @@
+"""The command line: a verb, then Hydra's own grammar.
+
+Nothing heavy is imported here: ``--help`` and tab completion must answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from meshwright.errors import ConfigError
+from meshwright.verbs import VERBS, Words
+
+__all__ = ["main"]
+
+HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion", "-sc", "--resolve")
+"""Flags that Hydra answers by itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code: 0 done, 1 it was tried and failed, 2 the configuration is wrong."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except ConfigError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        from meshwright import __version__
+
+        print(f"meshwright {__version__}")
+        return 0
+    verb = words.pop(0) if words and words[0] in VERBS else None
+    if any(word.split("=")[0] in HYDRA_ONLY for word in words):
+        return _hydra(words)
+    if verb is None:
+        return _usage(words)
+    run = import_module(VERBS[verb].module).run
+    return max(int(run(job)) for job in _jobs(words))
+
+
+def _usage(words: list[str]) -> int:
+    lines = [f"  meshwright {name:10} {verb.summary}" for name, verb in VERBS.items()]
+    print("usage: meshwright VERB [group=option] [key=value] ...", *lines, sep="\n")
+    print("Then Hydra's grammar: recipe=llama3_405b parallelism.tp=8 -m 'training.micro_batch=1,2' --cfg job --help")
+    if not words:
+        return 0
+    from difflib import get_close_matches
+
+    close = get_close_matches(words[0], VERBS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ConfigError(f"{words[0]}: no such verb{hint}")
+
+
+def _hydra(words: list[str]) -> int:
+    """Let Hydra answer: --help, --cfg, --info, completion."""
+    import hydra
+
+    sys.argv = ["meshwright", *words]
+    hydra.main(version_base="1.3", config_path="pkg://meshwright.conf", config_name="config")(lambda _: None)()
+    return 0
+
+
+def _jobs(words: list[str]) -> list[Words]:
+    """The overrides of each job: one, or with ``-m`` one for every point of the sweep."""
+    sweep = any(word in ("-m", "--multirun") for word in words)
+    config_dir, rest = _config_dir([word for word in words if word not in ("-m", "--multirun")])
+    flags = [word for word in rest if word.startswith("-")]
+    if flags:
+        raise ConfigError(f"{flags[0]}: unknown flag; overrides are written key=value, see meshwright --help")
+    if not sweep:
+        return [Words(tuple(rest), config_dir)]
+    from meshwright.sweep import expand
+
+    points = expand(rest, config_dir)
+    return [Words(tuple(point), config_dir, i, len(points)) for i, point in enumerate(points)]
+
+
+def _config_dir(words: list[str]) -> tuple[str | None, list[str]]:
+    """Hydra's ``--config-dir DIR`` or ``-cd DIR`` and the other words."""
+    for i, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            if not equals and i + 1 == len(words):
+                raise ConfigError(f"{word}: needs a folder")
+            return (value, words[:i] + words[i + 1 :]) if equals else (words[i + 1], words[:i] + words[i + 2 :])
+    return None, words
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Hydra composes here and nowhere else: overrides in, a Run of plain frozen dataclasses out.
+
+Precedence: group defaults < recipe < stage < command line. Hydra lets a recipe win over a group chosen on the command
+line and knows nothing of stages, so what the command line says is laid on again, last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from meshwright.decode import decode
+from meshwright.errors import ConfigError, Problem
+from meshwright.spec import Spec
+
+__all__ = ["CONF", "GROUPS", "Options", "Rehearsal", "Run", "compose", "load", "run_of"]
+
+CONF = Path(__file__).parent / "conf"
+GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "recipe")
+SPEC = ("name", "model", "cluster", "parallelism", "training", "backend", "launch")
+LIBRARY = ("about", "provenance", "stages")  # what a recipe says about itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """The miniature that ``rehearse`` trains."""
+
+    ranks: int = 4
+    steps: int = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the verbs ask beside the run itself."""
+
+    output: Literal["text", "json"] = "text"
+    stage: str | None = None
+    runs: str = "runs"
+    verify: bool = True
+    why: Mapping[str, object] | None = None
+    rehearse: Rehearsal = Rehearsal()
+    rows: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run: its stages in order, each a whole Spec. ``about`` and ``provenance`` are the recipe's, as composed."""
+
+    name: str
+    stages: tuple[Spec, ...]
+    options: Options
+    about: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    composed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(overrides: Sequence[str] = (), config_dir: str | None = None) -> Run:
+    """The Run that Hydra ``overrides`` describe.
+
+    Raises:
+        ConfigError: with one problem for each thing wrong with the words, the files or the values.
+
+    """
+    return run_of(compose(overrides, config_dir), overrides, config_dir)
+
+
+def run_of(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | None = None) -> Run:
+    """Decode what Hydra composed, stage by stage; see ``load``."""
+    data = dict(composed)
+    library = {key: data.pop(key, None) or {} for key in LIBRARY}
+    described = {key: data.pop(key) for key in SPEC if key in data}
+    options = decode(Options, data)
+    base = _lay(described, _chosen_groups(overrides, config_dir))
+    stages = [
+        _spec(_commanded(_lay(base, _values(stage)), described, overrides), name)
+        for name, stage in _selected(library["stages"], options.stage).items()
+    ]
+    return Run(
+        name=stages[0].name,
+        stages=tuple(stages),
+        options=options,
+        about=library["about"],
+        provenance=library["provenance"],
+        composed=composed,
+    )
+
+
+def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> dict[str, Any]:
+    """What Hydra makes of the overrides, as a plain dict. Unknown keys are let through: decoding names them all."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    search = [f"hydra.searchpath=[{Path(config_dir).absolute().as_uri()}]"] if config_dir else []
+    try:
+        with initialize_config_module("meshwright.conf", version_base="1.3"):
+            config = hydra_compose("config", [*search, *map(_open, overrides)])
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        raise ConfigError([_hydra_problem(error)]) from None
+    return {str(key): value for key, value in plain.items()}
+
+
+def _open(override: str) -> str:
+    """``key=value`` with ``++`` before it, so that Hydra leaves the judging of keys to our decoder."""
+    key = override.partition("=")[0]
+    plain = "=" in override and key[:1] not in "+~" and key not in GROUPS and not key.startswith("hydra")
+    return f"++{override}" if plain and re.fullmatch(r"[\w.\-]+", key) else override
+
+
+def _hydra_problem(error: Exception) -> Problem:
+    text = str(error)
+    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    if missing:
+        group, option = missing.groups()
+        known = sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+        close = get_close_matches(option, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        return Problem(group, f"no option {option!r}; {hint}", "compose.option")
+    first = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    return Problem("", f"cannot compose: {first}" if first else f"cannot compose: {type(error).__name__}", "compose")
+
+
+def _selected(stages: Any, wanted: str | None) -> dict[str | None, Any]:
+    """The stages to handle by name; a run without stages is one nameless stage."""
+    if not isinstance(stages, Mapping):
+        raise ConfigError([Problem("stages", f"expected a mapping, got {stages!r}")])
+    if wanted is None:
+        return dict(stages) or {None: {}}
+    if wanted not in stages:
+        known = ", ".join(map(str, stages)) or "none"
+        raise ConfigError([Problem("stage", f"no stage {wanted!r}; there are {known}")])
+    return {wanted: stages[wanted]}
+
+
+def _values(stage: Any) -> dict[str, Any]:
+    """What a stage overrides, without what it says about itself."""
+    return {key: value for key, value in (stage or {}).items() if key not in LIBRARY}
+
+
+def _lay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``under``; mappings merge, everything else replaces."""
+    result = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _lay(result[key], value) if both else deepcopy(value)
+    return result
+
+
+def _commanded(staged: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Lay the values of the command line on again: they win over a stage, too."""
+    result: dict[str, Any] = dict(staged)
+    for override in overrides:
+        path = override.partition("=")[0].lstrip("+~").split("@")[0].split(".")
+        if path[0] in SPEC and (len(path) > 1 or path[0] == "name"):
+            found, value = _find(composed, path)
+            result = _lay(result, _nest(path, value)) if found else result
+    return result
+
+
+def _find(data: Any, path: Sequence[str]) -> tuple[bool, Any]:
+    for name in path:
+        if not isinstance(data, Mapping) or name not in data:
+            return False, None
+        data = data[name]
+    return True, data
+
+
+def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
+    return {path[0]: _nest(path[1:], value) if len(path) > 1 else value}
+
+
+def _chosen_groups(overrides: Sequence[str], config_dir: str | None) -> dict[str, Any]:
+    """What the groups chosen on the command line state themselves, where a recipe would hide it."""
+    choices = dict(o.partition("=")[::2] for o in overrides if o.partition("=")[0] in GROUPS)
+    recipe = choices.pop("recipe", None)
+    stated: dict[str, Any] = {}
+    for group, option in choices.items() if recipe else ():
+        stated = _lay(stated, {group: _stated(group, option, config_dir)})
+    return stated
+
+
+def _stated(group: str, option: str, config_dir: str | None) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    for root in (CONF, *([Path(config_dir)] if config_dir else [])):
+        path = root / group / f"{option}.yaml"
+        if path.is_file():
+            data: Any = OmegaConf.to_container(OmegaConf.load(path))
+            return {key: value for key, value in (data or {}).items() if key != "defaults" and value is not None}
+    return {}
+
+
+def _spec(data: dict[str, Any], stage: str | None) -> Spec:
+    data["model"] = _architecture(data.get("model"))
+    if data.get("name") is None:
+        data["name"] = data["model"].get("name", "run") if isinstance(data["model"], Mapping) else "run"
+    return decode(Spec, {**data, "stage": stage})
+
+
+def _architecture(model: Any) -> Any:
+    """``model.path`` names a folder with a Hugging Face config.json; keys that are set win over it."""
+    if not isinstance(model, Mapping) or "path" not in model:
+        return model
+    from meshwright.huggingface import read
+
+    stated = {key: value for key, value in model.items() if key != "path" and value is not None}
+    path = model["path"]
+    if not isinstance(path, str) or path == "???":
+        raise ConfigError([Problem("model.path", "not set; give a folder with a Hugging Face config.json")])
+    return _lay(read(Path(path)), stated)

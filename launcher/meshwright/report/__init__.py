@@ -1,0 +1,1 @@
+"""What people and programs read: terminal tables and JSON, of plans, costs, verdicts, recipes."""

@@ -1,0 +1,27 @@
+"""What ``compile`` wrote and what the backends' own code said of it, for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from meshwright.plan import Plan
+from meshwright.run_folder import Compiled
+
+__all__ = ["show"]
+
+
+def show(plan: Plan, compiled: Compiled, console: Console | None = None) -> None:
+    """Print the folder, its files, and one line for each check."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    console.print(Text(str(compiled.folder), style="bold"), Text(f"  {plan.grid.world:,} GPUs"), sep="")
+    for name in compiled.files:
+        console.print(Text(f"  {name}", style="dim"))
+    for verdict in compiled.verdicts:
+        versions = ", ".join(f"{name} {version}" for name, version in verdict.versions.items())
+        console.print(Text(f"  {verdict.backend}: ", style="bold"), Text(versions, style="dim"), sep="")
+        for check in verdict.checks:
+            mark, style = ("passed", "green") if check.passed else ("FAILED", "red")
+            console.print(Text(f"    {check.name:<12} {mark}", style=style), Text(f"  {check.details}"), sep="")
+            for substitution in check.substitutions:
+                console.print(Text(f"      without a GPU: {substitution}", style="dim"))

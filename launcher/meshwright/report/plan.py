@@ -1,0 +1,64 @@
+"""A plan for people: what was derived, how layers and parameters fall on the stages, what goes against the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from meshwright.plan import Plan, Stage
+
+__all__ = ["show"]
+
+
+def show(plan: Plan, console: Console | None = None) -> None:
+    """Print ``plan`` to the terminal."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    title = f"{plan.spec.name}/{plan.spec.stage}" if plan.spec.stage else plan.spec.name
+    console.print(Text(title, style="bold"), Text(f" {_headline(plan)}"), sep="")
+    for name, value in _facts(plan):
+        console.print(Text(f"  {name:<10} ", style="dim"), Text(value), sep="")
+    console.print(_stages(plan))
+    for warning in plan.warnings:
+        console.print(Text(f"  warning: {warning}", style="yellow"))
+
+
+def _headline(plan: Plan) -> str:
+    cluster, grid = plan.spec.cluster, plan.grid
+    nodes = f"{grid.nodes} node{'s' * (grid.nodes > 1)} of {cluster.name}"
+    return f"{plan.spec.model.name} on {grid.world:,} {cluster.accelerator.name}, {nodes}, backend {plan.spec.backend.name}"
+
+
+def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+    grid, p, batch = plan.grid, plan.spec.parallelism, plan.batch
+    yield "world", f"{grid.world:,} = tp {grid.tp} · cp {grid.cp} · pp {grid.pp} · dp {grid.dp}"
+    if plan.spec.model.moe:
+        yield "experts", f"{grid.world:,} = etp {grid.etp} · ep {grid.ep} · edp {grid.edp} · pp {grid.pp}"
+    extras = [f"vpp {p.vpp}", f"ZeRO-{p.zero}", f"recompute {p.recompute}"] + ["sequence parallel"] * p.sp
+    yield "layout", ", ".join(extras)
+    product = f"micro {batch.micro_batch} · dp {grid.dp} · {batch.microbatches} micro-batches"
+    yield "batch", f"{batch.global_batch:,} sequences of {batch.sequence:,} = {batch.tokens:,} tokens = {product}"
+    if plan.steps:
+        yield "steps", f"{plan.steps:,}"
+    active = f", {plan.active_parameters:,} active" if plan.spec.model.moe else ""
+    yield "parameters", f"{plan.total_parameters:,}{active}; vocabulary {plan.spec.model.vocab:,} padded to {plan.padded_vocab:,}"
+
+
+def _stages(plan: Plan) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("stage", "layers", "parameters per rank", "of these experts"):
+        table.add_column(name, justify="left" if name == "layers" else "right")
+    numbered = list(enumerate(plan.stages))
+    for _, run in groupby(numbered, key=lambda pair: _row(pair[1])):
+        same = list(run)
+        label = str(same[0][0]) if len(same) == 1 else f"{same[0][0]}-{same[-1][0]}"
+        table.add_row(label, *_row(same[0][1]))
+    return table
+
+
+def _row(stage: Stage) -> tuple[str, ...]:
+    layers = "+".join(str(chunk.layers) for chunk in stage.chunks)
+    return layers, f"{stage.parameters:,}", f"{stage.expert_parameters:,}" if stage.expert_parameters else "-"

@@ -1,0 +1,28 @@
+"""``-m``: the points of a Hydra sweep, in the order Hydra's own sweeper runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshwright.errors import ConfigError
+
+__all__ = ["expand"]
+
+
+def expand(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
+    """Every combination of ``key=a,b``, ``range()``, ``choice()`` and ``glob()``, as override lists."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra._internal.utils import create_config_search_path
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    search_path = create_config_search_path("pkg://meshwright.conf")
+    if config_dir:
+        search_path.append("command-line", config_dir)
+    try:
+        parser = OverridesParser.create(config_loader=ConfigLoaderImpl(search_path))
+        batches = BasicSweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size=None)
+    except HydraException as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    return [list(point) for batch in batches for point in batch]
