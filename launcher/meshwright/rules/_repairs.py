@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import chain
+from itertools import chain, zip_longest
 from math import log
 
 from meshwright.errors import Repair
@@ -44,8 +44,13 @@ def near_batch(layout: Layout) -> Iterable[Repair]:
 
 
 def any_of(*proposals: Proposals) -> Proposals:
-    """All of them, in this order."""
-    return lambda layout: chain.from_iterable(propose(layout) for propose in proposals)
+    """All of them in turn, so that the few that are shown differ in kind."""
+
+    def propose(layout: Layout) -> Iterable[Repair]:
+        rounds = zip_longest(*(proposal(layout) for proposal in proposals))
+        return (repair for repair in chain.from_iterable(rounds) if repair is not None)
+
+    return propose
 
 
 def _by_ratio(current: int, values: Iterable[int]) -> list[int]:
