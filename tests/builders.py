@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from meshwright.spec import Accelerator, Backend, Cluster, Launch, Link, Model, Parallelism, PipelineSplit, Spec, Training
+from meshwright.spec import (
+    Accelerator,
+    Backend,
+    Cluster,
+    Launch,
+    Link,
+    Model,
+    Parallelism,
+    PipelineSplit,
+    Spec,
+    Training,
+)
 
 __all__ = ["H100", "LLAMA_405B", "cluster", "llama_405b", "small_model", "spec"]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share two cores
 
 

@@ -36,7 +36,13 @@ def errors(data: object) -> list[str]:
 
 
 def test_nested_values_arrive() -> None:
-    data = {"name": "x", "inner": {"size": 2}, "rate": 3, "many": [{"size": 1}], "table": {"k": {"size": 5, "kind": "b"}}}
+    data = {
+        "name": "x",
+        "inner": {"size": 2},
+        "rate": 3,
+        "many": [{"size": 1}],
+        "table": {"k": {"size": 5, "kind": "b"}},
+    }
     assert decode(Outer, data) == Outer("x", Inner(2), 3.0, many=(Inner(1),), table={"k": Inner(5, "b")})
 
 
@@ -74,7 +80,9 @@ def test_text_that_yaml_took_for_a_number() -> None:
 
 
 def test_not_a_number_is_no_number() -> None:
-    assert errors({"name": "x", "inner": {"size": 1}, "rate": float("nan")}) == ["rate: expected a finite number, got nan"]
+    assert errors({"name": "x", "inner": {"size": 1}, "rate": float("nan")}) == [
+        "rate: expected a finite number, got nan"
+    ]
 
 
 def test_a_value_cannot_draw_on_the_terminal() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from builders import LLAMA_405B, small_model
 
+from builders import LLAMA_405B, small_model
 from meshwright.pipeline import parse_layout, split
 from meshwright.spec import PipelineSplit
 

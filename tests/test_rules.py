@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import llama_405b, small_model, spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import llama_405b, small_model, spec
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import normalise, override, refusals, resolve
 from meshwright.rules import EVERY, POSITIVE, RULES
@@ -89,7 +89,7 @@ def test_a_ramp_grows_from_zero_tokens_to_the_global_batch() -> None:
 def test_derived_ends_need_one_of_gpus_nodes_and_dp() -> None:
     base = spec(small_model(), 8, tp=2, sp=True)
     free = replace(base.cluster, gpus=None)
-    with pytest.raises(ConfigError, match="cluster.gpus: not set"):
+    with pytest.raises(ConfigError, match=r"cluster\.gpus: not set"):
         resolve(replace(base, cluster=free))
     assert resolve(replace(base, cluster=replace(free, nodes=2))).grid.dp == 8
     by_dp = replace(base, cluster=free, parallelism=replace(base.parallelism, dp=3))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from meshwright.errors import ConfigError
 
 if TYPE_CHECKING:
-    from meshwright.run_folder import compile
     from meshwright.compose import load
     from meshwright.resolver import resolve
+    from meshwright.run_folder import compile
 
 __all__ = ["ConfigError", "__version__", "compile", "load", "resolve"]
 

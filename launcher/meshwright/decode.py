@@ -8,16 +8,14 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from math import isfinite
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from meshwright.errors import ConfigError, Problem
 
 __all__ = ["decode", "join"]
 
-T = TypeVar("T")
 
-
-def decode(cls: type[T], data: object, root: str = "") -> T:
+def decode[T](cls: type[T], data: object, root: str = "") -> T:
     """Build the dataclass ``cls`` from plain ``data`` (mappings, lists, scalars).
 
     Raises:

@@ -1,7 +1,7 @@
 """The one table of what a layer does: its operations and their weights.
 
-Parameters per rank follow Transformer Engine's layers in Megatron-core: column- and row-parallel linears are cut over
-``tp``, routed experts over ``etp`` within an expert and ``ep`` between experts, norms and the router are replicated, and
+Parameters per rank follow Transformer Engine's layers in Megatron-core: column- and row-parallel linears are cut
+over ``tp``, routed experts over ``etp`` within an expert and ``ep`` between experts, norms and the router are replicated, and
 so are MLA's down-projections (``TELinear`` with ``parallel_mode="duplicated"``, megatron/core/transformer/
 multi_latent_attention.py). All arithmetic is on integers or NumPy arrays of degrees.
 """
@@ -47,7 +47,9 @@ class Operation:
     weights: tuple[Weight, ...] = ()
 
 
-def parameters(operations: Iterable[Operation], tp: Number = 1, etp: Number = 1, ep: Number = 1) -> tuple[Number, Number]:
+def parameters(
+    operations: Iterable[Operation], tp: Number = 1, etp: Number = 1, ep: Number = 1
+) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank."""
     weights = [w for operation in operations for w in operation.weights]
     expert = sum(w.on_rank(tp, etp, ep) for w in weights if w.shard == "expert")
@@ -109,7 +111,9 @@ def _norms(model: Model) -> Iterator[Operation]:
         yield _norm(model, "mlp.output_norm", model.hidden)
 
 
-def _linear(name: str, inputs: int, outputs: int, shard: Shard = "tp", bias: bool = False, row: bool = False) -> Operation:
+def _linear(
+    name: str, inputs: int, outputs: int, shard: Shard = "tp", bias: bool = False, row: bool = False
+) -> Operation:
     """A linear layer. The bias of a row-parallel one is added after the reduction, hence replicated."""
     weights = [Weight(f"{name}.weight", inputs * outputs, shard)]
     if bias:

@@ -19,9 +19,11 @@ __all__ = ["chunk_layers", "parse_layout", "split"]
 
 def split(model: Model, pp: int, vpp: int, division: PipelineSplit) -> tuple[tuple[Chunk, ...], ...]:
     """The chunks of every stage: ``result[stage][chunk]``. The rules of the pipeline must hold."""
-    slots = [parse_layout(division.layout)[v * pp + p] for v in range(vpp) for p in range(pp)] if division.layout else [
-        _slot(model, pp, vpp, division, p, v) for v in range(vpp) for p in range(pp)
-    ]
+    slots = (
+        [parse_layout(division.layout)[v * pp + p] for v in range(vpp) for p in range(pp)]
+        if division.layout
+        else [_slot(model, pp, vpp, division, p, v) for v in range(vpp) for p in range(pp)]
+    )
     chunks = list(_chunks(model, slots))
     return tuple(tuple(chunks[v * pp + p] for v in range(vpp)) for p in range(pp))
 

@@ -11,7 +11,7 @@ __all__ = ["Batch", "Chunk", "Plan", "Stage", "Warning"]
 
 
 @dataclass(frozen=True)
-class Warning:  # noqa: A001 - the field's own word for it
+class Warning:
     """A rule of thumb that the plan goes against; it names itself."""
 
     rule: str

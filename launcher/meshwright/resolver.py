@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from meshwright.count import active_parameters, padded_vocab, stage, total_parameters
 from meshwright.errors import ConfigError, Problem, Repair
@@ -19,8 +19,6 @@ __all__ = ["layout", "normalise", "override", "refusals", "resolve"]
 
 SHOWN_REPAIRS = 3
 TRIED_REPAIRS = 60
-
-T = TypeVar("T")
 
 
 def resolve(spec: Spec) -> Plan:
@@ -79,7 +77,7 @@ def layout(spec: Spec) -> Layout:
     )
 
 
-def override(value: T, path: str, new: object) -> T:
+def override[T](value: T, path: str, new: object) -> T:
     """A copy of the dataclass ``value`` with the field at the dotted ``path`` set to ``new``."""
     name, _, rest = path.partition(".")
     return replace(value, **{name: override(getattr(value, name), rest, new) if rest else new})  # type: ignore[type-var]

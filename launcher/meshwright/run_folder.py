@@ -43,7 +43,7 @@ class Compiled:
         return all(verdict.passed for verdict in self.verdicts)
 
 
-def compile(plan: Plan, directory: str | Path, *, verify: bool = True) -> Compiled:  # noqa: A001 - the verb's name
+def compile(plan: Plan, directory: str | Path, *, verify: bool = True) -> Compiled:
     """Write the run folder of ``plan`` into ``directory`` and let the backends' own code judge it.
 
     Writing twice gives the same files. Nothing is written where the configuration is wrong.

@@ -11,9 +11,9 @@ __all__ = ["expand"]
 
 def expand(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:
     """Every combination of ``key=a,b``, ``range()``, ``choice()`` and ``glob()``, as override lists."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra._internal.utils import create_config_search_path
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

@@ -29,7 +29,8 @@ def show(plan: Plan, console: Console | None = None) -> None:
 def _headline(plan: Plan) -> str:
     cluster, grid = plan.spec.cluster, plan.grid
     nodes = f"{grid.nodes} node{'s' * (grid.nodes > 1)} of {cluster.name}"
-    return f"{plan.spec.model.name} on {grid.world:,} {cluster.accelerator.name}, {nodes}, backend {plan.spec.backend.name}"
+    gpus = f"{grid.world:,} {cluster.accelerator.name}"
+    return f"{plan.spec.model.name} on {gpus}, {nodes}, backend {plan.spec.backend.name}"
 
 
 def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -44,7 +45,10 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     if plan.steps:
         yield "steps", f"{plan.steps:,}"
     active = f", {plan.active_parameters:,} active" if plan.spec.model.moe else ""
-    yield "parameters", f"{plan.total_parameters:,}{active}; vocabulary {plan.spec.model.vocab:,} padded to {plan.padded_vocab:,}"
+    yield (
+        "parameters",
+        f"{plan.total_parameters:,}{active}; vocabulary {plan.spec.model.vocab:,} padded to {plan.padded_vocab:,}",
+    )
 
 
 def _stages(plan: Plan) -> Table:

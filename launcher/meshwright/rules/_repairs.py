@@ -9,7 +9,7 @@ from math import log
 from meshwright.errors import Repair
 from meshwright.rules._rule import Layout
 
-__all__ = ["any_of", "change", "nearest", "near_batch", "near_world"]
+__all__ = ["any_of", "change", "near_batch", "near_world", "nearest"]
 
 Proposals = Callable[[Layout], Iterable[Repair]]
 
@@ -40,7 +40,9 @@ def near_batch(layout: Layout) -> Iterable[Repair]:
     """Global batches that ``micro_batch*dp`` divides, around the present one."""
     step = layout.micro_batch * layout.dp
     batches = {max(1, layout.global_batch // step) * step, -(-layout.global_batch // step) * step}
-    return ({"training.global_batch": n, "training.microbatches": None} for n in _by_ratio(layout.global_batch, batches))
+    return (
+        {"training.global_batch": n, "training.microbatches": None} for n in _by_ratio(layout.global_batch, batches)
+    )
 
 
 def any_of(*proposals: Proposals) -> Proposals:

@@ -14,7 +14,7 @@ from typing import Any
 from meshwright.errors import Problem, Repair
 from meshwright.spec import Backend, Cluster, Model, Spec, Training
 
-__all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "Layout", "Rule", "implies"]
+__all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "Layout", "Number", "Rule", "implies"]
 
 MEGATRON, DEEPSPEED = ("megatron",), ("deepspeed",)
 EVERY = MEGATRON + DEEPSPEED

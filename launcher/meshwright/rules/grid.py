@@ -5,12 +5,15 @@ Places are files of megatron-core 0.19.2 (below ``megatron/``) and DeepSpeed 0.1
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import lcm
+
 from meshwright.rules._repairs import any_of, change, near_batch, near_world, nearest
-from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Rule, implies
+from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Number, Rule, implies
 
 __all__ = ["POSITIVE", "RULES"]
 
-_COUNTS = {
+_COUNTS: dict[str, Callable[[Layout], Number]] = {
     "parallelism.tp": lambda r: r.tp,
     "parallelism.pp": lambda r: r.pp,
     "parallelism.vpp": lambda r: r.vpp,
@@ -34,18 +37,20 @@ _COUNTS = {
     "model.max_positions": lambda r: r.model.max_positions,
 }
 
-POSITIVE: tuple[Rule, ...] = tuple(
-    Rule(
+
+def _positive(path: str, read: Callable[[Layout], Number]) -> Rule:
+    return Rule(
         id=f"positive.{path}",
         path=path,
         backends=EVERY,
-        holds=lambda r, read=read: read(r) > 0,
-        message=lambda r, read=read: f"{read(r)} is not a positive count",
+        holds=lambda r: read(r) > 0,
+        message=lambda r: f"{read(r)} is not a positive count",
         source="a degree, a size and a batch are counts",
         repairs=change(**{path.replace(".", "__"): 1}) if path.startswith("parallelism") else lambda _: (),
     )
-    for path, read in _COUNTS.items()
-)
+
+
+POSITIVE: tuple[Rule, ...] = tuple(_positive(path, read) for path, read in _COUNTS.items())
 
 
 def _model_degree(r: Layout) -> int:
@@ -57,9 +62,7 @@ def _expert_degree(r: Layout) -> int:
 
 
 def _lcm_degree(r: Layout) -> int:
-    import math
-
-    return math.lcm(_model_degree(r), _expert_degree(r))
+    return lcm(_model_degree(r), _expert_degree(r))
 
 
 RULES: tuple[Rule, ...] = (
@@ -98,7 +101,7 @@ RULES: tuple[Rule, ...] = (
         source="gpus = nodes·gpus_per_node, the last node perhaps in part",
         repairs=any_of(
             change(cluster__nodes=None),
-            lambda r: ({"cluster.gpus": r.cluster.nodes * r.cluster.gpus_per_node},),
+            lambda r: ({"cluster.gpus": (r.cluster.nodes or 1) * r.cluster.gpus_per_node},),
         ),
     ),
     Rule(
@@ -146,9 +149,7 @@ RULES: tuple[Rule, ...] = (
         holds=lambda r: (r.dp * r.cp) % r.spec.parallelism.optimizer_instances == 0,
         message="{spec.parallelism.optimizer_instances} optimizer instances do not divide dp·cp = {dp}·{cp}",
         source="core/parallel_state.py:922",
-        repairs=nearest(
-            "parallelism.optimizer_instances", lambda r: r.spec.parallelism.optimizer_instances
-        ),
+        repairs=nearest("parallelism.optimizer_instances", lambda r: r.spec.parallelism.optimizer_instances),
     ),
     Rule(
         id="grid.expert_optimizer_instances",
@@ -159,9 +160,7 @@ RULES: tuple[Rule, ...] = (
         message="{spec.parallelism.optimizer_instances} optimizer instances do not divide the expert data-parallel "
         "size {world}/({etp}·{ep}·{pp})",
         source="core/parallel_state.py:1447",
-        repairs=nearest(
-            "parallelism.optimizer_instances", lambda r: r.spec.parallelism.optimizer_instances
-        ),
+        repairs=nearest("parallelism.optimizer_instances", lambda r: r.spec.parallelism.optimizer_instances),
     ),
     Rule(
         id="grid.sharded_instances",
@@ -196,8 +195,9 @@ RULES: tuple[Rule, ...] = (
         path="training.microbatches",
         backends=EVERY,
         needs=("batch.global",),
-        holds=lambda r: (r.training.microbatches is None)
-        | (r.training.microbatches == r.global_batch // (r.micro_batch * r.dp)),
+        holds=lambda r: (
+            (r.training.microbatches is None) | (r.training.microbatches == r.global_batch // (r.micro_batch * r.dp))
+        ),
         message="micro_batch·dp·microbatches = {micro_batch}·{dp}·{training.microbatches} is not the global batch of "
         "{global_batch} sequences",
         source="global_batch = micro_batch·dp·microbatches",
@@ -209,8 +209,8 @@ RULES: tuple[Rule, ...] = (
         backends=EVERY,
         needs=("batch.global",),
         holds=lambda r: _ramp_divides(r),
-        message="a batch of the ramp {training.ramp} does not divide by micro_batch·dp = {micro_batch}·{dp}, or they do "
-        "not start at 0 tokens, grow, and end at the global batch of {global_batch}",
+        message="a batch of the ramp {training.ramp} does not divide by micro_batch·dp = {micro_batch}·{dp}, or they "
+        "do not start at 0 tokens, grow, and end at the global batch of {global_batch}",
         source="core/num_microbatches_calculator.py:381 for every batch of the schedule",
         repairs=change(training__ramp=()),
     ),

@@ -1,4 +1,7 @@
-"""Layers on stages and chunks, the interleaved schedule, recompute. Places: megatron-core 0.19.2, below ``megatron/``."""
+"""Layers on stages and chunks, the interleaved schedule, recompute.
+
+Places are files of megatron-core 0.19.2, below ``megatron/``.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +42,21 @@ def _resplit(r: Layout) -> Iterable[Repair]:
     """Give the ends fewer or more layers, or the embedding and the loss a slot, or spread evenly."""
     key = "parallelism.pipeline_split"
     fair = r.model.layers // max(1, r.pp)
-    clear = {f"{key}.first": None, f"{key}.last": None, f"{key}.embedding": False, f"{key}.loss": False}
+    clear: dict[str, object] = {
+        f"{key}.first": None,
+        f"{key}.last": None,
+        f"{key}.embedding": False,
+        f"{key}.loss": False,
+    }
     near = sorted(product(range(max(1, fair - 4), fair + 5), repeat=2), key=lambda e: (abs(e[0] - e[1]), fair - e[0]))
-    proposals = [{**clear, f"{key}.first": first, f"{key}.last": last} for first, last in near]
+    proposals: list[dict[str, object]] = [{**clear, f"{key}.first": first, f"{key}.last": last} for first, last in near]
     proposals[2:2] = [{**clear, f"{key}.embedding": e, f"{key}.loss": loss} for e, loss in ((1, 1), (1, 0), (0, 1))]
-    now = {f"{key}.{name}": getattr(r.spec.parallelism.pipeline_split, name) for name in ("first", "last", "embedding", "loss")}
-    for proposal in [clear, *proposals]:
+    now = {
+        f"{key}.{name}": getattr(r.spec.parallelism.pipeline_split, name)
+        for name in ("first", "last", "embedding", "loss")
+    }
+    everything: list[dict[str, object]] = [clear, *proposals]
+    for proposal in everything:
         typed = {k: bool(v) if k.endswith(("embedding", "loss")) else v for k, v in proposal.items()}
         changed = {k: v for k, v in typed.items() if now[k] != v}
         if changed:
@@ -62,10 +74,12 @@ _SPLIT = (
         id="pipeline.exclusive",
         path="parallelism.pipeline_split",
         backends=MEGATRON,
-        holds=lambda r: (_ends(r) > 0) * 1
-        + ((r.embedding | r.loss) > 0) * 1
-        + (r.spec.parallelism.pipeline_split.layout is not None) * 1
-        <= 1,
+        holds=lambda r: (
+            (_ends(r) > 0) * 1
+            + ((r.embedding | r.loss) > 0) * 1
+            + (r.spec.parallelism.pipeline_split.layout is not None) * 1
+            <= 1
+        ),
         message="first/last, embedding/loss and layout exclude one another; keep one of them",
         source="core/transformer/transformer_config.py:1929, :1946",
         repairs=any_of(_resplit, change(parallelism__pipeline_split__layout=None)),
@@ -75,10 +89,11 @@ _SPLIT = (
         path="parallelism.pipeline_split",
         backends=MEGATRON,
         holds=lambda r: all(
-            n is None or n > 0 for n in (r.spec.parallelism.pipeline_split.first, r.spec.parallelism.pipeline_split.last)
+            n is None or n > 0
+            for n in (r.spec.parallelism.pipeline_split.first, r.spec.parallelism.pipeline_split.last)
         ),
-        message="first = {spec.parallelism.pipeline_split.first} and last = {spec.parallelism.pipeline_split.last} must "
-        "be positive where they are set",
+        message="first = {spec.parallelism.pipeline_split.first} and last = {spec.parallelism.pipeline_split.last} "
+        "must be positive where they are set",
         source="core/transformer/transformer_config.py:1998",
         repairs=_resplit,
     ),
@@ -101,8 +116,9 @@ _SPLIT = (
             _ends(r) > 0,
             ((_middle_stages(r) > 0) == (_middle_layers(r) > 0)) & (_middle_layers(r) >= 0) & (_middle_stages(r) >= 0),
         ),
-        message=lambda r: f"first = {r.first}, last = {r.last} leave {_middle_layers(r)} layers "
-        f"for {_middle_stages(r)} other stages",
+        message=lambda r: (
+            f"first = {r.first}, last = {r.last} leave {_middle_layers(r)} layers for {_middle_stages(r)} other stages"
+        ),
         source="core/transformer/transformer_config.py:2036",
         repairs=_REPIPE,
     ),
@@ -112,10 +128,13 @@ _SPLIT = (
         backends=MEGATRON,
         needs=("pipeline.exclusive", "pipeline.ends"),
         holds=lambda r: implies(
-            (_ends(r) > 0) & (_middle_stages(r) > 0), _middle_layers(r) % (_at_least_one(_middle_stages(r)) * r.vpp) == 0
+            (_ends(r) > 0) & (_middle_stages(r) > 0),
+            _middle_layers(r) % (_at_least_one(_middle_stages(r)) * r.vpp) == 0,
         ),
-        message=lambda r: f"{_middle_layers(r)} layers between the ends do not split over {_middle_stages(r)} stages "
-        f"of vpp = {r.vpp} chunks",
+        message=lambda r: (
+            f"{_middle_layers(r)} layers between the ends do not split over {_middle_stages(r)} stages "
+            f"of vpp = {r.vpp} chunks"
+        ),
         source="core/transformer/transformer_config.py:2044, :2058",
         repairs=_REPIPE,
     ),
@@ -172,8 +191,7 @@ _LAYOUT = (
         path="parallelism.pipeline_split.layout",
         backends=MEGATRON,
         needs=("layout.letters",),
-        holds=lambda r: not _letters(r)
-        or "".join(_letters(r)) == "E" + "t" * r.model.layers + "m" * r.model.mtp + "L",
+        holds=lambda r: not _letters(r) or "".join(_letters(r)) == "E" + "t" * r.model.layers + "m" * r.model.mtp + "L",
         message=lambda r: "in order, the chunks must hold E, {} t, {} m and L; they hold {} t and {} m".format(
             r.model.layers, r.model.mtp, "".join(_letters(r)).count("t"), "".join(_letters(r)).count("m")
         ),
@@ -242,8 +260,10 @@ _INTERLEAVED = (
         backends=MEGATRON,
         needs=("interleaved.stages", "batch.global"),
         holds=lambda r: implies(r.vpp > 1, (_group(r) >= r.pp) & (_group(r) <= r.microbatches)),
-        message=lambda r: f"the interleaved schedule runs groups of {_group(r)} micro-batches, which must be between "
-        f"pp = {r.pp} and the {r.microbatches} micro-batches of a step",
+        message=lambda r: (
+            f"the interleaved schedule runs groups of {_group(r)} micro-batches, which must be between "
+            f"pp = {r.pp} and the {r.microbatches} micro-batches of a step"
+        ),
         source="core/pipeline_parallel/schedules.py:1141",
         repairs=any_of(change(parallelism__microbatch_group=None), change(parallelism__vpp=1), _more_microbatches),
     ),
@@ -252,11 +272,11 @@ _INTERLEAVED = (
         path="parallelism.vpp",
         backends=MEGATRON,
         needs=("interleaved.group",),
-        holds=lambda r: implies(
-            r.vpp > 1, (r.microbatches % _group(r) == 0) | (r.microbatches % _group(r) >= r.pp)
+        holds=lambda r: implies(r.vpp > 1, (r.microbatches % _group(r) == 0) | (r.microbatches % _group(r) >= r.pp)),
+        message=lambda r: (
+            f"{r.microbatches} micro-batches leave {r.microbatches % _group(r)} over groups of {_group(r)}; "
+            f"that must be 0 or at least pp = {r.pp}"
         ),
-        message=lambda r: f"{r.microbatches} micro-batches leave {r.microbatches % _group(r)} over groups of {_group(r)}; "
-        f"that must be 0 or at least pp = {r.pp}",
         source="core/pipeline_parallel/schedules.py:1141",
         repairs=any_of(_more_microbatches, change(parallelism__vpp=1)),
     ),
@@ -291,8 +311,13 @@ _RECOMPUTE = (
         id="recompute.layers",
         path="parallelism.recompute_layers",
         backends=MEGATRON,
-        holds=lambda r: (r.spec.parallelism.recompute_layers is None)
-        or ((r.spec.parallelism.recompute_layers >= 1) & (r.spec.parallelism.recompute_layers <= r.model.layers // r.pp)),
+        holds=lambda r: (
+            (r.spec.parallelism.recompute_layers is None)
+            or (
+                (r.spec.parallelism.recompute_layers >= 1)
+                & (r.spec.parallelism.recompute_layers <= r.model.layers // r.pp)
+            )
+        ),
         message="{spec.parallelism.recompute_layers} is not between 1 and the layers of a stage, {model.layers}/{pp}",
         source="core/transformer/transformer_config.py:1743",
         repairs=change(parallelism__recompute_layers=1),
@@ -312,7 +337,8 @@ _RECOMPUTE = (
         backends=MEGATRON,
         holds=lambda r: implies(
             (r.recompute == 2) & (r.model.mtp > 0),
-            r.spec.parallelism.recompute_method in (None, "uniform") and r.spec.parallelism.recompute_layers in (None, 1),
+            r.spec.parallelism.recompute_method in (None, "uniform")
+            and r.spec.parallelism.recompute_layers in (None, 1),
         ),
         message="multi-token prediction under full recompute needs recompute_method=uniform and recompute_layers=1",
         source="core/transformer/multi_token_prediction.py:1419",

@@ -77,9 +77,7 @@ _CONTEXT = (
         holds=lambda r: implies(r.cp > 1, r.training.sequence % (2 * r.cp) == 0),
         message="{training.sequence} tokens do not cut into 2·cp = 2·{cp} balanced chunks",
         source="training/arguments.py:1296",
-        repairs=any_of(
-            lambda r: ({"training.sequence": -(-r.training.sequence // (2 * r.cp)) * 2 * r.cp},), _CP
-        ),
+        repairs=any_of(lambda r: ({"training.sequence": -(-r.training.sequence // (2 * r.cp)) * 2 * r.cp},), _CP),
     ),
     Rule(
         id="context.positions",
@@ -153,9 +151,12 @@ _EXPERTS = (
         id="experts.groups",
         path="model.moe.groups",
         backends=EVERY,
-        holds=lambda r: (r.model.moe is None)
-        or (
-            r.model.moe.experts % max(1, r.model.moe.groups) == 0 and 1 <= r.model.moe.group_topk <= r.model.moe.groups
+        holds=lambda r: (
+            (r.model.moe is None)
+            or (
+                r.model.moe.experts % max(1, r.model.moe.groups) == 0
+                and 1 <= r.model.moe.group_topk <= r.model.moe.groups
+            )
         ),
         message="{model.moe.experts} experts in {model.moe.groups} groups of which {model.moe.group_topk} are chosen",
         source="core/transformer/transformer_config.py:2349, :2353",
@@ -221,8 +222,9 @@ _MODEL = (
         id="model.moe_layers",
         path="model.moe.first_dense",
         backends=EVERY,
-        holds=lambda r: (r.model.moe is None)
-        or (0 <= r.model.moe.first_dense <= r.model.layers and r.model.moe.every >= 1),
+        holds=lambda r: (
+            (r.model.moe is None) or (0 <= r.model.moe.first_dense <= r.model.layers and r.model.moe.every >= 1)
+        ),
         message="first_dense = {model.moe.first_dense}, every = {model.moe.every} of {model.layers} layers",
         source="core/models/gpt/gpt_layer_specs.py:653",
         repairs=change(model__moe__first_dense=0, model__moe__every=1),

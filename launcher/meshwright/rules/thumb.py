@@ -34,7 +34,9 @@ def _expert_tp_within_node(spec: Spec, grid: Grid) -> str | None:
 
 def _tp_aligned(spec: Spec, grid: Grid) -> str | None:
     torn = 1 < grid.tp <= grid.gpus_per_node and grid.gpus_per_node % grid.tp
-    return f"tp = {grid.tp} does not divide the {grid.gpus_per_node} GPUs of a node: groups cross nodes" if torn else None
+    return (
+        f"tp = {grid.tp} does not divide the {grid.gpus_per_node} GPUs of a node: groups cross nodes" if torn else None
+    )
 
 
 def _sp_with_tp(spec: Spec, grid: Grid) -> str | None:
@@ -45,9 +47,11 @@ def _sp_with_tp(spec: Spec, grid: Grid) -> str | None:
 
 def _cp_on_demand(spec: Spec, grid: Grid) -> str | None:
     tokens = spec.training.sequence // max(1, grid.cp)
-    return f"cp = {grid.cp} leaves {tokens} tokens a rank; ring attention hides little below 4096" if (
-        grid.cp > 1 and tokens < 4096
-    ) else None
+    return (
+        f"cp = {grid.cp} leaves {tokens} tokens a rank; ring attention hides little below 4096"
+        if (grid.cp > 1 and tokens < 4096)
+        else None
+    )
 
 
 def _pp_across_nodes(spec: Spec, grid: Grid) -> str | None:
@@ -65,9 +69,11 @@ def _bubble(spec: Spec, grid: Grid) -> str | None:
     batch = spec.training.global_batch or 0
     m = batch // max(1, spec.training.micro_batch * grid.dp)
     share = (grid.pp - 1) / (m * spec.parallelism.vpp) if m else 0.0
-    return f"{m} micro-batches on pp = {grid.pp}, vpp = {spec.parallelism.vpp}: bubble {share:.0%} of the ideal step" if (
-        grid.pp > 1 and share > 0.25
-    ) else None
+    return (
+        f"{m} micro-batches on pp = {grid.pp}, vpp = {spec.parallelism.vpp}: bubble {share:.0%} of the ideal step"
+        if (grid.pp > 1 and share > 0.25)
+        else None
+    )
 
 
 def _whole_nodes(spec: Spec, grid: Grid) -> str | None:
@@ -83,7 +89,9 @@ THUMBS: tuple[Thumb, ...] = (
     Thumb("cp-on-demand", "parallelism.cp", _cp_on_demand, "Liu et al. 2023, Ring Attention, section 3; 4096 is ours"),
     Thumb("pp-across-nodes", "parallelism.pp", _pp_across_nodes, "Narayanan et al. 2021, takeaway 1"),
     Thumb("pp-last", "parallelism.order", _dp_last, "Llama 3, section 3.3.2: dp outermost, tp innermost"),
-    Thumb("bubble", "training.microbatches", _bubble, "Narayanan et al. 2021, section 2.2: (pp-1)/(m·vpp); 25 % is ours"),
+    Thumb(
+        "bubble", "training.microbatches", _bubble, "Narayanan et al. 2021, section 2.2: (pp-1)/(m·vpp); 25 % is ours"
+    ),
     Thumb("whole-nodes", "cluster.gpus", _whole_nodes, "schedulers hand out nodes"),
 )
 
