@@ -1,7 +1,8 @@
 """The one table of what a layer does: its operations and their weights.
 
 Parameters per rank follow Transformer Engine's layers in Megatron-core: column- and row-parallel linears are cut
-over ``tp``, routed experts over ``etp`` within an expert and ``ep`` between experts, norms and the router are replicated, and
+over ``tp``, routed experts over ``etp`` within an expert and ``ep`` between experts, norms and the router are
+replicated, and
 so are MLA's down-projections (``TELinear`` with ``parallel_mode="duplicated"``, megatron/core/transformer/
 multi_latent_attention.py). All arithmetic is on integers or NumPy arrays of degrees.
 """
