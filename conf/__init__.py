@@ -1,0 +1,1 @@
+"""The Hydra config groups of meshwright; ``pkg://meshwright.conf`` finds them."""
