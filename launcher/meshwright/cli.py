@@ -5,6 +5,7 @@ Nothing heavy is imported here: ``--help`` and tab completion must answer at onc
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -65,9 +66,22 @@ def _hydra(words: list[str]) -> int:
     """Let Hydra answer: --help, --cfg, --info, completion."""
     import hydra
 
+    if any(word.startswith("query=") for word in words) and _complete_verb():
+        return 0
     sys.argv = ["meshwright", *words]
     hydra.main(version_base="1.3", config_path="pkg://meshwright.conf", config_name="config")(lambda _: None)()
     return 0
+
+
+def _complete_verb() -> bool:
+    """Tab completion of the first word is ours; behind it, the verb is taken out of the line that Hydra completes."""
+    program, *typed = os.environ.get("COMP_LINE", "").split(" ")
+    if len(typed) <= 1:
+        print(*(verb for verb in VERBS if verb.startswith(typed[0] if typed else "")), sep="\n")
+        return True
+    if typed[0] in VERBS:
+        os.environ["COMP_LINE"] = " ".join([program, *typed[1:]])
+    return False
 
 
 def _jobs(words: list[str]) -> list[Words]:

@@ -7,9 +7,9 @@ line and knows nothing of stages, so what the command line says is laid on again
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,9 @@ class Run:
     composed: Mapping[str, Any] = field(default_factory=dict)
 
 
+_TOP = {*SPEC, *LIBRARY} | {f.name for f in fields(Options)}
+
+
 def load(overrides: Sequence[str] = (), config_dir: str | None = None) -> Run:
     """The Run that Hydra ``overrides`` describe.
 
@@ -71,23 +74,44 @@ def load(overrides: Sequence[str] = (), config_dir: str | None = None) -> Run:
 
 def run_of(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | None = None) -> Run:
     """Decode what Hydra composed, stage by stage; see ``load``."""
-    data = dict(composed)
+    problems: list[Problem] = list(_unknown(composed))
+    data = {key: value for key, value in composed.items() if key in _TOP}
     library = {key: data.pop(key, None) or {} for key in LIBRARY}
     described = {key: data.pop(key) for key in SPEC if key in data}
-    options = decode(Options, data)
+    options = _try(problems, lambda: decode(Options, data)) or Options()
     base = _lay(described, _chosen_groups(overrides, config_dir))
+    selected = _try(problems, lambda: _selected(library["stages"], options.stage)) or {}
     stages = [
-        _spec(_commanded(_lay(base, _values(stage)), described, overrides), name)
-        for name, stage in _selected(library["stages"], options.stage).items()
+        _try(problems, lambda: _spec(_commanded(_lay(base, _values(stage)), described, overrides), name))  # noqa: B023
+        for name, stage in selected.items()
     ]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
     return Run(
-        name=stages[0].name,
-        stages=tuple(stages),
+        name=stages[0].name if stages[0] else "",
+        stages=tuple(stage for stage in stages if stage is not None),
         options=options,
         about=library["about"],
         provenance=library["provenance"],
         composed=composed,
     )
+
+
+def _unknown(composed: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in composed:
+        if key not in _TOP:
+            close = get_close_matches(key, _TOP, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(_TOP))}"
+            yield Problem(key, f"unknown key; {hint}", "decode.unknown")
+
+
+def _try[T](problems: list[Problem], attempt: Callable[[], T]) -> T | None:
+    """The value, or None with its problems noted: all that is wrong is said at once."""
+    try:
+        return attempt()
+    except ConfigError as error:
+        problems += error.problems
+        return None
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | None = None) -> dict[str, Any]:
@@ -118,6 +142,9 @@ def _open(override: str) -> str:
 
 def _hydra_problem(error: Exception) -> Problem:
     text = str(error)
+    override = getattr(error, "override", None)
+    if isinstance(override, str):
+        return _unreadable(override.removeprefix("++"))
     missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
     if missing:
         group, option = missing.groups()
@@ -125,8 +152,23 @@ def _hydra_problem(error: Exception) -> Problem:
         close = get_close_matches(option, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
         return Problem(group, f"no option {option!r}; {hint}", "compose.option")
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        return Problem(unknown[1], "unknown key", "compose.key")
+    several = re.search(r"Ambiguous value for argument '(?:\+\+)?([^=']+)=", text)
+    if several:
+        return Problem(several[1], "several values; sweep over them with -m, or write a list as [a,b]", "compose.grammar")
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())
     return Problem("", f"cannot compose: {first}" if first else f"cannot compose: {type(error).__name__}", "compose")
+
+
+def _unreadable(override: str) -> Problem:
+    """An override that Hydra's grammar does not take."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return Problem("", f"{override}: not an override; write key=value", "compose.grammar")
+    hint = "quote it for Hydra as well as for the shell, 'key=\"value\"'; a list of points needs -m"
+    return Problem(key, f"cannot read the value {value}; {hint}", "compose.grammar")
 
 
 def _selected(stages: Any, wanted: str | None) -> dict[str | None, Any]:

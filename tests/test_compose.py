@@ -1,0 +1,113 @@
+"""Overrides in, a Run out: precedence, stages, and every way the words can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meshwright.compose import Run, load, run_of
+from meshwright.errors import ConfigError
+
+BASE = ("model=tiny", "cluster=local_cpu", "cluster.gpus=8")
+
+RECIPE = """# @package _global_
+defaults:
+  - override /model: tiny
+  - override /cluster: dgx_h100
+  - override /parallelism: zero1
+name: mine
+cluster: {gpus: 16}
+parallelism: {tp: 2, sp: true, zero: 1}
+training: {sequence: 64, global_batch: 16}
+stages:
+  short: {}
+  long: {training: {sequence: 128}, parallelism: {cp: 2}}
+"""
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> str:
+    """A folder of private options with one recipe."""
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text(RECIPE)
+    return str(tmp_path)
+
+
+def problems(*overrides: str, config_dir: str | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(overrides, config_dir)
+    return str(caught.value).splitlines()
+
+
+def values(run: Run) -> list[tuple[str | None, int, int, int]]:
+    return [(s.stage, s.training.sequence, s.parallelism.cp, s.parallelism.zero) for s in run.stages]
+
+
+def test_a_run_without_stages_is_one_nameless_stage() -> None:
+    run = load(BASE)
+    assert [stage.stage for stage in run.stages] == [None]
+    assert run.name == "tiny"
+
+
+def test_recipe_then_stage_then_command_line(private: str) -> None:
+    assert values(load(["recipe=mine"], private)) == [("short", 64, 1, 1), ("long", 128, 2, 1)]
+    assert values(load(["recipe=mine", "training.sequence=256"], private)) == [("short", 256, 1, 1), ("long", 256, 2, 1)]
+
+
+def test_a_group_chosen_on_the_command_line_wins_over_the_recipe(private: str) -> None:
+    assert values(load(["recipe=mine", "parallelism=zero2"], private))[0] == ("short", 64, 1, 2)
+
+
+def test_one_stage_can_be_chosen_and_changed(private: str) -> None:
+    assert values(load(["recipe=mine", "stage=long", "stages.long.training.sequence=512"], private)) == [("long", 512, 2, 1)]
+    assert problems("recipe=mine", "stage=longer", config_dir=private) == ["stage: no stage 'longer'; there are short, long"]
+
+
+def test_all_that_is_wrong_at_once() -> None:
+    assert problems(*BASE, "modle=x", "outptu=json", "training.micro_bach=3", "model.layers=x") == [
+        "modle: unknown key; did you mean model?",
+        "outptu: unknown key; did you mean output?",
+        "model.layers: expected a whole number, got 'x'",
+        "training.micro_bach: unknown key; did you mean micro_batch?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model=llama3_9b", "model: no option 'llama3_9b'; did you mean llama3_8b"),
+        ("recipe=nope", "recipe: no option 'nope'"),
+        ("a,b", "a,b: not an override; write key=value"),
+        ("cluster.gpus=8,16", "cluster.gpus: several values; sweep over them with -m"),
+        ("name=../x;$(id)", "name: cannot read the value ../x;$(id); quote it"),
+        ("$x=1", "$x: unknown key"),
+        ("training.sequence=[1,2", "training.sequence: cannot read the value [1,2"),
+        ("+training.sneaky=1", "training.sneaky: unknown key"),
+        ("++model.rope.bases=1", "model.rope.bases: unknown key; did you mean base?"),
+        ("training.precision=bf15", "training.precision: expected one of fp32, fp16, bf16"),
+        ("parallelism.sp=yes", "parallelism.sp: expected true or false, got 'yes'"),
+    ],
+)
+def test_bad_words_are_one_line(override: str, expected: str) -> None:
+    lines = problems(*(word for word in BASE if not word.startswith(override.partition("=")[0] + "=")), override)
+    assert len(lines) == 1
+    assert lines[0].startswith(expected)
+
+
+def test_malformed_yaml_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "broken.yaml").write_text("layers: [1,\n")
+    (line,) = problems("model=broken", config_dir=str(tmp_path))
+    assert "broken.yaml" in line
+
+
+def test_a_value_that_was_never_set() -> None:
+    assert problems("model=hf", "cluster.gpus=8") == [
+        "model.path: not set; give a folder with a Hugging Face config.json"
+    ]
+
+
+def test_stages_must_be_a_mapping() -> None:
+    with pytest.raises(ConfigError, match="stages: expected a mapping"):
+        run_of({**load(BASE).composed, "stages": [1]}, ())
