@@ -15,7 +15,7 @@ help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: install ## resolve, prove and train in miniature the layout of Llama 3 405B on 16,384 GPUs
-	$(BIN)/meshwright rehearse recipe=llama3_405b stage=8k_16384_gpus
+	$(BIN)/meshwright rehearse recipe=llama3_405b stage=gpus_16384
 
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -39,7 +39,7 @@ def test_the_installed_wheel_plans_a_recipe(wheel: Path, tmp_path: Path) -> None
     site = tmp_path / "site"
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(site), str(wheel), cwd=tmp_path)
     code = "import sys, meshwright.cli; print(meshwright.cli.__file__); sys.exit(meshwright.cli.main(sys.argv[1:]))"
-    words = ["plan", "recipe=llama3_405b", "stage=8k_16384_gpus"]
+    words = ["plan", "recipe=llama3_405b", "stage=gpus_16384"]
     shown = run(sys.executable, "-c", code, *words, cwd=tmp_path, PYTHONPATH=str(site))
     assert str(site) in shown
     assert "16,384 = tp 8" in shown
