@@ -11,7 +11,14 @@ import pytest
 
 from meshwright.cli import main
 
-BASE = ["model=tiny", "cluster=local_cpu", "cluster.gpus=8", "parallelism.tp=2", "parallelism.sp=true"]
+BASE = [
+    "model=tiny",
+    "cluster=local_cpu",
+    "cluster.gpus=8",
+    "training.sequence=64",
+    "parallelism.tp=2",
+    "parallelism.sp=true",
+]
 ROOT = Path(__file__).parent.parent
 
 
