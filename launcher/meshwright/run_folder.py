@@ -107,7 +107,8 @@ def files(plan: Plan) -> dict[str, str]:
 
 def _backend(plan: Plan, backend: str) -> dict[str, str]:
     if backend == "megatron":
-        from meshwright.emit.megatron import environment, flags, kwargs
+        from meshwright.emit.megatron import environment, flags
+        from meshwright.emit.megatron_kwargs import kwargs
 
         return {
             "megatron/args.txt": "".join(f"{shlex.quote(word)}\n" for word in flags(plan)),

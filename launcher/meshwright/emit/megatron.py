@@ -1,0 +1,121 @@
+"""Plan -> Megatron-LM: the command line, the same as keyword arguments, and the environment it needs.
+
+A flag is left out only where Megatron's default already equals the value. Where Megatron would silently change a value,
+the effective one is emitted (an unset ETP means TP there; FSDP's sharding strategy changed its default).
+Names and defaults: megatron-core 0.19.2, megatron/training/arguments.py and megatron/training/config/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.emit._flags import flag, switch
+from meshwright.emit.megatron_model import model_flags
+from meshwright.emit.megatron_training import training_flags
+from meshwright.plan import Plan
+from meshwright.spec import Parallelism
+
+__all__ = ["checkpoint_format", "environment", "flags", "shards", "uses_fsdp"]
+
+
+def flags(plan: Plan) -> list[str]:
+    """The whole command line after ``pretrain_gpt.py``."""
+    return [
+        *model_flags(plan),
+        *_layout(plan),
+        *_sharding(plan),
+        *_recompute(plan.spec.parallelism),
+        *training_flags(plan),
+        *flag("--ckpt-format", checkpoint_format(plan), "torch_dist"),
+        *plan.spec.backend.megatron.extra,
+    ]
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """Environment variables Megatron insists on for this layout.
+
+    One hardware queue keeps communication and GEMM kernels in the order they were issued: asked for before Blackwell
+    where TP or CP > 1 (arguments.py:1437), and forbidden with FSDP (arguments.py:1014).
+    """
+    if uses_fsdp(plan):
+        return {"CUDA_DEVICE_MAX_CONNECTIONS": "8"}
+    major = float(plan.spec.cluster.accelerator.capability)
+    queue = (plan.grid.tp > 1 or plan.grid.cp > 1) and major < 10
+    return {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if queue else {}
+
+
+def uses_fsdp(plan: Plan) -> bool:
+    """ZeRO 2 and 3 are realised by FSDP."""
+    return plan.spec.parallelism.zero >= 2
+
+
+def shards(plan: Plan) -> bool:
+    """Whether Megatron's distributed optimizer runs (also below Megatron-FSDP, not below torch's)."""
+    zero, fsdp = plan.spec.parallelism.zero, plan.spec.backend.megatron.fsdp
+    return zero == 1 or (zero >= 2 and fsdp == "megatron")
+
+
+def checkpoint_format(plan: Plan) -> str:
+    """As chosen, or the one that fits: Megatron-FSDP saves only fsdp_dtensor (arguments.py:1146)."""
+    megatron = plan.spec.backend.megatron
+    fitting = "fsdp_dtensor" if uses_fsdp(plan) and megatron.fsdp == "megatron" else "torch_dist"
+    return megatron.checkpoint_format or fitting
+
+
+def _layout(plan: Plan) -> Iterator[str]:
+    grid, p = plan.grid, plan.spec.parallelism
+    yield from flag("--tensor-model-parallel-size", grid.tp, 1)
+    yield from switch("--sequence-parallel", p.sp)
+    yield from flag("--pipeline-model-parallel-size", grid.pp, 1)
+    yield from _pipeline(p)
+    yield from flag("--context-parallel-size", grid.cp, 1)
+    yield from flag("--cp-comm-type", p.cp_comm, "p2p")
+    if plan.spec.model.moe:
+        yield from flag("--expert-model-parallel-size", grid.ep, 1)
+        yield from flag("--expert-tensor-parallel-size", grid.etp)
+    yield from switch("--use-tp-pp-dp-mapping", p.order == "tp-cp-ep-pp-dp")
+    yield from switch("--tp-comm-overlap", p.overlap_tp)
+    yield from switch("--overlap-moe-expert-parallel-comm", p.overlap_ep)
+
+
+def _pipeline(p: Parallelism) -> Iterator[str]:
+    division = p.pipeline_split
+    yield from flag("--pipeline-model-parallel-layout", division.layout)
+    if division.layout is None:  # which itself says how many chunks there are
+        yield from flag("--num-virtual-stages-per-pipeline-rank", p.vpp, 1)
+    yield from flag("--decoder-first-pipeline-num-layers", division.first)
+    yield from flag("--decoder-last-pipeline-num-layers", division.last)
+    yield from switch("--account-for-embedding-in-pipeline-split", division.embedding)
+    yield from switch("--account-for-loss-in-pipeline-split", division.loss)
+    yield from flag("--microbatch-group-size-per-virtual-pipeline-stage", p.microbatch_group)
+    yield from switch("--no-overlap-p2p-communication", p.vpp > 1 and not p.overlap_p2p)
+
+
+_STRATEGY = {2: "optim_grads", 3: "optim_grads_params"}
+
+
+def _sharding(plan: Plan) -> Iterator[str]:
+    p, megatron = plan.spec.parallelism, plan.spec.backend.megatron
+    torch_fsdp = uses_fsdp(plan) and megatron.fsdp == "torch"
+    yield from switch("--use-distributed-optimizer", shards(plan))
+    yield from flag("--num-distributed-optimizer-instances", p.optimizer_instances, 1)
+    yield from switch("--overlap-grad-reduce", p.overlap_grad_reduce and not torch_fsdp)
+    yield from switch("--overlap-param-gather", p.overlap_param_gather and p.overlap_grad_reduce and shards(plan))
+    if uses_fsdp(plan) and megatron.fsdp == "megatron":
+        yield "--use-megatron-fsdp"
+        yield from flag("--data-parallel-sharding-strategy", _STRATEGY[p.zero])
+    if torch_fsdp:
+        yield "--use-torch-fsdp2"
+        yield from switch("--torch-fsdp2-no-reshard-after-forward", p.zero == 2)
+    fusion = megatron.gradient_accumulation_fusion and not uses_fsdp(plan)
+    yield from switch("--no-gradient-accumulation-fusion", not fusion)
+
+
+def _recompute(p: Parallelism) -> Iterator[str]:
+    if p.recompute == "none":
+        return
+    yield from flag("--recompute-granularity", p.recompute)
+    yield from flag("--recompute-method", p.recompute_method)
+    yield from flag("--recompute-num-layers", p.recompute_layers)
+    if p.recompute_modules:
+        yield from ("--recompute-modules", *p.recompute_modules)

@@ -1,0 +1,258 @@
+"""Plan -> keyword arguments for those who build Megatron-core's configuration objects themselves.
+
+Types are JSON's: a dtype is its name in torch, an activation its name (``verify`` and ``train`` turn them into objects).
+Fields whose default differs between the command line and the dataclass are set here, so that both ways of starting give
+the same run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshwright.emit.megatron import shards, uses_fsdp
+from meshwright.emit.megatron_model import moe_pattern
+from meshwright.plan import Plan
+from meshwright.spec_model import Mla, Model, Moe, RopeScaling
+
+__all__ = ["kwargs"]
+
+Kwargs = dict[str, Any]
+
+
+def kwargs(plan: Plan) -> dict[str, Kwargs]:
+    """Keyword arguments by the name of what takes them."""
+    return {
+        "MLATransformerConfig" if plan.spec.model.mla else "TransformerConfig": _transformer(plan),
+        "DistributedDataParallelConfig": _data_parallel(plan),
+        "OptimizerConfig": _optimizer(plan),
+        "initialize_model_parallel": _process_groups(plan),
+    }
+
+
+def _transformer(plan: Plan) -> Kwargs:
+    model = plan.spec.model
+    return {
+        **_sizes(model),
+        **_layout(plan),
+        **_precision(plan),
+        **_recompute(plan),
+        **_kernels(plan),
+        **(_latent(model.mla, model) if model.mla else _heads(model)),
+        **(_experts(plan, model.moe) if model.moe else {}),
+        **({"mtp_num_layers": model.mtp, "mtp_loss_scaling_factor": model.mtp_loss_weight} if model.mtp else {}),
+    }
+
+
+def _sizes(model: Model) -> Kwargs:
+    return {
+        "num_layers": model.layers,
+        "hidden_size": model.hidden,
+        "ffn_hidden_size": model.ffn,
+        "num_attention_heads": model.heads,
+        "activation_func": {"swiglu": "silu", "squared_relu": "squared_relu"}.get(model.activation, "gelu"),
+        "gated_linear_unit": model.gated,
+        "normalization": "RMSNorm" if model.norm == "rmsnorm" else "LayerNorm",
+        "layernorm_epsilon": model.norm_eps,
+        "layernorm_zero_centered_gamma": model.norm_zero_centered,
+        "add_bias_linear": model.linear_bias,
+        "init_method_std": model.init_std,
+        "attention_dropout": model.attention_dropout,
+        "hidden_dropout": model.hidden_dropout,
+    }
+
+
+def _heads(model: Model) -> Kwargs:
+    window = (
+        {"window_size": (model.sliding_window, 0), "window_attn_skip_freq": model.full_attention_every or None}
+        if model.sliding_window
+        else {}
+    )
+    skips = {"no_rope_freq": model.rope.skip_every} if model.positions == "rope" and model.rope.skip_every else {}
+    return {
+        "kv_channels": model.head_dim,
+        "num_query_groups": model.kv_heads,
+        "qk_layernorm": model.qk_norm == "head",
+        "add_qkv_bias": model.qkv_bias and not model.linear_bias,
+        **window,
+        **skips,
+    }
+
+
+def _latent(mla: Mla, model: Model) -> Kwargs:
+    scaling = model.rope.scaling
+    return {
+        "multi_latent_attention": True,
+        "q_lora_rank": mla.q_lora_rank,
+        "kv_lora_rank": mla.kv_lora_rank,
+        "qk_head_dim": mla.qk_nope_dim,
+        "qk_pos_emb_head_dim": mla.qk_rope_dim,
+        "v_head_dim": mla.v_dim,
+        "qk_layernorm": True,
+        "rotary_base": int(model.rope.base),
+        "rotary_percent": model.rope.fraction,
+        "rope_type": "yarn" if scaling and scaling.kind == "yarn" else "rope",
+        **(_yarn(scaling) if scaling else {"rotary_scaling_factor": 1.0}),
+    }
+
+
+def _yarn(scaling: RopeScaling) -> Kwargs:
+    return {
+        "rotary_scaling_factor": scaling.factor,
+        "original_max_position_embeddings": scaling.original_positions,
+        "beta_fast": scaling.beta_fast,
+        "beta_slow": scaling.beta_slow,
+        "mscale": scaling.mscale,
+        "mscale_all_dim": scaling.mscale_all_dim,
+    }
+
+
+def _experts(plan: Plan, moe: Moe) -> Kwargs:
+    model, megatron = plan.spec.model, plan.spec.backend.megatron
+    routed_everywhere = all(model.is_moe_layer(layer) for layer in range(model.layers))
+    return {
+        "num_moe_experts": moe.experts,
+        "moe_ffn_hidden_size": moe.ffn,
+        "moe_layer_freq": 1 if routed_everywhere else [int(kind) for kind in moe_pattern(model)[1:-1].split(",")],
+        "moe_shared_expert_intermediate_size": moe.shared_ffn or None,
+        "moe_shared_expert_gate": moe.shared_gate,
+        "moe_router_topk": moe.topk,
+        "moe_router_score_function": moe.score,
+        "moe_router_pre_softmax": moe.score_before_topk,
+        "moe_router_load_balancing_type": moe.balancing,
+        "moe_aux_loss_coeff": moe.aux_loss,
+        "moe_z_loss_coeff": moe.z_loss or None,
+        "moe_router_num_groups": moe.groups if moe.groups > 1 else None,
+        "moe_router_group_topk": moe.group_topk if moe.groups > 1 else None,
+        "moe_router_topk_scaling_factor": moe.scaling if moe.scaling != 1.0 else None,
+        "moe_router_enable_expert_bias": moe.router_bias,
+        "moe_router_bias_update_rate": moe.bias_update_rate,
+        "moe_router_dtype": "fp32" if moe.score == "sigmoid" else None,
+        "moe_token_dispatcher_type": megatron.moe_dispatcher,
+        "moe_grouped_gemm": megatron.moe_grouped_gemm,
+        "moe_permute_fusion": megatron.moe_permute_fusion,
+        "moe_expert_capacity_factor": moe.capacity_factor,
+    }
+
+
+def _layout(plan: Plan) -> Kwargs:
+    grid, p, division = plan.grid, plan.spec.parallelism, plan.spec.parallelism.pipeline_split
+    interleaved = p.vpp > 1
+    return {
+        "tensor_model_parallel_size": grid.tp,
+        "sequence_parallel": p.sp,
+        "pipeline_model_parallel_size": grid.pp,
+        "virtual_pipeline_model_parallel_size": p.vpp if interleaved else None,
+        "pipeline_model_parallel_layout": division.layout,
+        "num_layers_in_first_pipeline_stage": division.first,
+        "num_layers_in_last_pipeline_stage": division.last,
+        "account_for_embedding_in_pipeline_split": division.embedding,
+        "account_for_loss_in_pipeline_split": division.loss,
+        "microbatch_group_size_per_vp_stage": p.microbatch_group,
+        "overlap_p2p_comm": interleaved and p.overlap_p2p,
+        "batch_p2p_comm": not (interleaved and p.overlap_p2p),
+        "context_parallel_size": grid.cp,
+        "cp_comm_type": p.cp_comm,
+        "expert_model_parallel_size": grid.ep,
+        "expert_tensor_parallel_size": grid.etp if plan.spec.model.moe else grid.tp,
+        "tp_comm_overlap": p.overlap_tp,
+        "overlap_moe_expert_parallel_comm": p.overlap_ep,
+    }
+
+
+_DTYPES = {"fp32": "float32", "fp16": "float16"}
+_FP8 = {"fp8_delayed": "delayed", "fp8_tensorwise": "tensorwise", "fp8_blockwise": "blockwise", "mxfp8": "mxfp8"}
+
+
+def _precision(plan: Plan) -> Kwargs:
+    kind = plan.spec.training.precision
+    dtype = _DTYPES.get(kind, "bfloat16")
+    fine = kind in ("fp8_blockwise", "mxfp8")
+    eight = {"fp8": "e4m3" if fine else "hybrid", "fp8_recipe": _FP8[kind]} if kind in _FP8 else {}
+    return {
+        "fp16": kind == "fp16",
+        "bf16": dtype == "bfloat16",
+        "params_dtype": dtype,
+        "pipeline_dtype": dtype,
+        **eight,
+    }
+
+
+def _recompute(plan: Plan) -> Kwargs:
+    p = plan.spec.parallelism
+    if p.recompute == "none":
+        return {}
+    return {
+        "recompute_granularity": p.recompute,
+        "recompute_method": p.recompute_method,
+        "recompute_num_layers": p.recompute_layers,
+        "recompute_modules": list(p.recompute_modules) if p.recompute_modules else None,
+    }
+
+
+def _kernels(plan: Plan) -> Kwargs:
+    """The command line's defaults where the dataclass has others (megatron/training/argument_utils.py)."""
+    model, megatron = plan.spec.model, plan.spec.backend.megatron
+    scaling = model.rope.scaling
+    return {
+        "transformer_impl": megatron.transformer,
+        "attention_backend": megatron.attention,
+        "cross_entropy_loss_fusion": megatron.cross_entropy_fusion,
+        "gradient_accumulation_fusion": megatron.gradient_accumulation_fusion and not uses_fsdp(plan),
+        "masked_softmax_fusion": True,
+        "bias_activation_fusion": True,
+        "bias_dropout_fusion": True,
+        "apply_rope_fusion": model.mla is None or (scaling is not None and scaling.kind == "yarn"),
+        "persist_layer_norm": True,
+        "deallocate_pipeline_outputs": True,
+    }
+
+
+def _data_parallel(plan: Plan) -> Kwargs:
+    p, megatron = plan.spec.parallelism, plan.spec.backend.megatron
+    fsdp = uses_fsdp(plan) and megatron.fsdp == "megatron"
+    return {
+        "grad_reduce_in_fp32": plan.spec.training.grad_reduce == "fp32" and plan.spec.training.precision != "fp32",
+        "overlap_grad_reduce": p.overlap_grad_reduce and not (uses_fsdp(plan) and not fsdp),
+        "overlap_param_gather": p.overlap_param_gather and p.overlap_grad_reduce and shards(plan),
+        "use_distributed_optimizer": shards(plan),
+        "num_distributed_optimizer_instances": p.optimizer_instances,
+        "use_megatron_fsdp": fsdp,
+        **({"data_parallel_sharding_strategy": "optim_grads" if p.zero == 2 else "optim_grads_params"} if fsdp else {}),
+    }
+
+
+def _optimizer(plan: Plan) -> Kwargs:
+    optimizer, megatron = plan.spec.training.optimizer, plan.spec.backend.megatron
+    kind = plan.spec.training.precision
+    return {
+        "optimizer": {"adamw": "adam"}.get(optimizer.name, optimizer.name),
+        "lr": optimizer.lr,
+        "min_lr": plan.spec.training.schedule.min_lr,
+        "adam_beta1": optimizer.beta1,
+        "adam_beta2": optimizer.beta2,
+        "adam_eps": optimizer.eps,
+        "sgd_momentum": optimizer.momentum,
+        "weight_decay": optimizer.weight_decay,
+        "clip_grad": optimizer.clip,
+        "fp16": kind == "fp16",
+        "bf16": kind not in ("fp16", "fp32"),
+        "params_dtype": _DTYPES.get(kind, "bfloat16"),
+        "use_distributed_optimizer": shards(plan),
+        "use_precision_aware_optimizer": megatron.precision_aware_optimizer,
+        "exp_avg_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp8": "uint8"}[megatron.optimizer_moments],
+        "exp_avg_sq_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp8": "uint8"}[megatron.optimizer_moments],
+    }
+
+
+def _process_groups(plan: Plan) -> Kwargs:
+    grid = plan.grid
+    return {
+        "tensor_model_parallel_size": grid.tp,
+        "pipeline_model_parallel_size": grid.pp,
+        "virtual_pipeline_model_parallel_size": plan.spec.parallelism.vpp if plan.spec.parallelism.vpp > 1 else None,
+        "context_parallel_size": grid.cp,
+        "expert_model_parallel_size": grid.ep,
+        "expert_tensor_parallel_size": grid.etp if plan.spec.model.moe else grid.tp,
+        "num_distributed_optimizer_instances": plan.spec.parallelism.optimizer_instances,
+        "order": grid.order,
+    }

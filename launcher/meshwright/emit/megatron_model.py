@@ -1,0 +1,155 @@
+"""The model as Megatron-LM flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from meshwright.emit._flags import flag, switch
+from meshwright.plan import Plan
+from meshwright.spec_model import Model, Moe, Rope
+
+__all__ = ["model_flags", "moe_pattern"]
+
+
+def model_flags(plan: Plan) -> Iterator[str]:
+    """Sizes, attention, positions, MLP, norms, experts, multi-token prediction, kernels."""
+    model = plan.spec.model
+    yield from _sizes(plan)
+    yield from _attention(model)
+    yield from _positions(model)
+    yield from _mlp(model)
+    yield from _norms(model)
+    yield from _experts(plan)
+    yield from flag("--mtp-num-layers", model.mtp, 0)
+    if model.mtp:
+        yield from flag("--mtp-loss-scaling-factor", model.mtp_loss_weight, 0.1)
+    yield from _kernels(plan)
+
+
+def _sizes(plan: Plan) -> Iterator[str]:
+    model = plan.spec.model
+    yield from flag("--num-layers", model.layers)
+    yield from flag("--hidden-size", model.hidden)
+    yield from flag("--ffn-hidden-size", model.ffn)
+    yield from flag("--num-attention-heads", model.heads)
+    yield from flag("--max-position-embeddings", max(model.max_positions, plan.spec.training.sequence))
+    yield from flag("--vocab-size", model.vocab)
+    yield from flag("--make-vocab-size-divisible-by", plan.spec.backend.megatron.vocab_divisor, 128)
+    yield from switch("--untie-embeddings-and-output-weights", not model.tied_embeddings)
+    yield from flag("--init-method-std", model.init_std, 0.02)
+    yield from flag("--attention-dropout", model.attention_dropout, 0.1)
+    yield from flag("--hidden-dropout", model.hidden_dropout, 0.1)
+
+
+def _attention(model: Model) -> Iterator[str]:
+    if model.mla:
+        yield "--multi-latent-attention"
+        yield from flag("--q-lora-rank", model.mla.q_lora_rank)
+        yield from flag("--kv-lora-rank", model.mla.kv_lora_rank, 32)
+        yield from flag("--qk-head-dim", model.mla.qk_nope_dim, 128)
+        yield from flag("--qk-pos-emb-head-dim", model.mla.qk_rope_dim, 64)
+        yield from flag("--v-head-dim", model.mla.v_dim, 128)
+        yield "--qk-layernorm"  # MLA norms its compressed queries and keys
+        return
+    yield from flag("--kv-channels", model.head_dim)
+    if model.kv_heads != model.heads:
+        yield "--group-query-attention"
+        yield from flag("--num-query-groups", model.kv_heads, 1)
+    yield from switch("--qk-layernorm", model.qk_norm == "head")
+    yield from switch("--add-qkv-bias", model.qkv_bias and not model.linear_bias)
+    if model.sliding_window:
+        yield from flag("--window-size", f"({model.sliding_window},0)")
+        yield from flag("--window-attn-skip-freq", model.full_attention_every, 0)
+
+
+def _positions(model: Model) -> Iterator[str]:
+    kind = {"learned": "learned_absolute", "rope": "rope", "none": "none"}[model.positions]
+    yield from flag("--position-embedding-type", kind, "learned_absolute")
+    if model.positions == "rope":
+        yield from _rope(model, model.rope)
+
+
+def _rope(model: Model, rope: Rope) -> Iterator[str]:
+    yield from flag("--rotary-base", int(rope.base), 10000)
+    yield from flag("--rotary-percent", rope.fraction, 1.0)
+    scaling = rope.scaling
+    if model.mla:
+        yarn = scaling is not None and scaling.kind == "yarn"
+        yield from flag("--rope-type", "yarn" if yarn else "rope")
+        yield from switch("--no-rope-fusion", not yarn)  # MLA fuses only YaRN (transformer_config.py:2967)
+        yield from flag("--rotary-scaling-factor", scaling.factor if scaling else 1.0, 1.0)
+        if scaling:
+            yield from flag("--original-max-position-embeddings", scaling.original_positions, 4096)
+            yield from flag("--beta-fast", scaling.beta_fast, 32.0)
+            yield from flag("--beta-slow", scaling.beta_slow, 1.0)
+            yield from flag("--mscale", scaling.mscale, 1.0)
+            yield from flag("--mscale-all-dim", scaling.mscale_all_dim, 0.0)
+    elif scaling and scaling.kind == "llama3":
+        yield "--use-rope-scaling"
+        yield from flag("--rope-scaling-factor", scaling.factor, 8.0)
+    elif scaling and scaling.kind == "linear":
+        yield from flag("--rotary-seq-len-interpolation-factor", int(scaling.factor), 1)
+    if rope.skip_every:
+        yield from flag("--no-rope-freq", rope.skip_every)
+
+
+def _mlp(model: Model) -> Iterator[str]:
+    yield from switch("--swiglu", model.activation == "swiglu")
+    yield from switch("--squared-relu", model.activation == "squared_relu")
+    yield from switch("--disable-bias-linear", not model.linear_bias)
+
+
+def _norms(model: Model) -> Iterator[str]:
+    yield from flag("--normalization", {"rmsnorm": "RMSNorm"}.get(model.norm, "LayerNorm"), "LayerNorm")
+    yield from flag("--norm-epsilon", model.norm_eps, 1e-5)
+    yield from switch("--apply-layernorm-1p", model.norm_zero_centered)
+
+
+def moe_pattern(model: Model) -> str:
+    """1 for each MoE layer, 0 for each dense one, as the expression Megatron evaluates."""
+    kinds = [int(model.is_moe_layer(layer)) for layer in range(model.layers)]
+    return "[" + ",".join(map(str, kinds)) + "]"
+
+
+def _experts(plan: Plan) -> Iterator[str]:
+    moe, megatron = plan.spec.model.moe, plan.spec.backend.megatron
+    if moe is None:
+        return
+    yield from flag("--num-experts", moe.experts)
+    yield from flag("--moe-ffn-hidden-size", moe.ffn)
+    if not all(plan.spec.model.is_moe_layer(layer) for layer in range(plan.spec.model.layers)):
+        yield from flag("--moe-layer-freq", moe_pattern(plan.spec.model))
+    yield from flag("--moe-shared-expert-intermediate-size", moe.shared_ffn or None)
+    yield from switch("--moe-shared-expert-gate", moe.shared_gate)
+    yield from _router(moe)
+    yield from flag("--moe-token-dispatcher-type", megatron.moe_dispatcher, "allgather")
+    yield from switch("--moe-grouped-gemm", megatron.moe_grouped_gemm)
+    yield from switch("--moe-permute-fusion", megatron.moe_permute_fusion)
+    yield from flag("--moe-expert-capacity-factor", moe.capacity_factor)
+
+
+def _router(moe: Moe) -> Iterator[str]:
+    yield from flag("--moe-router-topk", moe.topk, 2)
+    yield from flag("--moe-router-score-function", moe.score, "softmax")
+    yield from switch("--moe-router-pre-softmax", moe.score_before_topk)
+    yield from flag("--moe-router-load-balancing-type", moe.balancing, "aux_loss")
+    yield from flag("--moe-aux-loss-coeff", moe.aux_loss, 0.0)
+    yield from flag("--moe-z-loss-coeff", moe.z_loss, 0.0)
+    if moe.groups > 1:
+        yield from flag("--moe-router-num-groups", moe.groups)
+        yield from flag("--moe-router-group-topk", moe.group_topk)
+    yield from flag("--moe-router-topk-scaling-factor", moe.scaling, 1.0)
+    if moe.router_bias:
+        yield "--moe-router-enable-expert-bias"
+        yield from flag("--moe-router-bias-update-rate", moe.bias_update_rate, 1e-3)
+    if moe.score == "sigmoid":
+        yield from flag("--moe-router-dtype", "fp32")  # DeepSeek-V3 scores in fp32
+
+
+def _kernels(plan: Plan) -> Sequence[str]:
+    megatron = plan.spec.backend.megatron
+    return [
+        *flag("--transformer-impl", megatron.transformer, "transformer_engine"),
+        *flag("--attention-backend", megatron.attention, "auto"),
+        *switch("--cross-entropy-loss-fusion", megatron.cross_entropy_fusion),
+    ]

@@ -1,0 +1,123 @@
+"""Batch, precision, optimizer, schedule, data and logging as Megatron-LM flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.emit._flags import flag, switch
+from meshwright.plan import Plan
+from meshwright.spec import Data, Logging, Optimizer, Training
+
+__all__ = ["training_flags"]
+
+UNSTATED_STEPS = 1000  # ours: a run whose length nobody stated; Megatron asks for one
+
+
+def training_flags(plan: Plan) -> Iterator[str]:
+    """Everything about the run that is neither model nor layout."""
+    training = plan.spec.training
+    yield from _batch(plan)
+    yield from flag("--train-iters", plan.steps or UNSTATED_STEPS)
+    yield from _precision(plan)
+    yield from _optimizer(training.optimizer)
+    yield from _schedule(plan)
+    yield from flag("--seed", training.seed, 1234)
+    yield from _data(training.data)
+    yield from _logging(training.logging)
+
+
+def _batch(plan: Plan) -> Iterator[str]:
+    training, batch = plan.spec.training, plan.batch
+    yield from flag("--seq-length", batch.sequence)
+    yield from flag("--micro-batch-size", batch.micro_batch)
+    if training.ramp:  # thresholds in tokens (core/num_microbatches_calculator.py); it replaces --global-batch-size
+        steps = " ".join(f"{step.from_tokens}:{step.global_batch}" for step in training.ramp)
+        yield from flag("--step-batch-size-schedule", steps)
+    else:
+        yield from flag("--global-batch-size", batch.global_batch)
+
+
+_FP8 = {"fp8_delayed": "delayed", "fp8_tensorwise": "tensorwise", "fp8_blockwise": "blockwise", "mxfp8": "mxfp8"}
+
+
+def _precision(plan: Plan) -> Iterator[str]:
+    training, megatron = plan.spec.training, plan.spec.backend.megatron
+    kind = training.precision
+    yield from switch("--fp16", kind == "fp16")
+    yield from switch("--bf16", kind == "bf16" or kind in _FP8)
+    if kind in _FP8:
+        # E4M3 everywhere where scales are fine-grained (DeepSeek-V3, section 3.3.2), else E5M2 for gradients
+        fine = kind in ("fp8_blockwise", "mxfp8")
+        yield from flag("--fp8-format", "e4m3" if fine else "hybrid")
+        yield from flag("--fp8-recipe", _FP8[kind], "delayed")
+    yield from switch("--grad-reduce-in-bf16", training.grad_reduce == "bf16")
+    yield from switch("--accumulate-allreduce-grads-in-fp32", training.grad_reduce == "fp32" and kind != "fp32")
+    yield from switch("--use-precision-aware-optimizer", megatron.precision_aware_optimizer)
+    if megatron.optimizer_moments != "fp32":
+        yield from flag("--exp-avg-dtype", megatron.optimizer_moments)
+        yield from flag("--exp-avg-sq-dtype", megatron.optimizer_moments)
+
+
+def _optimizer(optimizer: Optimizer) -> Iterator[str]:
+    """Megatron's adam is AdamW (decoupled weight decay is its default)."""
+    yield from flag("--optimizer", {"adamw": "adam"}.get(optimizer.name, optimizer.name), "adam")
+    yield from flag("--lr", optimizer.lr)
+    if optimizer.name in ("adamw", "adam", "muon"):
+        yield from flag("--adam-beta1", optimizer.beta1, 0.9)
+        yield from flag("--adam-beta2", optimizer.beta2, 0.999)
+        yield from flag("--adam-eps", optimizer.eps, 1e-8)
+    if optimizer.name == "sgd":
+        yield from flag("--sgd-momentum", optimizer.momentum, 0.9)
+    yield from flag("--weight-decay", optimizer.weight_decay, 0.01)
+    yield from flag("--clip-grad", optimizer.clip, 1.0)
+
+
+_STYLES = {"wsd": "WSD", "inverse_sqrt": "inverse-square-root"}
+
+
+def _schedule(plan: Plan) -> Iterator[str]:
+    schedule = plan.spec.training.schedule
+    yield from flag("--lr-decay-style", _STYLES.get(schedule.style, schedule.style), "linear")
+    yield from flag("--lr-warmup-iters", schedule.warmup_steps, 0)
+    yield from flag("--lr-decay-iters", schedule.decay_steps)
+    yield from flag("--min-lr", schedule.min_lr, 0.0)
+    if schedule.style == "wsd":
+        yield from flag("--lr-wsd-decay-style", schedule.wsd_decay_style, "exponential")
+        yield from flag("--lr-wsd-decay-iters", schedule.wsd_decay_steps)
+
+
+_TOKENIZERS = {
+    "null": "NullTokenizer",
+    "bytes": "NullTokenizer",
+    "huggingface": "HuggingFaceTokenizer",
+    "sentencepiece": "SentencePieceTokenizer",
+    "tiktoken": "TikTokenizer",
+}
+
+
+def _data(data: Data) -> Iterator[str]:
+    yield from flag("--tokenizer-type", _TOKENIZERS[data.tokenizer.kind])
+    yield from flag("--tokenizer-model", data.tokenizer.path)
+    if data.paths:
+        yield "--data-path"
+        weights = data.weights or ()
+        pairs = zip(weights, data.paths, strict=True) if weights else ((None, path) for path in data.paths)
+        for weight, path in pairs:
+            yield from (path,) if weight is None else (f"{weight:g}", path)
+        yield from flag("--split", data.split)
+    else:
+        yield "--mock-data"
+    yield from flag("--data-cache-path", data.cache)
+    yield from flag("--num-workers", data.workers, 2)
+
+
+def _logging(logging: Logging) -> Iterator[str]:
+    yield from flag("--log-interval", logging.interval, 100)
+    yield "--log-throughput"
+    yield from flag("--tensorboard-dir", logging.tensorboard)
+    yield from flag("--wandb-project", logging.wandb_project)
+    yield from flag("--wandb-exp-name", logging.wandb_name)
+    yield from flag("--save", logging.save)
+    yield from flag("--load", logging.load)
+    yield from flag("--save-interval", logging.save_interval)
+    yield "--exit-signal-handler"
