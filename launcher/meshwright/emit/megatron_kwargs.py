@@ -72,7 +72,7 @@ def _heads(model: Model) -> Kwargs:
         "kv_channels": model.head_dim,
         "num_query_groups": model.kv_heads,
         "qk_layernorm": model.qk_norm == "head",
-        "add_qkv_bias": model.qkv_bias and not model.linear_bias,
+        "add_qkv_bias": model.qkv_bias or model.linear_bias,
         **window,
         **skips,
     }
@@ -136,9 +136,10 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
 
 def _layout(plan: Plan) -> Kwargs:
     grid, p, division = plan.grid, plan.spec.parallelism, plan.spec.parallelism.pipeline_split
-    interleaved = p.vpp > 1
+    interleaved, etp = p.vpp > 1, grid.etp if plan.spec.model.moe else grid.tp
     return {
         "tensor_model_parallel_size": grid.tp,
+        "tensor_parallel_num_weight_shards": grid.tp,
         "sequence_parallel": p.sp,
         "pipeline_model_parallel_size": grid.pp,
         "virtual_pipeline_model_parallel_size": p.vpp if interleaved else None,
@@ -153,7 +154,8 @@ def _layout(plan: Plan) -> Kwargs:
         "context_parallel_size": grid.cp,
         "cp_comm_type": p.cp_comm,
         "expert_model_parallel_size": grid.ep,
-        "expert_tensor_parallel_size": grid.etp if plan.spec.model.moe else grid.tp,
+        "expert_tensor_parallel_size": etp,
+        "expert_tensor_parallel_num_weight_shards": etp,
         "tp_comm_overlap": p.overlap_tp,
         "overlap_moe_expert_parallel_comm": p.overlap_ep,
     }
@@ -201,10 +203,15 @@ def _kernels(plan: Plan) -> Kwargs:
         "masked_softmax_fusion": True,
         "bias_activation_fusion": True,
         "bias_dropout_fusion": True,
-        "apply_rope_fusion": model.mla is None or (scaling is not None and scaling.kind == "yarn"),
+        "apply_rope_fusion": model.positions == "rope" and (model.mla is None or _is_yarn(scaling)),
+        "attention_softmax_in_fp32": False,
         "persist_layer_norm": True,
         "deallocate_pipeline_outputs": True,
     }
+
+
+def _is_yarn(scaling: RopeScaling | None) -> bool:
+    return scaling is not None and scaling.kind == "yarn"
 
 
 def _data_parallel(plan: Plan) -> Kwargs:

@@ -1,0 +1,223 @@
+"""*Parsed*: Megatron's own argument parser, validation and configuration objects, at the plan's true world size.
+
+And *read back*: what the parsed arguments hold equals the Plan, and the flags and the keyword arguments give the same
+configuration, field by field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from meshwright.emit.megatron import environment, flags, uses_fsdp
+from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.plan import Plan
+from meshwright.verify.megatron_emulation import arguments_module, emulate_gpu, silence, substitutions
+from meshwright.verify.verdict import Check
+
+__all__ = ["CHECKS", "check", "expected", "objects", "parse", "parsed", "versions", "warm"]
+
+SET_LATER = {
+    # filled by validate_args from fields we leave to it, the same on both ways once a run starts
+    "init_method": "a closure made from init_method_std",
+    "output_layer_init_method": "a closure made from init_method_std",
+    "embedding_init_method": "a closure made from init_method_std",
+    "pipeline_model_parallel_layout": "parsed from the same string into an object without equality",
+    "use_cpu_initialization": "None and False both mean no",
+    "inference_sampling_seed": "inference only; the command line copies --seed",
+}
+"""Fields of TransformerConfig in which flags and keyword arguments may differ, with the reason."""
+
+
+def warm() -> None:
+    """Import what the checks need, once, before forking."""
+    silence()
+    arguments_module()
+    import megatron.core.optimizer
+    import megatron.core.transformer.moe.moe_utils  # noqa: F401
+
+
+def versions() -> dict[str, str]:
+    """Of what judges."""
+    import megatron.core
+    import torch
+
+    return {"megatron-core": str(megatron.core.__version__), "torch": str(torch.__version__)}
+
+
+def parsed(plan: Plan, words: list[str] | None = None) -> Check:
+    """Parse ``words`` (default: what we emit) as Megatron does and read everything back. Run it in a fork."""
+    arguments, config, microbatches = parse(plan, flags(plan) if words is None else words)
+    wrong = [
+        *_differences(arguments, expected(plan)),
+        *_microbatch_difference(plan, microbatches),
+        *_config_differences(config, plan),
+        *_other_configs(arguments, plan),
+    ]
+    read = f"{len(expected(plan))} arguments and {len(dataclasses.fields(config))} fields of {type(config).__name__}"
+    return Check("parsed", not wrong, "; ".join(wrong) or f"read back {read}", substitutions(plan))
+
+
+def parse(plan: Plan, words: list[str]) -> tuple[Any, Any, int]:
+    """(validated arguments, transformer configuration, micro-batches) by Megatron's own code."""
+    module = arguments_module()
+    emulate_gpu(plan.spec.cluster.accelerator.capability)
+    os.environ.pop("CUDA_DEVICE_MAX_CONNECTIONS", None)
+    os.environ.update(environment(plan), RANK="0", WORLD_SIZE=str(plan.grid.world))
+    sys.argv = ["pretrain_gpt.py", *words]
+    arguments = module.parse_args()
+    arguments = module.validate_args(arguments) or arguments
+    config = module.core_transformer_config_from_args(arguments)
+    return arguments, config, _microbatches(arguments, config)
+
+
+def _microbatches(arguments: Any, config: Any) -> int:
+    """Micro-batches of a step at the end of any ramp, with the two rules of the interleaved schedule it checks late."""
+    from megatron.core import num_microbatches_calculator as calculator
+
+    calculator.unset_num_microbatches_calculator()
+    calculator.init_num_microbatches_calculator(
+        arguments.rank,
+        arguments.rampup_batch_size,
+        arguments.global_batch_size,
+        arguments.micro_batch_size,
+        arguments.data_parallel_size,
+        arguments.decrease_batch_size_if_needed,
+        arguments.step_batch_size_schedule,
+        arguments.seq_length,
+    )
+    if arguments.step_batch_size_schedule:
+        calculator.update_num_microbatches(1 << 60, consistency_check=True)
+    count = int(calculator.get_num_microbatches())
+    if config.virtual_pipeline_model_parallel_size:  # core/pipeline_parallel/schedules.py, at the first step
+        pp, group = config.pipeline_model_parallel_size, config.microbatch_group_size_per_vp_stage
+        if not pp <= group <= count:
+            raise ValueError(f"[schedules.py] {group} contiguous micro-batches should range in [PP={pp}, M={count}]")
+        if 0 < count % group < pp:
+            raise RuntimeError(f"[schedules.py] the remainder of M={count} by {group} should be 0 or at least PP={pp}")
+    return count
+
+
+def expected(plan: Plan) -> dict[str, Any]:
+    """What the parsed arguments must hold: layout, batch, optimizer, model."""
+    grid, p, model, training = plan.grid, plan.spec.parallelism, plan.spec.model, plan.spec.training
+    moe, optimizer = model.moe, training.optimizer
+    values: dict[str, Any] = {
+        "world_size": grid.world,
+        "tensor_model_parallel_size": grid.tp,
+        "pipeline_model_parallel_size": grid.pp,
+        "virtual_pipeline_model_parallel_size": p.vpp if p.vpp > 1 else None,
+        "context_parallel_size": grid.cp,
+        "data_parallel_size": grid.dp,
+        "sequence_parallel": p.sp,
+        "expert_model_parallel_size": grid.ep,
+        "expert_tensor_parallel_size": grid.etp if moe else grid.tp,
+        "use_tp_pp_dp_mapping": p.order == "tp-cp-ep-pp-dp",
+        "num_distributed_optimizer_instances": p.optimizer_instances,
+        "use_distributed_optimizer": p.zero == 1 or (uses_fsdp(plan) and plan.spec.backend.megatron.fsdp == "megatron"),
+        "use_megatron_fsdp": uses_fsdp(plan) and plan.spec.backend.megatron.fsdp == "megatron",
+        "use_torch_fsdp2": uses_fsdp(plan) and plan.spec.backend.megatron.fsdp == "torch",
+        "recompute_granularity": None if p.recompute == "none" else p.recompute,
+        "recompute_method": p.recompute_method,
+        "recompute_num_layers": p.recompute_layers,
+        "num_layers": model.layers,
+        "hidden_size": model.hidden,
+        "ffn_hidden_size": model.ffn,
+        "num_attention_heads": model.heads,
+        "untie_embeddings_and_output_weights": not model.tied_embeddings,
+        "add_bias_linear": model.linear_bias,
+        "swiglu": model.activation == "swiglu",
+        "vocab_size": model.vocab,
+        "num_experts": moe.experts if moe else None,
+        "moe_router_topk": moe.topk if moe else 2,
+        "mtp_num_layers": model.mtp or None,
+        "multi_latent_attention": model.mla is not None,
+        "seq_length": training.sequence,
+        "micro_batch_size": training.micro_batch,
+        "bf16": training.precision not in ("fp16", "fp32"),
+        "fp16": training.precision == "fp16",
+        "train_iters": plan.steps or 1000,
+        "lr": optimizer.lr,
+        "weight_decay": optimizer.weight_decay,
+        "clip_grad": optimizer.clip,
+        "seed": training.seed,
+    }
+    if model.mla is None:
+        values |= {"kv_channels": model.head_dim, "group_query_attention": model.kv_heads != model.heads}
+    if model.mla is None and model.kv_heads != model.heads:
+        values["num_query_groups"] = model.kv_heads
+    if not training.ramp:
+        values["global_batch_size"] = plan.batch.global_batch
+    if optimizer.name in ("adam", "adamw"):
+        values |= {"adam_beta1": optimizer.beta1, "adam_beta2": optimizer.beta2, "adam_eps": optimizer.eps}
+    return values
+
+
+def _differences(found: Any, wanted: dict[str, Any]) -> Iterator[str]:
+    for name, value in wanted.items():
+        actual = getattr(found, name)
+        if actual != value:
+            yield f"{name} is {actual!r}, the plan says {value!r}"
+
+
+def _microbatch_difference(plan: Plan, count: int) -> Iterator[str]:
+    if count != plan.batch.microbatches:
+        yield f"{count} micro-batches a step, the plan says {plan.batch.microbatches}"
+
+
+def _config_differences(from_flags: Any, plan: Plan) -> Iterator[str]:
+    from_kwargs = type(from_flags)(**objects(kwargs(plan)[type(from_flags).__name__]))
+    for field in dataclasses.fields(from_flags):
+        ours, theirs = getattr(from_kwargs, field.name), getattr(from_flags, field.name)
+        if field.name not in SET_LATER and ours != theirs:
+            yield f"{field.name} is {theirs!r} by the flags and {ours!r} by the keyword arguments"
+
+
+def _other_configs(arguments: Any, plan: Plan) -> Iterator[str]:
+    """DistributedDataParallelConfig and OptimizerConfig hold what training.py would copy from the arguments."""
+    from megatron.core.distributed import DistributedDataParallelConfig
+    from megatron.core.optimizer import OptimizerConfig
+
+    renamed = {"grad_reduce_in_fp32": "accumulate_allreduce_grads_in_fp32"}
+    for cls in (DistributedDataParallelConfig, OptimizerConfig):
+        wanted = objects(kwargs(plan)[cls.__name__])
+        if not plan.spec.backend.megatron.precision_aware_optimizer:
+            cls(**wanted)
+        for name, value in wanted.items():
+            actual = getattr(arguments, renamed.get(name, name), value)
+            if actual != value:
+                yield f"{cls.__name__}.{name} is {actual!r} by the flags and {value!r} by the keyword arguments"
+
+
+def objects(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON's names turned into torch's and Megatron's objects."""
+    import torch
+    from megatron.core.activations import squared_relu
+    from megatron.core.transformer.enums import AttnBackend
+
+    functions = {"silu": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu, "squared_relu": squared_relu}
+    made = dict(values)
+    for name, value in values.items():
+        if name.endswith("dtype") and isinstance(value, str) and name != "moe_router_dtype":
+            made[name] = getattr(torch, value)
+    if "activation_func" in made:
+        made["activation_func"] = functions[made["activation_func"]]
+    if "attention_backend" in made:
+        made["attention_backend"] = AttnBackend[made["attention_backend"]]
+    return made
+
+
+CHECKS = ("parsed", "built")
+
+
+def check(job: tuple[str, Plan]) -> Check:
+    """Run one of CHECKS on a plan. Run it in a fork."""
+    name, plan = job
+    if name == "parsed":
+        return parsed(plan)
+    from meshwright.verify.megatron_build import built
+
+    return built(plan)

@@ -1,0 +1,232 @@
+"""*Built*: one rank of every pipeline stage builds its GPTModel, on torch's fake process group and the meta device.
+
+Its parameters must equal ours exactly, its layers ours chunk by chunk, its groups those of our grid. Parameters are
+those of Transformer Engine's layers; without it, its local stand-ins are built, and where the two differ the stand-in is
+changed to what Transformer Engine holds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.plan import Plan, Stage
+from meshwright.verify.megatron import objects
+from meshwright.verify.megatron_emulation import emulate_gpu, substitutions
+from meshwright.verify.verdict import Check
+
+__all__ = ["built"]
+
+STAND_INS = (
+    "Megatron's local layers on the meta device, with Transformer Engine's sharding",
+    "core attention without parameters, torch's norms",
+)
+
+
+def built(plan: Plan) -> Check:
+    """Build every stage. Run it in a fork."""
+    logging.disable(logging.WARNING)
+    _only_own_groups()
+    emulate_gpu(plan.spec.cluster.accelerator.capability)
+    _no_device()
+    wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
+    total = sum(stage.parameters for stage in plan.stages)
+    done = f"{plan.grid.pp} of {plan.grid.pp} stages, {total:,} parameters on one rank of each, groups of {plan.grid.world:,} ranks"
+    return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + substitutions(plan))
+
+
+def _only_own_groups() -> None:
+    """Megatron creates every group of the world on every rank; those without this rank are of no use here."""
+    import torch.distributed as dist
+    from megatron.core import parallel_state
+
+    create = parallel_state.create_group
+
+    def own(ranks: Any = None, *arguments: Any, **options: Any) -> Any:
+        if ranks is not None and dist.get_rank() not in ranks:
+            return dist.GroupMember.NON_GROUP_MEMBER
+        return create(ranks, *arguments, **options)
+
+    parallel_state.create_group = own
+
+
+def _stage(plan: Plan, stage: int) -> Iterator[str]:
+    import torch.distributed as dist
+    from megatron.core import parallel_state
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    rank = plan.grid.dense.rank(pp=stage)
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=plan.grid.world)
+    parallel_state.initialize_model_parallel(
+        **kwargs(plan)["initialize_model_parallel"], create_gloo_process_groups=False
+    )
+    try:
+        yield from _groups(plan, rank)
+        yield from _counts(plan, stage, _chunks(plan))
+    finally:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()
+
+
+def _groups(plan: Plan, rank: int) -> Iterator[str]:
+    """Our grid's groups of this rank against Megatron's own."""
+    import torch.distributed as dist
+    from megatron.core import parallel_state as ps
+
+    dense, expert = plan.grid.dense, plan.grid.expert
+    both = {
+        "tp": (ps.get_tensor_model_parallel_group(), dense.group(rank, "tp")),
+        "cp": (ps.get_context_parallel_group(), dense.group(rank, "cp")),
+        "pp": (ps.get_pipeline_model_parallel_group(), dense.group(rank, "pp")),
+        "dp": (ps.get_data_parallel_group(), dense.group(rank, "dp")),
+        "dp-cp": (ps.get_data_parallel_group(with_context_parallel=True), dense.group(rank, "dp", "cp")),
+    }
+    if plan.spec.model.moe:
+        both |= {
+            "etp": (ps.get_expert_tensor_parallel_group(), expert.group(rank, "etp")),
+            "ep": (ps.get_expert_model_parallel_group(), expert.group(rank, "ep")),
+            "edp": (ps.get_expert_data_parallel_group(), expert.group(rank, "edp")),
+        }
+    for name, (group, ours) in both.items():
+        theirs = sorted(dist.get_process_group_ranks(group))
+        if theirs != ours:
+            yield f"rank {rank}'s {name} group is {theirs[:4]}..., ours {ours[:4]}..."
+
+
+def _counts(plan: Plan, stage: int, chunks: list[Any]) -> Iterator[str]:
+    named = [item for chunk in chunks for item in chunk.named_parameters()]
+    experts = sum(p.numel() for _, p in named if not getattr(p, "allreduce", True))
+    found = Stage(plan.stages[stage].chunks, sum(p.numel() for _, p in named), experts)
+    ours, layers = plan.stages[stage], [len(chunk.decoder.layers) for chunk in chunks]
+    if layers != [chunk.layers for chunk in ours.chunks]:
+        yield f"stage {stage} has {layers} layers a chunk, ours {[chunk.layers for chunk in ours.chunks]}"
+    if found != ours:
+        yield f"stage {stage} has {found.parameters:,} parameters of which {experts:,} of experts, ours {ours.parameters:,} and {ours.expert_parameters:,}"
+
+
+def _chunks(plan: Plan) -> list[Any]:
+    """This rank's model chunks."""
+    import torch
+    from megatron.core import parallel_state as ps
+    from megatron.core.models.gpt.gpt_model import GPTModel
+
+    config, model = _config(plan), plan.spec.model
+    made = []
+    for v in range(plan.spec.parallelism.vpp):
+        stage = v if plan.spec.parallelism.vpp > 1 else None
+        with torch.device("meta"):
+            made.append(
+                GPTModel(
+                    config=config,
+                    transformer_layer_spec=_layers(config, stage),
+                    vocab_size=plan.padded_vocab,
+                    max_sequence_length=model.max_positions,
+                    pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
+                    post_process=ps.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
+                    share_embeddings_and_output_weights=model.tied_embeddings,
+                    position_embedding_type="learned_absolute" if model.positions == "learned" else "none",
+                    mtp_block_spec=_mtp(config, stage) if model.mtp else None,
+                    vp_stage=stage,
+                )
+            )
+    return made
+
+
+def _config(plan: Plan) -> Any:
+    from megatron.core.transformer import transformer_config
+
+    name = "MLATransformerConfig" if plan.spec.model.mla else "TransformerConfig"
+    values = objects(kwargs(plan)[name])
+    on_meta = {
+        "use_cpu_initialization": True,
+        "perform_initialization": False,
+        "gradient_accumulation_fusion": False,
+        "transformer_impl": "local",
+        "moe_grouped_gemm": False,  # the grouped kernels' one tensor holds the same elements
+        "moe_permute_fusion": False,
+        "tp_comm_overlap": False,
+        "fp8": None,
+        "recompute_granularity": None,  # activations, not parameters
+        "recompute_method": None,
+        "recompute_num_layers": None,
+        "recompute_modules": None,
+    }
+    return getattr(transformer_config, name)(**{**values, **on_meta})
+
+
+def _layers(config: Any, vp_stage: int | None) -> Any:
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
+
+    block = get_gpt_decoder_block_spec(
+        config, use_transformer_engine=False, normalization=config.normalization, vp_stage=vp_stage
+    )
+    for layer in block.layer_specs:
+        _as_transformer_engine(layer)
+    block.layer_norm = _Norm
+    return block
+
+
+def _mtp(config: Any, vp_stage: int | None) -> Any:
+    """As Megatron-LM's gpt_builders.py: the specification of the last decoder layer, repeated."""
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_layer_specs, get_gpt_mtp_block_spec
+
+    specs = get_gpt_decoder_layer_specs(config, use_transformer_engine=False, normalization=config.normalization)
+    _as_transformer_engine(specs[-1])
+    block = get_gpt_mtp_block_spec(config, specs[-1], use_transformer_engine=False, vp_stage=vp_stage)
+    for layer in block.layer_specs if block else ():
+        layer.submodules.enorm = layer.submodules.hnorm = layer.submodules.layer_norm = _Norm
+    return block
+
+
+def _as_transformer_engine(layer: Any) -> None:
+    """Give a local layer the parameters Transformer Engine's would have."""
+    attention = layer.submodules.self_attention.submodules
+    attention.core_attention = _NoAttention
+    layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = _Norm
+    for name in ("q_layernorm", "k_layernorm", "kv_layernorm"):
+        if getattr(getattr(attention, name, None), "__name__", "IdentityOp") != "IdentityOp":
+            setattr(attention, name, _Norm)
+    for name in ("linear_q_down_proj", "linear_kv_down_proj"):
+        if hasattr(attention, name):
+            setattr(attention, name, _Replicated)
+
+
+class _NoAttention:
+    """Core attention has no parameters; the local one refuses context parallelism and MLA."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        import torch
+
+        return torch.nn.Module()
+
+
+class _Norm:
+    """Megatron's wrapper of torch's norms refuses sequence parallelism."""
+
+    def __new__(cls, config: Any, hidden_size: int, eps: float = 1e-5, **_: object) -> Any:
+        import torch
+
+        norm = torch.nn.RMSNorm if config.normalization == "RMSNorm" else torch.nn.LayerNorm
+        return norm(hidden_size, eps=eps)
+
+
+class _Replicated:
+    """MLA's down-projections: Transformer Engine keeps them whole on every rank, the local layers cut them over TP."""
+
+    def __new__(cls, input_size: int, output_size: int, *_: object, **__: object) -> Any:
+        import torch
+
+        return torch.nn.Linear(input_size, output_size, bias=False)
+
+
+def _no_device() -> None:
+    """Buffers go to the meta device, streams nowhere."""
+    import megatron.core.transformer.multi_latent_attention as latent
+    import torch
+
+    torch.cuda.current_device = lambda: torch.device("meta")  # type: ignore[assignment,return-value]
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+    torch.cuda.Stream = type("Stream", (), {"__init__": lambda self, *_, **__: None})  # type: ignore[misc]
+    latent.HAVE_TE = False

@@ -1,0 +1,105 @@
+"""Megatron's own code on a machine without a GPU: the few names it asks the hardware for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from meshwright.plan import Plan
+
+__all__ = ["arguments_module", "emulate_gpu", "silence", "substitutions"]
+
+TRANSFORMER_ENGINE = "2.9.0"  # the version that is pretended; any recent one gives the same verdicts
+
+
+def silence() -> None:
+    """Megatron warns of every optional package that is absent."""
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+
+
+def arguments_module() -> Any:
+    """``megatron.training.arguments`` without ``megatron.training``'s own imports (training loop, tokenizers, RL).
+
+    The wheel's package imports all of them in its ``__init__``; the parser needs none.
+    """
+    name = "megatron.training.arguments"
+    if name in sys.modules:
+        return sys.modules[name]
+    import megatron.core  # type: ignore[import-untyped,unused-ignore]
+
+    home = Path(megatron.core.__file__).parent.parent / "training"
+    getters = dict.fromkeys(
+        ("get_args", "get_timers", "get_adlr_autoresume", "get_tokenizer", "get_signal_handler"), _nothing
+    )
+    _package("megatron.training", str(home), **getters)
+    _package("megatron.training.global_vars", None, set_global_variables=_nothing, **getters)
+    _package("megatron.legacy", str(home.parent / "legacy"))
+    _package("megatron.legacy.model", None)
+    _package("megatron.legacy.model.module", None, param_is_not_shared=lambda p: not getattr(p, "shared", False))
+    return importlib.import_module(name)
+
+
+def emulate_gpu(capability: str) -> None:
+    """Answer for a GPU of ``capability`` with Transformer Engine installed. For a process that ends after the check."""
+    import torch
+    from packaging.version import Version
+
+    major, minor = (int(part) for part in _nvidia(capability).split("."))
+    properties = types.SimpleNamespace(
+        major=major, minor=minor, total_memory=80 << 30, name="emulated", multi_processor_count=132
+    )
+    torch.cuda.get_device_capability = lambda *_: (major, minor)
+    torch.cuda.get_device_properties = lambda *_: properties
+    utils = importlib.import_module("megatron.core.utils")
+    utils.get_te_version = lambda: Version(TRANSFORMER_ENGINE)  # type: ignore[attr-defined]
+    _fill("megatron.core.models.common.embeddings.rope_utils", "fused_apply_rotary_pos_emb")
+    _fill("megatron.core.models.common.embeddings.rope_utils", "fused_apply_rotary_pos_emb_thd")
+    for kernel in ("permute", "permute_with_probs", "sort_chunks_by_index", "sort_chunks_by_index_with_probs", "unpermute"):
+        _fill("megatron.core.transformer.moe.moe_utils", f"fused_{kernel}")
+
+
+def substitutions(plan: Plan) -> tuple[str, ...]:
+    """What ``emulate_gpu`` pretended for ``plan``."""
+    accelerator = plan.spec.cluster.accelerator
+    emulated = [f"compute capability {_nvidia(accelerator.capability)} and Transformer Engine {TRANSFORMER_ENGINE} pretended"]
+    if accelerator.capability == "0.0":
+        emulated.append(f"{accelerator.name} has no CUDA compute capability: Hopper's stands in")
+    return tuple(emulated)
+
+
+def _nvidia(capability: str) -> str:
+    return "9.0" if capability == "0.0" else capability
+
+
+def _fill(module: str, name: str) -> None:
+    """A kernel that must exist to be configured and is never called here."""
+    home = importlib.import_module(module)
+    if getattr(home, name, None) is None:
+        setattr(home, name, _kernel)
+
+
+def _kernel(*_: object, **__: object) -> None:
+    raise AssertionError("a kernel of the GPU was called during a check")
+
+
+def _nothing(*_: object, **__: object) -> None:
+    return None
+
+
+def _package(name: str, path: str | None, **attributes: Callable[..., object]) -> None:
+    module = types.ModuleType(name)
+    if path is not None:
+        module.__path__ = [path]
+    module.__dict__.update(attributes)
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent in sys.modules:
+        setattr(sys.modules[parent], child, module)
