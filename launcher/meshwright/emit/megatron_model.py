@@ -96,6 +96,8 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
 def _mlp(model: Model) -> Iterator[str]:
     yield from switch("--swiglu", model.activation == "swiglu")
     yield from switch("--squared-relu", model.activation == "squared_relu")
+    # the fused kernel is the tanh approximation, and wants a bias (core/fusions/fused_bias_gelu.py)
+    yield from switch("--no-bias-gelu-fusion", model.activation in ("gelu", "squared_relu"))
     yield from switch("--disable-bias-linear", not model.linear_bias)
 
 
@@ -131,7 +133,8 @@ def _experts(plan: Plan) -> Iterator[str]:
 def _router(moe: Moe) -> Iterator[str]:
     yield from flag("--moe-router-topk", moe.topk, 2)
     yield from flag("--moe-router-score-function", moe.score, "softmax")
-    yield from switch("--moe-router-pre-softmax", moe.score_before_topk)
+    # a softmax over all experts, normalised over the chosen ones, is the softmax over the chosen ones
+    yield from switch("--moe-router-pre-softmax", moe.score == "softmax" and not moe.normalize_topk)
     yield from flag("--moe-router-load-balancing-type", moe.balancing, "aux_loss")
     yield from flag("--moe-aux-loss-coeff", moe.aux_loss, 0.0)
     yield from flag("--moe-z-loss-coeff", moe.z_loss, 0.0)

@@ -1,9 +1,288 @@
-"""What only one backend refuses."""
+"""What Megatron-core cannot express, or only under conditions. Places: megatron-core 0.19.2, below ``megatron/``."""
 
 from __future__ import annotations
 
-from meshwright.rules._rule import Rule
+from collections.abc import Callable
 
-__all__ = ["RULES"]
+from meshwright.rules._repairs import any_of, change
+from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
+from meshwright.spec_model import Model, Moe
 
-RULES: tuple[Rule, ...] = ()
+__all__ = ["RULES", "contradictions"]
+
+
+def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, hint: str = "") -> Rule:
+    """A part of the model that stock Megatron-core 0.19 has no flag for."""
+    return Rule(
+        id=f"megatron.{part}",
+        path=path,
+        backends=MEGATRON,
+        holds=lambda r: not needed(r.model),
+        message=f"Megatron has no {what}{hint}",
+        source="no such flag in training/arguments.py, no such field in core/transformer/transformer_config.py",
+    )
+
+
+def _moe(r: Layout, holds: Callable[[Moe], bool]) -> bool:
+    return r.model.moe is None or holds(r.model.moe)
+
+
+_PARTS = (
+    _lacks("sandwich_norm", "model.norm_placement", lambda m: m.norm_placement == "sandwich", "sandwich norms"),
+    _lacks(
+        "output_norm", "model.norm_placement", lambda m: m.norm_placement == "output", "norms on sub-layers' outputs"
+    ),
+    _lacks("deepnorm", "model.norm_placement", lambda m: m.norm_placement == "deepnorm", "DeepNorm"),
+    _lacks("nonparametric_norm", "model.norm", lambda m: m.norm == "layernorm_nonparametric", "norms without weights"),
+    _lacks(
+        "attention_softcap", "model.attention_softcap", lambda m: m.attention_softcap, "soft-cap of attention logits"
+    ),
+    _lacks("final_softcap", "model.final_softcap", lambda m: m.final_softcap, "soft-cap of the output logits"),
+    _lacks("attention_scale", "model.attention_scale", lambda m: m.attention_scale, "flag for the softmax scale"),
+    _lacks("embedding_scale", "model.embedding_scale", lambda m: m.embedding_scale, "scaled embeddings"),
+    _lacks("embedding_norm", "model.embedding_norm", lambda m: m.embedding_norm, "norm behind the embedding"),
+    _lacks("alibi", "model.positions", lambda m: m.positions == "alibi", "ALiBi"),
+    _lacks("parallel_residual", "model.parallel_residual", lambda m: m.parallel_residual, "parallel residual"),
+    _lacks("qk_norm", "model.qk_norm", lambda m: m.qk_norm == "full", "query and key norms over all heads at once"),
+    _lacks("qkv_clip", "model.qkv_clip", lambda m: m.qkv_clip, "clipping of queries, keys and values"),
+    _lacks(
+        "activation",
+        "model.activation",
+        lambda m: m.activation in ("relu", "geglu", "geglu_tanh", "xielu"),
+        "flag for this activation",
+        ": swiglu, gelu, gelu_tanh and squared_relu have one",
+    ),
+    _lacks(
+        "gelu_tanh_bias",
+        "model.activation",
+        lambda m: m.activation == "gelu_tanh" and not m.linear_bias,
+        "tanh GELU without biases",
+        ": it is the fused bias-GELU kernel",
+    ),
+    _lacks("local_rope", "model.rope.local_base", lambda m: m.rope.local_base, "second rotary base"),
+    _lacks(
+        "rope_scaling",
+        "model.rope.scaling",
+        lambda m: m.rope.scaling and not _scales(m),
+        "such rotary scaling",
+        ": yarn belongs to MLA, llama3 has factors 1 and 4 over 8192 positions, linear is a whole number",
+    ),
+)
+
+
+def _scales(model: Model) -> bool:
+    scaling = model.rope.scaling
+    if scaling is None or scaling.kind == "yarn":
+        return model.mla is not None
+    if scaling.kind == "linear":
+        return model.mla is None and scaling.factor.is_integer()
+    standard = (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_positions) == (1.0, 4.0, 8192)
+    return model.mla is None and standard
+
+
+_EXPERTS = (
+    Rule(
+        id="megatron.top1",
+        path="model.moe.normalize_topk",
+        backends=MEGATRON,
+        holds=lambda r: _moe(r, lambda moe: moe.topk > 1 or moe.score != "softmax" or not moe.normalize_topk),
+        message="a softmax over one chosen expert is always 1; set normalize_topk=false for topk = 1",
+        source="core/transformer/transformer_config.py:2336",
+        repairs=change(model__moe__normalize_topk=False),
+    ),
+    Rule(
+        id="megatron.sigmoid",
+        path="model.moe.normalize_topk",
+        backends=MEGATRON,
+        holds=lambda r: _moe(r, lambda moe: moe.score == "softmax" or moe.topk == 1 or moe.normalize_topk),
+        message="Megatron always normalises sigmoid scores of the chosen {model.moe.topk} experts",
+        source="core/transformer/moe/moe_utils.py topk_routing_with_score_function",
+        repairs=change(model__moe__normalize_topk=True),
+    ),
+    Rule(
+        id="megatron.router_bias",
+        path="model.moe.router_bias",
+        backends=MEGATRON,
+        holds=lambda r: _moe(r, lambda moe: not moe.router_bias or moe.score == "sigmoid"),
+        message="bias-balanced routing needs score=sigmoid, it is {model.moe.score}",
+        source="core/transformer/transformer_config.py:2288",
+        repairs=change(model__moe__router_bias=False),
+    ),
+    Rule(
+        id="megatron.flex",
+        path="backend.megatron.moe_dispatcher",
+        backends=MEGATRON,
+        holds=lambda r: (r.model.moe is None) | (r.backend.megatron.moe_dispatcher != "flex") | (r.tp * r.ep > 1),
+        message="the flex dispatcher needs tp·ep > 1, it is {tp}·{ep}",
+        source="core/transformer/moe/token_dispatcher.py:1770",
+        repairs=change(backend__megatron__moe_dispatcher="alltoall"),
+    ),
+)
+
+
+def _torch_fsdp(r: Layout) -> Number:
+    return (r.zero >= 2) & (r.backend.megatron.fsdp == "torch")
+
+
+def _fsdp2(part: str, path: str, fits: Callable[[Layout], Number], what: str, line: int) -> Rule:
+    return Rule(
+        id=f"megatron.fsdp2_{part}",
+        path=path,
+        backends=MEGATRON,
+        holds=lambda r: implies(_torch_fsdp(r), fits(r)),
+        message=f"torch's FSDP2 in Megatron does not go with {what}",
+        source=f"training/arguments.py:{line}",
+        repairs=any_of(change(backend__megatron__fsdp="megatron"), change(parallelism__zero=1)),
+    )
+
+
+_SHARDING = (
+    _fsdp2("experts", "parallelism.ep", lambda r: r.ep == 1, "ep = {ep}", 1002),
+    _fsdp2("tied", "model.tied_embeddings", lambda r: not r.model.tied_embeddings, "tied embeddings", 1010),
+    _fsdp2("fp16", "training.precision", lambda r: r.training.precision != "fp16", "fp16", 1012),
+    Rule(
+        id="megatron.fsdp_checkpoint",
+        path="backend.megatron.checkpoint_format",
+        backends=MEGATRON,
+        holds=lambda r: _checkpoint_fits(r),
+        message="{backend.megatron.checkpoint_format} checkpoints do not fit: Megatron-FSDP saves only fsdp_dtensor, "
+        "torch's FSDP2 torch_dist or torch_dcp, everything else torch_dist or torch",
+        source="training/arguments.py:1146, :1008, :1613, :1621",
+        repairs=change(backend__megatron__checkpoint_format=None),
+    ),
+    Rule(
+        id="megatron.precision_aware",
+        path="backend.megatron.precision_aware_optimizer",
+        backends=MEGATRON,
+        holds=lambda r: implies(r.backend.megatron.precision_aware_optimizer, r.zero >= 1),
+        message="the precision-aware optimizer is a distributed optimizer: zero >= 1, zero = {zero}",
+        source="core/optimizer/optimizer_config.py:434",
+        repairs=any_of(change(backend__megatron__precision_aware_optimizer=False), change(parallelism__zero=1)),
+    ),
+    Rule(
+        id="megatron.moments",
+        path="backend.megatron.optimizer_moments",
+        backends=MEGATRON,
+        holds=lambda r: implies(
+            r.backend.megatron.optimizer_moments != "fp32", r.backend.megatron.precision_aware_optimizer
+        ),
+        message="{backend.megatron.optimizer_moments} moments need the precision-aware optimizer",
+        source="core/optimizer/optimizer_config.py:434",
+        repairs=any_of(
+            change(backend__megatron__precision_aware_optimizer=True),
+            change(backend__megatron__optimizer_moments="fp32"),
+        ),
+    ),
+)
+
+
+def _checkpoint_fits(r: Layout) -> Number:
+    chosen = r.backend.megatron.checkpoint_format
+    plain = chosen in (None, "torch_dist", "torch")
+    megatron = chosen in (None, "fsdp_dtensor")
+    torch = chosen in (None, "torch_dist", "torch_dcp")
+    sharded = megatron if r.backend.megatron.fsdp == "megatron" else torch
+    return implies(r.zero < 2, plain) & implies(r.zero >= 2, sharded)
+
+
+_TRAINING = (
+    Rule(
+        id="megatron.fp8",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: (
+            r.training.precision in ("fp32", "fp16", "bf16") or r.cluster.accelerator.fp8_tflops is not None
+        ),
+        message="{cluster.accelerator.name} has no fp8 matrix units for {training.precision}",
+        source="transformer_engine/pytorch/quantization.py check_fp8_support",
+        repairs=change(training__precision="bf16"),
+    ),
+    Rule(
+        id="megatron.mxfp8",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: r.training.precision != "mxfp8" or float(r.cluster.accelerator.capability) >= 10,
+        message="mxfp8 needs compute capability 10 (Blackwell), {cluster.accelerator.name} has "
+        "{cluster.accelerator.capability}",
+        source="transformer_engine/pytorch/quantization.py check_mxfp8_support",
+        repairs=any_of(change(training__precision="fp8_blockwise"), change(training__precision="bf16")),
+    ),
+    Rule(
+        id="megatron.adam",
+        path="training.optimizer.name",
+        backends=MEGATRON,
+        holds=lambda r: r.training.optimizer.name != "adam",
+        message="Megatron's adam always decouples weight decay (AdamW); its command line has no flag for plain Adam",
+        source="core/optimizer/optimizer_config.py:250",
+        repairs=change(training__optimizer__name="adamw"),
+    ),
+    Rule(
+        id="megatron.wsd",
+        path="training.schedule.wsd_decay_steps",
+        backends=MEGATRON,
+        holds=lambda r: (r.training.schedule.style == "wsd") == (r.training.schedule.wsd_decay_steps is not None),
+        message="wsd_decay_steps = {training.schedule.wsd_decay_steps} with style {training.schedule.style}: the length "
+        "of the last phase belongs to wsd, and wsd needs it",
+        source="core/optimizer_param_scheduler.py: WSD asserts it",
+        repairs=change(training__schedule__wsd_decay_steps=None),
+    ),
+    Rule(
+        id="megatron.warmup",
+        path="training.schedule.warmup_steps",
+        backends=MEGATRON,
+        holds=lambda r: (
+            r.training.schedule.decay_steps is None
+            or r.training.schedule.warmup_steps < r.training.schedule.decay_steps
+        ),
+        message="{training.schedule.warmup_steps} steps of warm-up do not end before {training.schedule.decay_steps} of "
+        "decay",
+        source="core/optimizer_param_scheduler.py: lr_warmup_steps < lr_decay_steps",
+    ),
+    Rule(
+        id="megatron.fp32_reduce",
+        path="training.grad_reduce",
+        backends=MEGATRON,
+        holds=lambda r: r.training.grad_reduce == "fp32" or r.training.precision != "fp32",
+        message="fp32 training reduces gradients in fp32",
+        source="gradients have the parameters' dtype",
+        repairs=change(training__grad_reduce="fp32"),
+    ),
+    Rule(
+        id="megatron.extra",
+        path="backend.megatron.extra",
+        backends=MEGATRON,
+        holds=lambda r: not contradictions(r.backend.megatron.extra),
+        message=lambda r: (
+            f"{', '.join(contradictions(r.backend.megatron.extra))} is what the plan itself decides; set "
+            "the key it stands for"
+        ),
+        source="a flag given twice wins silently over the plan",
+        repairs=change(backend__megatron__extra=()),
+    ),
+)
+
+_OURS = (
+    "-parallel-size -parallel-layout -pipeline-num-layers -pipeline-split --sequence-parallel --num-virtual-stages "
+    "--num-layers --hidden-size --ffn-hidden-size --num-attention-heads --num-query-groups --group-query-attention "
+    "--kv-channels --vocab-size --max-position-embeddings --seq-length batch-size --train-iters --train-samples --lr "
+    "--min-lr --weight-decay --adam-beta --adam-eps --clip-grad --optimizer --bf16 --fp16 --fp8-format --fp8-recipe "
+    "--recompute --use-distributed-optimizer --use-megatron-fsdp --use-torch-fsdp2 --data-parallel-sharding-strategy "
+    "--num-experts --moe-router-topk --moe-ffn-hidden-size --mtp-num-layers --multi-latent-attention --seed "
+    "--use-tp-pp-dp-mapping --swiglu --squared-relu --normalization --position-embedding-type --rotary --save --load "
+    "--data-path --mock-data --split --tokenizer --overlap-grad-reduce --overlap-param-gather --ckpt-format"
+).split()
+
+
+def contradictions(extra: tuple[str, ...]) -> list[str]:
+    """The flags among ``extra`` that a key of ours decides."""
+    flags = [word.split("=")[0] for word in extra if word.startswith("--")]
+    return [flag for flag in flags if any(_is(flag, ours) for ours in _OURS)]
+
+
+def _is(flag: str, ours: str) -> bool:
+    if not ours.startswith("--"):
+        return flag.endswith(ours)
+    return flag == ours or (flag.startswith(f"{ours}-") and ours in ("--recompute", "--rotary", "--tokenizer", "--lr"))
+
+
+RULES: tuple[Rule, ...] = _PARTS + _EXPERTS + _SHARDING + _TRAINING

@@ -145,6 +145,7 @@ def _config(plan: Plan) -> Any:
         "gradient_accumulation_fusion": False,
         "transformer_impl": "local",
         "moe_grouped_gemm": False,  # the grouped kernels' one tensor holds the same elements
+        "moe_token_dispatcher_type": "alltoall",  # dispatchers hold no parameters; flex asks for DeepEP
         "moe_permute_fusion": False,
         "tp_comm_overlap": False,
         "fp8": None,
@@ -223,10 +224,14 @@ class _Replicated:
 
 def _no_device() -> None:
     """Buffers go to the meta device, streams nowhere."""
+    import megatron.core.models.common.embeddings.yarn_rotary_pos_embedding as yarn
     import megatron.core.transformer.multi_latent_attention as latent
     import torch
+
+    yarn.get_pos_emb_on_this_cp_rank = lambda positions, *_: positions  # would copy to a GPU
 
     torch.cuda.current_device = lambda: torch.device("meta")  # type: ignore[assignment,return-value]
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     torch.cuda.Stream = type("Stream", (), {"__init__": lambda self, *_, **__: None})  # type: ignore[misc]
     latent.HAVE_TE = False
+    latent.TELinear = _Replicated
