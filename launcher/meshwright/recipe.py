@@ -9,17 +9,27 @@ from typing import Any, Literal, get_args
 from meshwright.decode import decode, join
 from meshwright.errors import ConfigError, Problem
 
-__all__ = ["About", "Claim", "Metric", "Provenance", "Recipe", "Record", "Source", "Status", "leaves", "provenance_of"]
+__all__ = [
+    "OF_THE_RUN",
+    "About",
+    "Claim",
+    "Metric",
+    "Provenance",
+    "Recipe",
+    "Record",
+    "Source",
+    "Status",
+    "leaves",
+    "provenance_of",
+]
 
 Status = Literal["published", "derived", "inferred", "ours"]
 
 Metric = Literal[
     "active_parameters",  # used by one token
-    "days",
     "dp",
     "gpu_hours",  # of the whole run
     "gpu_hours_per_trillion",  # tokens
-    "gpus",
     "hardware_tflops_per_gpu",  # recomputed operations counted, too
     "hfu",
     "mfu",
@@ -33,6 +43,19 @@ Metric = Literal[
     "train_flops",  # of the whole run
     "trained_tokens",  # what the run reached, where it differs from its plan
 ]
+
+OF_THE_RUN: frozenset[Metric] = frozenset(
+    {
+        "active_parameters",
+        "gpu_hours",
+        "gpu_hours_per_trillion",
+        "parameters",
+        "total_tokens",
+        "train_flops",
+        "trained_tokens",
+    }
+)
+"""Claims about a run as a whole; every other claim is about one layout, so in a run with stages about a stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +94,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """A recipe's title, its sources by the ids that provenance uses, the authors' framework and what differs from it."""
+    """A recipe's title, its sources by the ids that provenance uses, and what differs from the authors' framework."""
 
     title: str
     authors_framework: str
@@ -106,7 +129,7 @@ class Recipe:
             ConfigError: with one problem for each value that is wrong, unsourced or claimed without a source.
 
         """
-        about = decode(About, data["about"], join(name, "about"))
+        about = decode(About, data.get("about", {}), join(name, "about"))
         stages: Mapping[str, Any] = data.get("stages") or {}
         records = [_record(name, None, {**data, "about": {"claims": data["about"].get("claims", {})}})]
         records += [_record(join(name, stage), stage, values) for stage, values in stages.items()]
@@ -166,16 +189,25 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
         root = join(recipe.name, record.stage) if record.stage else recipe.name
         for path in record.values:
             if provenance_of(path, record.provenance) is None:
-                yield Problem(join(root, path), "has no provenance; say whether it is published, derived, inferred or ours")
+                yield Problem(
+                    join(root, path), "has no provenance; say whether it is published, derived, inferred or ours"
+                )
         for path, entry in record.provenance.items():
             yield from _entry_problems(join(root, f"provenance.{path}"), entry, recipe.about)
             if not any(value == path or value.startswith(f"{path}.") for value in record.values):
                 yield Problem(join(root, f"provenance.{path}"), "belongs to no value of this recipe")
-        for metric, claim in record.claims.items():
-            if metric not in get_args(Metric):
-                yield Problem(join(root, f"about.claims.{metric}"), f"unknown; known are {', '.join(get_args(Metric))}")
-            if claim.source not in recipe.about.sources:
-                yield Problem(join(root, f"about.claims.{metric}"), f"source {claim.source!r} is not in about.sources")
+        staged = record.stage is None and len(recipe.records) > 1
+        yield from _claim_problems(join(root, "about.claims"), record.claims, recipe.about, staged)
+
+
+def _claim_problems(path: str, claims: Mapping[str, Claim], about: About, staged: bool) -> Iterator[Problem]:
+    for metric, claim in claims.items():
+        if metric not in get_args(Metric):
+            yield Problem(join(path, metric), f"unknown; known are {', '.join(get_args(Metric))}")
+        elif staged and metric not in OF_THE_RUN:
+            yield Problem(join(path, metric), "is about one layout; claim it in the stage that has it")
+        if claim.source not in about.sources:
+            yield Problem(join(path, metric), f"source {claim.source!r} is not in about.sources")
 
 
 def _entry_problems(path: str, entry: Provenance, about: About) -> Iterator[Problem]:

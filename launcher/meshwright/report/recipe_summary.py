@@ -1,0 +1,65 @@
+"""The machine-readable form of a recipe, the same for the list, for one recipe and for the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from meshwright.audit import Finding, contradictions
+from meshwright.compose import Run
+from meshwright.library import disclosure, statuses
+from meshwright.recipe import Recipe, Record, provenance_of
+from meshwright.spec import Spec
+
+__all__ = ["summary"]
+
+
+def summary(recipe: Recipe, run: Run, findings: Sequence[Finding], values: bool = False) -> dict[str, Any]:
+    """What a recipe is, how much of it is known, and what the audit found; with ``values`` every value, too."""
+    about = recipe.about
+    document: dict[str, Any] = {
+        "id": recipe.name,
+        "title": about.title,
+        "model": run.stages[0].model.name,
+        "cluster": run.stages[0].cluster.name,
+        "backend": run.stages[0].backend.name,
+        "layout": [_layout(spec) for spec in run.stages],
+        "disclosure": disclosure(recipe),
+        "values": statuses(recipe),
+        "sources": {key: asdict(source) for key, source in about.sources.items()},
+        "authors_framework": about.authors_framework,
+        "differences": list(about.differences),
+        "checks": len(findings),
+        "findings": [asdict(finding) for finding in (findings if values else contradictions(findings))],
+    }
+    return document | {"records": [_record(record) for record in recipe.records]} if values else document
+
+
+def _layout(spec: Spec) -> dict[str, Any]:
+    p = spec.parallelism
+    degrees = {name: getattr(p, name) for name in ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero")}
+    return {
+        "stage": spec.stage,
+        "gpus": spec.cluster.gpus,
+        **degrees,
+        "sequence": spec.training.sequence,
+        "global_batch": spec.training.global_batch,
+    }
+
+
+def _record(record: Record) -> dict[str, Any]:
+    entries = {path: provenance_of(path, record.provenance) for path in record.values}
+    return {
+        "stage": record.stage,
+        "values": {
+            path: {"value": value, **_stated(entry)}
+            for path, value in record.values.items()
+            if (entry := entries[path]) is not None
+        },
+        "claims": {metric: _stated(claim) for metric, claim in record.claims.items()},
+    }
+
+
+def _stated(entry: Any) -> dict[str, Any]:
+    return {key: value for key, value in asdict(entry).items() if value is not None}

@@ -1,0 +1,110 @@
+"""The library for people: one line a recipe, or one recipe value by value with where each comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from meshwright.audit import Finding
+from meshwright.recipe import Claim, Provenance, Recipe, Record, provenance_of
+
+__all__ = ["disclosed", "layout", "show_all", "show_one"]
+
+STYLES = {"published": "green", "derived": "green", "inferred": "yellow", "ours": "magenta"}
+
+
+def show_all(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """One line for each recipe's summary, then the contradictions the audit found."""
+    console = console or Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("recipe", "layout", "disclosure", "values"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(row["id"], layout(row["layout"]), row["disclosure"], disclosed(row["values"]))
+    console.print(table)
+    for row in rows:
+        for finding in row["findings"]:
+            console.print(Text(f"{row['id']}: {finding['check']}: {finding['message']}", style="yellow"))
+    checks = sum(row["checks"] for row in rows)
+    console.print(
+        f"{len(rows)} recipes, {checks} arithmetic checks, {sum(len(r['findings']) for r in rows)} contradictions"
+    )
+    console.print("values: published/derived/inferred/ours; one recipe in full: meshwright recipes recipe=NAME")
+
+
+def show_one(recipe: Recipe, findings: Sequence[Finding], console: Console | None = None) -> None:
+    """Sources, every value with its status, differences from the authors' run, claims, and the audit."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    console.print(Text(f"{recipe.name}: {recipe.about.title}", style="bold"))
+    console.print(f"trained with {recipe.about.authors_framework}")
+    for key, source in recipe.about.sources.items():
+        console.print(f"  {key:<8} {source.ref}{f' ({source.url})' if source.url else ''}")
+    for record in recipe.records:
+        _show_record(record, console)
+    _show_list("differences from the authors' run", recipe.about.differences, console)
+    console.print(Text("audit", style="bold"))
+    for finding in findings:
+        console.print(
+            Text(f"  {'agrees' if finding.agrees else 'CONTRADICTS'}  {finding}", "" if finding.agrees else "red")
+        )
+
+
+def layout(stages: Sequence[Mapping[str, Any]]) -> str:
+    """The degrees in one line: of the largest stage, and how many there are."""
+    stage = max(stages, key=lambda one: one["gpus"])
+    degrees = [f"{name}{stage[name]}" for name in ("tp", "pp", "vpp", "cp", "ep") if stage[name] > 1]
+    text = " ".join([*degrees, f"zero{stage['zero']}", f"on {stage['gpus']:,} GPUs"])
+    return text if len(stages) == 1 else f"{text}, {len(stages)} stages"
+
+
+def disclosed(values: Mapping[str, int]) -> str:
+    """Numbers of values by status: published/derived/inferred/ours."""
+    return "/".join(str(values[status]) for status in STYLES)
+
+
+def _show_record(record: Record, console: Console) -> None:
+    if record.values or record.claims:
+        console.print(Text(f"stage {record.stage}" if record.stage else "values", style="bold"))
+    for path, value in record.values.items():
+        entry = provenance_of(path, record.provenance)
+        assert entry is not None, path  # Recipe.read refuses values without provenance
+        line = Text(f"  {path:<36} {_literal(value):<24} ")
+        console.print(line + Text(f"{entry.status:<10}", STYLES[entry.status]) + Text(_origin(entry), "dim"))
+    for metric, claim in record.claims.items():
+        console.print(
+            Text(f"  {metric:<36} {claim.value:<24,.6g} ") + Text("claimed   ", "cyan") + Text(_where(claim), "dim")
+        )
+
+
+def _show_list(title: str, lines: Sequence[str], console: Console) -> None:
+    if lines:
+        console.print(Text(title, style="bold"))
+    for line in lines:
+        console.print(f"  {line}")
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _origin(entry: Provenance) -> str:
+    return "; ".join(_parts(entry))
+
+
+def _parts(entry: Provenance) -> Iterator[str]:
+    if entry.published is not None:
+        yield f"published as {_literal(entry.published)}"
+    if entry.source:
+        yield f"{entry.source}, {entry.where}" if entry.where else entry.source
+    if entry.why:
+        yield entry.why
+
+
+def _where(claim: Claim) -> str:
+    return f"{claim.source}, {claim.where}{f' ({claim.note})' if claim.note else ''}"
