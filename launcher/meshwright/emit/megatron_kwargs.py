@@ -1,6 +1,6 @@
 """Plan -> keyword arguments for those who build Megatron-core's configuration objects themselves.
 
-Types are JSON's: a dtype is its name in torch, an activation its name (``verify`` and ``train`` turn them into objects).
+Types are JSON's: a dtype is its name in torch, an activation its name; ``verify`` and ``train`` make objects of them.
 Fields whose default differs between the command line and the dataclass are set here, so that both ways of starting give
 the same run.
 """

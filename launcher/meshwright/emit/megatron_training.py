@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
 from meshwright.plan import Plan
-from meshwright.spec import Data, Logging, Optimizer, Training
+from meshwright.spec import Data, Logging, Optimizer
 
 __all__ = ["training_flags"]
 

@@ -220,11 +220,9 @@ _TRAINING = (
         id="megatron.wsd",
         path="training.schedule.wsd_decay_steps",
         backends=MEGATRON,
-        holds=lambda r: (r.training.schedule.style == "wsd") == (r.training.schedule.wsd_decay_steps is not None),
-        message="wsd_decay_steps = {training.schedule.wsd_decay_steps} with style {training.schedule.style}: the length "
-        "of the last phase belongs to wsd, and wsd needs it",
+        holds=lambda r: r.training.schedule.style != "wsd" or r.training.schedule.wsd_decay_steps is not None,
+        message="a wsd schedule needs the length of its last phase",
         source="core/optimizer_param_scheduler.py: WSD asserts it",
-        repairs=change(training__schedule__wsd_decay_steps=None),
     ),
     Rule(
         id="megatron.warmup",
@@ -234,8 +232,8 @@ _TRAINING = (
             r.training.schedule.decay_steps is None
             or r.training.schedule.warmup_steps < r.training.schedule.decay_steps
         ),
-        message="{training.schedule.warmup_steps} steps of warm-up do not end before {training.schedule.decay_steps} of "
-        "decay",
+        message="{training.schedule.warmup_steps} steps of warm-up do not end before {training.schedule.decay_steps} "
+        "of decay",
         source="core/optimizer_param_scheduler.py: lr_warmup_steps < lr_decay_steps",
     ),
     Rule(
@@ -262,15 +260,62 @@ _TRAINING = (
 )
 
 _OURS = (
-    "-parallel-size -parallel-layout -pipeline-num-layers -pipeline-split --sequence-parallel --num-virtual-stages "
-    "--num-layers --hidden-size --ffn-hidden-size --num-attention-heads --num-query-groups --group-query-attention "
-    "--kv-channels --vocab-size --max-position-embeddings --seq-length batch-size --train-iters --train-samples --lr "
-    "--min-lr --weight-decay --adam-beta --adam-eps --clip-grad --optimizer --bf16 --fp16 --fp8-format --fp8-recipe "
-    "--recompute --use-distributed-optimizer --use-megatron-fsdp --use-torch-fsdp2 --data-parallel-sharding-strategy "
-    "--num-experts --moe-router-topk --moe-ffn-hidden-size --mtp-num-layers --multi-latent-attention --seed "
-    "--use-tp-pp-dp-mapping --swiglu --squared-relu --normalization --position-embedding-type --rotary --save --load "
-    "--data-path --mock-data --split --tokenizer --overlap-grad-reduce --overlap-param-gather --ckpt-format"
-).split()
+    "-parallel-size",
+    "-parallel-layout",
+    "-pipeline-num-layers",
+    "-pipeline-split",
+    "--sequence-parallel",
+    "--num-virtual-stages",
+    "--num-layers",
+    "--hidden-size",
+    "--ffn-hidden-size",
+    "--num-attention-heads",
+    "--num-query-groups",
+    "--group-query-attention",
+    "--kv-channels",
+    "--vocab-size",
+    "--max-position-embeddings",
+    "--seq-length",
+    "--train-iters",
+    "--train-samples",
+    "--lr",
+    "--min-lr",
+    "--weight-decay",
+    "--adam-beta",
+    "--adam-eps",
+    "--clip-grad",
+    "--optimizer",
+    "--bf16",
+    "--fp16",
+    "--fp8-format",
+    "--fp8-recipe",
+    "--recompute",
+    "--use-distributed-optimizer",
+    "--use-megatron-fsdp",
+    "--use-torch-fsdp2",
+    "--data-parallel-sharding-strategy",
+    "--num-experts",
+    "--moe-router-topk",
+    "--moe-ffn-hidden-size",
+    "--mtp-num-layers",
+    "--multi-latent-attention",
+    "--seed",
+    "--use-tp-pp-dp-mapping",
+    "--swiglu",
+    "--squared-relu",
+    "--normalization",
+    "--position-embedding-type",
+    "--rotary",
+    "--save",
+    "--load",
+    "--data-path",
+    "--mock-data",
+    "--split",
+    "--tokenizer",
+    "--overlap-grad-reduce",
+    "--overlap-param-gather",
+    "--ckpt-format",
+)
 
 
 def contradictions(extra: tuple[str, ...]) -> list[str]:

@@ -1,8 +1,8 @@
 """*Built*: one rank of every pipeline stage builds its GPTModel, on torch's fake process group and the meta device.
 
 Its parameters must equal ours exactly, its layers ours chunk by chunk, its groups those of our grid. Parameters are
-those of Transformer Engine's layers; without it, its local stand-ins are built, and where the two differ the stand-in is
-changed to what Transformer Engine holds.
+those of Transformer Engine's layers; without it, its local stand-ins are built, and where the two differ the stand-in
+is changed to what Transformer Engine holds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def built(plan: Plan) -> Check:
     _no_device()
     wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
     total = sum(stage.parameters for stage in plan.stages)
-    done = f"{plan.grid.pp} of {plan.grid.pp} stages, {total:,} parameters on one rank of each, groups of {plan.grid.world:,} ranks"
+    done = f"{plan.grid.pp} stages, {total:,} parameters on one rank of each; groups of {plan.grid.world:,} ranks"
     return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + substitutions(plan))
 
 
@@ -103,11 +103,12 @@ def _counts(plan: Plan, stage: int, chunks: list[Any]) -> Iterator[str]:
     if layers != [chunk.layers for chunk in ours.chunks]:
         yield f"stage {stage} has {layers} layers a chunk, ours {[chunk.layers for chunk in ours.chunks]}"
     if found != ours:
-        yield f"stage {stage} has {found.parameters:,} parameters of which {experts:,} of experts, ours {ours.parameters:,} and {ours.expert_parameters:,}"
+        theirs = f"{found.parameters:,} parameters of which {experts:,} of experts"
+        yield f"stage {stage} has {theirs}; ours {ours.parameters:,} and {ours.expert_parameters:,}"
 
 
 def _chunks(plan: Plan) -> list[Any]:
-    """This rank's model chunks."""
+    """The model chunks of this rank."""
     import torch
     from megatron.core import parallel_state as ps
     from megatron.core.models.gpt.gpt_model import GPTModel

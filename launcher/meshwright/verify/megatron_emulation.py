@@ -62,14 +62,22 @@ def emulate_gpu(capability: str) -> None:
     utils.get_te_version = lambda: Version(TRANSFORMER_ENGINE)  # type: ignore[attr-defined]
     _fill("megatron.core.models.common.embeddings.rope_utils", "fused_apply_rotary_pos_emb")
     _fill("megatron.core.models.common.embeddings.rope_utils", "fused_apply_rotary_pos_emb_thd")
-    for kernel in ("permute", "permute_with_probs", "sort_chunks_by_index", "sort_chunks_by_index_with_probs", "unpermute"):
+    for kernel in (
+        "permute",
+        "permute_with_probs",
+        "sort_chunks_by_index",
+        "sort_chunks_by_index_with_probs",
+        "unpermute",
+    ):
         _fill("megatron.core.transformer.moe.moe_utils", f"fused_{kernel}")
 
 
 def substitutions(plan: Plan) -> tuple[str, ...]:
     """What ``emulate_gpu`` pretended for ``plan``."""
     accelerator = plan.spec.cluster.accelerator
-    emulated = [f"compute capability {_nvidia(accelerator.capability)} and Transformer Engine {TRANSFORMER_ENGINE} pretended"]
+    emulated = [
+        f"compute capability {_nvidia(accelerator.capability)} and Transformer Engine {TRANSFORMER_ENGINE} pretended"
+    ]
     if accelerator.capability == "0.0":
         emulated.append(f"{accelerator.name} has no CUDA compute capability: Hopper's stands in")
     return tuple(emulated)

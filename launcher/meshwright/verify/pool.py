@@ -13,12 +13,9 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 __all__ = ["Crash", "fork_map"]
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Crash:
     text: str
 
 
-def fork_map(work: Callable[[T], R], items: Sequence[T], processes: int | None = None) -> list[R | Crash]:
+def fork_map[T, R](work: Callable[[T], R], items: Sequence[T], processes: int | None = None) -> list[R | Crash]:
     """``[work(item) for item in items]``, each in a fork of this process, ``processes`` at a time.
 
     The results come back pickled, in the order of ``items``.
@@ -52,7 +49,7 @@ def fork_map(work: Callable[[T], R], items: Sequence[T], processes: int | None =
     return results
 
 
-def _fork(work: Callable[[T], R], item: T) -> tuple[int, int]:
+def _fork[T, R](work: Callable[[T], R], item: T) -> tuple[int, int]:
     read, write = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -69,7 +66,7 @@ def _fork(work: Callable[[T], R], item: T) -> tuple[int, int]:
         os._exit(0)  # skip the parent's exit handlers
 
 
-def _guarded(work: Callable[[T], R], item: T) -> R | Crash:
+def _guarded[T, R](work: Callable[[T], R], item: T) -> R | Crash:
     """Silence the backends' chatter and turn every exception into a Crash."""
     void = os.open(os.devnull, os.O_WRONLY)
     os.dup2(void, 1)
@@ -86,4 +83,4 @@ def _guarded(work: Callable[[T], R], item: T) -> R | Crash:
 def _result(end: int, pid: int, came: bytearray) -> Any:
     os.close(end)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return pickle.loads(came) if came else Crash(f"the process ended with {status} and no result")  # noqa: S301
+    return pickle.loads(came) if came else Crash(f"the process ended with {status} and no result")
