@@ -1,10 +1,10 @@
-"""The one table of what a layer does: its operations and their weights.
+"""The one table of what a layer does: its operations, their weights, the tensors they move and keep.
 
 Parameters per rank follow Transformer Engine's layers in Megatron-core: column- and row-parallel linears are cut
 over ``tp``, routed experts over ``etp`` within an expert and ``ep`` between experts, norms and the router are
-replicated, and
-so are MLA's down-projections (``TELinear`` with ``parallel_mode="duplicated"``, megatron/core/transformer/
-multi_latent_attention.py). All arithmetic is on integers or NumPy arrays of degrees.
+replicated, and so are MLA's down-projections (``TELinear`` with ``parallel_mode="duplicated"``,
+megatron/core/transformer/multi_latent_attention.py). Saved tensors follow Transformer Engine's modules, too; with
+``Kernels()`` changed they follow Megatron's own and eager PyTorch. All arithmetic is on integers or NumPy arrays.
 """
 
 from __future__ import annotations
@@ -15,10 +15,42 @@ from typing import Any, Literal
 
 from meshwright.spec import Model
 
-__all__ = ["Operation", "Weight", "decoder_layer", "embedding", "final_norm", "head", "mtp_layer", "parameters"]
+__all__ = [
+    "Degrees",
+    "Kernels",
+    "Operation",
+    "Tensor",
+    "Weight",
+    "decoder_layer",
+    "embedding",
+    "final_norm",
+    "head",
+    "mtp_layer",
+    "parameters",
+]
 
 Number = Any  # an int, or a NumPy array of them
 Shard = Literal["tp", "expert", "replicated"]
+Cut = Literal["tp", "sequence", "routed", "replicated"]
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """What cuts a layer's tensors: ``sequence`` is tp where sequence parallelism is on, else 1."""
+
+    tp: Number
+    sequence: Number
+    etp: Number
+    ep: Number
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Which implementation runs. ``flash``: attention never stores the scores. ``fused``: one kernel for a gated
+    activation, for a norm, for rope; else each writes its intermediate results."""
+
+    flash: bool = True
+    fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -41,11 +73,42 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """Bytes for each token of a micro-batch; ``squared`` ones are multiplied by the sequence length as well.
+
+    ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``).
+    """
+
+    size: float
+    cut: Cut
+    recompute: str = ""
+    squared: bool = False
+
+    def on_rank(self, degrees: Degrees) -> Number:
+        """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""
+        if self.cut == "routed":
+            return self.size * degrees.etp / degrees.tp
+        return self.size / {"tp": degrees.tp, "sequence": degrees.sequence, "replicated": 1}[self.cut]
+
+
+@dataclass(frozen=True)
 class Operation:
-    """A named step of a layer with the weights it reads."""
+    """A named step of a layer.
+
+    ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights.
+    A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
+    earlier token (query-key plus probability-value). ``region``: the input enters, or the output leaves, the
+    part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
+    """
 
     name: str
     weights: tuple[Weight, ...] = ()
+    saved: tuple[Tensor, ...] = ()
+    moved: tuple[Tensor, ...] = ()
+    scores: int = 0
+    topk: int = 1
+    region: Literal["", "enter", "leave", "dispatch", "combine"] = ""
+    kernels: int = 1
 
 
 def parameters(
@@ -63,7 +126,15 @@ def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
     if model.positions == "learned":
         weights.append(Weight("embedding.position", model.max_positions * model.hidden, "replicated"))
     norm = [_norm(model, "embedding.norm", model.hidden)] if model.embedding_norm else []
-    return (Operation("embedding", tuple(weights + [w for n in norm for w in n.weights])),)
+    dropout = model.hidden if _drops(model.hidden_dropout) else 0
+    return (
+        Operation(
+            "embedding",
+            tuple(weights + [w for n in norm for w in n.weights]),
+            saved=(Tensor(8, "replicated"), Tensor(dropout, "sequence")),
+            moved=(Tensor(6 * model.hidden, "sequence"),),
+        ),
+    )
 
 
 def final_norm(model: Model) -> tuple[Operation, ...]:
@@ -74,69 +145,115 @@ def final_norm(model: Model) -> tuple[Operation, ...]:
 def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation, ...]:
     """The output projection; it has no weight of its own where it ``shares_embedding`` on the same chunk."""
     weights = () if shares_embedding else (Weight("head", vocab * model.hidden, "tp"),)
-    return (Operation("head", weights),)
+    return (Operation("head", weights, region="enter"),)
 
 
-def decoder_layer(model: Model, moe: bool) -> tuple[Operation, ...]:
+def decoder_layer(model: Model, moe: bool, kernels: Kernels = Kernels()) -> tuple[Operation, ...]:  # noqa: B008
     """One decoder layer, ``moe`` or dense."""
-    return (*_norms(model), *_attention(model), *(_experts(model) if moe else _mlp(model, model.ffn)))
+    mlp = _experts(model, kernels) if moe else _mlp(model, model.ffn, kernels)
+    return (*_norms(model, kernels), *_attention(model, kernels), *mlp, *_residuals(model))
 
 
-def mtp_layer(model: Model) -> tuple[Operation, ...]:
+def mtp_layer(model: Model, kernels: Kernels = Kernels()) -> tuple[Operation, ...]:  # noqa: B008
     """One multi-token-prediction layer: a decoder layer of the last layer's kind, two norms, a projection, a norm.
 
     Its embedding and head are shared with the main model (DeepSeek-V3, section 2.2).
     """
     hidden = model.hidden
     extra = [_norm(model, f"mtp.{name}", hidden) for name in ("embedding_norm", "hidden_norm", "final_norm")]
-    projection = Operation("mtp.projection", (Weight("mtp.projection", 2 * hidden * hidden, "tp"),))
-    return (*extra, projection, *decoder_layer(model, model.is_moe_layer(model.layers - 1)))
+    projection = _linear("mtp.projection", 2 * hidden, hidden, saves="sequence")
+    return (*extra, projection, *decoder_layer(model, model.is_moe_layer(model.layers - 1), kernels))
 
 
-def _norm(model: Model, name: str, size: int) -> Operation:
-    if model.norm == "layernorm_nonparametric":
-        return Operation(name)
+def _drops(probability: float) -> bool:
+    return probability > 0
+
+
+def _norm(model: Model, name: str, size: int, cut: Cut = "sequence", fused: bool = True) -> Operation:
+    """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies."""
+    kept = (Tensor((2 if fused else 8) * size, cut), Tensor(2 * size, cut, "layernorm"))
+    moved = (Tensor((4 if fused else 20) * size, cut),)
     weights = [Weight(f"{name}.weight", size, "replicated")]
     if model.norm == "layernorm":
         weights.append(Weight(f"{name}.bias", size, "replicated"))
-    return Operation(name, tuple(weights))
+    return Operation(name, () if model.norm == "layernorm_nonparametric" else tuple(weights), kept, moved)
 
 
-def _norms(model: Model) -> Iterator[Operation]:
+def _norms(model: Model, kernels: Kernels) -> Iterator[Operation]:
     """The norms around attention and MLP."""
-    yield _norm(model, "attention.norm", model.hidden)
+    yield _norm(model, "attention.norm", model.hidden, fused=kernels.fused)
     if not (model.parallel_residual and model.shared_parallel_norm):
-        yield _norm(model, "mlp.norm", model.hidden)
+        yield _norm(model, "mlp.norm", model.hidden, fused=kernels.fused)
     if model.norm_placement == "sandwich":
-        yield _norm(model, "attention.output_norm", model.hidden)
-        yield _norm(model, "mlp.output_norm", model.hidden)
+        yield _norm(model, "attention.output_norm", model.hidden, fused=kernels.fused)
+        yield _norm(model, "mlp.output_norm", model.hidden, fused=kernels.fused)
+
+
+def _residuals(model: Model) -> Iterator[Operation]:
+    """Two additions (bias and dropout fused into them); dropout keeps its mask, one byte an element."""
+    mask = (Tensor(2 * model.hidden, "sequence"),) if _drops(model.hidden_dropout) else ()
+    yield Operation("residual", saved=mask, moved=(Tensor(12 * model.hidden, "sequence"), *mask), kernels=2)
 
 
 def _linear(
-    name: str, inputs: int, outputs: int, shard: Shard = "tp", bias: bool = False, row: bool = False
+    name: str,
+    inputs: int,
+    outputs: int,
+    shard: Shard = "tp",
+    bias: bool = False,
+    row: bool = False,
+    saves: Cut | None = None,
 ) -> Operation:
-    """A linear layer. The bias of a row-parallel one is added after the reduction, hence replicated."""
+    """A linear layer; ``saves`` its input, cut so, where no other operation does.
+
+    The bias of a row-parallel one is added after the reduction, hence replicated.
+    """
     weights = [Weight(f"{name}.weight", inputs * outputs, shard)]
     if bias:
         weights.append(Weight(f"{name}.bias", outputs, "replicated" if row else shard))
-    return Operation(name, tuple(weights))
+    wide: tuple[Cut, Cut] = ("replicated", "replicated")
+    if shard == "tp":
+        wide = ("tp", "replicated") if row else ("replicated", "tp")
+    region: Literal["", "enter", "leave"] = "" if shard != "tp" else "leave" if row else "enter"
+    saved = (Tensor(2 * inputs, saves),) if saves else ()
+    moved = (Tensor(2 * inputs, wide[0]), Tensor(2 * outputs, wide[1]))
+    return Operation(name, tuple(weights), saved, moved, region=region)
 
 
-def _attention(model: Model) -> Iterator[Operation]:
+def _attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     if model.mla is not None:
-        yield from _latent_attention(model)
+        yield from _latent_attention(model, kernels)
         return
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     yield _linear("attention.qkv", model.hidden, queries + 2 * keys, bias=model.linear_bias or model.qkv_bias)
     if model.qk_norm != "none":
         whole = model.qk_norm == "full"
-        yield _norm(model, "attention.query_norm", queries if whole else model.head_dim)
-        yield _norm(model, "attention.key_norm", keys if whole else model.head_dim)
-    yield Operation("attention.core")
+        yield _norm(model, "attention.query_norm", queries if whole else model.head_dim, "tp")
+        yield _norm(model, "attention.key_norm", keys if whole else model.head_dim, "tp")
+    yield _core(model, queries + 2 * keys, queries, 2 * queries, kernels)
     yield _linear("attention.output", queries, model.hidden, bias=model.linear_bias, row=True)
 
 
-def _latent_attention(model: Model) -> Iterator[Operation]:
+def _core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels) -> Operation:
+    """Rope and the attention itself: keeps query, key, value and its output, and the scores where not flash.
+
+    Unfused attention keeps the probabilities (2 bytes), and with dropout its mask (1) and what it left (2):
+    Korthikanti et al. 2022, section 4.1.
+    """
+    saved = [Tensor(2 * inputs, "tp"), Tensor(2 * outputs, "tp")]
+    rope = 4 * inputs if model.positions == "rope" else 0
+    moved = [Tensor(2 * inputs + 2 * outputs + rope, "tp")]
+    if kernels.flash:
+        saved.append(Tensor(4 * model.heads, "tp", "core_attn"))
+    else:
+        dropout = 3 if _drops(model.attention_dropout) else 0
+        saved.append(Tensor((2 + dropout) * model.heads, "tp", "core_attn", squared=True))
+        moved.append(Tensor((8 + 2 * dropout) * model.heads, "tp", squared=True))
+    count = 2 if kernels.flash else 5
+    return Operation("attention.core", saved=tuple(saved), moved=tuple(moved), scores=scores, kernels=count)
+
+
+def _latent_attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     mla = model.mla
     assert mla is not None
     queries = model.heads * (mla.qk_nope_dim + mla.qk_rope_dim)
@@ -149,25 +266,49 @@ def _latent_attention(model: Model) -> Iterator[Operation]:
     yield _linear("attention.kv_down", model.hidden, mla.kv_lora_rank + mla.qk_rope_dim, "replicated")
     yield _norm(model, "attention.kv_norm", mla.kv_lora_rank)
     yield _linear("attention.kv_up", mla.kv_lora_rank, model.heads * (mla.qk_nope_dim + mla.v_dim))
-    yield Operation("attention.core")
-    yield _linear("attention.output", model.heads * mla.v_dim, model.hidden, row=True)
+    values = model.heads * mla.v_dim
+    yield _core(model, 2 * queries + values, values, queries + values, kernels)
+    yield _linear("attention.output", values, model.hidden, row=True)
 
 
-def _mlp(model: Model, ffn: int, name: str = "mlp") -> Iterator[Operation]:
-    yield _linear(f"{name}.up", model.hidden, ffn * (2 if model.gated else 1), bias=model.linear_bias)
-    if model.activation == "xielu":  # two learned scalars an MLP (arXiv 2411.13010)
-        yield Operation(f"{name}.activation", (Weight(f"{name}.activation.alpha", 2, "replicated"),))
+def _mlp(model: Model, ffn: int, kernels: Kernels, name: str = "mlp") -> Iterator[Operation]:
+    up = ffn * (2 if model.gated else 1)
+    yield _linear(f"{name}.up", model.hidden, up, bias=model.linear_bias)
+    weights = (Weight(f"{name}.activation.alpha", 2, "replicated"),) if model.activation == "xielu" else ()
+    yield _activation(model, f"{name}.activation", ffn, weights, kernels)  # xielu: two learned scalars (2411.13010)
     yield _linear(f"{name}.down", ffn, model.hidden, bias=model.linear_bias, row=True)
 
 
-def _experts(model: Model) -> Iterator[Operation]:
+def _activation(
+    model: Model, name: str, ffn: int, weights: tuple[Weight, ...], kernels: Kernels, module: str = "mlp"
+) -> Operation:
+    """Keeps what the up-projection gave and, for the down-projection, its own output."""
+    up = ffn * (2 if model.gated else 1)
+    between = 2 * ffn if model.gated and not kernels.fused else 0
+    saved = (Tensor(2 * up + between, "tp", module), Tensor(2 * ffn, "tp", f"{module} moe_act"))
+    return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between, "tp"),))
+
+
+def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    """Routing, the experts on the tokens sent to them, and the shared ones on every token."""
     moe = model.moe
     assert moe is not None
-    yield Operation("router", (Weight("router.weight", moe.experts * model.hidden, "replicated"),))
+    k, hidden = moe.topk, model.hidden
+    routed = Tensor(2 * k * hidden, "routed", "moe")
+    logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
+    yield Operation("router", (Weight("router.weight", moe.experts * hidden, "replicated"),), logits, logits, kernels=6)
     columns = moe.ffn * (2 if model.gated else 1)
-    yield Operation("experts.up", (Weight("experts.up", model.hidden * columns, "expert", moe.experts),))
-    yield Operation("experts.down", (Weight("experts.down", moe.ffn * model.hidden, "expert", moe.experts),))
+    yield Operation("dispatch", saved=(), moved=(Tensor(4 * k * hidden, "routed"),), region="dispatch", kernels=6)
+    up, down = (
+        Weight("experts.up", hidden * columns, "expert", moe.experts),
+        Weight("experts.down", moe.ffn * hidden, "expert", moe.experts),
+    )
+    ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
+    yield Operation("experts.up", (up,), (routed,), (routed, ffn_in), topk=k)
+    yield _activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
+    yield Operation("experts.down", (down,), (), (ffn_out, routed), topk=k)
+    yield Operation("combine", saved=(routed,), moved=(Tensor(4 * k * hidden, "routed"),), region="combine", kernels=4)
     if moe.shared_ffn:
-        yield from _mlp(model, moe.shared_ffn, "shared_experts")
+        yield from _mlp(model, moe.shared_ffn, kernels, "shared_experts")
     if moe.shared_gate:
-        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", model.hidden, "replicated"),))
+        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", hidden, "replicated"),))

@@ -72,7 +72,9 @@ class Efficiency:
     memory: float = 0.8
     intra_link: float = 0.7
     inter_link: float = 0.7
-    launch_us: float = 4.0
+    launch_us: float = 4.0  # host time to start one kernel
+    overlap: float = 0.7  # part of a collective that is hidden where the framework overlaps it
+    step_ms: float = 5.0  # fixed cost of an optimizer step: gradient norm, synchronisation, logging
     source: str = "ours: unfitted defaults"
 
 
@@ -281,7 +283,7 @@ class DeepSpeedOptions:
     max_reuse_distance: int = 1_000_000_000  # ZeRO 3
     sub_group_size: int = 1_000_000_000  # ZeRO 3
     torch_adam: bool = False
-    attention: Literal["sdpa", "flash_attention_2", "flash_attention_3", "eager"] = "sdpa"
+    attention: Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "eager"] = "auto"
     extra: Mapping[str, object] = field(default_factory=dict)  # merged into the JSON; unread keys are refused
 
 

@@ -1,0 +1,70 @@
+"""Hierarchical alpha-beta cost of collectives over a cluster's two kinds of links.
+
+A ring over g ranks moves (g-1)/g of the gathered bytes through each link (Thakur et al. 2005, section 4); where k
+ranks of the group share a node, k network adapters carry it between nodes, and the slower of the two links decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshwright.cost.numbers import Number, clip, log2, maximum
+from meshwright.cost.scene import Scene
+
+__all__ = ["Group", "all_to_all", "group", "point_to_point", "ring"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """``size`` ranks, ``near`` of which share the fast links."""
+
+    size: Number
+    near: Number
+
+
+def group(s: Scene, size: Number, stride: Number) -> Group:
+    """The group of ``size`` ranks ``stride`` apart."""
+    return Group(size, clip(s.domain // stride, 1, size))
+
+
+def ring(s: Scene, g: Group, size: Number, passes: int = 1) -> Number:
+    """Seconds of an all-gather or reduce-scatter of ``size`` bytes (gathered); an all-reduce is two passes."""
+    share = (g.size - 1) / g.size * size
+    near, far = rates(s)
+    transfer = maximum((g.near > 1) * share / near, (g.size > g.near) * share / (far * g.near))
+    return passes * (transfer + _latency(s, g))
+
+
+def all_to_all(s: Scene, g: Group, size: Number) -> Number:
+    """Seconds in which each rank sends ``size`` bytes, equally to every rank of its group."""
+    near, far = rates(s)
+    inside = (g.near - 1) / g.size * size / near
+    outside = (g.size - g.near) / g.size * size / far
+    return maximum(inside, outside) + _latency(s, g)
+
+
+def point_to_point(s: Scene, far: Number, size: Number) -> Number:
+    """Seconds to send ``size`` bytes to a neighbour, between nodes where ``far``."""
+    near_rate, far_rate = rates(s)
+    cluster = s.layout.cluster
+    inside = size / near_rate + cluster.intra.latency_us * 1e-6
+    outside = size / far_rate + cluster.inter.latency_us * 1e-6
+    return far * outside + (1 - far) * inside
+
+
+def rates(s: Scene) -> tuple[float, float]:
+    """Bytes per second of one GPU within a node and between nodes, as collectives reach them."""
+    cluster = s.layout.cluster
+    e = cluster.efficiency
+    return (
+        cluster.intra.bandwidth_gb_s * 1e9 * e.intra_link,
+        cluster.inter.bandwidth_gb_s * 1e9 * e.inter_link,
+    )
+
+
+def _latency(s: Scene, g: Group) -> Number:
+    """A step costs the link's latency; within a node rings are walked, between nodes trees."""
+    cluster = s.layout.cluster
+    near = (g.near - 1) * cluster.intra.latency_us
+    far = log2(maximum(1, g.size / g.near)) * cluster.inter.latency_us
+    return (near + far) * 1e-6

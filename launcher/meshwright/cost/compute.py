@@ -1,0 +1,126 @@
+"""Seconds of one layer and of the head on one rank, forward and backward, for one micro-batch.
+
+A kernel takes ``flops/(peak*efficiency) + bytes/(bandwidth*efficiency)``, and a layer no less than the host needs to
+start its kernels. The sum, rather than the larger of the two, is what makes small matrix products less efficient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from meshwright.cost.numbers import Number, maximum, where
+from meshwright.cost.scene import Scene
+from meshwright.operations import Operation
+
+__all__ = ["Seconds", "head", "layer", "peak"]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """One layer or one stage: compute only."""
+
+    forward: Number
+    backward: Number
+    recompute: Number
+
+    @property
+    def total(self) -> Number:
+        """Forward, backward and what is computed again."""
+        return self.forward + self.backward + self.recompute
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    matmul: Number
+    attention: Number
+    memory: Number
+    gradient: Number  # adding the weight gradient to its buffer
+    launch: Number
+
+
+def peak(s: Scene) -> float:
+    """FLOP/s of the matrix units in the precision of the linear layers."""
+    gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
+    if precision == "fp32":
+        return gpu.fp32_tflops * 1e12
+    return (gpu.fp8_tflops if precision.startswith(("fp8", "mxfp8")) and gpu.fp8_tflops else gpu.bf16_tflops) * 1e12
+
+
+def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
+    """One decoder layer."""
+    operations = tuple(operations)
+    kernels = [_kernel(s, o) for o in operations]
+    forward = _at_least_launched(kernels, 1, sum(k.matmul + k.attention + k.memory for k in kernels))
+    flash = s.kernels.flash
+    device = sum(2 * k.matmul + (2.5 if flash else 2) * k.attention + 2 * k.memory + k.gradient for k in kernels)
+    backward = _at_least_launched(kernels, 2, device)
+    again = [k for o, k in zip(operations, kernels, strict=True) if _recomputed(s, o.name)]
+    selective = sum(k.matmul + k.attention + k.memory for k in again)
+    r = s.layout.recompute
+    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)))
+
+
+def head(s: Scene) -> Seconds:
+    """Output projection, softmax and loss."""
+    model, e = s.layout.model, s.layout.cluster.efficiency
+    rows = s.vocab / s.layout.tp
+    product = 2 * s.tokens * model.hidden * rows / (s.layout.cluster.accelerator.bf16_tflops * 1e12 * e.matmul)
+    rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
+    each = 6 if s.layout.backend.megatron.cross_entropy_fusion else 20
+    loss = each * s.tokens * rows / rate
+    weights = (4 * rows * model.hidden + 2 * s.tokens * (rows + model.hidden)) / rate
+    return Seconds(product + loss + weights, 2 * product + loss / 2 + 2 * weights, 0 * product)
+
+
+def _kernel(s: Scene, o: Operation) -> _Kernel:
+    layout = s.layout
+    e, gpu = layout.cluster.efficiency, layout.cluster.accelerator
+    rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
+    elements = _touched(s, o)
+    flops = 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if _is_matrix(w.name))
+    sequence = layout.training.sequence
+    scores = 2 * s.tokens * sequence * o.scores / layout.tp * (0.5 if s.kernels.flash else 1)
+    moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence if t.squared else 1) for t in o.moved)
+    attention_peak = gpu.bf16_tflops * 1e12 * (e.attention if s.kernels.flash else e.matmul)
+    return _Kernel(
+        matmul=flops / (peak(s) * e.matmul),
+        attention=scores / attention_peak,
+        memory=(moved + 2 * elements) / rate,
+        gradient=(8 if layout.training.grad_reduce == "fp32" else 4) * elements / rate,
+        launch=o.kernels * e.launch_us * 1e-6,
+    )
+
+
+def _touched(s: Scene, o: Operation) -> Number:
+    """Weight elements a kernel reads."""
+    d = s.degrees
+    return sum(w.on_rank(d.tp, d.etp, d.ep) for w in o.weights if _is_matrix(w.name))
+
+
+def _product(s: Scene, elements: Number, shard: str) -> Number:
+    """Weight elements each token (of those routed here) is multiplied with."""
+    return elements / (1 if shard == "replicated" else s.layout.tp)
+
+
+def _is_matrix(name: str) -> bool:
+    return "norm" not in name and not name.endswith(("bias", "alpha")) and not name.startswith("embedding")
+
+
+def _at_least_launched(kernels: Iterable[_Kernel], passes: int, device: Number) -> Number:
+    return maximum(device, passes * sum(k.launch for k in kernels))
+
+
+def _recomputed(s: Scene, name: str) -> bool:
+    """Whether selective recomputation runs operation ``name`` twice."""
+    modules = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
+    parts = {
+        "core_attn": ("attention.core",),
+        "mlp": ("mlp.",),
+        "moe": ("router", "dispatch", "experts.", "combine"),
+        "shared_experts": ("shared_experts.",),
+        "layernorm": ("attention.norm", "mlp.norm"),
+        "moe_act": ("experts.activation",),
+        "mla_up_proj": ("attention.query_up", "attention.kv_up"),
+    }
+    return any(name.startswith(parts.get(module, ())) for module in modules)

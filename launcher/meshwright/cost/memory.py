@@ -1,0 +1,183 @@
+"""Bytes on one rank of a pipeline stage, by component, at the moment they are most.
+
+Model states follow the ZeRO paper's accounting (Rajbhandari et al. 2020, section 3) with Megatron's fp32 gradients;
+activations follow the operations' saved tensors (Korthikanti et al. 2022, section 4, is the unfused case).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from meshwright.cost.numbers import Number, maximum, where
+from meshwright.cost.scene import Load, Scene
+from meshwright.operations import Operation, embedding, final_norm, parameters
+
+__all__ = ["Memory", "memory", "stage_parameters"]
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one rank. ``total`` is their sum."""
+
+    weights: Number
+    gradients: Number
+    optimizer: Number
+    activations: Number
+    logits: Number  # output projection and loss, at the first backward
+    workspace: Number  # what one layer's backward needs beside the saved tensors
+    communication: Number  # buckets, gathered parameters
+    framework: Number  # kernels' persistent buffers and library workspaces inside the allocator
+
+    @property
+    def total(self) -> Number:
+        """Peak of allocated bytes."""
+        return sum(getattr(self, f.name) for f in fields(self))
+
+
+def memory(s: Scene, load: Load) -> Memory:
+    """Peak memory of one rank of the stage ``load``."""
+    all_parameters, experts = stage_parameters(s, load)
+    dense = all_parameters - experts
+    state = _state_bytes(s)
+    zero = s.layout.zero
+    gathered = _gathered(s, load)
+    return Memory(
+        weights=state.weight * (_shard(dense, s.replicas, zero >= 3) + _shard(experts, s.edp, zero >= 3)),
+        gradients=state.gradient * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
+        optimizer=state.optimizer * (_shard(dense, s.replicas, zero >= 1) + _shard(experts, s.edp, zero >= 1)),
+        activations=_activations(s, load),
+        logits=load.head * _logits(s),
+        workspace=_workspace(s, load),
+        communication=gathered,
+        framework=_framework(s, load),
+    )
+
+
+@dataclass(frozen=True)
+class _States:
+    weight: float
+    gradient: float
+    optimizer: float
+
+
+def _state_bytes(s: Scene) -> _States:
+    """Bytes a parameter. FSDP2 keeps fp32 shards and casts them when gathered, so it needs no other master copy."""
+    t = s.layout.training
+    if t.precision == "fp32":
+        return _States(4, 4, 8)
+    if s.torch_fsdp:
+        return _States(4, 4, 8)
+    moments = {"fp32": 8, "bf16": 4, "fp8": 2}[s.layout.backend.megatron.optimizer_moments]
+    return _States(2, 4 if t.grad_reduce == "fp32" else 2, 4 + moments)
+
+
+def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
+    return where(sharded, elements / ways, elements)
+
+
+def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
+    """(all, of these routed experts') parameters of one rank of the stage."""
+    d = s.degrees
+    dense, _ = parameters(s.dense, d.tp, d.etp, d.ep)
+    moe, experts = parameters(s.moe, d.tp, d.etp, d.ep) if s.moe else (0, 0)
+    model = s.layout.model
+    words = parameters(embedding(model, s.vocab), d.tp)[0]
+    norm = parameters(final_norm(model), d.tp)[0]
+    reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
+    # tied: the last stage has its own copy unless it is the first stage, too
+    own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
+    total = load.dense * dense + (load.moe + load.mtp * (len(s.moe) > 0)) * moe + load.mtp * (not s.moe) * dense
+    total = total + reads_words * words + load.head * norm + own_head * s.vocab * model.hidden / d.tp
+    return total, (load.moe + load.mtp) * experts
+
+
+def saved(s: Scene, operations: Iterable[Operation]) -> Number:
+    """Bytes that one layer keeps of one micro-batch, under the layout's recomputation."""
+    tensors = [(t, t.on_rank(s.degrees)) for o in operations for t in o.saved]
+    sequence = s.layout.training.sequence
+    freed = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
+    whole = [(size * sequence if t.squared else size, t) for t, size in tensors]
+    none = sum(size for size, _ in whole)
+    kept = sum(size for size, t in whole if not any(m in freed for m in t.recompute.split()))
+    chosen = where(s.layout.recompute == 1, kept, none)
+    return s.tokens * chosen
+
+
+def _layer_input(s: Scene) -> Number:
+    return 2 * s.layout.model.hidden * s.tokens / s.degrees.sequence
+
+
+def _activations(s: Scene, load: Load) -> Number:
+    """Saved tensors of every layer of every micro-batch in flight; full recomputation keeps layer inputs only."""
+    p = s.layout.spec.parallelism
+    dense, moe = saved(s, s.dense), saved(s, s.moe) if s.moe else 0
+    extra = _context_copies(s)
+    kept = load.dense * dense + (load.moe + load.mtp) * (moe if s.moe else dense) + load.layers * extra
+    every = p.recompute_layers or 1
+    largest = maximum(where(load.dense > 0, dense, 0), where(load.moe > 0, moe, 0)) + extra
+    if p.recompute_method == "block":
+        part = 1 - maximum(0, 1 - every * s.layout.vpp / maximum(1, load.layers))
+        recomputed = part * load.layers * _layer_input(s) * load.in_flight + (1 - part) * kept * load.in_flight + largest
+    else:
+        recomputed = load.layers / every * _layer_input(s) * load.in_flight + every * largest
+    ends = load.embedding * 8 * s.tokens * load.in_flight
+    return where(s.layout.recompute == 2, recomputed, kept * load.in_flight) + ends
+
+
+def _context_copies(s: Scene) -> Number:
+    """With context parallelism TE keeps attention's output on both sides of its exchange (as SimuMax found)."""
+    model = s.layout.model
+    width = model.heads * (model.mla.v_dim if model.mla else model.head_dim)
+    return (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
+
+
+def _logits(s: Scene) -> Number:
+    """Logits and their gradient, the head's weight gradient before it is added, and a few hidden states.
+
+    TE's fused loss writes the gradient over the bf16 logits; Megatron's own goes through fp32 probabilities.
+    """
+    model, options = s.layout.model, s.layout.backend.megatron
+    hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.degrees.tp
+    each = 2 if options.cross_entropy_fusion and not s.deepspeed else 10
+    gathered = (s.degrees.sequence > 1) * 2 * hidden
+    return each * s.tokens * rows + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
+
+
+def _workspace(s: Scene, load: Load) -> Number:
+    """Gradients flowing through the widest operation of one layer, where no head needs more."""
+    model = s.layout.model
+    width = model.ffn * (2 if model.gated else 1)
+    if s.moe and s.layout.model.moe is not None:
+        width = maximum(where(load.dense > 0, width, 0), model.moe.topk * model.moe.ffn * (2 if model.gated else 1))  # type: ignore[union-attr]
+    return (load.head == 0) * 2 * s.tokens * (width / s.degrees.tp + model.hidden)
+
+
+def _framework(s: Scene, load: Load) -> Number:
+    """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
+    options = s.layout.backend.megatron
+    fused = options.transformer == "transformer_engine" and options.gradient_accumulation_fusion
+    if s.deepspeed or s.torch_fsdp or not fused:
+        return 0 * load.layers
+    d = s.degrees
+    return 2 * maximum(_shapes(s.dense, d) * (load.dense > 0), _shapes(s.moe, d) * (load.moe > 0))
+
+
+def _shapes(operations: Iterable[Operation], d: object) -> Number:
+    total: Number = 0
+    for operation in operations:
+        for weight in operation.weights:
+            if weight.name.endswith((".weight", "experts.up", "experts.down")) and "norm" not in weight.name:
+                total = total + weight.elements / (d.tp if weight.shard == "tp" else d.etp)  # type: ignore[attr-defined]
+    return total
+
+
+def _gathered(s: Scene, load: Load) -> Number:
+    """ZeRO-3 gathers two layers at a time in 16 bits, and reduces as much of their gradients."""
+    d = s.degrees
+    layer = maximum(parameters(s.dense, d.tp, d.etp, d.ep)[0], parameters(s.moe, d.tp, d.etp, d.ep)[0] if s.moe else 0)
+    ends = s.vocab * s.layout.model.hidden / d.tp
+    live = 2 * (2 * layer + load.head * ends + load.embedding * ends) + 4 * layer
+    return where(s.layout.zero >= 3, live, 0 * layer)

@@ -1,0 +1,57 @@
+"""Elementwise functions that take numbers or NumPy arrays, and import NumPy only when given arrays."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["Number", "ceil_div", "clip", "log2", "maximum", "minimum", "where"]
+
+Number = Any  # an int, float or bool, or a NumPy array of them
+
+_SCALARS = (int, float, bool)
+
+
+def maximum(*values: Number) -> Number:
+    """The largest, elementwise."""
+    if all(isinstance(v, _SCALARS) for v in values):
+        return max(values)
+    import numpy as np
+
+    result = values[0]
+    for value in values[1:]:
+        result = np.maximum(result, value)
+    return result
+
+
+def minimum(*values: Number) -> Number:
+    """The smallest, elementwise."""
+    return -maximum(*(-v for v in values))
+
+
+def clip(value: Number, low: Number, high: Number) -> Number:
+    """``value`` moved into ``low .. high``."""
+    return minimum(maximum(value, low), high)
+
+
+def where(condition: Number, then: Number, otherwise: Number) -> Number:
+    """``then if condition else otherwise``, elementwise; both are evaluated."""
+    if isinstance(condition, _SCALARS):
+        return then if condition else otherwise
+    import numpy as np
+
+    return np.where(condition, then, otherwise)
+
+
+def log2(value: Number) -> Number:
+    """Binary logarithm."""
+    if isinstance(value, _SCALARS):
+        return math.log2(value)
+    import numpy as np
+
+    return np.log2(value)
+
+
+def ceil_div(value: Number, by: Number) -> Number:
+    """The quotient rounded up."""
+    return -(-value // by)

@@ -1,0 +1,254 @@
+"""Measured runs as layouts: one CSV row becomes a Spec, rows alike in structure become one array of layouts.
+
+What the columns do not say (which kernels, what overlaps, how states are kept) follows from the framework that ran
+them; ``PRACTICES`` says what is assumed of each. Columns are documented in docs/cost.md.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from meshwright.cost.row_model import model_of
+from meshwright.rules import Layout
+from meshwright.spec import Backend, Cluster, DeepSpeedOptions, Launch, MegatronOptions, Parallelism, Spec, Training
+
+__all__ = ["Practice", "Row", "cluster_named", "layout_of", "read", "row_of", "stack"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Practice:
+    """What a framework does beside what a row's columns say."""
+
+    cluster: Mapping[str, str]  # GPU's name, as in the column ``gpu``, to our cluster
+    fsdp: str = "megatron"
+    deepspeed: bool = False
+    transformer_engine: bool = True
+    grad_reduce: str = "fp32"
+    fused_loss: bool = False
+    overlap_data: bool = True
+    overlap_tensor: bool = False
+    overlap_pipeline: bool = True
+    dropout: float = 0.0
+    cp_comm: str = "p2p"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured run that can be expressed."""
+
+    row_id: str
+    source: str
+    group: str  # model and source: what is fitted or kept apart as a whole
+    spec: Spec
+    measured: Mapping[str, str]
+
+    def number(self, column: str) -> float | None:
+        """The column's value, or None where it is empty."""
+        value = self.measured.get(column) or ""
+        return float(value) if value else None
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@cache
+def cluster_named(name: str) -> Cluster:
+    """The cluster of conf/cluster/``name``.yaml."""
+    from omegaconf import OmegaConf
+
+    from meshwright.compose import CONF
+    from meshwright.decode import decode
+
+    folder = CONF / "cluster"
+    merged: Any = OmegaConf.merge(OmegaConf.load(folder / "_base.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
+    plain: Any = OmegaConf.to_container(merged, resolve=True)
+    plain.pop("defaults", None)
+    return decode(Cluster, plain)
+
+
+_A100 = {"A100-80GB": "dgx_a100_80gb", "A100 (80GB?)": "dgx_a100_80gb", "A100-40GB": "dgx_a100_40gb"}
+_NVIDIA = {
+    **_A100,
+    "H100-80GB": "dgx_h100",
+    "B200": "dgx_b200",
+    "GB200": "gb200_nvl72",
+    "GB300": "gb300_nvl72",
+    "H200": "dgx_h200",
+    "H800-80GB": "h800",
+    "H100": "dgx_h100",
+}
+_OLD = Practice(
+    cluster=_NVIDIA, transformer_engine=False, overlap_data=False, overlap_pipeline=False, dropout=0.1, grad_reduce="fp32"
+)
+
+PRACTICES: Mapping[str, Practice] = {
+    "korthikanti2022": _OLD,
+    "megatron_sc21": _OLD,
+    "megatron_sc21_table2": _OLD,
+    "vtrain-multi": replace(_OLD, grad_reduce="bf16"),
+    "vtrain-single": replace(_OLD, grad_reduce="bf16"),
+    "mt_nlg": _OLD,
+    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}),
+    "hagemann2023": replace(_OLD, dropout=0.0, grad_reduce="bf16"),
+    "nanotron_ultrascale": Practice(cluster={"H100-80GB": "hopper_prod"}, transformer_engine=False),
+    "simumax-b200": Practice(
+        cluster=_NVIDIA, fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"
+    ),
+    "llm-foundry": Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False),
+    "torchtitan": Practice(cluster={"H100-96GB HBM2e 500W": "h100_96gb"}, fsdp="torch", transformer_engine=False),
+    "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}),
+}
+DEFAULT = Practice(cluster=_NVIDIA, overlap_tensor=True)
+
+
+def row_of(record: Mapping[str, str]) -> Row:
+    """The Spec of one record.
+
+    Raises:
+        ValueError: saying why the row cannot be expressed.
+
+    """
+    source = record.get("source") or "rows"
+    practice = PRACTICES.get(source, DEFAULT)
+    if record["gpu"] not in practice.cluster:
+        raise ValueError(f"no cluster describes the GPU {record['gpu']!r}")
+    missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not record.get(c)]
+    if missing:
+        raise ValueError(f"not published: {', '.join(missing)}")
+    cluster = replace(cluster_named(practice.cluster[record["gpu"]]), gpus=int(record["gpus"]))
+    model = model_of(record, practice.dropout)
+    spec = Spec(
+        name=record.get("model") or "rows",
+        model=model,
+        cluster=cluster,
+        parallelism=_parallelism(record, practice),
+        training=_training(record, practice),
+        backend=_backend(record, practice),
+        launch=Launch(),
+    )
+    return Row(record.get("row_id", ""), source, f"{source} {record.get('model', '')}", spec, record)
+
+
+def _int(record: Mapping[str, str], column: str, default: int = 1) -> int:
+    return int(float(record.get(column) or default))
+
+
+def _parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
+    tp, pp, cp = (_int(record, c) for c in ("tp", "pp", "cp"))
+    said = record.get("recompute") or "none"
+    kind = "full" if said.startswith("full") else "selective" if said.startswith("selective") else "none"
+    return Parallelism(
+        tp=tp,
+        sp=record.get("sp") == "true" and tp > 1,
+        pp=pp,
+        vpp=_int(record, "vpp"),
+        cp=cp,
+        ep=_int(record, "ep"),
+        etp=_int(record, "etp"),
+        dp=_int(record, "gpus") // (tp * pp * cp),
+        zero=_int(record, "zero_stage", 0),
+        recompute=kind,  # type: ignore[arg-type]
+        recompute_method="uniform" if kind == "full" else None,
+        recompute_layers=1 if kind == "full" else None,
+        recompute_modules=_modules(said),
+        cp_comm=practice.cp_comm,  # type: ignore[arg-type]
+        overlap_grad_reduce=practice.overlap_data,
+        overlap_param_gather=practice.overlap_data,
+        overlap_p2p=practice.overlap_pipeline,
+        overlap_tp=practice.overlap_tensor,
+    )
+
+
+_MODULES = ("core_attn", "mlp", "moe", "shared_experts", "layernorm", "moe_act", "mla_up_proj")
+
+
+def _modules(said: str) -> tuple[str, ...] | None:
+    words = said.replace("[", " ").replace("]", " ").replace("+", " ").replace(":", " ").split()
+    return tuple(word for word in words if word in _MODULES) or None
+
+
+def _training(record: Mapping[str, str], practice: Practice) -> Training:
+    precision = (record.get("precision") or "bf16").lower()
+    eight = "fp8_tensorwise" if "fp8" in precision else "mxfp8" if "mxfp8" in precision or "nvfp4" in precision else ""
+    kind = eight or ("fp16" if "fp16" in precision else "bf16")
+    reduce = "fp32" if precision.startswith(("amp", "bf16 compute")) else practice.grad_reduce
+    return Training(
+        sequence=_int(record, "seq"),
+        micro_batch=_int(record, "mbs"),
+        global_batch=_int(record, "gbs"),
+        precision=kind,  # type: ignore[arg-type]
+        grad_reduce=reduce,  # type: ignore[arg-type]
+    )
+
+
+def _backend(record: Mapping[str, str], practice: Practice) -> Backend:
+    attention = record.get("attn_impl") or ""
+    unfused = practice.dropout > 0 or attention in ("torch", "fused") or attention.startswith("unfused")
+    megatron = MegatronOptions(
+        fsdp=practice.fsdp,  # type: ignore[arg-type]
+        transformer="transformer_engine" if practice.transformer_engine else "local",
+        attention="unfused" if unfused and "flash" not in attention else "auto",
+        cross_entropy_fusion=practice.fused_loss,
+    )
+    return Backend(name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions())
+
+
+def layout_of(spec: Spec) -> Layout:
+    """The numbers of one Spec whose degrees are all stated."""
+    from meshwright.resolver import layout
+
+    return layout(spec)
+
+
+_SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "max_positions")
+
+
+def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout]]:
+    """Rows alike in everything but numbers as one Layout of arrays, each with the rows' positions."""
+    import numpy as np
+
+    groups: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(_structure(row.spec), []).append(i)
+    result = []
+    for members in groups.values():
+        specs = [rows[i].spec for i in members]
+        layouts = [layout_of(spec) for spec in specs]
+        sizes = {n: np.array([getattr(spec.model, n) for spec in specs]) for n in _SIZES}
+        sequence = np.array([spec.training.sequence for spec in specs])
+        spec = replace(
+            specs[0],
+            model=replace(specs[0].model, **sizes),
+            training=replace(specs[0].training, sequence=sequence),
+        )
+        names = [f.name for f in fields(Layout) if f.name != "spec"]
+        numbers = {n: np.array([getattr(each, n) for each in layouts]) for n in names}
+        result.append((members, Layout(**numbers, spec=spec)))
+    return result
+
+
+def _structure(spec: Spec) -> Any:
+    model = replace(spec.model, name="", transformers=None, **dict.fromkeys(_SIZES, 0))
+    p = spec.parallelism
+    kept = (p.recompute_modules, p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.recompute_layers)
+    training = (spec.training.precision, spec.training.grad_reduce)
+    return (str(model), spec.cluster.name, kept, training, str(spec.backend))
+
+
+def usable(records: Iterable[Mapping[str, str]]) -> tuple[list[Row], list[tuple[str, str, str]]]:
+    """The rows that can be expressed, and (row, source, reason) of those that cannot."""
+    rows, skipped = [], []
+    for record in records:
+        try:
+            rows.append(row_of(record))
+        except ValueError as error:
+            skipped.append((record.get("row_id", ""), record.get("source", ""), str(error)))
+    return rows, skipped

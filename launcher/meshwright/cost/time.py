@@ -1,0 +1,234 @@
+"""Seconds of one step: compute, exposed communication, pipeline bubble, optimizer.
+
+The pipeline's time is the larger of two lower bounds that are exact for even stages (see ``pipeline_time``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshwright.cost import collectives
+from meshwright.cost.collectives import all_to_all, group, point_to_point, ring
+from meshwright.cost.compute import Seconds, head, layer
+from meshwright.cost.memory import stage_parameters
+from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.scene import Load, Scene
+
+__all__ = ["StageTime", "Step", "stage_time", "step"]
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Seconds of one micro-batch on one stage."""
+
+    forward: Number
+    backward: Number  # with what is computed again
+    recompute: Number  # of these
+    tensor: Number  # of these, exposed tensor-parallel communication
+    expert: Number
+    context: Number
+
+    @property
+    def total(self) -> Number:
+        """Forward and backward."""
+        return self.forward + self.backward
+
+
+@dataclass(frozen=True)
+class Step:
+    """Seconds of one optimizer step. The parts add up to ``total``."""
+
+    compute: Number
+    recompute: Number
+    tensor: Number
+    expert: Number
+    context: Number
+    pipeline: Number  # exposed sends between stages
+    bubble: Number  # idle: pipeline fill and drain, and waiting for slower stages
+    data: Number  # exposed gradient reduction and parameter gathering
+    optimizer: Number
+
+    @property
+    def total(self) -> Number:
+        """Seconds of the step."""
+        return (
+            self.compute
+            + self.recompute
+            + self.tensor
+            + self.expert
+            + self.context
+            + self.pipeline
+            + self.bubble
+            + self.data
+            + self.optimizer
+        )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer with its communication, forward and backward."""
+
+    seconds: Seconds
+    tensor: tuple[Number, Number, Number]  # forward, backward, recompute
+    expert: tuple[Number, Number, Number]
+    context: tuple[Number, Number, Number]
+
+
+def stage_time(s: Scene, load: Load) -> StageTime:
+    """One micro-batch on the stage ``load``."""
+    dense = _layer(s, False)
+    moe = _layer(s, True) if s.moe else dense
+    ends = head(s)
+    counts = ((load.dense + (0 if s.moe else load.mtp), dense), (load.moe + (load.mtp if s.moe else 0), moe))
+
+    def total(pick: object, index: int) -> Number:
+        return sum(n * pick(each)[index] for n, each in counts)  # type: ignore[operator]
+
+    compute = [sum(n * getattr(each.seconds, part) for n, each in counts) for part in ("forward", "backward", "recompute")]
+    tensor, expert, context = (
+        [total(lambda each, k=kind: getattr(each, k), i) for i in range(3)] for kind in ("tensor", "expert", "context")
+    )
+    heads = load.head * (1 + load.mtp)
+    forward = compute[0] + heads * ends.forward + tensor[0] + expert[0] + context[0]
+    again = compute[2] + tensor[2] + expert[2] + context[2]
+    backward = compute[1] + heads * ends.backward + tensor[1] + expert[1] + context[1] + again
+    return StageTime(forward, backward, compute[2], sum(tensor), sum(expert), sum(context))
+
+
+def _layer(s: Scene, moe: bool) -> _Layer:
+    seconds = layer(s, s.moe if moe else s.dense)
+    return _Layer(seconds, _tensor(s, moe), _expert(s, moe), _context(s, seconds))
+
+
+def _tensor(s: Scene, moe: bool) -> tuple[Number, Number, Number]:
+    """Exposed tensor-parallel time of a layer.
+
+    Without sequence parallelism: two all-reduces forward, two backward that run beside the weight gradients. With it:
+    two all-gathers and two reduce-scatters forward; backward two all-gathers, and two pairs that run beside GEMMs.
+    """
+    r, p = s.layout, s.layout.spec.parallelism
+    size = 2 * r.model.hidden * s.tokens
+    once = ring(s, group(s, r.tp, 1), size)
+    hidden = r.cluster.efficiency.overlap
+    pairs = 1 if moe else 2  # the experts' exchange is counted apart
+    forward = pairs * 2 * once * (1 - hidden * (p.overlap_tp + 0))
+    backward = where(r.sp, pairs * once * (1 + 2 * (1 - hidden)), pairs * 2 * once * (1 - hidden))
+    on = (r.tp > 1) + 0
+    return on * forward, on * backward, on * where(r.recompute == 2, forward, 0 * forward)
+
+
+def _expert(s: Scene, moe: bool) -> tuple[Number, Number, Number]:
+    """Dispatch and combine: one all-to-all each, and as many backward; etp gathers and scatters besides."""
+    r = s.layout
+    if not moe or r.model.moe is None:
+        return 0, 0, 0
+    size = 2 * r.model.moe.topk * r.model.hidden * s.tokens / r.tp
+    exchange = (r.ep > 1) * all_to_all(s, group(s, r.ep, r.etp), size)
+    gather = (r.etp > 1) * ring(s, group(s, r.etp, 1), size * r.etp)
+    hidden = r.cluster.efficiency.overlap if r.spec.parallelism.overlap_ep else 0
+    once = 2 * (exchange + gather) * (1 - hidden)
+    return once, once, where(r.recompute == 2, once, 0 * once)
+
+
+def _context(s: Scene, seconds: Seconds) -> tuple[Number, Number, Number]:
+    """Key and value blocks travel the ring while attention computes on the last ones; a2a waits for its exchange."""
+    r, model = s.layout, s.layout.model
+    keys = 2 * model.kv_heads * model.head_dim if model.mla is None else 2 * model.heads * model.mla.v_dim
+    size = 2 * s.tokens * keys / r.tp
+    g = group(s, r.cp, r.tp)
+    if r.spec.parallelism.cp_comm == "a2a":
+        queries = 2 * model.heads * model.head_dim
+        once = all_to_all(s, g, size) + all_to_all(s, g, 2 * s.tokens * queries / r.tp)
+    else:
+        once = (1 - r.cluster.efficiency.overlap) * ring(s, g, size * r.cp)
+    on = (r.cp > 1) + 0
+    return on * once, on * 2 * once, on * where(r.recompute == 2, once, 0 * once)
+
+
+def _send(s: Scene) -> Number:
+    """Seconds to hand one micro-batch's hidden states to the next stage."""
+    r = s.layout
+    size = 2 * r.model.hidden * s.tokens / s.degrees.sequence
+    inside = r.tp * r.cp * r.dp * r.pp <= s.domain
+    return (r.pp > 1) * point_to_point(s, (1 - inside), size)
+
+
+def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
+    """One optimizer step of the whole grid."""
+    r = s.layout
+    stages = [(load, stage_time(s, load)) for load in (first, second, last)]
+    send = _send(s)
+    exposed = where(r.vpp > 1, (1 - r.spec.parallelism.overlap_p2p) * 2.0 * r.vpp * send, 2 * send)
+    slowest = maximum(*(t.total for _, t in stages))
+    m = r.microbatches
+    fill = _fill(s, [t for _, t in stages], send)
+    busy = (stages[0][1].total + maximum(0, r.pp - 2) * stages[1][1].total + (r.pp > 1) * stages[2][1].total) / r.pp
+    mean = [
+        (getattr(stages[0][1], n) + maximum(0, r.pp - 2) * getattr(stages[1][1], n) + (r.pp > 1) * getattr(stages[2][1], n))
+        / r.pp
+        for n in ("recompute", "tensor", "expert", "context")
+    ]
+    data = maximum(*(_data(s, load, t) for load, t in stages))
+    return Step(
+        compute=m * (busy - sum(mean)),
+        recompute=m * mean[0],
+        tensor=m * mean[1],
+        expert=m * mean[2],
+        context=m * mean[3],
+        pipeline=m * exposed,
+        bubble=m * (slowest - busy) + fill,
+        data=data,
+        optimizer=maximum(*(_optimizer(s, load) for load, _ in stages)),
+    )
+
+
+def _fill(s: Scene, times: list[StageTime], send: Number) -> Number:
+    """Filling and draining the pipeline: one chunk of every stage but the slowest."""
+    r = s.layout
+    all_stages = times[0].total + maximum(0, r.pp - 2) * times[1].total + (r.pp > 1) * times[2].total
+    slowest = maximum(*(t.total for t in times))
+    return (all_stages - slowest) / r.vpp + 2 * (r.pp - 1) * send
+
+
+def _data(s: Scene, load: Load, time: StageTime) -> Number:
+    """Exposed reduction of gradients and gathering of parameters of one stage."""
+    r, p = s.layout, s.layout.spec.parallelism
+    everything, experts = stage_parameters(s, load)
+    dense = everything - experts
+    each = 4 if r.training.grad_reduce == "fp32" else 2
+    wide, narrow = group(s, s.replicas, r.tp), group(s, s.edp, r.etp * r.ep)
+    reduce = ring(s, wide, each * dense) + ring(s, narrow, each * experts)
+    gather = ring(s, wide, 2 * dense) + ring(s, narrow, 2 * experts)
+    hidden = r.cluster.efficiency.overlap
+    window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
+    reduced = reduce - (p.overlap_grad_reduce + 0) * minimum(hidden * reduce, window)
+    shown = where(r.zero >= 1, gather - (p.overlap_param_gather + 0) * minimum(hidden * gather, time.forward), reduce)
+    once = reduced + where(r.zero >= 1, shown, reduced)
+    sharded = _sharded(s, load, time)
+    alone = (s.replicas > 1) + 0
+    return alone * where(r.zero >= 3, sharded, once)
+
+
+def _sharded(s: Scene, load: Load, time: StageTime) -> Number:
+    """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden."""
+    r = s.layout
+    everything, _ = stage_parameters(s, load)
+    wide = group(s, s.replicas, r.tp)
+    gather, scatter = ring(s, wide, 2 * everything), ring(s, wide, 4 * everything)
+    hidden = r.cluster.efficiency.overlap
+    left = maximum(gather * (1 - hidden), gather - time.forward)
+    right = maximum((gather + scatter) * (1 - hidden), gather + scatter - time.backward)
+    return r.microbatches * (left + right)
+
+
+def _optimizer(s: Scene, load: Load) -> Number:
+    """Adam reads the gradient and three fp32 states and writes them and the 16-bit weight; before, the norm."""
+    r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
+    everything, experts = stage_parameters(s, load)
+    dense = everything - experts
+    owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything)
+    rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
+    return (34 * owned + 4 * everything) / rate + e.step_ms * 1e-3
+
+
+rates = collectives.rates
