@@ -7,13 +7,9 @@ __all__ = ["flag", "switch"]
 
 def flag(name: str, value: object, default: object = None) -> tuple[str, ...]:
     """``name value``, or nothing where ``value`` is the default."""
-    return () if value is None or value == default else (name, _text(value))
+    return () if value is None or value == default else (name, str(value))
 
 
 def switch(name: str, on: bool) -> tuple[str, ...]:
     """``name`` where it is on."""
     return (name,) if on else ()
-
-
-def _text(value: object) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)

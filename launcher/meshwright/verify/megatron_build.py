@@ -38,7 +38,7 @@ def built(plan: Plan) -> Check:
 
 
 def _only_own_groups() -> None:
-    """Megatron creates every group of the world on every rank; those without this rank are of no use here."""
+    """Megatron enumerates and creates every group of the world on every rank: enumerate once, create our own."""
     import torch.distributed as dist
     from megatron.core import parallel_state
 
@@ -50,6 +50,17 @@ def _only_own_groups() -> None:
         return create(ranks, *arguments, **options)
 
     parallel_state.create_group = own
+    enumerate_ranks = parallel_state.RankGenerator.get_ranks
+
+    seen: dict[tuple[str, str], Any] = {}
+
+    def get_ranks(self: Any, token: str) -> Any:
+        key = (f"{self.order} {self.name_to_size}", token)
+        if key not in seen:
+            seen[key] = enumerate_ranks(self, token)
+        return seen[key]
+
+    parallel_state.RankGenerator.get_ranks = get_ranks
 
 
 def _stage(plan: Plan, stage: int) -> Iterator[str]:
@@ -97,7 +108,7 @@ def _groups(plan: Plan, rank: int) -> Iterator[str]:
 
 def _counts(plan: Plan, stage: int, chunks: list[Any]) -> Iterator[str]:
     named = [item for chunk in chunks for item in chunk.named_parameters()]
-    experts = sum(p.numel() for _, p in named if not getattr(p, "allreduce", True))
+    experts = sum(p.numel() for name, p in named if ".experts." in name and ".shared_experts." not in name)
     found = Stage(plan.stages[stage].chunks, sum(p.numel() for _, p in named), experts)
     ours, layers = plan.stages[stage], [len(chunk.decoder.layers) for chunk in chunks]
     if layers != [chunk.layers for chunk in ours.chunks]:

@@ -1,0 +1,40 @@
+"""Checks in forks: results in order, globals apart, crashes told."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from meshwright.verify.pool import Crash, fork_map
+
+STATE: list[int] = []
+
+
+def remember(n: int) -> list[int]:
+    STATE.append(n)
+    return STATE
+
+
+def misbehave(how: str) -> str:
+    if how == "raise":
+        raise ValueError("two\n lines")
+    if how == "exit":
+        raise SystemExit(3)
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "fine" * 100_000
+
+
+def test_each_item_has_a_process_of_its_own() -> None:
+    assert fork_map(remember, list(range(20)), processes=3) == [[n] for n in range(20)]
+    assert STATE == []
+
+
+def test_a_crash_is_a_result() -> None:
+    raised, left, died, fine = fork_map(misbehave, ["raise", "exit", "die", "no"])
+    assert isinstance(raised, Crash)
+    assert raised.text.startswith("ValueError: two lines (")
+    assert isinstance(left, Crash)
+    assert left.text.startswith("SystemExit: 3 (")
+    assert died == Crash("the process ended with -9 and no result")
+    assert fine == "fine" * 100_000
