@@ -46,11 +46,12 @@ class Degrees:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Which implementation runs. ``flash``: attention never stores the scores. ``fused``: one kernel for a gated
-    activation, for a norm, for rope; else each writes its intermediate results."""
+    """Which implementation runs: attention that never stores its scores; one kernel for a gated activation; one for a
+    norm. What is not fused writes its intermediate results."""
 
     flash: bool = True
-    fused: bool = True
+    activation: bool = True
+    norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _drops(probability: float) -> bool:
 def _norm(model: Model, name: str, size: int, cut: Cut = "sequence", fused: bool = True) -> Operation:
     """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies."""
     kept = (Tensor((2 if fused else 8) * size, cut), Tensor(2 * size, cut, "layernorm"))
-    moved = (Tensor((4 if fused else 20) * size, cut),)
+    moved = (Tensor((4 if fused else 34) * size, cut),)
     weights = [Weight(f"{name}.weight", size, "replicated")]
     if model.norm == "layernorm":
         weights.append(Weight(f"{name}.bias", size, "replicated"))
@@ -181,12 +182,12 @@ def _norm(model: Model, name: str, size: int, cut: Cut = "sequence", fused: bool
 
 def _norms(model: Model, kernels: Kernels) -> Iterator[Operation]:
     """The norms around attention and MLP."""
-    yield _norm(model, "attention.norm", model.hidden, fused=kernels.fused)
+    yield _norm(model, "attention.norm", model.hidden, fused=kernels.norm)
     if not (model.parallel_residual and model.shared_parallel_norm):
-        yield _norm(model, "mlp.norm", model.hidden, fused=kernels.fused)
+        yield _norm(model, "mlp.norm", model.hidden, fused=kernels.norm)
     if model.norm_placement == "sandwich":
-        yield _norm(model, "attention.output_norm", model.hidden, fused=kernels.fused)
-        yield _norm(model, "mlp.output_norm", model.hidden, fused=kernels.fused)
+        yield _norm(model, "attention.output_norm", model.hidden, fused=kernels.norm)
+        yield _norm(model, "mlp.output_norm", model.hidden, fused=kernels.norm)
 
 
 def _residuals(model: Model) -> Iterator[Operation]:
@@ -248,7 +249,7 @@ def _core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels
     else:
         dropout = 3 if _drops(model.attention_dropout) else 0
         saved.append(Tensor((2 + dropout) * model.heads, "tp", "core_attn", squared=True))
-        moved.append(Tensor((8 + 2 * dropout) * model.heads, "tp", squared=True))
+        moved.append(Tensor((8 + 5 * (dropout > 0)) * model.heads, "tp", squared=True))
     count = 2 if kernels.flash else 5
     return Operation("attention.core", saved=tuple(saved), moved=tuple(moved), scores=scores, kernels=count)
 
@@ -284,7 +285,7 @@ def _activation(
 ) -> Operation:
     """Keeps what the up-projection gave and, for the down-projection, its own output."""
     up = ffn * (2 if model.gated else 1)
-    between = 2 * ffn if model.gated and not kernels.fused else 0
+    between = 2 * ffn if model.gated and not kernels.activation else 0
     saved = (Tensor(2 * up + between, "tp", module), Tensor(2 * ffn, "tp", f"{module} moe_act"))
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between, "tp"),))
 

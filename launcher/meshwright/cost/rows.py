@@ -35,6 +35,7 @@ class Practice:
     overlap_pipeline: bool = True
     dropout: float = 0.0
     cp_comm: str = "p2p"
+    recompute: str | None = None  # where the column is known to be wrong
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ PRACTICES: Mapping[str, Practice] = {
     "megatron_sc21": _OLD,
     "megatron_sc21_table2": _OLD,
     "vtrain-multi": replace(_OLD, grad_reduce="bf16"),
-    "vtrain-single": replace(_OLD, grad_reduce="bf16"),
+    "vtrain-single": replace(_OLD, grad_reduce="bf16", recompute="full"),  # vTrain's own configs: use_checkpoint
     "mt_nlg": _OLD,
     "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}),
     "hagemann2023": replace(_OLD, dropout=0.0, grad_reduce="bf16"),
@@ -143,7 +144,7 @@ def _int(record: Mapping[str, str], column: str, default: int = 1) -> int:
 
 def _parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     tp, pp, cp = (_int(record, c) for c in ("tp", "pp", "cp"))
-    said = record.get("recompute") or "none"
+    said = practice.recompute or record.get("recompute") or "none"
     kind = "full" if said.startswith("full") else "selective" if said.startswith("selective") else "none"
     return Parallelism(
         tp=tp,
@@ -194,7 +195,8 @@ def _backend(record: Mapping[str, str], practice: Practice) -> Backend:
     unfused = practice.dropout > 0 or attention in ("torch", "fused") or attention.startswith("unfused")
     megatron = MegatronOptions(
         fsdp=practice.fsdp,  # type: ignore[arg-type]
-        transformer="transformer_engine" if practice.transformer_engine else "local",
+        transformer="transformer_engine" if practice.transformer_engine or "RMS" in attention else "local",
+        gradient_accumulation_fusion=practice.transformer_engine,
         attention="unfused" if unfused and "flash" not in attention else "auto",
         cross_entropy_fusion=practice.fused_loss,
     )

@@ -93,9 +93,10 @@ def scene(layout: Layout) -> Scene:
 def _kernels(layout: Layout) -> Kernels:
     backend = layout.backend
     if backend.name == "deepspeed":
-        return Kernels(flash=backend.deepspeed.attention != "eager", fused=False)
+        return Kernels(flash=backend.deepspeed.attention != "eager", activation=False, norm=False)
     flash = backend.megatron.attention != "unfused" and layout.training.precision != "fp32"
-    return Kernels(flash=flash, fused=backend.megatron.transformer == "transformer_engine")
+    local_norm = backend.megatron.transformer == "local" and layout.model.norm == "rmsnorm"  # torch.nn.RMSNorm
+    return Kernels(flash=flash, activation=True, norm=not local_norm)
 
 
 def loads(s: Scene) -> tuple[Load, Load, Load]:

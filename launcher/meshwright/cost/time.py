@@ -148,7 +148,7 @@ def _context(s: Scene, seconds: Seconds) -> tuple[Number, Number, Number]:
 def _send(s: Scene) -> Number:
     """Seconds to hand one micro-batch's hidden states to the next stage."""
     r = s.layout
-    size = 2 * r.model.hidden * s.tokens / s.degrees.sequence
+    size = 2 * r.model.hidden * s.tokens / (s.degrees.sequence if r.backend.megatron.transformer != "local" else r.tp)
     inside = r.tp * r.cp * r.dp * r.pp <= s.domain
     return (r.pp > 1) * point_to_point(s, (1 - inside), size)
 
