@@ -1,0 +1,27 @@
+"""The environment of a run: what the cluster wants, what the backend insists on, what the user says; with reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.emit import megatron
+from meshwright.plan import Plan
+from meshwright.spec import EnvVariable
+
+__all__ = ["variables"]
+
+
+def variables(plan: Plan) -> dict[str, EnvVariable]:
+    """Variables by name. The user's win over the backend's, the backend's over the cluster's."""
+    return dict(sorted(_layers(plan)))
+
+
+def _layers(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
+    merged = dict(plan.spec.cluster.environment)
+    merged |= {"OMP_NUM_THREADS": EnvVariable(value="1", why="ranks share a node's cores; torchrun's own default")}
+    if plan.spec.backend.name == "megatron":
+        why = "Megatron refuses this layout without it"
+        merged |= {name: EnvVariable(value=value, why=why) for name, value in megatron.environment(plan).items()}
+    said = plan.spec.launch.environment
+    merged |= {name: EnvVariable(value=value, why="launch.environment") for name, value in said.items()}
+    yield from merged.items()
