@@ -43,7 +43,7 @@ LLAMA_405B = Model(
     activation="swiglu",
     norm="rmsnorm",
     positions="rope",
-    transformers="LlamaForCausalLM",
+    transformers="llama",
 )
 
 
@@ -74,7 +74,7 @@ def small_model(**changes: Any) -> Model:
         activation="swiglu",
         norm="rmsnorm",
         positions="rope",
-        transformers="LlamaForCausalLM",
+        transformers="llama",
     )
     return replace(model, **changes)
 

@@ -115,12 +115,13 @@ def _backend(plan: Plan, backend: str) -> dict[str, str]:
             "megatron/kwargs.json": _json(kwargs(plan)),
             "megatron/environment.json": _json(environment(plan)),
         }
-    from meshwright.emit.deepspeed import config
+    from meshwright.emit.deepspeed import config, program
     from meshwright.emit.huggingface import config as architecture
 
     return {
         "deepspeed/ds_config.json": _json(config(plan)),
         "deepspeed/config.json": _json(architecture(plan.spec.model)),
+        "deepspeed/program.json": _json(program(plan)),
     }
 
 
@@ -153,6 +154,7 @@ _PURPOSE = {
     "environment.json": "environment variables Megatron needs for this layout",
     "ds_config.json": "DeepSpeed's configuration",
     "config.json": "the model for transformers",
+    "program.json": "what our program on the nodes needs beside them: length, schedule, data, logging",
     "REFUSED.txt": "why this backend cannot run the plan",
 }
 

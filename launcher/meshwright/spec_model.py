@@ -119,7 +119,7 @@ class Model:
     moe: Moe | None = None
     mtp: int = 0  # multi-token-prediction layers
     mtp_loss_weight: float = 0.1
-    transformers: str | None = None  # the architecture of that name in transformers, where it has one
+    transformers: str | None = None  # its model_type in Hugging Face transformers, where it has one
 
     @property
     def gated(self) -> bool:

@@ -1,0 +1,198 @@
+"""Parts of config.json that take more than one key: rotary positions, sliding windows, experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshwright.architectures import Flat, Part, key
+
+__all__ = [
+    "ALIASES",
+    "GATED",
+    "LATENT",
+    "PLAIN",
+    "biases",
+    "gemma3_rope",
+    "layer_kinds",
+    "rope",
+    "routed",
+    "shared_experts",
+    "without_rope",
+]
+
+GATED = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_pytorch_tanh"}
+PLAIN = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "squared_relu": "relu2"}
+ALIASES = {"swish": "silu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}  # the same functions
+
+_SCALING = {
+    "linear": ("factor",),
+    "llama3": ("factor", "original_positions", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor", "original_positions", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
+}
+_THEIRS = {"original_positions": "original_max_position_embeddings"}
+_YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.0}
+
+
+def biases(*names: str, default: bool = False) -> tuple[Part, ...]:
+    """Biases of every linear layer, which transformers switches key by key."""
+    return tuple(key("linear_bias", name, default) for name in names)
+
+
+def rope(base: float = 10000.0, fraction: float | None = None) -> Part:
+    """``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of earlier versions. ``fraction``: the default."""
+    paths = ("rope.base", "rope.scaling", *(() if fraction is None else ("rope.fraction",)))
+    legacy = ("rope_theta", "rotary_emb_base", "rope_scaling", "partial_rotary_factor", "rotary_pct")
+
+    def write(flat: Flat) -> Flat:
+        partial = {} if fraction is None else {"partial_rotary_factor": flat["rope.fraction"]}
+        return {"rope_parameters": {**_write_rope(flat, flat["rope.base"]), **partial}}
+
+    def read(config: Flat) -> Flat:
+        given = config.get("rope_parameters") or {
+            "rope_theta": config.get("rope_theta", config.get("rotary_emb_base", base)),
+            **(config.get("rope_scaling") or {}),
+        }
+        given = {"partial_rotary_factor": config.get("partial_rotary_factor", config.get("rotary_pct")), **given}
+        flat = {"rope.base": float(given.get("rope_theta", base)), **_read_scaling(given, config)}
+        part = given["partial_rotary_factor"]
+        if fraction is None:
+            _refuse_unless(part in (None, 1.0), "partial_rotary_factor", part)
+            return flat
+        return {**flat, "rope.fraction": fraction if part is None else part}
+
+    return Part(("rope_parameters", *legacy), paths, write, read)
+
+
+def gemma3_rope() -> Part:
+    """Gemma 3 turns its sliding-window layers with a base of their own, and stretches only the others."""
+
+    def write(flat: Flat) -> Flat:
+        local = flat["rope.base"] if flat["rope.local_base"] is None else flat["rope.local_base"]
+        parameters = {
+            "sliding_attention": {"rope_type": "default", "rope_theta": local},
+            "full_attention": _write_rope(flat, flat["rope.base"]),
+        }
+        return {"rope_parameters": parameters}
+
+    def read(config: Flat) -> Flat:
+        given = config.get("rope_parameters") or {}
+        whole = given.get("full_attention", {"rope_theta": config.get("rope_theta", 1e6), **_scaled(config)})
+        local = given.get("sliding_attention", {}).get("rope_theta", config.get("rope_local_base_freq", 1e4))
+        base = float(whole.get("rope_theta", 1e6))
+        return {"rope.base": base, "rope.local_base": None if local == base else float(local)} | _read_scaling(
+            whole, config
+        )
+
+    keys = ("rope_parameters", "rope_theta", "rope_local_base_freq", "rope_scaling")
+    return Part(keys, ("rope.base", "rope.local_base", "rope.scaling"), write, read)
+
+
+def layer_kinds(every: int) -> Part:
+    """Sliding windows in all layers but each ``every``-th, which transformers lists layer by layer."""
+
+    def write(flat: Flat) -> Flat:
+        window, n = flat["sliding_window"], flat["full_attention_every"]
+        kinds = [window is None or (n > 0 and (layer + 1) % n == 0) for layer in range(flat["layers"])]
+        return {
+            "sliding_window": window or flat["max_positions"],
+            "layer_types": ["full_attention" if full else "sliding_attention" for full in kinds],
+        }
+
+    def read(config: Flat) -> Flat:
+        layers, n = config["num_hidden_layers"], config.get("sliding_window_pattern", every)
+        kinds = config.get("layer_types") or [_KINDS[(i + 1) % n == 0] for i in range(layers)]
+        if "sliding_attention" not in kinds:
+            return {"sliding_window": None, "full_attention_every": 0}
+        n = kinds.index("full_attention") + 1 if "full_attention" in kinds else 0
+        regular = [_KINDS[n > 0 and (i + 1) % n == 0] for i in range(layers)]
+        _refuse_unless(kinds == regular, "layer_types", "an irregular pattern")
+        return {"sliding_window": config.get("sliding_window", 4096), "full_attention_every": n}
+
+    keys = ("sliding_window", "layer_types", "sliding_window_pattern", "_sliding_window_pattern")
+    return Part(keys, ("sliding_window", "full_attention_every"), write, read)
+
+
+def without_rope() -> Part:
+    """SmolLM 3 leaves every n-th layer without positions."""
+
+    def write(flat: Flat) -> Flat:
+        n = flat["rope.skip_every"]
+        kinds = [int(n == 0 or (layer + 1) % n != 0) for layer in range(flat["layers"])]
+        return {"no_rope_layer_interval": n, "no_rope_layers": kinds}
+
+    def read(config: Flat) -> Flat:
+        n = config.get("no_rope_layer_interval", 4)
+        regular = [int(n == 0 or (layer + 1) % n != 0) for layer in range(config["num_hidden_layers"])]
+        _refuse_unless((config.get("no_rope_layers") or regular) == regular, "no_rope_layers", "an irregular pattern")
+        return {"rope.skip_every": n}
+
+    return Part(("no_rope_layer_interval", "no_rope_layers"), ("rope.skip_every",), write, read)
+
+
+def routed(experts: str, ffn: str, aux: float = 0.001) -> tuple[Part, ...]:
+    """Routed experts: their count under the name ``experts``, their size under ``ffn``."""
+
+    def write(flat: Flat) -> Flat:
+        """Transformers adds the auxiliary loss only where it returns the router's logits."""
+        used = flat["moe.balancing"] != "none" and flat["moe.aux_loss"] > 0
+        return {"router_aux_loss_coef": flat["moe.aux_loss"], "output_router_logits": used}
+
+    def read(config: Flat) -> Flat:
+        return {"moe.aux_loss": config.get("router_aux_loss_coef", aux)}
+
+    return (
+        key("moe.experts", experts),
+        key("moe.topk", "num_experts_per_tok"),
+        key("moe.ffn", ffn),
+        Part(("router_aux_loss_coef", "output_router_logits"), ("moe.aux_loss",), write, read),
+    )
+
+
+def shared_experts() -> Part:
+    """DeepSeek counts its shared experts in sizes of one routed expert."""
+    return Part(
+        ("n_shared_experts",),
+        ("moe.shared_ffn",),
+        lambda flat: {"n_shared_experts": flat["moe.shared_ffn"] // flat["moe.ffn"]},
+        lambda config: {"moe.shared_ffn": (config.get("n_shared_experts") or 0) * config["moe_intermediate_size"]},
+    )
+
+
+LATENT = (
+    key("mla.kv_lora_rank", "kv_lora_rank"),
+    key("mla.q_lora_rank", "q_lora_rank", None),
+    key("mla.qk_nope_dim", "qk_nope_head_dim"),
+    key("mla.qk_rope_dim", "qk_rope_head_dim"),
+    key("mla.v_dim", "v_head_dim"),
+)
+"""Multi-head latent attention."""
+
+_KINDS = {True: "full_attention", False: "sliding_attention"}
+
+
+def _write_rope(flat: Flat, base: float) -> dict[str, Any]:
+    if "rope.scaling.kind" not in flat:
+        return {"rope_type": "default", "rope_theta": base}
+    kind = flat["rope.scaling.kind"]
+    values = {_THEIRS.get(name, name): flat[f"rope.scaling.{name}"] for name in _SCALING[kind]}
+    return {"rope_type": kind, "rope_theta": base, **values}
+
+
+def _read_scaling(given: Flat, config: Flat) -> dict[str, Any]:
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind in (None, "default"):
+        return {"rope.scaling": None}
+    _refuse_unless(kind in _SCALING, "rope_type", kind)
+    stated = {ours: given.get(_THEIRS.get(ours, ours), _YARN.get(ours)) for ours in _SCALING[kind]}
+    stated["original_positions"] = stated.get("original_positions") or config["max_position_embeddings"]
+    return {"rope.scaling.kind": kind, **{f"rope.scaling.{name}": value for name, value in stated.items()}}
+
+
+def _scaled(config: Flat) -> Flat:
+    scaling: Flat = config.get("rope_scaling") or {}
+    return scaling
+
+
+def _refuse_unless(holds: bool, name: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{name}: {value} has no counterpart here")

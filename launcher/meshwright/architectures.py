@@ -1,0 +1,108 @@
+"""One table of correspondences between our Model and config.json of Hugging Face transformers 5, read both ways.
+
+A Part says which keys of config.json carry which fields of Model. What an architecture fixes in its code (GPT-2 always
+has biases) is *implied*; a key that must hold one value to mean what we mean is *required*. A Model is a flat mapping
+here: ``{"layers": 32, "moe.experts": 8, ...}``. Sources: transformers 5.24 models/<model_type>/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from meshwright.spec_model import Model, Moe, Rope
+
+__all__ = ["UNWRITTEN", "Architecture", "Flat", "Part", "flatten", "key"]
+
+Flat = Mapping[str, Any]
+
+UNWRITTEN = (
+    "name",
+    "transformers",
+    "mtp_loss_weight",
+    "moe.balancing",
+    "moe.aux_loss",
+    "moe.z_loss",
+    "moe.bias_update_rate",
+    "moe.capacity_factor",
+)
+"""Fields that say how a model is called or trained, not what it computes: config.json need not hold them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """``keys`` of config.json and the ``paths`` of Model they carry; ``write`` and ``read`` see everything."""
+
+    keys: tuple[str, ...]
+    paths: tuple[str, ...]
+    write: Callable[[Flat], Flat]
+    read: Callable[[Flat], Flat]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One ``model_type`` of transformers.
+
+    What DeepSpeed 0.19.8 makes of it: ``autotp``: AutoTP cuts it and losses stay the same on two ranks (measured; it
+    rejects the plans of all others, or follows them wrongly); ``ulysses``: attention goes through the function that
+    Ulysses replaces; ``expert_preset``: AutoEP knows its experts under this name.
+    """
+
+    model_type: str
+    name: str
+    parts: tuple[Part, ...]
+    implied: Flat = field(default_factory=dict)  # a value, or a function of the flat model
+    required: Flat = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()  # keys that mean nothing once the required ones hold
+    sdpa: bool = True  # PyTorch's scaled_dot_product_attention is implemented
+    flash: bool = True
+    autotp: bool = True
+    ulysses: bool = True
+    expert_preset: str | None = None
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """Fields that config.json carries."""
+        return frozenset(path for part in self.parts for path in part.paths)
+
+    def fixed(self, path: str, flat: Flat) -> Any:
+        """What a field that config.json does not carry always is in this architecture."""
+        value = self.implied[path] if path in self.implied else _DEFAULTS[path]
+        return value(flat) if callable(value) else value
+
+
+def key(path: str, name: str, default: Any = ..., write: Any = None, read: Any = None) -> Part:
+    """One key for one field. ``default``: what transformers takes where the key is absent (... : it must be there).
+
+    ``write`` and ``read`` translate the value: functions, or mappings from their values to the other side's.
+    """
+    to, back = _translation(write), _translation(read)
+
+    def reading(config: Flat) -> Flat:
+        absent = default(config) if callable(default) else default
+        return {path: back(config[name] if config.get(name) is not None else absent)}
+
+    return Part((name,), (path,), lambda flat: {name: to(flat[path])} if path in flat else {}, reading)
+
+
+def flatten(value: Any, root: str = "") -> dict[str, Any]:
+    """The fields of a dataclass by dotted path; parts that are None keep their own name (``{"moe": None}``)."""
+    flat: dict[str, Any] = {}
+    for item in fields(value):
+        inner, path = getattr(value, item.name), f"{root}{item.name}"
+        flat |= flatten(inner, f"{path}.") if is_dataclass(inner) else {path: inner}
+    return flat
+
+
+def _translation(table: Any) -> Callable[[Any], Any]:
+    if table is None:
+        return lambda value: value
+    return table if callable(table) else lambda value: table[value]
+
+
+def _defaults(cls: Any, root: str = "") -> dict[str, Any]:
+    return {f"{root}{item.name}": item.default for item in fields(cls) if item.default is not MISSING}
+
+
+_DEFAULTS = _defaults(Model) | _defaults(Rope, "rope.") | _defaults(Moe, "moe.")

@@ -1,0 +1,183 @@
+"""Plan -> DeepSpeed's JSON, and what the JSON cannot say, for the program on the nodes.
+
+Nothing is emitted that DeepSpeed does not read, and no null (several sections crash on it). Three traps decide what
+stands here:
+
+* ``train_batch_size`` is left out: with AutoTP DeepSpeed counts the ranks of a tensor group as data parallel. The real
+  global batch is ``micro * accumulation * dp``; both factors are stated.
+* ``gradient_clipping`` is always stated, because DeepSpeed clips at 1.0 unless told otherwise (runtime/constants.py).
+* ``scheduler`` is left out: DeepSpeed's begin with two steps at a learning rate of 0 and lack most shapes
+  (runtime/lr_schedules.py:757, :904). The program on the nodes sets the rate of every step.
+
+Names and defaults: DeepSpeed 0.19.8, deepspeed/runtime/config.py and runtime/zero/config.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from meshwright.architecture_table import ARCHITECTURES
+from meshwright.plan import Plan
+from meshwright.spec import DeepSpeedOptions, Model, Offload, Optimizer
+
+__all__ = ["attention", "config", "program"]
+
+
+def config(plan: Plan) -> dict[str, Any]:
+    """The whole ``ds_config.json``."""
+    training = plan.spec.training
+    own = {
+        "train_micro_batch_size_per_gpu": plan.batch.micro_batch,
+        "gradient_accumulation_steps": plan.batch.microbatches,
+        "gradient_clipping": training.optimizer.clip,
+        "steps_per_print": training.logging.interval,
+        "optimizer": _optimizer(plan),
+        "zero_optimization": _zero(plan),
+        **_untested_optimizer(plan),
+        **_precision(plan),
+        **_layout(plan),
+        **_monitors(plan),
+    }
+    return merge(own, plan.spec.backend.deepspeed.extra)
+
+
+def program(plan: Plan) -> dict[str, Any]:
+    """What our program on the nodes needs beside the two JSON files: the run's length, schedule, data, logging."""
+    spec = plan.spec
+    return {
+        "name": spec.name,
+        "seed": spec.training.seed,
+        "sequence": plan.batch.sequence,
+        "steps": plan.steps,
+        "tp": plan.grid.tp,
+        "cp": plan.grid.cp,
+        "dp": plan.grid.dp,
+        "attention": attention(spec.model, spec.backend.deepspeed),
+        "recompute": spec.parallelism.recompute != "none",
+        "ramp": [asdict(step) for step in spec.training.ramp],
+        "schedule": {**asdict(spec.training.schedule), "lr": spec.training.optimizer.lr},
+        "data": asdict(spec.training.data),
+        "logging": asdict(spec.training.logging),
+    }
+
+
+def attention(model: Model, options: DeepSpeedOptions) -> str:
+    """The attention kernel: as chosen, else PyTorch's where the architecture has it."""
+    if options.attention != "auto":
+        return options.attention
+    architecture = ARCHITECTURES.get(model.transformers or "")
+    return "sdpa" if architecture is None or architecture.sdpa else "eager"
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``under``, mappings key by key."""
+    merged = dict(under)
+    for name, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = merge(merged[name], value) if both else value
+    return merged
+
+
+def _optimizer(plan: Plan) -> dict[str, Any]:
+    o = plan.spec.training.optimizer
+    if o.name == "sgd":
+        params = {"lr": o.lr, "momentum": o.momentum, "weight_decay": o.weight_decay}
+        return {"type": "SGD", "params": params}
+    return {"type": {"adam": "Adam", "adamw": "AdamW"}[o.name], "params": _adam(o, plan.spec.backend.deepspeed)}
+
+
+def _adam(o: Optimizer, options: DeepSpeedOptions) -> dict[str, Any]:
+    """Adam with decay in the gradient needs saying so: DeepSpeed's Adam decouples it unless told (engine.py:2488)."""
+    return {
+        "lr": o.lr,
+        "betas": [o.beta1, o.beta2],
+        "eps": o.eps,
+        "weight_decay": o.weight_decay,
+        **({"torch_adam": True} if options.torch_adam else {}),
+        **({"adam_w_mode": False} if o.name == "adam" else {}),
+    }
+
+
+def _untested_optimizer(plan: Plan) -> dict[str, Any]:
+    """ZeRO shards torch's SGD only on demand (runtime/engine.py:2299)."""
+    untested = plan.spec.training.optimizer.name == "sgd" and plan.spec.parallelism.zero > 0
+    return {"zero_allow_untested_optimizer": True} if untested else {}
+
+
+def _zero(plan: Plan) -> dict[str, Any]:
+    stage, options = plan.spec.parallelism.zero, plan.spec.backend.deepspeed
+    if stage == 0:
+        return {"stage": 0}
+    common = {
+        "stage": stage,
+        "reduce_bucket_size": options.reduce_bucket,
+        "overlap_comm": plan.spec.parallelism.overlap_grad_reduce,
+        **_offload("offload_optimizer", options.offload_optimizer, stage),
+    }
+    own = _stage_3(plan) if stage == 3 else {"allgather_bucket_size": options.allgather_bucket}
+    return {**common, **own}
+
+
+def _stage_3(plan: Plan) -> dict[str, Any]:
+    options = plan.spec.backend.deepspeed
+    gathers_ahead = plan.spec.parallelism.overlap_param_gather
+    return {
+        "stage3_prefetch_bucket_size": options.prefetch_bucket if gathers_ahead else 0,
+        "stage3_param_persistence_threshold": options.persistence_threshold,
+        "stage3_max_live_parameters": options.max_live_parameters,
+        "stage3_max_reuse_distance": options.max_reuse_distance,
+        "sub_group_size": options.sub_group_size,
+        **_offload("offload_param", options.offload_param, 3),
+        **({"zero_hpz_partition_size": options.hpz} if options.hpz > 1 else {}),
+        **({"zero_quantized_weights": True} if options.quantized_weights else {}),
+        **({"zero_quantized_gradients": True} if options.quantized_gradients else {}),
+    }
+
+
+def _offload(name: str, offload: Offload, stage: int) -> dict[str, Any]:
+    if offload.device == "none":
+        return {}
+    section: dict[str, Any] = {"device": offload.device, "pin_memory": offload.pin_memory}
+    if offload.device == "nvme":
+        section["nvme_path"] = offload.nvme_path
+    if name == "offload_optimizer" and stage == 3:
+        section["ratio"] = offload.ratio
+    return {name: section}
+
+
+def _precision(plan: Plan) -> dict[str, Any]:
+    """16-bit weights with fp32 masters; gradients are summed and sent in ``grad_reduce``."""
+    training = plan.spec.training
+    if training.precision == "fp32":
+        return {}
+    reduction = {"communication_data_type": training.grad_reduce}
+    sums = {"data_types": {"grad_accum_dtype": training.grad_reduce}}
+    return {training.precision: {"enabled": True}, **reduction, **sums}
+
+
+def _layout(plan: Plan) -> dict[str, Any]:
+    """AutoTP, Ulysses and AutoEP. cp is Ulysses' degree."""
+    layout: dict[str, Any] = {}
+    if plan.grid.tp > 1:
+        layout["tensor_parallel"] = {"autotp_size": plan.grid.tp}
+    if plan.grid.cp > 1:
+        layout["sequence_parallel_size"] = plan.grid.cp
+    if plan.grid.ep > 1:
+        preset = ARCHITECTURES[plan.spec.model.transformers or ""].expert_preset
+        layout["expert_parallel"] = {"enabled": True, "autoep_size": plan.grid.ep, "preset_model": preset}
+    return layout
+
+
+def _monitors(plan: Plan) -> dict[str, Any]:
+    logging, monitors = plan.spec.training.logging, {}
+    if logging.tensorboard:
+        monitors["tensorboard"] = {
+            "enabled": True,
+            "output_path": logging.tensorboard,
+            "job_name": plan.spec.name,
+        }
+    if logging.wandb_project:
+        monitors["wandb"] = {"enabled": True, "project": logging.wandb_project}
+    return monitors

@@ -1,0 +1,148 @@
+"""A Hugging Face config.json -> our ``model`` mapping; what would be lost is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from meshwright.architecture_table import ARCHITECTURES
+from meshwright.architectures import Architecture
+from meshwright.errors import ConfigError, Problem
+
+__all__ = ["read"]
+
+IRRELEVANT = frozenset(
+    (
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_name_or_path",
+        "architectures",
+        "auto_map",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "decoder_start_token_id",
+        "dtype",
+        "eos_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "gradient_checkpointing",
+        "id2label",
+        "is_decoder",
+        "is_encoder_decoder",
+        "label2id",
+        "model_type",
+        "offset_alibi",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "pretraining_tp",
+        "problem_type",
+        "quantization_config",
+        "return_dict",
+        "sep_token_id",
+        "task_specific_params",
+        "tokenizer_class",
+        "torch_dtype",
+        "transformers_version",
+        "unk_token_id",
+        "use_cache",
+    )
+)
+"""Keys about tokens, labels, generation and how stored weights are packed: they change no layer."""
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The model described by ``path``, a folder with a config.json or the file itself.
+
+    Raises:
+        ConfigError: with one problem for each key that is missing or has no counterpart here.
+
+    """
+    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
+    config = _load(file)
+    architecture = _architecture(config, file)
+    flat, problems = _flat(architecture, config, file)
+    problems += _lost(architecture, config, file)
+    if problems:
+        raise ConfigError(problems)
+    name = Path(str(config.get("_name_or_path") or file.resolve().parent.name)).name
+    return {"name": name, "transformers": architecture.model_type, **_nested(flat)}
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError([Problem("model.path", f"cannot read {file}: {error.strerror}")]) from None
+    except ValueError as error:
+        raise ConfigError([Problem("model.path", f"{file} is not JSON: {error}")]) from None
+    if not isinstance(config, dict):
+        raise ConfigError([Problem("model.path", f"{file} is not a mapping")])
+    return config
+
+
+def _architecture(config: Mapping[str, Any], file: Path) -> Architecture:
+    kind = config.get("model_type")
+    if isinstance(kind, str) and kind in ARCHITECTURES:
+        return ARCHITECTURES[kind]
+    close = get_close_matches(str(kind), ARCHITECTURES, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(ARCHITECTURES))}"
+    raise ConfigError([Problem("model.path", f"{file}: model_type {kind!r} is not known; {hint}")])
+
+
+def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Every field by its dotted path."""
+    flat: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for part in architecture.parts:
+        try:
+            values = part.read(config)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            problems.append(_problem(file, f"{', '.join(part.keys[:1])}: {_reason(part.keys, config, error)}"))
+            continue
+        for path, value in values.items():
+            if value is ...:
+                problems.append(_problem(file, f"{part.keys[0]} is missing"))
+            elif flat.setdefault(path, value) != value:
+                problems.append(_problem(file, f"{part.keys[0]}: {value!r} contradicts {flat[path]!r} of model.{path}"))
+    if not problems:
+        flat |= {path: architecture.fixed(path, flat) for path in architecture.implied}
+    return flat, problems
+
+
+def _reason(keys: tuple[str, ...], config: Mapping[str, Any], error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, KeyError) and error.args[0] not in (config.get(k) for k in keys):
+        return f"needs {error.args[0]}, which is missing"
+    return f"{config.get(keys[0])!r} has no counterpart here"
+
+
+def _lost(architecture: Architecture, config: Mapping[str, Any], file: Path) -> Iterator[Problem]:
+    """Keys that mean something which a Model cannot say."""
+    known = {key for part in architecture.parts for key in part.keys} | IRRELEVANT | set(architecture.ignored)
+    for key, value in config.items():
+        if key in architecture.required:
+            if value != architecture.required[key]:
+                wanted = architecture.required[key]
+                yield _problem(file, f"{key}: {value!r} has no counterpart here, only {wanted!r}")
+        elif key not in known and value is not None:
+            yield _problem(file, f"{key}: {value!r} has no counterpart here")
+
+
+def _problem(file: Path, text: str) -> Problem:
+    return Problem("model.path", f"{file}: {text}", "huggingface.read")
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return nested
