@@ -35,7 +35,6 @@ Metric = Literal[
     "mfu",
     "parameters",
     "step_seconds",
-    "steps",
     "tflops_per_gpu",  # model FLOPs
     "tokens_per_s_per_gpu",
     "tokens_per_step",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from meshwright.audit import Finding, contradictions
 from meshwright.compose import Run
+from meshwright.finding import Finding, contradictions
 from meshwright.library import disclosure, statuses
 from meshwright.recipe import Recipe, Record, provenance_of
 from meshwright.spec import Spec

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meshwright.audit import Finding
+from meshwright.finding import Finding
 from meshwright.recipe import Claim, Provenance, Recipe, Record, provenance_of
 
 __all__ = ["disclosed", "layout", "show_all", "show_one"]

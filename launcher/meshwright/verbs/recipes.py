@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from meshwright import library
 from meshwright.audit import audit
 from meshwright.compose import load
+from meshwright.count import total_parameters
+from meshwright.finding import Finding, compare
 from meshwright.report.recipe_summary import summary
+from meshwright.spec import Model
 from meshwright.verbs import Words
 
 __all__ = ["run"]
@@ -19,7 +24,7 @@ def run(words: Words) -> int:
     asked = load(words.overrides, words.config_dir)
     output = asked.options.output
     recipe = library.recipe(name, words.config_dir)
-    findings = audit(recipe, asked)
+    findings = (*audit(recipe, asked), *(_against_transformers(asked.stages[0].model) if asked.options.verify else ()))
     if output == "json":
         from meshwright.report.summary import print_json
 
@@ -29,6 +34,18 @@ def run(words: Words) -> int:
 
         show_one(recipe, findings)
     return 0
+
+
+def _against_transformers(model: Model) -> tuple[Finding, ...]:
+    """Our count of parameters against the model that transformers builds, where both are there."""
+    from meshwright.emit.huggingface import config, mismatches
+
+    if find_spec("transformers") is None or mismatches(model):
+        return ()
+    from meshwright.verify.transformers import count, extra_rows
+
+    theirs = count(config(model)) - extra_rows(model)
+    return (compare("transformers", float(theirs), float(total_parameters(model)), "every weight, tied ones once"),)
 
 
 def _chosen(words: Words) -> str | None:

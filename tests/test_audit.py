@@ -1,0 +1,98 @@
+"""The audit finds the errors that others ship, and none where the authors are right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from meshwright import library
+from meshwright.audit import audit
+from meshwright.compose import load
+from meshwright.finding import Finding, contradictions, same_digits
+from meshwright.recipe import Claim, Recipe
+
+
+def findings(name: str, *overrides: str, recipe: Recipe | None = None) -> tuple[Finding, ...]:
+    return audit(recipe or library.recipe(name), load([f"recipe={name}", *overrides]))
+
+
+def wrong(name: str, *overrides: str, recipe: Recipe | None = None) -> dict[str, Finding]:
+    return {finding.check: finding for finding in contradictions(findings(name, *overrides, recipe=recipe))}
+
+
+def claiming(name: str, stage: str | None, metric: str, value: float) -> Recipe:
+    recipe = library.recipe(name)
+    claim = Claim(value=value, source="paper", where="planted")
+    records = [
+        replace(record, claims={**record.claims, metric: claim}) if record.stage == stage else record
+        for record in recipe.records
+    ]
+    return replace(recipe, records=tuple(records))
+
+
+def test_one_printing_of_llama_3_has_dp_4_in_the_third_row_of_table_4() -> None:
+    found = wrong("llama3_405b", recipe=claiming("llama3_405b", "long_128k", "dp", 4))
+    assert found["world"].message == "tp * cp * pp * dp = 8 * 16 * 16 * 4 = 8,192, on 16,384 GPUs"
+    assert (found["dp"].claimed, found["dp"].computed) == (4, 8)
+    assert not wrong("llama3_405b")
+
+
+def test_olmo_7b_has_no_16_layers() -> None:
+    found = wrong("olmo_7b", "model.layers=16")["parameters"]
+    assert (found.claimed, found.computed) == (6.9e9, 3_650_093_056)
+
+
+def test_llama_3_405b_has_no_16_kv_heads() -> None:
+    found = wrong("llama3_405b", "model.kv_heads=16")["parameters"]
+    assert found.computed == 410_081_247_232
+    assert "claimed 405,000,000,000 and computed 410,081,247,232 contradict each other" in found.message
+
+
+def test_no_one_trained_405b_on_78_trillion_tokens() -> None:
+    steps = ["training.tokens=null", "training.steps=1168251", "training.global_batch=8192", "training.sequence=8192"]
+    found = wrong("llama3_405b", "stage=gpus_16384", *steps)["total_tokens"]
+    assert found.claimed == 15.6e12
+    assert found.computed == pytest.approx(78.4e12, rel=1e-3)
+
+
+def test_bloom_splits_70_layers_over_12_stages_embedding_and_head_included() -> None:
+    assert 70 % 12  # a plain layers % pp rule refuses the published run
+    assert not wrong("bloom_176b")
+
+
+def test_a_batch_that_does_not_divide_is_a_finding_with_its_repairs() -> None:
+    found = wrong("olmo_7b_mosaic", "training.global_batch=2048")["layout"]
+    assert "2048" in found.message
+    assert "216" in found.message
+
+
+def test_gate_and_up_counted_together_is_found() -> None:
+    assert "parameters" in wrong("gemma2_9b", "model.ffn=28672")
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_the_library_agrees_with_its_publications(name: str) -> None:
+    published_otherwise = {"kimi_k2": {"parameters"}}  # 1.04T in the report's Table 2, 1.026T by its own dimensions
+    assert set(wrong(name)) == published_otherwise.get(name, set())
+
+
+@pytest.mark.parametrize(("name", "mfu"), [("korthikanti_175b", 0.514), ("korthikanti_1t", 0.563)])
+def test_published_mfu_is_recomputed_from_the_step_time(name: str, mfu: float) -> None:
+    (found,) = [finding for finding in findings(name) if finding.check == "mfu"]
+    assert found.computed == pytest.approx(mfu, abs=1e-3)
+    assert "palm" in found.message
+
+
+def test_gpu_hours_become_days_at_the_claimed_mfu() -> None:
+    (found,) = [finding for finding in findings("llama3_405b") if finding.check == "gpu_hours"]
+    assert found.agrees
+    assert "days on" in found.message
+
+
+def test_one_unit_of_the_last_printed_digit() -> None:
+    assert same_digits(405e9, 405.85e9)
+    assert not same_digits(405e9, 410e9)
+    assert same_digits(0.41, 0.404)
+    assert same_digits(2_614_341_888, 2_614_341_888)
+    assert not same_digits(2_614_341_888, 2_614_341_890)
