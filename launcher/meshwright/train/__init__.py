@@ -1,0 +1,1 @@
+"""What runs on the nodes: reads a run folder, never imports Hydra."""

@@ -1,0 +1,113 @@
+"""Layers that do on a CPU what Transformer Engine's do on a GPU: norms under sequence parallelism, attention under CP.
+
+Megatron's plain layers refuse both: ``WrappedTorchNorm`` sequence parallelism, ``DotProductAttention`` context parallelism
+and MLA's unequal head sizes (megatron/core/transformer/torch_norm.py, dot_product_attention.py).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CpuAttention", "CpuNorm", "GatherSequence", "causal_mask", "positions"]
+
+
+class CpuNorm:
+    """Builds torch's norm; its weights are marked so that their gradients are summed over the TP group under SP."""
+
+    def __new__(cls, config: Any, hidden_size: int, eps: float = 1e-5, **_: Any) -> Any:
+        """A ``torch.nn.RMSNorm`` or ``LayerNorm`` over the last axis of size ``hidden_size``."""
+        norm: nn.Module
+        if config.normalization == "RMSNorm":
+            norm = nn.RMSNorm(hidden_size, eps=eps)
+        else:
+            norm = nn.LayerNorm(hidden_size, eps=eps)
+        for weight in norm.parameters():
+            weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+        return norm
+
+
+class GatherSequence(torch.autograd.Function):
+    """All-gather along the first axis; backward sums and scatters."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        """``[s/n, ...] -> [s, ...]``, rank after rank."""
+        ctx.group = group
+        gathered = x.new_empty((group.size() * x.shape[0], *x.shape[1:]))
+        torch.distributed.all_gather_into_tensor(gathered, x.contiguous(), group=group)
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """``[s, ...] -> [s/n, ...]``."""
+        (gradient,) = gradients
+        mine = gradient.new_empty((gradient.shape[0] // ctx.group.size(), *gradient.shape[1:]))
+        torch.distributed.reduce_scatter_tensor(mine, gradient.contiguous(), group=ctx.group)
+        return mine, None
+
+
+def positions(local: int, cp: int, rank: int) -> Tensor:
+    """Positions of the ``local`` tokens of CP rank ``rank``: chunks ``rank`` and ``2 cp - 1 - rank`` of ``2 cp``.
+
+    Source: megatron/core/utils.py ``get_batch_on_this_cp_rank``.
+    """
+    half = local // 2
+    if cp == 1:
+        return torch.arange(local)
+    late = 2 * cp - 1 - rank
+    return torch.cat([torch.arange(rank * half, (rank + 1) * half), torch.arange(late * half, (late + 1) * half)])
+
+
+def causal_mask(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Who sees whom, ``[queries, keys]``: what came before, not more than ``window`` tokens back."""
+    back = queries[:, None] - keys[None, :]
+    return (back >= 0) if window is None else (back >= 0) & (back <= window)
+
+
+class CpuAttention(nn.Module):
+    """Causal attention on ``[sequence/cp, batch, heads/tp, channels]``; keys and values are gathered over CP."""
+
+    def __init__(
+        self,
+        config: Any,
+        layer_number: int,
+        attn_mask_type: Any,
+        attention_type: str,
+        attention_dropout: float | None = None,
+        softmax_scale: float | None = None,
+        k_channels: int | None = None,
+        pg_collection: Any = None,
+        **_: Any,
+    ) -> None:
+        """Take Megatron's arguments of a core attention."""
+        super().__init__()
+        from megatron.core import parallel_state
+        from megatron.core.transformer.utils import is_layer_window_attention
+
+        group = getattr(pg_collection, "cp", None)
+        self.group = parallel_state.get_context_parallel_group() if group is None else group
+        self.scale = softmax_scale or 1.0 / math.sqrt(k_channels or config.kv_channels)
+        self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
+        windowed = is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number)
+        self.window = config.window_size[0] if windowed else None
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **_: Any) -> Tensor:
+        """``[sequence/cp, batch, heads/tp * channels]``."""
+        cp, rank, length = self.group.size(), self.group.rank(), query.shape[0]
+        if cp > 1:
+            key, value = GatherSequence.apply(key, self.group), GatherSequence.apply(value, self.group)
+        seen = torch.cat([positions(length, cp, r) for r in range(cp)])
+        out = nn.functional.scaled_dot_product_attention(
+            query.permute(1, 2, 0, 3),
+            key.permute(1, 2, 0, 3),
+            value.permute(1, 2, 0, 3),
+            attn_mask=causal_mask(positions(length, cp, rank), seen, self.window),
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
+            enable_gqa=True,
+        )
+        return out.permute(2, 0, 1, 3).flatten(2)
