@@ -31,15 +31,19 @@ __all__ = [
 
 Number = Any  # an int, or a NumPy array of them
 Shard = Literal["tp", "expert", "replicated"]
-Cut = Literal["tp", "sequence", "routed", "replicated"]
+Cut = Literal["tp", "sequence", "gathered", "routed", "replicated"]
 
 
 @dataclass(frozen=True)
 class Degrees:
-    """What cuts a layer's tensors: ``sequence`` is tp where sequence parallelism is on, else 1."""
+    """What cuts a layer's tensors: ``sequence`` is tp where sequence parallelism is on, else 1.
+
+    ``gathered`` is the same where the backward gathers a linear's input again instead of keeping all of it.
+    """
 
     tp: Number
     sequence: Number
+    gathered: Number
     etp: Number
     ep: Number
 
@@ -47,11 +51,12 @@ class Degrees:
 @dataclass(frozen=True)
 class Kernels:
     """Which implementation runs: attention that never stores its scores; one kernel for a gated activation; one for a
-    norm. What is not fused writes its intermediate results."""
+    norm; one for bias, dropout and residual. What is not fused writes its intermediate results."""
 
     flash: bool = True
     activation: bool = True
     norm: bool = True
+    residual: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Tensor:
         """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""
         if self.cut == "routed":
             return self.size * degrees.etp / degrees.tp
-        return self.size / {"tp": degrees.tp, "sequence": degrees.sequence, "replicated": 1}[self.cut]
+        return self.size / (1 if self.cut == "replicated" else getattr(degrees, self.cut))
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation
 def decoder_layer(model: Model, moe: bool, kernels: Kernels = Kernels()) -> tuple[Operation, ...]:  # noqa: B008
     """One decoder layer, ``moe`` or dense."""
     mlp = _experts(model, kernels) if moe else _mlp(model, model.ffn, kernels)
-    return (*_norms(model, kernels), *_attention(model, kernels), *mlp, *_residuals(model))
+    return (*_norms(model, kernels), *_attention(model, kernels), *mlp, *_residuals(model, kernels))
 
 
 def mtp_layer(model: Model, kernels: Kernels = Kernels()) -> tuple[Operation, ...]:  # noqa: B008
@@ -172,7 +177,7 @@ def _drops(probability: float) -> bool:
 
 def _norm(model: Model, name: str, size: int, cut: Cut = "sequence", fused: bool = True) -> Operation:
     """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies."""
-    kept = (Tensor((2 if fused else 8) * size, cut), Tensor(2 * size, cut, "layernorm"))
+    kept = (Tensor((2 if fused else 8) * size, cut), Tensor(2 * size, "gathered" if cut == "sequence" else cut, "layernorm"))
     moved = (Tensor((4 if fused else 34) * size, cut),)
     weights = [Weight(f"{name}.weight", size, "replicated")]
     if model.norm == "layernorm":
@@ -190,10 +195,15 @@ def _norms(model: Model, kernels: Kernels) -> Iterator[Operation]:
         yield _norm(model, "mlp.output_norm", model.hidden, fused=kernels.norm)
 
 
-def _residuals(model: Model) -> Iterator[Operation]:
-    """Two additions (bias and dropout fused into them); dropout keeps its mask, one byte an element."""
+def _residuals(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    """Two additions (bias and dropout fused into them); dropout keeps its mask, one byte an element.
+
+    Unfused ones keep three 16-bit copies (inferred from which runs of Hagemann et al. 2023 ran out of memory).
+    """
     mask = (Tensor(2 * model.hidden, "sequence"),) if _drops(model.hidden_dropout) else ()
-    yield Operation("residual", saved=mask, moved=(Tensor(12 * model.hidden, "sequence"), *mask), kernels=2)
+    copies = () if kernels.residual else (Tensor(6 * model.hidden, "sequence"),)
+    moved = (Tensor(12 * model.hidden, "sequence"), *mask, *copies)
+    yield Operation("residual", saved=(*mask, *copies), moved=moved, kernels=2)
 
 
 def _linear(

@@ -52,7 +52,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
     forward = _at_least_launched(kernels, 1, sum(k.matmul + k.attention + k.memory for k in kernels))
-    flash = s.kernels.flash
+    flash = s.framework.kernels.flash
     device = sum(2 * k.matmul + (2.5 if flash else 2) * k.attention + 2 * k.memory + k.gradient for k in kernels)
     backward = _at_least_launched(kernels, 2, device)
     again = [k for o, k in zip(operations, kernels, strict=True) if _recomputed(s, o.name)]
@@ -80,14 +80,14 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     elements = _touched(s, o)
     flops = 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if _is_matrix(w.name))
     sequence = layout.training.sequence
-    scores = 2 * s.tokens * sequence * o.scores / layout.tp * (0.5 if s.kernels.flash else 1)
+    scores = 2 * s.tokens * sequence * o.scores / layout.tp * (0.5 if s.framework.kernels.flash else 1)
     moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence if t.squared else 1) for t in o.moved)
-    attention_peak = gpu.bf16_tflops * 1e12 * (e.attention if s.kernels.flash else e.matmul)
+    attention_peak = gpu.bf16_tflops * 1e12 * (e.attention if s.framework.kernels.flash else e.matmul)
     return _Kernel(
         matmul=flops / (peak(s) * e.matmul),
         attention=scores / attention_peak,
         memory=(moved + 2 * elements) / rate,
-        gradient=(8 if layout.training.grad_reduce == "fp32" else 4) * elements / rate,
+        gradient=2 * s.framework.gradient_bytes * elements / rate,
         launch=o.kernels * e.launch_us * 1e-6,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshwright.cost.framework import Framework
 from meshwright.cost.memory import Memory, memory
 from meshwright.cost.numbers import Number, maximum
 from meshwright.cost.scene import loads, scene
@@ -27,9 +28,12 @@ class Estimate:
     stages: tuple[Memory, Memory, Memory]
 
 
-def estimate(layout: Layout) -> Estimate:
-    """Cost of every layout in ``layout``. Its rules must hold: nothing is checked here."""
-    s = scene(layout)
+def estimate(layout: Layout, framework: Framework | None = None) -> Estimate:
+    """Cost of every layout in ``layout``. Its rules must hold: nothing is checked here.
+
+    ``framework`` says what is done otherwise than the layout's backend would.
+    """
+    s = scene(layout, framework)
     first, second, last = loads(s)
     parts = step(s, first, second, last)
     stages = memory(s, first), memory(s, second), memory(s, last)

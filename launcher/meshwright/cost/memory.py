@@ -41,37 +41,20 @@ def memory(s: Scene, load: Load) -> Memory:
     """Peak memory of one rank of the stage ``load``."""
     all_parameters, experts = stage_parameters(s, load)
     dense = all_parameters - experts
-    state = _state_bytes(s)
+    f = s.framework
     zero = s.layout.zero
-    gathered = _gathered(s, load)
+    activations, recomputed = _activations(s, load)
+    logits = load.head * _logits(s)
     return Memory(
-        weights=state.weight * (_shard(dense, s.replicas, zero >= 3) + _shard(experts, s.edp, zero >= 3)),
-        gradients=state.gradient * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
-        optimizer=state.optimizer * (_shard(dense, s.replicas, zero >= 1) + _shard(experts, s.edp, zero >= 1)),
-        activations=_activations(s, load),
-        logits=load.head * _logits(s),
-        workspace=_workspace(s, load),
-        communication=gathered,
+        weights=f.weight_bytes * (_shard(dense, s.replicas, zero >= 3) + _shard(experts, s.edp, zero >= 3)),
+        gradients=f.gradient_bytes * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
+        optimizer=f.optimizer_bytes * (_shard(dense, s.replicas, zero >= 1) + _shard(experts, s.edp, zero >= 1)),
+        activations=activations,
+        logits=logits,
+        workspace=maximum(0, _workspace(s, load) + recomputed - logits),
+        communication=_gathered(s, load),
         framework=_framework(s, load),
     )
-
-
-@dataclass(frozen=True)
-class _States:
-    weight: float
-    gradient: float
-    optimizer: float
-
-
-def _state_bytes(s: Scene) -> _States:
-    """Bytes a parameter. FSDP2 keeps fp32 shards and casts them when gathered, so it needs no other master copy."""
-    t = s.layout.training
-    if t.precision == "fp32":
-        return _States(4, 4, 8)
-    if s.torch_fsdp:
-        return _States(4, 4, 8)
-    moments = {"fp32": 8, "bf16": 4, "fp8": 2}[s.layout.backend.megatron.optimizer_moments]
-    return _States(2, 4 if t.grad_reduce == "fp32" else 2, 4 + moments)
 
 
 def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
@@ -110,8 +93,12 @@ def _layer_input(s: Scene) -> Number:
     return 2 * s.layout.model.hidden * s.tokens / s.degrees.sequence
 
 
-def _activations(s: Scene, load: Load) -> Number:
-    """Saved tensors of every layer of every micro-batch in flight; full recomputation keeps layer inputs only."""
+def _activations(s: Scene, load: Load) -> tuple[Number, Number]:
+    """Saved tensors of every layer of every micro-batch in flight, and of the layers that are being recomputed.
+
+    Full recomputation keeps layer inputs only: of every ``recompute_layers``-th layer where uniform, of the first
+    ``recompute_layers`` of each chunk where block.
+    """
     p = s.layout.spec.parallelism
     dense, moe = saved(s, s.dense), saved(s, s.moe) if s.moe else 0
     extra = _context_copies(s)
@@ -120,11 +107,13 @@ def _activations(s: Scene, load: Load) -> Number:
     largest = maximum(where(load.dense > 0, dense, 0), where(load.moe > 0, moe, 0)) + extra
     if p.recompute_method == "block":
         part = 1 - maximum(0, 1 - every * s.layout.vpp / maximum(1, load.layers))
-        recomputed = part * load.layers * _layer_input(s) * load.in_flight + (1 - part) * kept * load.in_flight + largest
+        inputs, working = part * load.layers * _layer_input(s) + (1 - part) * kept, largest
     else:
-        recomputed = load.layers / every * _layer_input(s) * load.in_flight + every * largest
-    ends = load.embedding * 8 * s.tokens * load.in_flight
-    return where(s.layout.recompute == 2, recomputed, kept * load.in_flight) + ends
+        inputs, working = load.layers / every * _layer_input(s), every * largest
+    full = s.layout.recompute == 2
+    hidden = s.layout.model.hidden * s.tokens / s.degrees.sequence
+    ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden
+    return (where(full, inputs, kept) + ends) * load.in_flight, where(full, working, 0 * working)
 
 
 def _context_copies(s: Scene) -> Number:
@@ -135,15 +124,12 @@ def _context_copies(s: Scene) -> Number:
 
 
 def _logits(s: Scene) -> Number:
-    """Logits and their gradient, the head's weight gradient before it is added, and a few hidden states.
-
-    TE's fused loss writes the gradient over the bf16 logits; Megatron's own goes through fp32 probabilities.
-    """
-    model, options = s.layout.model, s.layout.backend.megatron
+    """Logits and the loss, the head's weight gradient before it is added, and a few hidden states."""
+    model, f = s.layout.model, s.framework
     hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.degrees.tp
-    each = 2 if options.cross_entropy_fusion and not s.deepspeed else 10
+    seen = s.vocab if f.gathered_loss else rows
     gathered = (s.degrees.sequence > 1) * 2 * hidden
-    return each * s.tokens * rows + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
+    return f.loss_bytes * s.tokens * seen + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
 
 
 def _workspace(s: Scene, load: Load) -> Number:
@@ -152,17 +138,16 @@ def _workspace(s: Scene, load: Load) -> Number:
     width = model.ffn * (2 if model.gated else 1)
     if s.moe and s.layout.model.moe is not None:
         width = maximum(where(load.dense > 0, width, 0), model.moe.topk * model.moe.ffn * (2 if model.gated else 1))  # type: ignore[union-attr]
-    return (load.head == 0) * 2 * s.tokens * (width / s.degrees.tp + model.hidden)
+    return 2 * s.tokens * (width / s.degrees.tp + model.hidden)
 
 
 def _framework(s: Scene, load: Load) -> Number:
     """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
-    options = s.layout.backend.megatron
-    fused = options.transformer == "transformer_engine" and options.gradient_accumulation_fusion
-    if s.deepspeed or s.torch_fsdp or not fused:
-        return 0 * load.layers
+    fixed = s.framework.fixed_gib * GIB + 0 * load.layers
+    if not s.framework.dummy_gradients:
+        return fixed
     d = s.degrees
-    return 2 * maximum(_shapes(s.dense, d) * (load.dense > 0), _shapes(s.moe, d) * (load.moe > 0))
+    return fixed + 2 * maximum(_shapes(s.dense, d) * (load.dense > 0), _shapes(s.moe, d) * (load.moe > 0))
 
 
 def _shapes(operations: Iterable[Operation], d: object) -> Number:

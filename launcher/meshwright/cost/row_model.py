@@ -14,7 +14,7 @@ _GATED = ("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "ge
 _DEEPSEEK = Mla(q_lora_rank=1536, kv_lora_rank=512, qk_nope_dim=128, qk_rope_dim=64, v_dim=128)  # arXiv 2405.04434, 2412.19437
 
 
-def model_of(record: Mapping[str, str], dropout: float) -> Model:
+def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float) -> Model:
     """The model of one row; whether embeddings are tied is what comes nearest to the published parameters."""
     name = (record.get("model") or "").lower()
     gated = any(word in name for word in _GATED)
@@ -35,7 +35,7 @@ def model_of(record: Mapping[str, str], dropout: float) -> Model:
         norm="rmsnorm" if gated else "layernorm",
         positions="rope" if gated or "nemotron" in name else "learned",
         linear_bias=not gated and "nemotron" not in name and "mpt" not in name,
-        attention_dropout=dropout,
+        attention_dropout=attention_dropout,
         hidden_dropout=dropout,
         mla=_DEEPSEEK if latent else None,
         moe=moe,

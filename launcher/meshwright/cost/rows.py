@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.row_model import model_of
 from meshwright.rules import Layout
 from meshwright.spec import Backend, Cluster, DeepSpeedOptions, Launch, MegatronOptions, Parallelism, Spec, Training
@@ -29,6 +30,8 @@ class Practice:
     deepspeed: bool = False
     transformer_engine: bool = True
     grad_reduce: str = "fp32"
+    changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
+    kernels: Mapping[str, bool] = field(default_factory=dict)
     fused_loss: bool = False
     overlap_data: bool = True
     overlap_tensor: bool = False
@@ -36,6 +39,8 @@ class Practice:
     dropout: float = 0.0
     cp_comm: str = "p2p"
     recompute: str | None = None  # where the column is known to be wrong
+    sequence_parallel: bool = False  # where the column is empty
+    measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Row:
     source: str
     group: str  # model and source: what is fitted or kept apart as a whole
     spec: Spec
+    framework: Framework
     measured: Mapping[str, str]
 
     def number(self, column: str) -> float | None:
@@ -87,7 +93,12 @@ _NVIDIA = {
     "H100": "dgx_h100",
 }
 _OLD = Practice(
-    cluster=_NVIDIA, transformer_engine=False, overlap_data=False, overlap_pipeline=False, dropout=0.1, grad_reduce="fp32"
+    cluster=_NVIDIA,
+    transformer_engine=False,
+    overlap_data=False,
+    overlap_pipeline=False,
+    dropout=0.1,
+    changes={"scattered_sends": True},
 )
 
 PRACTICES: Mapping[str, Practice] = {
@@ -98,8 +109,21 @@ PRACTICES: Mapping[str, Practice] = {
     "vtrain-single": replace(_OLD, grad_reduce="bf16", recompute="full"),  # vTrain's own configs: use_checkpoint
     "mt_nlg": _OLD,
     "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}),
-    "hagemann2023": replace(_OLD, dropout=0.0, grad_reduce="bf16"),
-    "nanotron_ultrascale": Practice(cluster={"H100-80GB": "hopper_prod"}, transformer_engine=False),
+    "hagemann2023": replace(
+        _OLD,
+        dropout=0.0,
+        grad_reduce="bf16",
+        changes={"gathered_loss": True, "loss_bytes": 18.0, "regathers": False},
+        kernels={"residual": False},
+    ),
+    "nanotron_ultrascale": Practice(
+        cluster={"H100-80GB": "hopper_prod"},
+        transformer_engine=False,
+        sequence_parallel=True,
+        measured_stage="first",
+        changes={"gradient_bytes": 6.0, "loss_bytes": 6.0, "boundary_bytes": 40.0, "fixed_gib": 1.7},
+        kernels={"residual": False},
+    ),
     "simumax-b200": Practice(
         cluster=_NVIDIA, fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"
     ),
@@ -125,7 +149,8 @@ def row_of(record: Mapping[str, str]) -> Row:
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
     cluster = replace(cluster_named(practice.cluster[record["gpu"]]), gpus=int(record["gpus"]))
-    model = model_of(record, practice.dropout)
+    unfused = (record.get("attn_impl") or "") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
+    model = model_of(record, practice.dropout, 0.1 if unfused else practice.dropout)
     spec = Spec(
         name=record.get("model") or "rows",
         model=model,
@@ -135,7 +160,15 @@ def row_of(record: Mapping[str, str]) -> Row:
         backend=_backend(record, practice),
         launch=Launch(),
     )
-    return Row(record.get("row_id", ""), source, f"{source} {record.get('model', '')}", spec, record)
+    group = f"{source} {record.get('model', '')}"
+    return Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
+
+
+def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
+    usual = framework_of(layout_of(spec))
+    attention = record.get("attn_impl") or ""
+    norm = {"norm": True} if "RMS" in attention else {}
+    return replace(usual, **practice.changes, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
 
 
 def _int(record: Mapping[str, str], column: str, default: int = 1) -> int:
@@ -148,7 +181,7 @@ def _parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     kind = "full" if said.startswith("full") else "selective" if said.startswith("selective") else "none"
     return Parallelism(
         tp=tp,
-        sp=record.get("sp") == "true" and tp > 1,
+        sp=tp > 1 and (record.get("sp") == "true" or (not record.get("sp") and practice.sequence_parallel)),
         pp=pp,
         vpp=_int(record, "vpp"),
         cp=cp,
@@ -195,7 +228,7 @@ def _backend(record: Mapping[str, str], practice: Practice) -> Backend:
     unfused = practice.dropout > 0 or attention in ("torch", "fused") or attention.startswith("unfused")
     megatron = MegatronOptions(
         fsdp=practice.fsdp,  # type: ignore[arg-type]
-        transformer="transformer_engine" if practice.transformer_engine or "RMS" in attention else "local",
+        transformer="transformer_engine" if practice.transformer_engine else "local",
         gradient_accumulation_fusion=practice.transformer_engine,
         attention="unfused" if unfused and "flash" not in attention else "auto",
         cross_entropy_fusion=practice.fused_loss,
@@ -213,13 +246,13 @@ def layout_of(spec: Spec) -> Layout:
 _SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "max_positions")
 
 
-def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout]]:
-    """Rows alike in everything but numbers as one Layout of arrays, each with the rows' positions."""
+def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout, Framework]]:
+    """Rows alike in everything but numbers as one Layout of arrays, each with the rows' positions and framework."""
     import numpy as np
 
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault(_structure(row.spec), []).append(i)
+        groups.setdefault((_structure(row.spec), row.framework), []).append(i)
     result = []
     for members in groups.values():
         specs = [rows[i].spec for i in members]
@@ -233,7 +266,7 @@ def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout]]:
         )
         names = [f.name for f in fields(Layout) if f.name != "spec"]
         numbers = {n: np.array([getattr(each, n) for each in layouts]) for n in names}
-        result.append((members, Layout(**numbers, spec=spec)))
+        result.append((members, Layout(**numbers, spec=spec), rows[members[0]].framework))
     return result
 
 

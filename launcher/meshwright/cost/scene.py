@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, clip, maximum, minimum, where
-from meshwright.operations import Degrees, Kernels, Operation, decoder_layer
+from meshwright.operations import Degrees, Operation, decoder_layer
 from meshwright.rules import Layout
 
 __all__ = ["Load", "Scene", "loads", "scene"]
@@ -39,7 +40,7 @@ class Scene:
     """The numbers of a layout that every part of the cost needs."""
 
     layout: Layout
-    kernels: Kernels
+    framework: Framework
     degrees: Degrees
     tokens: Number  # of one micro-batch on one rank
     vocab: Number  # padded
@@ -48,12 +49,12 @@ class Scene:
     @cached_property
     def dense(self) -> tuple[Operation, ...]:
         """One decoder layer with a dense MLP."""
-        return decoder_layer(self.layout.model, False, self.kernels)
+        return decoder_layer(self.layout.model, False, self.framework.kernels)
 
     @cached_property
     def moe(self) -> tuple[Operation, ...]:
         """One decoder layer with experts; nothing where the model has none."""
-        return decoder_layer(self.layout.model, True, self.kernels) if self.layout.model.moe else ()
+        return decoder_layer(self.layout.model, True, self.framework.kernels) if self.layout.model.moe else ()
 
     @property
     def domain(self) -> Number:
@@ -65,38 +66,20 @@ class Scene:
         """Ranks that hold the same dense weights: dp and cp."""
         return self.layout.dp * self.layout.cp
 
-    @property
-    def deepspeed(self) -> bool:
-        """Whether DeepSpeed trains it, with transformers' eager layers."""
-        return self.layout.backend.name == "deepspeed"
 
-    @property
-    def torch_fsdp(self) -> bool:
-        """Whether PyTorch's FSDP2 shards it."""
-        return not self.deepspeed and self.layout.backend.megatron.fsdp == "torch"
-
-
-def scene(layout: Layout) -> Scene:
-    """Everything derived from ``layout`` once."""
+def scene(layout: Layout, framework: Framework | None = None) -> Scene:
+    """Everything derived from ``layout`` once; ``framework`` where it is not the backend's."""
+    how = framework or framework_of(layout)
     sequence = where(layout.sp, layout.tp, 1)
     divisor = layout.backend.megatron.vocab_divisor * layout.tp
     return Scene(
         layout=layout,
-        kernels=_kernels(layout),
-        degrees=Degrees(layout.tp, sequence, layout.etp, layout.ep),
+        framework=how,
+        degrees=Degrees(layout.tp, sequence, where(how.regathers, sequence, 1), layout.etp, layout.ep),
         tokens=layout.micro_batch * layout.training.sequence / layout.cp,
         vocab=-(-layout.model.vocab // divisor) * divisor,
         edp=maximum(1, layout.world // (layout.etp * layout.ep * layout.pp)),
     )
-
-
-def _kernels(layout: Layout) -> Kernels:
-    backend = layout.backend
-    if backend.name == "deepspeed":
-        return Kernels(flash=backend.deepspeed.attention != "eager", activation=False, norm=False)
-    flash = backend.megatron.attention != "unfused" and layout.training.precision != "fp32"
-    local_norm = backend.megatron.transformer == "local" and layout.model.norm == "rmsnorm"  # torch.nn.RMSNorm
-    return Kernels(flash=flash, activation=True, norm=not local_norm)
 
 
 def loads(s: Scene) -> tuple[Load, Load, Load]:

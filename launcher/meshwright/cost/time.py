@@ -148,7 +148,7 @@ def _context(s: Scene, seconds: Seconds) -> tuple[Number, Number, Number]:
 def _send(s: Scene) -> Number:
     """Seconds to hand one micro-batch's hidden states to the next stage."""
     r = s.layout
-    size = 2 * r.model.hidden * s.tokens / (s.degrees.sequence if r.backend.megatron.transformer != "local" else r.tp)
+    size = 2 * r.model.hidden * s.tokens / (r.tp if s.framework.scattered_sends else s.degrees.sequence)
     inside = r.tp * r.cp * r.dp * r.pp <= s.domain
     return (r.pp > 1) * point_to_point(s, (1 - inside), size)
 
@@ -195,7 +195,7 @@ def _data(s: Scene, load: Load, time: StageTime) -> Number:
     r, p = s.layout, s.layout.spec.parallelism
     everything, experts = stage_parameters(s, load)
     dense = everything - experts
-    each = 4 if r.training.grad_reduce == "fp32" else 2
+    each = s.framework.reduce_bytes
     wide, narrow = group(s, s.replicas, r.tp), group(s, s.edp, r.etp * r.ep)
     reduce = ring(s, wide, each * dense) + ring(s, narrow, each * experts)
     gather = ring(s, wide, 2 * dense) + ring(s, narrow, 2 * experts)

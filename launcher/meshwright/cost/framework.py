@@ -1,0 +1,67 @@
+"""What a training framework does that a layout does not say: kernels, loss, how states are kept, what overlaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshwright.operations import Kernels
+from meshwright.rules import Layout
+
+__all__ = ["Framework", "framework_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framework:
+    """Bytes are for each logit or parameter.
+
+    ``loss_bytes``: of the logits and what the loss keeps beside them when its backward begins. ``gathered_loss``:
+    every tp rank sees the whole vocabulary. ``dummy_gradients``: Transformer Engine's persistent buffers.
+    """
+
+    kernels: Kernels = Kernels()
+    loss_bytes: float = 10.0
+    gathered_loss: bool = False
+    dummy_gradients: bool = True
+    weight_bytes: float = 2.0
+    gradient_bytes: float = 4.0
+    optimizer_bytes: float = 12.0
+    reduce_bytes: float = 4.0  # of a gradient on the wire
+    regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
+    boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
+    fixed_gib: float = 0.0  # allocated whatever the layout
+    scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
+
+
+def framework_of(layout: Layout) -> Framework:
+    """The Framework of the layout's backend.
+
+    TE's fused loss writes the gradient over the bf16 logits; Megatron's own goes through fp32 probabilities;
+    transformers converts logits to fp32 and keeps their log-softmax. FSDP2 keeps fp32 shards and casts what it
+    gathers, so it needs no other master copy.
+    """
+    backend, training = layout.backend, layout.training
+    reduce = 4.0 if training.grad_reduce == "fp32" else 2.0
+    if training.precision == "fp32":
+        weight, gradient, optimizer = 4.0, 4.0, 8.0
+    elif backend.name == "megatron" and backend.megatron.fsdp == "torch":
+        weight, gradient, optimizer = 4.0, 4.0, 8.0
+    else:
+        moments = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0}[backend.megatron.optimizer_moments]
+        weight, gradient, optimizer = 2.0, reduce, 4.0 + moments
+    local = backend.megatron.transformer == "local"
+    if backend.name == "deepspeed":
+        eager = backend.deepspeed.attention == "eager"
+        kernels = Kernels(flash=not eager, activation=False, norm=False)
+    else:
+        unfused = backend.megatron.attention == "unfused" or training.precision == "fp32"
+        kernels = Kernels(flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"))
+    return Framework(
+        kernels=kernels,
+        loss_bytes=16.0 if backend.name == "deepspeed" else 2.0 if backend.megatron.cross_entropy_fusion else 10.0,
+        gathered_loss=backend.name == "deepspeed",
+        dummy_gradients=backend.name == "megatron" and not local and backend.megatron.gradient_accumulation_fusion,
+        weight_bytes=weight,
+        gradient_bytes=gradient,
+        optimizer_bytes=optimizer,
+        reduce_bytes=reduce,
+    )
