@@ -12,7 +12,7 @@ from meshwright.architecture_table import ARCHITECTURES
 from meshwright.architectures import Architecture
 from meshwright.errors import ConfigError, Problem
 
-__all__ = ["read"]
+__all__ = ["nested", "read"]
 
 IRRELEVANT = frozenset(
     (
@@ -69,7 +69,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     name = Path(str(config.get("_name_or_path") or file.resolve().parent.name)).name
-    return {"name": name, "transformers": architecture.model_type, **_nested(flat)}
+    return {"name": name, "transformers": architecture.model_type, **nested(flat)}
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -137,7 +137,8 @@ def _problem(file: Path, text: str) -> Problem:
     return Problem("model.path", f"{file}: {text}", "huggingface.read")
 
 
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping by dotted paths as mappings within mappings."""
     nested: dict[str, Any] = {}
     for path, value in flat.items():
         *parents, last = path.split(".")

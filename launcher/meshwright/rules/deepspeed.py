@@ -149,8 +149,8 @@ _TENSOR = (
         needs=("deepspeed.architecture",),
         holds=lambda r: implies(r.tp > 1, _architecture(r).autotp),
         message="tp = {tp}: AutoTP cannot cut {model.transformers} of transformers",
-        source="module_inject/tp_plan_converter.py takes no plan with experts, latent attention or split inputs; ours: the "
-        "losses of the others were compared with tp = 1",
+        source="module_inject/tp_plan_converter.py takes no plan with experts, latent attention or split inputs; ours: "
+        "the losses of the others were compared with tp = 1",
         repairs=_NO_TP,
     ),
     Rule(

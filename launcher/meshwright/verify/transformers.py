@@ -17,6 +17,8 @@ def warm() -> None:
     """Import what the checks need, once, before forking."""
     import transformers
 
+    import transformers.models.llama.modeling_llama  # noqa: F401  # with all that every architecture imports
+
     transformers.utils.logging.set_verbosity_error()
 
 

@@ -1,0 +1,145 @@
+"""*Built*: ``deepspeed.initialize`` on torch's fake process group, at the plan's true world size, with a tiny model.
+
+The engine's own checks run, its groups are made, parameters and optimizer are sharded. Sizes of the model shrink (not
+its heads, experts or kind), because a fake group has one real rank on one CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from meshwright.architecture_table import ARCHITECTURES
+from meshwright.architectures import flatten
+from meshwright.decode import decode
+from meshwright.emit.deepspeed import config
+from meshwright.emit.huggingface import config as architecture_config
+from meshwright.huggingface import nested
+from meshwright.plan import Plan
+from meshwright.spec_model import Model
+from meshwright.train.deepspeed_patches import experts
+from meshwright.verify.verdict import Check
+
+__all__ = ["built", "on_cpu", "tiny"]
+
+HEAD = 8  # channels
+
+
+def built(plan: Plan) -> Check:
+    """Initialize the engine of rank 0. Run it in a fork."""
+    settings, substitutions = on_cpu(config(plan))
+    engine = _engine(plan, settings)
+    wrong = list(_differences(plan, engine))
+    done = f"rank 0 of {plan.grid.world:,}: {type(engine.optimizer).__name__}, dp {plan.grid.dp}, cp {plan.grid.cp}"
+    return Check("built", not wrong, "; ".join(wrong) or done, ("a tiny model of the same kind", *substitutions))
+
+
+def tiny(model: Model) -> Model:
+    """The same architecture with few layers and channels; heads and experts stay, for the degrees must divide them."""
+    architecture = ARCHITECTURES[model.transformers or ""]
+    moe, mla = model.moe, model.mla
+    small = replace(
+        model,
+        layers=2 if moe is None else moe.first_dense % 2 + moe.every,
+        head_dim=HEAD,
+        hidden=model.heads * HEAD,
+        ffn=8 * model.heads,
+        vocab=256,
+        max_positions=256,
+        mla=mla and replace(mla, kv_lora_rank=16, q_lora_rank=mla.q_lora_rank and 16, **_HEADS),
+        moe=moe and replace(moe, ffn=16, shared_ffn=16 if moe.shared_ffn else 0, first_dense=moe.first_dense % 2),
+    )
+    flat = flatten(small)
+    flat |= {path: architecture.fixed(path, flat) for path in architecture.implied}
+    return decode(Model, nested(flat))
+
+
+_HEADS = {"qk_nope_dim": HEAD, "qk_rope_dim": HEAD, "v_dim": HEAD}
+
+
+def on_cpu(settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a CPU can initialize, and what stood in for the rest."""
+    changed, substitutions = dict(settings), []
+    optimizer = settings["optimizer"]
+    if optimizer["type"] != "SGD" and not optimizer["params"].get("torch_adam"):
+        changed["optimizer"] = {**optimizer, "params": {**optimizer["params"], "torch_adam": True}}
+        substitutions.append("torch's Adam for DeepSpeed's compiled one")
+    if "fp16" in settings:
+        changed = {**changed, "bf16": {"enabled": True}}
+        del changed["fp16"]
+        substitutions.append("bf16 for fp16, which DeepSpeed's CPU backend lacks")
+    changed["zero_optimization"] = _zero_on_cpu(settings["zero_optimization"], substitutions)
+    for monitor in ("tensorboard", "wandb"):
+        if changed.pop(monitor, None):
+            substitutions.append(f"no {monitor}")
+    return changed, substitutions
+
+
+def _zero_on_cpu(zero: dict[str, Any], substitutions: list[str]) -> dict[str, Any]:
+    kept = {k: v for k, v in zero.items() if not k.startswith("zero_quantized")}
+    if len(kept) < len(zero):
+        substitutions.append("no ZeRO++ quantization, which needs CUDA kernels")
+    for name in ("offload_optimizer", "offload_param"):
+        if kept.get(name, {}).get("device") == "nvme":
+            kept[name] = {"device": "cpu"}
+            substitutions.append(f"CPU memory for NVMe in {name}")
+    return kept
+
+
+def _engine(plan: Plan, settings: dict[str, Any]) -> Any:
+    import deepspeed
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from meshwright.verify.transformers import build
+
+    world = plan.grid.world
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
+    experts()
+    attention = "sdpa" if plan.grid.cp > 1 else "eager"
+    model = build(architecture_config(tiny(plan.spec.model)), "cpu", attention)
+    groups = _ulysses(model, plan) if plan.grid.cp > 1 else None
+    return deepspeed.initialize(model=model, model_parameters=model.parameters(), config=settings, mpu=groups)[0]
+
+
+def _ulysses(model: Any, plan: Plan) -> Any:
+    import deepspeed
+    from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
+
+    deepspeed.init_distributed(dist_backend="fake", dist_init_required=False)
+    return UlyssesSPAttentionHF.register_with_transformers(
+        model_name_or_path=model,
+        core_attn_implementation="sdpa",
+        sequence_parallel_size=plan.grid.cp,
+        micro_batch_size=plan.batch.micro_batch,
+        seq_length_is_variable=True,
+    )
+
+
+def _differences(plan: Plan, engine: Any) -> Iterator[str]:
+    """Sizes in the engine that are not the plan's."""
+    sharded, stage = plan.grid.dp * plan.grid.cp, plan.spec.parallelism.zero
+    if engine.seq_dp_world_size != sharded:
+        yield f"states are sharded over {engine.seq_dp_world_size} ranks, the plan has dp*cp = {sharded}"
+    if int(engine.zero_optimization_stage()) != stage:
+        yield f"stage {engine.zero_optimization_stage()}, the plan has {stage}"
+    if stage == 3:
+        yield from _unequal_partitions(engine, sharded)
+    elif stage and plan.grid.ep == 1:
+        counts = set(engine.optimizer.partition_count)
+        if counts != {sharded}:
+            yield f"the optimizer is cut into {counts} parts, the plan has {sharded}"
+    if plan.grid.tp > 1 and engine.autotp_size() != plan.grid.tp:
+        yield f"autotp_size {engine.autotp_size()}, the plan has tp = {plan.grid.tp}"
+
+
+def _unequal_partitions(engine: Any, sharded: int) -> Iterator[str]:
+    for name, parameter in engine.module.named_parameters():
+        part = math.ceil(parameter.ds_numel / sharded)
+        if "expert" not in name and parameter.ds_tensor.numel() != part:
+            yield f"{name}: a part of {parameter.ds_tensor.numel()}, {parameter.ds_numel} elements over {sharded} are {part}"
+            return
