@@ -8,7 +8,7 @@ __all__ = ["experts", "without_compiler"]
 
 
 def without_compiler() -> None:
-    """Keep DeepSpeed from compiling a collective at every start on a CPU (comm/torch.py:207); only inference uses it."""
+    """Keep DeepSpeed from compiling a collective at every start on a CPU (comm/torch.py:207); inference uses it."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

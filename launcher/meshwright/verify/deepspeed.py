@@ -32,7 +32,7 @@ def warm() -> None:
     logging.disable(logging.WARNING)
     import deepspeed.runtime.config
     import deepspeed.runtime.engine
-    import deepspeed.runtime.sequence_parallel.ulysses_sp  # noqa: F401
+    import deepspeed.runtime.sequence_parallel.ulysses_sp
 
     from meshwright.verify import transformers
 
@@ -84,8 +84,8 @@ def parse(settings: Mapping[str, Any], world: int) -> tuple[dict[str, Any], list
 
     recorder = Recorder(settings)
     with (
-        mock.patch.object(comm, "get_rank", lambda *_, **__: 0),
-        mock.patch.object(comm, "get_world_size", lambda *_, **__: world),
+        mock.patch.object(comm, "get_rank", return_value=0),
+        mock.patch.object(comm, "get_world_size", return_value=world),
     ):
         understood = DeepSpeedConfig(recorder)
     unread = [path for path in recorder.unread() if not path.startswith(FREE)]

@@ -141,5 +141,5 @@ def _unequal_partitions(engine: Any, sharded: int) -> Iterator[str]:
     for name, parameter in engine.module.named_parameters():
         part = math.ceil(parameter.ds_numel / sharded)
         if "expert" not in name and parameter.ds_tensor.numel() != part:
-            yield f"{name}: a part of {parameter.ds_tensor.numel()}, {parameter.ds_numel} elements over {sharded} are {part}"
+            yield f"{name}: {parameter.ds_tensor.numel()} elements, {parameter.ds_numel} over {sharded} are {part}"
             return

@@ -18,6 +18,7 @@ class Recorder(dict[str, Any]):
         self.whole = False
 
     def get(self, key: str, default: Any = None) -> Any:
+        """As a dict's; notes the key."""
         self.read.add(key)
         return super().get(key, default)
 
@@ -33,10 +34,12 @@ class Recorder(dict[str, Any]):
         self.whole = True
         return super().__iter__()
 
-    def keys(self) -> KeysView[str]:
+    def keys(self) -> Any:
+        """As a dict's; asking whether a key is among them notes it."""
         return KeysView(self)  # whose ``in`` and iteration come back here
 
     def items(self) -> Any:
+        """As a dict's; reads everything."""
         self.whole = True
         return super().items()
 

@@ -16,8 +16,7 @@ __all__ = ["build", "count", "counted", "extra_rows", "warm"]
 def warm() -> None:
     """Import what the checks need, once, before forking."""
     import transformers
-
-    import transformers.models.llama.modeling_llama  # noqa: F401  # with all that every architecture imports
+    import transformers.models.llama.modeling_llama  # with all that every architecture imports
 
     transformers.utils.logging.set_verbosity_error()
 
