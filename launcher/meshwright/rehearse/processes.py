@@ -7,21 +7,28 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-__all__ = ["RankFailed", "train"]
+__all__ = ["RankFailed", "train", "warm"]
 
 
 class RankFailed(RuntimeError):
     """A rank ended with an error; the message has the end of its log."""
 
 
+def warm(program: str) -> None:
+    """Start importing what the ranks of ``program`` need, beside whatever this process does meanwhile."""
+    forkserver.set_forkserver_preload([program])
+    forkserver.ensure_running()
+
+
 def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     """Run ``main(words)`` of the module ``program`` as ``ranks`` ranks, each with its log in ``logs``.
 
-    Importing Megatron takes seconds, forking does not: all ranks come from one server process that imported it.
+    Importing Megatron takes seconds, forking does not: all ranks come from the server process that ``warm`` started.
 
     Raises:
         RankFailed: when one of them failed; the others are stopped.
@@ -29,7 +36,6 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     """
     logs.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([program])
     world = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     started = [
         context.Process(target=_rank, args=(program, rank, world, list(words), logs / f"rank{rank}.log"))

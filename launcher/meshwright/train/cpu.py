@@ -103,13 +103,13 @@ def _set(module: Any, **names: Any) -> None:
 
 
 def _devices() -> None:
-    properties = SimpleNamespace(major=9, minor=0, total_memory=80 << 30, name="cpu", multi_processor_count=1)
+    properties = SimpleNamespace(major=10, minor=0, total_memory=80 << 30, name="cpu", multi_processor_count=1)
     _set(
         torch.cuda,
         is_available=_constant(True),
         device_count=_constant(8),
         current_device=_constant(torch.device("cpu")),
-        get_device_capability=_constant((9, 0)),
+        get_device_capability=_constant((10, 0)),
         get_device_properties=_constant(properties),
         memory_stats=_constant({}),
     )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["BYTES", "END", "build", "python_texts", "to_bytes"]
+__all__ = ["BYTES", "END", "build", "main", "python_texts", "to_bytes"]
 
 BYTES = 256  # tokens of the byte-level vocabulary
 END = 255  # ends a document; a byte that UTF-8 never uses
@@ -46,3 +46,8 @@ def python_texts(characters: int) -> Iterator[str]:
         characters -= len(text)
         if characters <= 0:
             return
+
+
+def main(words: Sequence[str]) -> None:
+    """Write about ``words[1]`` bytes of the standard library as the dataset with the prefix ``words[0]``."""
+    build(Path(words[0]), python_texts(int(words[1])))

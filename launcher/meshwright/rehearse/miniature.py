@@ -1,0 +1,221 @@
+"""Spec -> miniature Specs: the same kinds of parallelism on a few CPU processes, the same kind of model, small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from meshwright.errors import ConfigError, Problem
+from meshwright.rehearse.shapes import SEQUENCE, VOCAB, small_model
+from meshwright.resolver import normalise, refusals
+from meshwright.spec import (
+    Backend,
+    Data,
+    DeepSpeedOptions,
+    Logging,
+    MegatronOptions,
+    Optimizer,
+    Parallelism,
+    PipelineSplit,
+    Schedule,
+    Spec,
+    Tokenizer,
+    Training,
+)
+from meshwright.spec_launch import Launch
+
+__all__ = ["miniature", "one_process", "substitutions"]
+
+MICRO_BATCH, GLOBAL_BATCH = 2, 8  # sequences; 4 micro-batches fill four stages
+LEARNING_RATE = 3.0e-3  # ours: lowers the loss by more than a nat in 30 steps of every recipe
+AXES = ("pp", "tp", "cp", "dp")
+
+
+def miniature(spec: Spec, ranks: int = 4, steps: int = 40) -> tuple[Spec, ...]:
+    """Layouts of at most ``ranks`` processes that have between them every kind of parallelism ``spec`` has.
+
+    All train the same model with the same batches. Data paths are left open.
+
+    Raises:
+        ConfigError: where a miniature breaks a rule, or ``ranks`` is less than 2.
+
+    """
+    if ranks < 2:
+        raise ConfigError([Problem("rehearse.ranks", f"{ranks} processes have nothing to share; give 2 or more")])
+    spec = normalise(spec)
+    minis = tuple(_spec(spec, degrees, ranks, steps) for degrees in layouts(spec, ranks))
+    return tuple(_on_a_backend(mini) for mini in minis)
+
+
+def one_process(mini: Spec) -> Spec:
+    """The same model and batches on one process."""
+    alone = Parallelism(dp=1, recompute="none", overlap_grad_reduce=False)
+    return replace(mini, parallelism=alone, cluster=replace(mini.cluster, gpus=1, gpus_per_node=1))
+
+
+def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
+    """What a miniature does differently, beside its sizes: one sentence each."""
+    training, megatron = spec.training, spec.backend.megatron
+    if training.precision != "fp32":
+        yield f"fp32 instead of {training.precision}: rounding would hide differences"
+    if spec.model.attention_dropout or spec.model.hidden_dropout:
+        yield "no dropout: its random numbers depend on the layout"
+    if training.optimizer.name in ("muon", "sgd"):
+        yield f"AdamW instead of {training.optimizer.name}"
+    if spec.parallelism.zero >= 2 and spec.backend.name == "megatron":
+        kind = "DeepSpeed" if minis[0].backend.name == "deepspeed" else "torch's FSDP2"
+        yield f"ZeRO {spec.parallelism.zero} by {kind}: Megatron-FSDP needs GPUs"
+    if spec.parallelism.cp > 1 and spec.parallelism.cp_comm != "all_gather":
+        yield f"context parallelism by all-gather instead of {spec.parallelism.cp_comm}"
+    if spec.parallelism.overlap_tp or spec.parallelism.overlap_ep:
+        yield "no overlap with matrix products: its kernels need GPUs"
+    if megatron.extra:
+        yield f"without the extra flags {' '.join(megatron.extra)}"
+
+
+def layouts(spec: Spec, ranks: int) -> list[dict[str, int]]:
+    """Degrees of each miniature: axes packed together while they fit, then filled up with those seen already."""
+    sizes = {axis: size for axis, size in _sizes(spec, ranks).items() if size > 1}
+    packed: list[dict[str, int]] = []
+    for axis, size in sizes.items():
+        home = next((p for p in packed if _ranks(p) * size <= ranks), None)
+        if home is None:
+            packed.append(home := {})
+        home[axis] = size
+    for degrees in packed:
+        for axis, size in sizes.items():
+            if axis not in degrees and axis != "pp" and _ranks(degrees) * size <= ranks:
+                degrees[axis] = size
+    return _room_for_experts(spec, packed or [{"dp": 1}], ranks)
+
+
+def _sizes(spec: Spec, ranks: int) -> dict[str, int]:
+    p = spec.parallelism
+    sizes = {axis: min(2, getattr(p, axis) or 1) for axis in AXES}
+    if p.pp > 1 and p.vpp == 1 and ranks >= 4 and p.pipeline_split != PipelineSplit():
+        sizes["pp"] = 4  # uneven stages have a first, a last and some between
+    if p.optimizer_instances > 1 and ranks >= 4:
+        sizes["dp"] = 4
+    return sizes
+
+
+def _room_for_experts(spec: Spec, packed: list[dict[str, int]], ranks: int) -> list[dict[str, int]]:
+    """``ep*etp`` divides ``tp*cp*dp``; where no layout has that room, one more with a wider axis."""
+    needed = min(ranks, min(2, spec.parallelism.ep) * min(2, spec.parallelism.etp))
+    if any(_rows(degrees) % needed == 0 for degrees in packed):
+        return packed
+    widest = max(("dp", "cp", "tp"), key=lambda axis: getattr(spec.parallelism, axis) or 1)
+    return [*packed, {widest: needed}]
+
+
+def _ranks(degrees: Mapping[str, int]) -> int:
+    return _rows(degrees) * degrees.get("pp", 1)
+
+
+def _rows(degrees: Mapping[str, int]) -> int:
+    """Ranks of one pipeline stage."""
+    return degrees.get("tp", 1) * degrees.get("cp", 1) * degrees.get("dp", 1)
+
+
+def _spec(spec: Spec, degrees: Mapping[str, int], ranks: int, steps: int) -> Spec:
+    world = _ranks(degrees)
+    layers, split = _split(spec, _sizes(spec, ranks)["pp"])
+    cluster = replace(spec.cluster, name="this machine", gpus=world, nodes=None, gpus_per_node=world, environment={})
+    return replace(
+        spec,
+        model=small_model(spec.model, layers),
+        cluster=replace(cluster, nvlink_domain=None),
+        parallelism=_parallelism(spec, degrees, split),
+        training=_training(spec.training, steps),
+        backend=_backend(spec.backend),
+        launch=Launch(),
+    )
+
+
+def _parallelism(spec: Spec, degrees: Mapping[str, int], split: PipelineSplit) -> Parallelism:
+    p, pipelined = spec.parallelism, "pp" in degrees
+    ep = 2 if p.ep > 1 and _rows(degrees) % 2 == 0 else 1
+    etp = 2 if p.etp > 1 and _rows(degrees) % (2 * ep) == 0 else 1
+    sharded = degrees.get("dp", 1) * degrees.get("cp", 1) > 1 or spec.backend.name == "deepspeed"
+    return replace(
+        p,
+        **{axis: degrees.get(axis, 1) for axis in AXES},
+        sp=p.sp and "tp" in degrees,
+        vpp=min(p.vpp, 2) if pipelined else 1,
+        ep=ep,
+        etp=etp,
+        zero=p.zero if sharded else 0,
+        optimizer_instances=2 if p.optimizer_instances > 1 and degrees.get("dp", 1) >= 4 else 1,
+        pipeline_split=split if pipelined else PipelineSplit(),
+        recompute_layers=None if p.recompute_layers is None else 1,
+        microbatch_group=None,
+        cp_comm="all_gather" if degrees.get("cp", 1) > 1 and spec.backend.name == "megatron" else p.cp_comm,
+        overlap_tp=False,
+        overlap_ep=False,
+    )
+
+
+def _split(spec: Spec, pp: int) -> tuple[int, PipelineSplit]:
+    """Layers of the miniature, and an uneven split where the original has one: [1,2,2,1] over four chunks."""
+    division, vpp = spec.parallelism.pipeline_split, min(spec.parallelism.vpp, 2)
+    chunks, tail = pp * vpp, "m" * min(spec.model.mtp, 1) + "L"
+    if pp == 1 or division == PipelineSplit():
+        return max(4, chunks), PipelineSplit()
+    if division.layout is not None:
+        return 6, PipelineSplit(layout=f"Et|tt|tt|t{tail}" if chunks == 4 else f"Ett|tttt{tail}")
+    if division.embedding or division.loss:
+        return 2 * chunks - division.embedding - division.loss, replace(division)
+    short = 1 if pp == 4 else 2  # two stages of two chunks each: 2 and 4 layers
+    first, last = (short if end is not None else None for end in (division.first, division.last))
+    if first is not None and last is not None:
+        return 6, PipelineSplit(first=first, last=6 - first if pp == 2 else last)
+    return 7 if pp == 4 else 6, PipelineSplit(first=first, last=last)
+
+
+def _training(training: Training, steps: int) -> Training:
+    return Training(
+        sequence=SEQUENCE,
+        micro_batch=MICRO_BATCH,
+        global_batch=GLOBAL_BATCH,
+        steps=steps,
+        precision="fp32",
+        optimizer=Optimizer(name="adamw", lr=LEARNING_RATE, clip=training.optimizer.clip),
+        schedule=Schedule(style="constant"),
+        seed=training.seed,
+        data=Data(split="100,0,0", workers=0, tokenizer=Tokenizer(kind="bytes")),
+        logging=Logging(),
+    )
+
+
+def _backend(backend: Backend) -> Backend:
+    dispatcher = backend.megatron.moe_dispatcher
+    return Backend(
+        name=backend.name,
+        megatron=MegatronOptions(
+            fsdp="torch",
+            transformer="local",
+            attention="unfused",
+            moe_dispatcher="alltoall" if dispatcher == "flex" else dispatcher,
+            moe_grouped_gemm=False,
+            vocab_divisor=VOCAB // 4,
+            gradient_accumulation_fusion=False,
+            spec=backend.megatron.spec,
+        ),
+        deepspeed=DeepSpeedOptions(torch_adam=True),
+    )
+
+
+def _on_a_backend(mini: Spec) -> Spec:
+    """The miniature itself; its FSDP by DeepSpeed where torch's FSDP2 cannot.
+
+    Raises:
+        ConfigError: where neither can.
+
+    """
+    problems = refusals(mini, mini.backend.name)
+    other = replace(mini, backend=replace(mini.backend, name="deepspeed"))
+    if problems and mini.parallelism.zero >= 2 and not refusals(other, "deepspeed"):
+        return other
+    if problems:
+        raise ConfigError(problems)
+    return mini

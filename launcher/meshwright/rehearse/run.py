@@ -1,0 +1,100 @@
+"""Train the miniatures and one process from the same weights on the same text, and compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from meshwright.plan import Plan
+from meshwright.rehearse.miniature import miniature, one_process, substitutions
+from meshwright.rehearse.processes import train, warm
+from meshwright.rehearse.result import Curve, Rehearsal
+from meshwright.resolver import resolve
+from meshwright.run_folder import compile
+from meshwright.spec import Spec
+from meshwright.train.metrics import read
+
+__all__ = ["PROGRAMS", "layout_name", "rehearse"]
+
+PROGRAMS = {"megatron": "meshwright.train.megatron", "deepspeed": "meshwright.train.deepspeed"}
+CHARACTERS = 400_000  # of text: more than a miniature reads
+TOLERANCE, MLA_TOLERANCE = 1e-4, 3e-4  # nats; MLA's low-rank products round more (measured: 5e-5 after 5 steps)
+DROP = 1.0  # nats
+
+
+def rehearse(
+    spec: Spec,
+    folder: Path,
+    ranks: int = 4,
+    steps: int = 40,
+    programs: Mapping[str, str] = PROGRAMS,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Rehearsal:
+    """Train what ``miniature`` makes of ``spec``, in the empty ``folder``; ``tell`` hears what is going on.
+
+    Raises:
+        ConfigError: where there is no miniature.
+        RankFailed: where one of its processes failed.
+
+    """
+    minis = miniature(spec, ranks, steps)
+    backend = minis[0].backend.name
+    warm(PROGRAMS[backend])
+    text = folder / "text"
+    train("meshwright.train.data", 1, [str(text), str(CHARACTERS)], folder / "logs")
+    plans = [resolve(_reading(mini, text)) for mini in (one_process(minis[0]), *minis)]
+    start = _initial_weights(plans[0], folder, tell) if backend == "megatron" else ()
+    curves = []
+    for plan, program in zip(plans, (PROGRAMS[backend], *[programs[backend]] * len(minis)), strict=True):
+        tell(f"training {layout_name(plan)}")
+        curves.append(_curve(plan, folder / layout_name(plan).replace(" ", "-"), program, start))
+    return Rehearsal(
+        name=spec.name,
+        model=spec.model.name,
+        backend=backend,
+        reference=curves[0],
+        miniatures=tuple(curves[1:]),
+        tolerance=TOLERANCE if spec.model.mla is None else MLA_TOLERANCE,
+        drop=DROP,
+        substitutions=tuple(substitutions(spec, minis)),
+    )
+
+
+def layout_name(plan: Plan) -> str:
+    """For example ``tp2 sp pp2 vpp2 [1,2|2,1]`` or ``dp2 zero1``; one process is ``one process``."""
+    p, grid = plan.spec.parallelism, plan.grid
+    if grid.world == 1:
+        return "one process"
+    degrees = (("tp", p.tp), ("pp", p.pp), ("vpp", p.vpp), ("cp", p.cp), ("ep", p.ep), ("etp", p.etp), ("dp", grid.dp))
+    words = [f"{name}{degree}" for name, degree in degrees if degree > 1]
+    if p.sp:
+        words.insert(1, "sp")
+    if p.pp > 1:
+        split = "|".join(",".join(str(chunk.layers) for chunk in stage.chunks) for stage in plan.stages)
+        words.append(f"[{split}]")
+    return " ".join([*words, f"zero{p.zero}"] if p.zero else words)
+
+
+def _reading(mini: Spec, text: Path) -> Spec:
+    training = mini.training
+    return replace(mini, training=replace(training, data=replace(training.data, paths=(str(text),))))
+
+
+def _initial_weights(alone: Plan, folder: Path, tell: Callable[[str], None]) -> Sequence[str]:
+    """Flags that start a run from weights saved by one process, resharded: a step that learns nothing, then a save."""
+    tell("drawing the initial weights")
+    weights = folder / "weights"
+    compile(alone, folder / "initial", verify=False)
+    words = ["--lr", "0", "--min-lr", "0", "--train-iters", "1", "--save", str(weights)]
+    train(PROGRAMS["megatron"], 1, [str(folder / "initial"), *words], folder / "initial" / "logs")
+    return ("--pretrained-checkpoint", str(weights))
+
+
+def _curve(plan: Plan, folder: Path, program: str, words: Sequence[str]) -> Curve:
+    compile(plan, folder, verify=False)
+    start = time.perf_counter()
+    train(program, plan.grid.world, [str(folder), *words], folder / "logs")
+    losses = tuple(float(line["loss"]) for line in read(folder / "metrics.jsonl"))
+    return Curve(layout_name(plan), plan.grid.world, losses, time.perf_counter() - start)

@@ -1,0 +1,76 @@
+"""A model of the same kind, small enough for a CPU: every part stays, every size shrinks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from meshwright.spec_model import Mla, Model, Moe
+
+__all__ = ["HEAD_DIM", "HEADS", "SEQUENCE", "VOCAB", "small_model"]
+
+# All sizes are ours: the smallest that every kind of parallelism still divides by 2 (heads by 4).
+HIDDEN, HEADS, HEAD_DIM, FFN = 64, 4, 16, 128
+EXPERTS, EXPERT_FFN, WINDOW = 4, 64, 16
+SEQUENCE = 64
+VOCAB = 256  # bytes
+KV_HEADS = {"mha": HEADS, "gqa": HEADS // 2, "mqa": 1, "mla": HEADS}
+
+
+def small_model(model: Model, layers: int) -> Model:
+    """``model`` with ``layers`` layers: attention kind, experts, norms, biases, positions and ties are kept.
+
+    Dropout is not: its random numbers depend on the layout.
+    """
+    return replace(
+        model,
+        layers=layers,
+        hidden=HIDDEN,
+        ffn=_ffn(model),
+        heads=HEADS,
+        kv_heads=KV_HEADS[model.attention],
+        head_dim=HEAD_DIM,
+        vocab=VOCAB,
+        max_positions=SEQUENCE,
+        attention_scale=None if model.attention_scale is None else HEAD_DIM**-0.5,
+        embedding_scale=None if model.embedding_scale is None else HIDDEN**0.5,
+        sliding_window=None if model.sliding_window is None else WINDOW,
+        full_attention_every=min(model.full_attention_every, 2),
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        rope=replace(model.rope, skip_every=min(model.rope.skip_every, 2)),
+        mla=None if model.mla is None else _small_mla(model.mla),
+        moe=None if model.moe is None else _small_moe(model.moe),
+        mtp=min(model.mtp, 1),
+    )
+
+
+def _ffn(model: Model) -> int:
+    """Twice the width, but where the architecture ties it to another size."""
+    if model.ffn == 4 * model.hidden:
+        return 4 * HIDDEN
+    return EXPERT_FFN if model.moe is not None and model.ffn == model.moe.ffn else FFN
+
+
+def _small_mla(mla: Mla) -> Mla:
+    compressed = None if mla.q_lora_rank is None else HIDDEN // 2
+    return Mla(
+        kv_lora_rank=HIDDEN // 2,
+        q_lora_rank=compressed,
+        qk_nope_dim=HEAD_DIM,
+        qk_rope_dim=HEAD_DIM // 2,
+        v_dim=HEAD_DIM,
+    )
+
+
+def _small_moe(moe: Moe) -> Moe:
+    return replace(
+        moe,
+        experts=EXPERTS,
+        topk=min(moe.topk, 2),
+        ffn=EXPERT_FFN,
+        shared_ffn=min(moe.shared_ffn, EXPERT_FFN),
+        first_dense=min(moe.first_dense, 1),
+        every=min(moe.every, 2),
+        groups=min(moe.groups, 2),
+        group_topk=min(moe.group_topk, 1),
+    )
