@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["experts", "without_compiler"]
+__all__ = ["experts", "on_cpu", "without_compiler"]
 
 
 def without_compiler() -> None:
@@ -34,3 +34,32 @@ def _get(self: dict[str, Any], key: Any, default: Any = None) -> Any:
 
 def _set(self: dict[str, Any], key: Any, value: Any) -> None:
     dict.__setitem__(self, key if isinstance(key, str) else str(key.__class__), value)
+
+
+def on_cpu(settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a CPU can initialize, and what stood in for the rest."""
+    changed, substitutions = dict(settings), []
+    optimizer = settings["optimizer"]
+    if optimizer["type"] != "SGD" and not optimizer["params"].get("torch_adam"):
+        changed["optimizer"] = {**optimizer, "params": {**optimizer["params"], "torch_adam": True}}
+        substitutions.append("torch's Adam for DeepSpeed's compiled one")
+    if "fp16" in settings:
+        changed = {**changed, "bf16": {"enabled": True}}
+        del changed["fp16"]
+        substitutions.append("bf16 for fp16, which DeepSpeed's CPU backend lacks")
+    changed["zero_optimization"] = _zero_on_cpu(settings["zero_optimization"], substitutions)
+    for monitor in ("tensorboard", "wandb"):
+        if changed.pop(monitor, None):
+            substitutions.append(f"no {monitor}")
+    return changed, substitutions
+
+
+def _zero_on_cpu(zero: dict[str, Any], substitutions: list[str]) -> dict[str, Any]:
+    kept = {k: v for k, v in zero.items() if not k.startswith("zero_quantized")}
+    if len(kept) < len(zero):
+        substitutions.append("no ZeRO++ quantization, which needs CUDA kernels")
+    for name in ("offload_optimizer", "offload_param"):
+        if kept.get(name, {}).get("device") == "nvme":
+            kept[name] = {"device": "cpu"}
+            substitutions.append(f"CPU memory for NVMe in {name}")
+    return kept

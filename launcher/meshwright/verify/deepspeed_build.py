@@ -20,10 +20,10 @@ from meshwright.emit.huggingface import config as architecture_config
 from meshwright.huggingface import nested
 from meshwright.plan import Plan
 from meshwright.spec_model import Model
-from meshwright.train.deepspeed_patches import experts
+from meshwright.train.deepspeed_patches import experts, on_cpu
 from meshwright.verify.verdict import Check
 
-__all__ = ["built", "on_cpu", "tiny"]
+__all__ = ["built", "tiny"]
 
 HEAD = 8  # channels
 
@@ -58,35 +58,6 @@ def tiny(model: Model) -> Model:
 
 
 _HEADS = {"qk_nope_dim": HEAD, "qk_rope_dim": HEAD, "v_dim": HEAD}
-
-
-def on_cpu(settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What a CPU can initialize, and what stood in for the rest."""
-    changed, substitutions = dict(settings), []
-    optimizer = settings["optimizer"]
-    if optimizer["type"] != "SGD" and not optimizer["params"].get("torch_adam"):
-        changed["optimizer"] = {**optimizer, "params": {**optimizer["params"], "torch_adam": True}}
-        substitutions.append("torch's Adam for DeepSpeed's compiled one")
-    if "fp16" in settings:
-        changed = {**changed, "bf16": {"enabled": True}}
-        del changed["fp16"]
-        substitutions.append("bf16 for fp16, which DeepSpeed's CPU backend lacks")
-    changed["zero_optimization"] = _zero_on_cpu(settings["zero_optimization"], substitutions)
-    for monitor in ("tensorboard", "wandb"):
-        if changed.pop(monitor, None):
-            substitutions.append(f"no {monitor}")
-    return changed, substitutions
-
-
-def _zero_on_cpu(zero: dict[str, Any], substitutions: list[str]) -> dict[str, Any]:
-    kept = {k: v for k, v in zero.items() if not k.startswith("zero_quantized")}
-    if len(kept) < len(zero):
-        substitutions.append("no ZeRO++ quantization, which needs CUDA kernels")
-    for name in ("offload_optimizer", "offload_param"):
-        if kept.get(name, {}).get("device") == "nvme":
-            kept[name] = {"device": "cpu"}
-            substitutions.append(f"CPU memory for NVMe in {name}")
-    return kept
 
 
 def _engine(plan: Plan, settings: dict[str, Any]) -> Any:

@@ -1,0 +1,176 @@
+"""The program that trains with DeepSpeed on the nodes: ``python -m meshwright.train.deepspeed RUN_FOLDER``.
+
+It reads ``deepspeed/`` of a run folder, goes on from the last checkpoint if there is one, writes ``metrics.jsonl``, and
+on SIGTERM or SIGUSR1 saves a checkpoint and ends with code 75 (EX_TEMPFAIL: start me again). It runs on CPUs, too.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if not torch.cuda.is_available():  # before DeepSpeed looks for an accelerator
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+import numpy as np
+import torch.distributed as dist
+
+from meshwright.train import deepspeed_patches as patches
+from meshwright.train import metrics
+from meshwright.train.deepspeed_engine import Job, engine, read
+from meshwright.train.samples import Samples, dataset
+from meshwright.train.schedule import batches, learning_rate
+
+__all__ = ["SIGNALLED", "main"]
+
+SIGNALLED = 75
+
+
+def main(words: Sequence[str]) -> None:
+    """Train the run in the folder ``words[0]``. Ends the process."""
+    folder = Path(words[0])
+    if not torch.cuda.is_available():
+        patches.without_compiler()
+    signals = _listen()
+    job = read(folder)
+    _name_wandb(job)
+    runner = engine(job)
+    code = _train(runner, job, folder, signals)
+    _end(runner, code)
+
+
+def _listen() -> list[int]:
+    """Signals received so far."""
+    received: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda caught, _: received.append(caught))
+    return received
+
+
+def _name_wandb(job: Job) -> None:
+    """DeepSpeed has no key for a run's name at Weights & Biases."""
+    if job.program["logging"]["wandb_project"]:
+        os.environ.setdefault("WANDB_NAME", job.program["logging"]["wandb_name"] or job.program["name"])
+
+
+def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
+    program = job.program
+    if program["steps"] is None:
+        raise SystemExit("training.steps and training.tokens are not set: the length of the run is unknown")
+    samples = dataset(program["data"], job.architecture["vocab_size"], program["sequence"], program["seed"])
+    saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
+    every = program["logging"]["save_interval"]
+    for step, done, size in batches(program["steps"], program["sequence"], job.global_batch, program["ramp"]):
+        if step < first:
+            continue
+        _step(runner, job, samples, folder, step, done, size)
+        stop = _anywhere(bool(signals))
+        last = step + 1 == program["steps"]
+        if stop or last or (every and (step + 1) % every == 0):
+            runner.save_checkpoint(str(saved), tag=f"step{step + 1}", client_state={"step": step + 1})
+        if stop and not last:
+            return SIGNALLED
+    return 0
+
+
+def _checkpoints(folder: Path, program: dict[str, Any]) -> Path:
+    return Path(program["logging"]["save"] or folder / "checkpoints")
+
+
+def _resume(runner: Any, job: Job, folder: Path) -> int:
+    """Load the last checkpoint of this run, else the one it starts from; the first step to train."""
+    own, start = _checkpoints(folder, job.program), job.program["logging"]["load"]
+    if (own / "latest").is_file():
+        return int(runner.load_checkpoint(str(own))[1]["step"])
+    if start:
+        path, _ = runner.load_checkpoint(start)
+        if path is None:
+            raise SystemExit(f"training.logging.load: no checkpoint in {start}")
+    return 0
+
+
+def _step(runner: Any, job: Job, samples: Samples, folder: Path, step: int, done: int, size: int) -> None:
+    """One optimizer step over ``size`` sequences, the first of which is sample ``done``."""
+    began, program = time.perf_counter(), job.program
+    rate = learning_rate(step, program["steps"], program["schedule"])
+    for group in runner.optimizer.param_groups:
+        group["lr"] = rate
+    accumulation = size // (job.micro_batch * program["dp"])
+    runner._config.gradient_accumulation_steps = accumulation  # its setter counts AutoTP's ranks as data parallel
+    total = torch.zeros((), device=runner.device)
+    for micro in range(accumulation):
+        loss = _loss(runner, job, samples, done + micro * job.micro_batch * program["dp"])
+        runner.backward(loss * _share(job))
+        runner.step()
+        total += loss.detach().float() / accumulation
+    dist.all_reduce(total)
+    _log(folder, runner, step, total.item() / dist.get_world_size(), rate, size * program["sequence"], began)
+
+
+def _share(job: Job) -> float:
+    """Ulysses: stage 3 averages gradients over dp*cp ranks, stages 0 to 2 over dp only (stage_1_and_2.py:1506)."""
+    return 1.0 if job.stage == 3 else 1.0 / job.program["cp"]
+
+
+def _loss(runner: Any, job: Job, samples: Samples, first: int) -> torch.Tensor:
+    """Mean over this rank's tokens of its micro-batch."""
+    program = job.program
+    replica = dist.get_rank() // (program["tp"] * program["cp"])
+    start = first + replica * job.micro_batch
+    rows = np.stack([samples.sample(start + row) for row in range(job.micro_batch)])
+    piece = program["sequence"] // program["cp"]
+    begin = dist.get_rank() % program["cp"] * piece
+    tokens = torch.from_numpy(rows).to(runner.device)
+    places = torch.arange(begin, begin + piece, device=runner.device).expand(job.micro_batch, piece).contiguous()
+    inputs = tokens[:, begin : begin + piece].contiguous()
+    targets = tokens[:, begin + 1 : begin + piece + 1].contiguous()
+    out = runner(input_ids=inputs, position_ids=places, labels=inputs, shift_labels=targets, use_cache=False)
+    loss: torch.Tensor = out.loss
+    return loss
+
+
+def _log(folder: Path, runner: Any, step: int, loss: float, rate: float, tokens: int, began: float) -> None:
+    norm = runner.get_global_grad_norm()
+    if dist.get_rank() == 0:
+        seconds = time.perf_counter() - began
+        metrics.write(
+            folder / "metrics.jsonl",
+            step=step + 1,
+            loss=loss,
+            grad_norm=None if norm is None else float(norm),
+            lr=rate,
+            step_time_s=seconds,
+            tokens_per_s=tokens / seconds,
+        )
+
+
+def _anywhere(here: bool) -> bool:
+    """Whether any rank says so: all must save together."""
+    flag = torch.tensor(float(here), device="cuda" if torch.cuda.is_available() else "cpu")
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def _end(runner: Any, code: int) -> None:
+    """In this order and without the interpreter's own ending, in which gloo's threads now and then abort."""
+    dist.barrier()
+    runner.destroy()
+    del runner
+    gc.collect()
+    dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

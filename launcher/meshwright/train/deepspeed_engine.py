@@ -1,0 +1,117 @@
+"""transformers' model in DeepSpeed's engine, from the files of a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+import transformers
+
+from meshwright.train import deepspeed_patches as patches
+
+__all__ = ["Job", "engine", "read"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What ``compile`` wrote: DeepSpeed's JSON, transformers' config.json, and the rest."""
+
+    settings: dict[str, Any]
+    architecture: dict[str, Any]
+    program: dict[str, Any]
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage."""
+        return int(self.settings["zero_optimization"]["stage"])
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences of one micro-batch."""
+        return int(self.settings["train_micro_batch_size_per_gpu"])
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences of a step, after any ramp."""
+        return int(self.micro_batch * self.settings["gradient_accumulation_steps"] * self.program["dp"])
+
+
+def read(folder: Path) -> Job:
+    """The job in a run folder; on a machine without a GPU, as a CPU can run it."""
+    names = ("ds_config.json", "config.json", "program.json")
+    settings, architecture, program = (json.loads((folder / "deepspeed" / name).read_text()) for name in names)
+    if not torch.cuda.is_available():
+        settings, _ = patches.on_cpu(settings)
+    return Job(settings, architecture, program)
+
+
+def engine(job: Job) -> Any:
+    """The engine of this rank, every group made. All ranks start from the same weights, drawn from the seed."""
+    deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo")
+    patches.experts()
+    model = _model(job)
+    groups = _ulysses(model, job) if job.program["cp"] > 1 else None
+    made = deepspeed.initialize(
+        model=model, model_parameters=list(_decayed(model, job)), config=job.settings, mpu=groups
+    )
+    return made[0]
+
+
+def _model(job: Job) -> Any:
+    """With random weights. At stage 3 on GPUs no rank ever holds the whole model."""
+    torch.manual_seed(job.program["seed"])
+    settings = transformers.AutoConfig.for_model(**job.architecture)
+    partitioned = job.stage == 3 and torch.cuda.is_available()
+    with deepspeed.zero.Init(config_dict_or_path=job.settings) if partitioned else nullcontext():
+        model = transformers.AutoModelForCausalLM.from_config(settings, attn_implementation=_attention(job))
+    if partitioned:
+        _draw_weights(model)
+    if job.program["recompute"]:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def _attention(job: Job) -> str:
+    kernel = str(job.program["attention"])
+    return kernel if torch.cuda.is_available() or not kernel.startswith("flash") else "sdpa"
+
+
+def _draw_weights(model: Any) -> None:
+    """Partitioned at birth, parameters were out of reach of the model's own initialization: draw them part by part."""
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        with deepspeed.zero.GatheredParameters(own, modifier_rank=0):
+            if dist.get_rank() == 0:
+                for parameter in own:
+                    parameter._is_hf_initialized = False
+                model._init_weights(module)
+
+
+def _decayed(model: Any, job: Job) -> Iterator[dict[str, Any]]:
+    """Matrices decay, biases and norms do not, as in Megatron (megatron/core/optimizer/__init__.py)."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    free = {n for n, p in named if n.endswith(".bias") or len(getattr(p, "ds_shape", p.shape)) == 1}
+    decay = job.settings["optimizer"]["params"]["weight_decay"]
+    for chosen, weight_decay in ((False, decay), (True, 0.0)):
+        group = [p for n, p in named if (n in free) is chosen]
+        if group:
+            yield {"params": group, "weight_decay": weight_decay}
+
+
+def _ulysses(model: Any, job: Job) -> Any:
+    from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
+
+    return UlyssesSPAttentionHF.register_with_transformers(
+        model_name_or_path=model,
+        core_attn_implementation=_attention(job),
+        sequence_parallel_size=job.program["cp"],
+        micro_batch_size=job.micro_batch,
+        seq_length_is_variable=True,
+    )
