@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meshwright.emit._flags import flag, switch
+from meshwright.megatron_parts import MODULE, spec_name
 from meshwright.plan import Plan
 from meshwright.spec_model import Model, Moe, Rope
 
@@ -32,7 +33,7 @@ def _sizes(plan: Plan) -> Iterator[str]:
     yield from flag("--hidden-size", model.hidden)
     yield from flag("--ffn-hidden-size", model.ffn)
     yield from flag("--num-attention-heads", model.heads)
-    yield from flag("--max-position-embeddings", max(model.max_positions, plan.spec.training.sequence))
+    yield from flag("--max-position-embeddings", _positions_held(plan))
     yield from flag("--vocab-size", model.vocab)
     yield from flag("--make-vocab-size-divisible-by", plan.spec.backend.megatron.vocab_divisor, 128)
     yield from switch("--untie-embeddings-and-output-weights", not model.tied_embeddings)
@@ -41,7 +42,15 @@ def _sizes(plan: Plan) -> Iterator[str]:
     yield from flag("--hidden-dropout", model.hidden_dropout, 0.1)
 
 
+def _positions_held(plan: Plan) -> int:
+    """Megatron wants a number that holds the sequence even where positions have no end (ALiBi, none)."""
+    model = plan.spec.model
+    endless = model.positions in ("alibi", "none")
+    return max(model.max_positions, plan.spec.training.sequence) if endless else model.max_positions
+
+
 def _attention(model: Model) -> Iterator[str]:
+    yield from flag("--kv-channels", model.head_dim)  # always: MLA's hidden size need not divide by its heads
     if model.mla:
         yield "--multi-latent-attention"
         yield from flag("--q-lora-rank", model.mla.q_lora_rank)
@@ -51,7 +60,6 @@ def _attention(model: Model) -> Iterator[str]:
         yield from flag("--v-head-dim", model.mla.v_dim, 128)
         yield "--qk-layernorm"  # MLA norms its compressed queries and keys
         return
-    yield from flag("--kv-channels", model.head_dim)
     if model.kv_heads != model.heads:
         yield "--group-query-attention"
         yield from flag("--num-query-groups", model.kv_heads, 1)
@@ -63,7 +71,7 @@ def _attention(model: Model) -> Iterator[str]:
 
 
 def _positions(model: Model) -> Iterator[str]:
-    kind = {"learned": "learned_absolute", "rope": "rope", "none": "none"}[model.positions]
+    kind = {"learned": "learned_absolute", "alibi": "none"}.get(model.positions, model.positions)
     yield from flag("--position-embedding-type", kind, "learned_absolute")
     if model.positions == "rope":
         yield from _rope(model, model.rope)
@@ -155,4 +163,11 @@ def _kernels(plan: Plan) -> Sequence[str]:
         *flag("--transformer-impl", megatron.transformer, "transformer_engine"),
         *flag("--attention-backend", megatron.attention, "auto"),
         *switch("--cross-entropy-loss-fusion", megatron.cross_entropy_fusion),
+        *_our_layers(plan.spec.model),
     ]
+
+
+def _our_layers(model: Model) -> Sequence[str]:
+    """Layers that stock Megatron lacks; without this flag it would silently build others."""
+    name = spec_name(model)
+    return ["--spec", MODULE, name] if name else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from meshwright.megatron_parts import SPECS, parts, spec_name
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.spec_model import Model, Moe
@@ -40,9 +41,12 @@ _PARTS = (
     _lacks("final_softcap", "model.final_softcap", lambda m: m.final_softcap, "soft-cap of the output logits"),
     _lacks("attention_scale", "model.attention_scale", lambda m: m.attention_scale, "flag for the softmax scale"),
     _lacks("embedding_scale", "model.embedding_scale", lambda m: m.embedding_scale, "scaled embeddings"),
-    _lacks("embedding_norm", "model.embedding_norm", lambda m: m.embedding_norm, "norm behind the embedding"),
-    _lacks("alibi", "model.positions", lambda m: m.positions == "alibi", "ALiBi"),
-    _lacks("parallel_residual", "model.parallel_residual", lambda m: m.parallel_residual, "parallel residual"),
+    _lacks(
+        "shared_parallel_norm",
+        "model.shared_parallel_norm",
+        lambda m: m.parallel_residual and m.shared_parallel_norm,
+        "one norm for both branches of a parallel residual",
+    ),
     _lacks("qk_norm", "model.qk_norm", lambda m: m.qk_norm == "full", "query and key norms over all heads at once"),
     _lacks("qkv_clip", "model.qkv_clip", lambda m: m.qkv_clip, "clipping of queries, keys and values"),
     _lacks(
@@ -68,6 +72,42 @@ _PARTS = (
         ": yarn belongs to MLA, llama3 has factors 1 and 4 over 8192 positions, linear is a whole number",
     ),
 )
+
+
+_OUR_LAYERS = (
+    Rule(
+        id="megatron.parts",
+        path="backend.megatron.spec",
+        backends=MEGATRON,
+        holds=lambda r: not parts(r.model) or (r.backend.megatron.spec and spec_name(r.model) is not None),
+        message=lambda r: f"stock Megatron has no {' or '.join(parts(r.model))}; {_our_layers(r)}",
+        source="megatron_parts.py: our layer specifications, for --spec",
+        repairs=change(backend__megatron__spec=True),
+    ),
+    Rule(
+        id="megatron.parts_dense",
+        path="model.moe",
+        backends=MEGATRON,
+        holds=lambda r: not parts(r.model) or (r.model.moe is None and r.model.mla is None),
+        message="our layer specifications are for dense layers with plain attention",
+        source="train/layers.py",
+    ),
+    Rule(
+        id="megatron.alibi_cp",
+        path="parallelism.cp",
+        backends=MEGATRON,
+        holds=lambda r: implies(r.model.positions == "alibi", r.cp == 1),
+        message="ALiBi's attention sees whole sequences, cp = {cp} cuts them",
+        source="train/layers.py AlibiAttention",
+        repairs=change(parallelism__cp=1),
+    ),
+)
+
+
+def _our_layers(r: Layout) -> str:
+    if not r.backend.megatron.spec:
+        return "spec=true uses our layers"
+    return f"our layers have {', '.join(' + '.join(known) for known in SPECS)}"
 
 
 def _scales(model: Model) -> bool:
@@ -330,4 +370,4 @@ def _is(flag: str, ours: str) -> bool:
     return flag == ours or (flag.startswith(f"{ours}-") and ours in ("--recompute", "--rotary", "--tokenizer", "--lr"))
 
 
-RULES: tuple[Rule, ...] = _PARTS + _EXPERTS + _SHARDING + _TRAINING
+RULES: tuple[Rule, ...] = _PARTS + _OUR_LAYERS + _EXPERTS + _SHARDING + _TRAINING

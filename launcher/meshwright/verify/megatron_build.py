@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.megatron_parts import parts
 from meshwright.plan import Plan, Stage
+from meshwright.spec import Model
 from meshwright.verify.megatron import objects
 from meshwright.verify.megatron_emulation import emulate_gpu, substitutions
 from meshwright.verify.verdict import Check
@@ -132,7 +134,7 @@ def _chunks(plan: Plan) -> list[Any]:
             made.append(
                 GPTModel(
                     config=config,
-                    transformer_layer_spec=_layers(config, stage),
+                    transformer_layer_spec=_with_our_parts(_layers(config, stage), model),
                     vocab_size=plan.padded_vocab,
                     max_sequence_length=model.max_positions,
                     pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
@@ -178,6 +180,17 @@ def _layers(config: Any, vp_stage: int | None) -> Any:
     for layer in block.layer_specs:
         _as_transformer_engine(layer)
     block.layer_norm = _Norm
+    return block
+
+
+def _with_our_parts(block: Any, model: Model) -> Any:
+    """The layers and the embedding that ``--spec`` would build."""
+    if parts(model):
+        from meshwright.train.layers import amend, install
+
+        install(parts(model), _Norm)
+        for layer in block.layer_specs:
+            amend(layer, tuple(part for part in parts(model) if part != "alibi"))  # attention holds no parameters
     return block
 
 
