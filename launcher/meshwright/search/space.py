@@ -1,0 +1,171 @@
+"""What a search varies: every key of parallelism, the micro-batch, the number of GPUs; each free, pinned, or a set.
+
+A key that the command line states is pinned to its value, or to its list of values. Every other key that a layout
+consists of is free, whatever a recipe says; what a layout does not consist of (``cp_comm``, the overlaps) stays as
+it is unless it is given as a set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from typing import Any
+
+from meshwright.compose import Run, compose, run_of
+from meshwright.decode import decode
+from meshwright.errors import ConfigError, Problem
+from meshwright.resolver import normalise, override
+from meshwright.spec import Parallelism, PipelineSplit, Spec, Training
+
+__all__ = ["COLUMNS", "Space", "Variant", "command_line", "space", "split_sets", "variants"]
+
+COLUMNS = {
+    **{f"parallelism.{name}": name for name in ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero", "dp")},
+    "training.micro_batch": "micro_batch",
+    **{f"parallelism.pipeline_split.{name}": name for name in ("first", "last", "embedding", "loss")},
+}
+"""Paths whose values are columns of a table of layouts, and the names of the columns."""
+
+_FREE = {
+    "parallelism.recompute": ("none", "selective", "full"),
+    "parallelism.recompute_method": (None,),
+    "parallelism.recompute_layers": (None,),
+    "parallelism.recompute_modules": (None,),
+    "parallelism.microbatch_group": (None,),
+    "parallelism.pipeline_split.layout": (None,),
+}
+"""Paths of other keys that a layout consists of, and the values tried where they are not stated."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """``current`` is the layout as described, normalised but for dp; ``stated`` the values given for each path."""
+
+    current: Spec
+    stated: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """All layouts that share everything but the columns of a table: one GPU count, one way to recompute, ..."""
+
+    spec: Spec  # normalised; the columns' keys are at their defaults
+    stated: Mapping[str, tuple[int, ...]]  # by column, as numbers
+
+
+def space(spec: Spec, stated: Mapping[str, tuple[Any, ...]] | None = None) -> Space:
+    """The space around ``spec``.
+
+    Raises:
+        ConfigError: where nothing says how large the global batch is, so that layouts could not be compared, or a
+            stated value has the wrong type.
+
+    """
+    stated = dict(stated or {})
+    problems = [problem for path, values in stated.items() for v in values for problem in _wrong(spec, path, v)]
+    if spec.training.global_batch is None and spec.training.microbatches is None:
+        missing = "not set; layouts are compared at one global batch, give it in sequences"
+        problems.append(Problem("training.global_batch", missing, "search.batch"))
+    if problems:
+        raise ConfigError(problems)
+    filled = normalise(spec)
+    batch = replace(filled.training, microbatches=None)
+    return Space(replace(filled, training=batch, parallelism=spec.parallelism), stated)
+
+
+def variants(space: Space) -> Iterator[Variant]:
+    """Every combination of what is no column: GPU counts, recomputation, and whatever was given as a set."""
+    paths = dict(_FREE) | {p: v for p, v in space.stated.items() if p not in COLUMNS}
+    for values in product(*paths.values()):
+        spec = _blank(space.current)
+        for path, value in zip(paths, values, strict=True):
+            spec = _with_gpus(spec, path, value) if path.startswith("cluster.") else override(spec, path, value)
+        if _senseless(spec.parallelism):
+            continue
+        yield Variant(normalise(spec), {COLUMNS[p]: _numbers(v) for p, v in space.stated.items() if p in COLUMNS})
+
+
+def command_line(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Run, list[Space]]:
+    """The run that the overrides describe, with a Space for each of its stages."""
+    plain, stated = split_sets(compose(overrides, config_dir), overrides)
+    run = run_of(plain, overrides, config_dir)
+    return run, [space(stage, stated) for stage in run.stages]
+
+
+def split_sets(composed: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The composed values with one value in the place of each set, and what was stated for each searched path."""
+    plain: dict[str, Any] = deepcopy(dict(composed))
+    stated: dict[str, tuple[Any, ...]] = {}
+    for override_ in overrides:
+        path = override_.partition("=")[0].lstrip("+~")
+        *parents, last = path.split(".")
+        if not parents or not (path.startswith("parallelism.") or path in ("training.micro_batch", *_WORLD)):
+            continue
+        holder = _descend(plain, parents)
+        if holder is None or last not in holder:
+            continue
+        values = _values(path, holder[last])
+        holder[last] = values[0]
+        if values != (None,):
+            stated[path] = values
+    return plain, {p: v for p, v in stated.items() if p not in _WORLD or len(v) > 1}
+
+
+_WORLD = ("cluster.gpus", "cluster.nodes")
+
+
+def _descend(data: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        data = data.get(name) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else None
+
+
+def _values(path: str, value: Any) -> tuple[Any, ...]:
+    """A list is a set of values; of lists, for the one key that is a list itself."""
+    if path.endswith("recompute_modules"):
+        several = isinstance(value, list) and value and isinstance(value[0], list)
+        return tuple(tuple(v) for v in value) if several else (None if value is None else tuple(value),)
+    return tuple(value) if isinstance(value, list) and value else (value,)
+
+
+def _wrong(spec: Spec, path: str, value: Any) -> Iterator[Problem]:
+    """The problems of one stated value, by the decoder's own judgement."""
+    section, *names = path.split(".")
+    data: Any = asdict(getattr(spec, section))
+    holder = _descend(data, names[:-1]) if names[:-1] else data
+    if holder is None:
+        return
+    holder[names[-1]] = value
+    kind: Any = {"parallelism": Parallelism, "training": Training}.get(section, type(spec.cluster))
+    try:
+        decode(kind, data, section)
+    except ConfigError as error:
+        yield from error.problems
+
+
+def _blank(spec: Spec) -> Spec:
+    """``spec`` with the keys of a layout at their defaults."""
+    p = replace(
+        spec.parallelism,
+        **{name: getattr(Parallelism(), name) for name in ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "dp", "zero")},
+        pipeline_split=PipelineSplit(),
+    )
+    return replace(spec, parallelism=p, training=replace(spec.training, micro_batch=1))
+
+
+def _with_gpus(spec: Spec, path: str, value: int) -> Spec:
+    """``spec`` on another number of GPUs or nodes."""
+    gpus = value if path == "cluster.gpus" else value * spec.cluster.gpus_per_node
+    return replace(spec, cluster=replace(spec.cluster, gpus=gpus, nodes=None))
+
+
+def _senseless(p: Parallelism) -> bool:
+    """How to recompute belongs to the kind of recomputation: other combinations are no layouts."""
+    full = p.recompute_method is not None or p.recompute_layers is not None
+    return (full and p.recompute != "full") or (p.recompute_modules is not None and p.recompute != "selective")
+
+
+def _numbers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(v or 0) for v in values)
