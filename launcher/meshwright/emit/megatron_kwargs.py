@@ -49,6 +49,7 @@ def _sizes(model: Model) -> Kwargs:
         "hidden_size": model.hidden,
         "ffn_hidden_size": model.ffn,
         "num_attention_heads": model.heads,
+        "kv_channels": model.head_dim,
         "activation_func": {"swiglu": "silu", "squared_relu": "squared_relu"}.get(model.activation, "gelu"),
         "gated_linear_unit": model.gated,
         "normalization": "RMSNorm" if model.norm == "rmsnorm" else "LayerNorm",
@@ -69,7 +70,6 @@ def _heads(model: Model) -> Kwargs:
     )
     skips = {"no_rope_freq": model.rope.skip_every} if model.positions == "rope" and model.rope.skip_every else {}
     return {
-        "kv_channels": model.head_dim,
         "num_query_groups": model.kv_heads,
         "qk_layernorm": model.qk_norm == "head",
         "add_qkv_bias": model.qkv_bias or model.linear_bias,

@@ -134,7 +134,7 @@ RULES: tuple[Rule, ...] = (
         needs=("grid.world", "grid.experts"),
         holds=lambda r: implies(
             (r.spec.parallelism.order == "tp-cp-ep-pp-dp") & (r.pp > 1),
-            r.etp * r.ep == r.tp * r.cp,
+            (r.etp if r.model.moe else r.tp) * r.ep == r.tp * r.cp,  # without experts Megatron's ETP is TP
         ),
         message="with {spec.parallelism.order} the dense and the expert data-parallel size must be equal, "
         "but etp·ep = {etp}·{ep} is not tp·cp = {tp}·{cp}",

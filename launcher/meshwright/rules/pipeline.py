@@ -148,20 +148,6 @@ _SPLIT = (
         source="core/transformer/transformer_config.py:2006, :2025",
         repairs=_REPIPE,
     ),
-    Rule(
-        id="pipeline.slots",
-        path="parallelism.pipeline_split",
-        backends=MEGATRON,
-        needs=("pipeline.even",),
-        holds=lambda r: implies(
-            (_division(r) == 0) & ((r.embedding + r.loss) > 0),
-            (r.model.layers + r.embedding + r.loss) // (r.pp * r.vpp)
-            >= 1 + ((r.pp * r.vpp == 1) & (r.embedding > 0) & (r.loss > 0)) * 1,
-        ),
-        message="a chunk of {model.layers}+{embedding}+{loss} over pp·vpp = {pp}·{vpp} has no layer to give up",
-        source="core/transformer/transformer_block.py:188",
-        repairs=_REPIPE,
-    ),
 )
 
 _LAYOUT = (
@@ -311,15 +297,9 @@ _RECOMPUTE = (
         id="recompute.layers",
         path="parallelism.recompute_layers",
         backends=MEGATRON,
-        holds=lambda r: (
-            (r.spec.parallelism.recompute_layers is None)
-            or (
-                (r.spec.parallelism.recompute_layers >= 1)
-                & (r.spec.parallelism.recompute_layers <= r.model.layers // r.pp)
-            )
-        ),
-        message="{spec.parallelism.recompute_layers} is not between 1 and the layers of a stage, {model.layers}/{pp}",
-        source="core/transformer/transformer_config.py:1743",
+        holds=lambda r: r.spec.parallelism.recompute_layers is None or r.spec.parallelism.recompute_layers >= 1,
+        message="{spec.parallelism.recompute_layers} layers cannot be recomputed together; at least 1",
+        source="core/transformer/transformer_block.py _checkpointed_forward walks in steps of it",
         repairs=change(parallelism__recompute_layers=1),
     ),
     Rule(

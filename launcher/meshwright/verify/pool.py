@@ -71,6 +71,7 @@ def _guarded[T, R](work: Callable[[T], R], item: T) -> R | Crash:
     void = os.open(os.devnull, os.O_WRONLY)
     os.dup2(void, 1)
     os.dup2(void, 2)
+    sys.stdout = sys.stderr = os.fdopen(void, "w")
     try:
         return work(item)
     except BaseException as error:  # SystemExit of an argument parser included
