@@ -99,10 +99,10 @@ def _decayed(model: Any, job: Job) -> Iterator[dict[str, Any]]:
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     free = {n for n, p in named if n.endswith(".bias") or len(getattr(p, "ds_shape", p.shape)) == 1}
     decay = job.settings["optimizer"]["params"]["weight_decay"]
-    for chosen, weight_decay in ((False, decay), (True, 0.0)):
+    for name, chosen, weight_decay in (("decayed", False, decay), ("free", True, 0.0)):
         group = [p for n, p in named if (n in free) is chosen]
         if group:
-            yield {"params": group, "weight_decay": weight_decay}
+            yield {"params": group, "weight_decay": weight_decay, "name": name}
 
 
 def _ulysses(model: Any, job: Job) -> Any:
