@@ -65,16 +65,17 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
-    """Fitted constants of the time and memory model; see docs/cost.md for what each one means and its fit."""
+    """Constants of the time model, fitted on measured step times; see docs/cost.md for each one and its fit."""
 
-    matmul: float = 0.75
-    attention: float = 0.55
-    memory: float = 0.8
-    intra_link: float = 0.7
-    inter_link: float = 0.7
-    launch_us: float = 4.0  # host time to start one kernel
-    overlap: float = 0.7  # part of a collective that is hidden where the framework overlaps it
-    step_ms: float = 5.0  # fixed cost of an optimizer step: gradient norm, synchronisation, logging
+    matmul: float = 0.85  # part of the matrix peak that large matrix products reach
+    attention: float = 0.5  # part of the matrix peak that fused attention reaches
+    memory: float = 0.8  # part of the memory bandwidth that kernels reach
+    intra_link: float = 0.7  # part of the bandwidth within a node that collectives reach
+    inter_link: float = 0.6  # part of the bandwidth between nodes that collectives reach
+    launch_us: float = 20.0  # host time of one operation of a layer
+    kernel_us: float = 4.0  # device time in which a kernel starts and drains
+    overlap: float = 0.6  # part of a collective that is hidden where the framework overlaps it
+    step_ms: float = 5.0  # fixed cost of an optimizer step: synchronisation, logging, data
     source: str = "ours: unfitted defaults"
 
 

@@ -86,7 +86,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     return _Kernel(
         matmul=flops / (peak(s) * e.matmul),
         attention=scores / attention_peak,
-        memory=(moved + 2 * elements) / rate,
+        memory=(moved + 2 * elements) / rate + o.kernels * e.kernel_us * 1e-6,
         gradient=2 * s.framework.gradient_bytes * elements / rate,
         launch=o.kernels * e.launch_us * 1e-6,
     )

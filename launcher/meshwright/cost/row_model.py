@@ -11,6 +11,7 @@ from meshwright.spec_model import Mla, Model, Moe
 __all__ = ["model_of"]
 
 _GATED = ("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi")
+_HEAD_DIM = {"qwen3": 128}
 _DEEPSEEK = Mla(q_lora_rank=1536, kv_lora_rank=512, qk_nope_dim=128, qk_rope_dim=64, v_dim=128)  # arXiv 2405.04434, 2412.19437
 
 
@@ -28,7 +29,7 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
         ffn=int(record.get("ffn") or 4 * hidden),
         heads=heads,
         kv_heads=int(record.get("kv_heads") or heads),
-        head_dim=128 if "qwen3" in name else hidden // heads,
+        head_dim=_HEAD_DIM.get(name.split("-")[0], hidden // heads) if not name.startswith("gpt-oss") else 64,
         vocab=int(record.get("vocab") or 51200),
         max_positions=int(record["seq"]),
         activation="swiglu" if gated else "squared_relu" if "nemotron" in name else "gelu",

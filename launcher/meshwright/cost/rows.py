@@ -16,7 +16,18 @@ from typing import Any, Literal
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.row_model import model_of
 from meshwright.rules import Layout
-from meshwright.spec import Backend, Cluster, DeepSpeedOptions, Launch, MegatronOptions, Parallelism, Spec, Training
+from meshwright.spec import (
+    Backend,
+    Cluster,
+    DeepSpeedOptions,
+    Efficiency,
+    Launch,
+    MegatronOptions,
+    Parallelism,
+    PipelineSplit,
+    Spec,
+    Training,
+)
 
 __all__ = ["Practice", "Row", "cluster_named", "layout_of", "read", "row_of", "stack"]
 
@@ -26,6 +37,7 @@ class Practice:
     """What a framework does beside what a row's columns say."""
 
     cluster: Mapping[str, str]  # GPU's name, as in the column ``gpu``, to our cluster
+    accelerator: Mapping[str, float] = field(default_factory=dict)  # where the GPU is another variant
     fsdp: str = "megatron"
     deepspeed: bool = False
     transformer_engine: bool = True
@@ -40,6 +52,8 @@ class Practice:
     cp_comm: str = "p2p"
     recompute: str | None = None  # where the column is known to be wrong
     sequence_parallel: bool = False  # where the column is empty
+    vpp: int = 1  # where the column is empty
+    even_ends: bool = False  # embedding and loss each take the place of a layer
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
 
@@ -117,7 +131,7 @@ PRACTICES: Mapping[str, Practice] = {
         kernels={"residual": False},
     ),
     "nanotron_ultrascale": Practice(
-        cluster={"H100-80GB": "hopper_prod"},
+        cluster=_NVIDIA,
         transformer_engine=False,
         sequence_parallel=True,
         measured_stage="first",
@@ -128,8 +142,13 @@ PRACTICES: Mapping[str, Practice] = {
         cluster=_NVIDIA, fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"
     ),
     "llm-foundry": Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False),
-    "torchtitan": Practice(cluster={"H100-96GB HBM2e 500W": "h100_96gb"}, fsdp="torch", transformer_engine=False),
-    "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}),
+    "torchtitan": Practice(
+        cluster={"H100-96GB HBM2e 500W": "dgx_h100", "H100-80GB": "dgx_h100", **_A100, "H200": "dgx_h200"},
+        accelerator={"memory_gib": 96.0, "memory_bandwidth_gb_s": 2400.0},
+        fsdp="torch",
+        transformer_engine=False,
+    ),
+    "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }
 DEFAULT = Practice(cluster=_NVIDIA, overlap_tensor=True)
 
@@ -148,7 +167,9 @@ def row_of(record: Mapping[str, str]) -> Row:
     missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not record.get(c)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
-    cluster = replace(cluster_named(practice.cluster[record["gpu"]]), gpus=int(record["gpus"]))
+    if "nvfp4" in (record.get("precision") or "").lower():
+        raise ValueError("NVFP4 is not described by a Spec")
+    cluster = _cluster(record, practice)
     unfused = (record.get("attn_impl") or "") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
     model = model_of(record, practice.dropout, 0.1 if unfused else practice.dropout)
     spec = Spec(
@@ -162,6 +183,31 @@ def row_of(record: Mapping[str, str]) -> Row:
     )
     group = f"{source} {record.get('model', '')}"
     return Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
+
+
+def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
+    """The cluster with the constants of the environment that the rows come from, where those were fitted."""
+    cluster = cluster_named(practice.cluster[record["gpu"]])
+    variant = practice.accelerator if "96GB" in record["gpu"] else {}
+    environment = environments().get(f"{record.get('source')} {record['gpu']}")
+    return replace(
+        cluster,
+        gpus=int(record["gpus"]),
+        accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
+        efficiency=environment or cluster.efficiency,
+    )
+
+
+@cache
+def environments() -> Mapping[str, Efficiency]:
+    """Fitted constants by ``source GPU``, of data/environments.yaml."""
+    from omegaconf import OmegaConf
+
+    from meshwright.decode import decode
+
+    path = Path(__file__).parents[1] / "data" / "environments.yaml"
+    plain: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    return {name: decode(Efficiency, values) for name, values in plain.items()}
 
 
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
@@ -183,7 +229,8 @@ def _parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         tp=tp,
         sp=tp > 1 and (record.get("sp") == "true" or (not record.get("sp") and practice.sequence_parallel)),
         pp=pp,
-        vpp=_int(record, "vpp"),
+        vpp=_int(record, "vpp", practice.vpp),
+        pipeline_split=PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends),
         cp=cp,
         ep=_int(record, "ep"),
         etp=_int(record, "etp"),
@@ -225,12 +272,13 @@ def _training(record: Mapping[str, str], practice: Practice) -> Training:
 
 def _backend(record: Mapping[str, str], practice: Practice) -> Backend:
     attention = record.get("attn_impl") or ""
-    unfused = practice.dropout > 0 or attention in ("torch", "fused") or attention.startswith("unfused")
+    old = practice.dropout > 0 and "flash" not in attention
+    unfused = old or attention in ("torch", "fused") or attention.startswith("unfused")
     megatron = MegatronOptions(
         fsdp=practice.fsdp,  # type: ignore[arg-type]
         transformer="transformer_engine" if practice.transformer_engine else "local",
         gradient_accumulation_fusion=practice.transformer_engine,
-        attention="unfused" if unfused and "flash" not in attention else "auto",
+        attention="unfused" if unfused else "auto",
         cross_entropy_fusion=practice.fused_loss,
     )
     return Backend(name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions())

@@ -222,13 +222,15 @@ def _sharded(s: Scene, load: Load, time: StageTime) -> Number:
 
 
 def _optimizer(s: Scene, load: Load) -> Number:
-    """Adam reads the gradient and three fp32 states and writes them and the 16-bit weight; before, the norm."""
+    """Bytes by pass: the norm reads and the clipping rewrites the gradient (12), Adam reads it and three fp32 states
+    and writes them (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8)."""
     r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
     everything, experts = stage_parameters(s, load)
     dense = everything - experts
     owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything)
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
-    return (34 * owned + 4 * everything) / rate + e.step_ms * 1e-3
+    whole = 12 if r.training.precision == "fp16" else 4
+    return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3
 
 
 rates = collectives.rates

@@ -1,0 +1,156 @@
+"""Fit a cluster's efficiency constants to measured step times.
+
+Least absolute relative error in the constants' logarithms, by Gauss-Newton steps with reweighting; a weak prior holds
+constants that the rows say nothing about at their start. Every step evaluates all rows at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from meshwright.cost.estimate import estimate
+from meshwright.cost.framework import Framework
+from meshwright.cost.rows import Row, stack
+from meshwright.rules import Layout
+from meshwright.spec import Efficiency
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+__all__ = ["BOUNDS", "Fit", "fit", "left_out", "predict_times"]
+
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "matmul": (0.3, 0.95),
+    "attention": (0.1, 0.9),
+    "memory": (0.2, 0.95),
+    "intra_link": (0.1, 1.0),
+    "inter_link": (0.03, 1.0),
+    "launch_us": (0.5, 200.0),
+    "kernel_us": (0.2, 50.0),
+    "overlap": (0.01, 1.0),
+    "step_ms": (0.1, 200.0),
+}
+START = Efficiency(matmul=0.85, attention=0.5, intra_link=0.7, inter_link=0.6, launch_us=20.0)
+"""Where fits begin, and what the prior pulls to."""
+
+_SMOOTH = 0.03  # relative errors below this count quadratically
+_PRIOR = 5e-4  # weight of the prior, for each row
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted constants and, row by row, predicted over measured time less one."""
+
+    efficiency: Efficiency
+    errors: Array
+
+
+Stack = list[tuple[list[int], Layout, Framework]]
+
+
+def predict_times(rows: Stack, count: int, efficiency: Efficiency | None = None) -> Array:
+    """Seconds a step of ``count`` stacked rows, with each row's own cluster or with ``efficiency`` instead."""
+    import numpy as np
+
+    times = np.full(count, np.nan)
+    for members, layout, framework in rows:
+        times[members] = estimate(_with(layout, efficiency), framework).step_time
+    return times
+
+
+def _with(layout: Layout, efficiency: Efficiency | None) -> Layout:
+    if efficiency is None:
+        return layout
+    cluster = replace(layout.cluster, efficiency=efficiency)
+    return replace(layout, spec=replace(layout.spec, cluster=cluster))
+
+
+def fit(
+    rows: Sequence[Row],
+    weights: Sequence[float] | None = None,
+    start: Efficiency = START,
+    free: Sequence[str] = tuple(BOUNDS),
+    steps: int = 25,
+) -> Fit:
+    """Constants that explain the rows' ``iter_time_s``; ``free`` names those that may move."""
+    import numpy as np
+
+    measured = np.array([row.number("iter_time_s") for row in rows], dtype=float)
+    weight = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=float)
+    stacked = stack(rows)
+
+    def residuals(x: Array) -> Array:
+        return np.log(predict_times(stacked, len(rows), _efficiency(start, free, x)) / measured)
+
+    x = np.log([getattr(start, name) for name in free])
+    x = _minimise(residuals, x, weight, np.log([BOUNDS[name] for name in free]), steps)
+    return Fit(_efficiency(start, free, x), np.expm1(residuals(x)))
+
+
+def _efficiency(start: Efficiency, free: Sequence[str], x: Array) -> Efficiency:
+    return replace(start, **{name: float(value) for name, value in zip(free, map(_exp, x), strict=True)})
+
+
+def _exp(value: float) -> float:
+    from math import exp
+
+    return exp(value)
+
+
+def _minimise(residuals: Any, x: Array, weight: Array, bounds: Array, steps: int) -> Array:
+    """Levenberg-Marquardt on smoothed absolute residuals with a quadratic prior at the start."""
+    import numpy as np
+
+    start, damping, r = x, 1e-2, residuals(x)
+    prior = _PRIOR * weight.sum()
+
+    def loss(r: Array, x: Array) -> float:
+        return float(np.sum(weight * np.sqrt(r * r + _SMOOTH**2)) + prior * np.sum((x - start) ** 2))
+
+    for _ in range(steps):
+        jacobian = np.stack([(residuals(x + 1e-3 * axis) - r) / 1e-3 for axis in np.eye(len(x))], axis=1)
+        robust = weight / np.sqrt(r * r + _SMOOTH**2)
+        hessian = (jacobian * robust[:, None]).T @ jacobian + 2 * prior * np.eye(len(x))
+        gradient = (jacobian * robust[:, None]).T @ r + 2 * prior * (x - start)
+        for _ in range(6):
+            move = -np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient)
+            tried = np.clip(x + np.clip(move, -0.7, 0.7), bounds[:, 0], bounds[:, 1])
+            tried_r = residuals(tried)
+            if loss(tried_r, tried) < loss(r, x) - 1e-9:
+                x, r, damping = tried, tried_r, damping / 3
+                break
+            damping *= 4
+        else:
+            return x
+    return x
+
+
+def left_out(rows: Sequence[Row], start: Efficiency = START) -> Array:
+    """Each row's error when its whole group (source and model) is kept out of the fit; NaN with one group only."""
+    import numpy as np
+
+    groups = sorted({row.group for row in rows})
+    errors = np.full(len(rows), np.nan)
+    measured = np.array([row.number("iter_time_s") for row in rows], dtype=float)
+    times: dict[str, Array] = {}
+    for group in groups if len(groups) > 1 else []:
+        kept = [row for row in rows if row.group != group]
+        efficiency = fit(kept, start=start, steps=12).efficiency
+        times[group] = predict_times(stack(rows), len(rows), efficiency)
+    for i, row in enumerate(rows):
+        if row.group in times:
+            errors[i] = times[row.group][i] / measured[i] - 1
+    return errors
+
+
+def as_yaml(efficiency: Efficiency) -> str:
+    """The ``efficiency:`` block of a cluster file."""
+    lines = ["efficiency:"]
+    for f in fields(Efficiency):
+        value = getattr(efficiency, f.name)
+        lines.append(f"  {f.name}: {value:.4g}" if isinstance(value, float) else f'  {f.name}: "{value}"')
+    return "\n".join(lines) + "\n"
