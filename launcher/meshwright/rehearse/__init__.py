@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from meshwright.rehearse.miniature import miniature, one_process
-from meshwright.rehearse.processes import RankFailed
+from meshwright.rehearse.processes import RankError
 from meshwright.rehearse.result import Curve, Rehearsal
 from meshwright.rehearse.run import rehearse
+from meshwright.rehearse.shrink import miniature, one_process
 
-__all__ = ["Curve", "RankFailed", "Rehearsal", "miniature", "one_process", "rehearse"]
+__all__ = ["Curve", "RankError", "Rehearsal", "miniature", "one_process", "rehearse"]

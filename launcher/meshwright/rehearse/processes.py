@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from multiprocessing import forkserver
@@ -12,17 +13,23 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-__all__ = ["RankFailed", "train", "warm"]
+__all__ = ["RankError", "train", "warm"]
 
 
-class RankFailed(RuntimeError):
+class RankError(RuntimeError):
     """A rank ended with an error; the message has the end of its log."""
 
 
-def warm(program: str) -> None:
+def warm(program: str, log: Path) -> None:
     """Start importing what the ranks of ``program`` need, beside whatever this process does meanwhile."""
     forkserver.set_forkserver_preload([program])
+    sys.stderr.flush()
+    descriptor, terminal = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.dup(2)
+    os.dup2(descriptor, 2)  # what libraries have to say when they are imported is for the log
     forkserver.ensure_running()
+    os.dup2(terminal, 2)
+    os.close(descriptor)
+    os.close(terminal)
 
 
 def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
@@ -31,7 +38,7 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     Importing Megatron takes seconds, forking does not: all ranks come from the server process that ``warm`` started.
 
     Raises:
-        RankFailed: when one of them failed; the others are stopped.
+        RankError: when one of them failed; the others are stopped.
 
     """
     logs.mkdir(parents=True, exist_ok=True)
@@ -46,7 +53,7 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     failed = _first_failure(started)
     if failed is not None:
         text = (logs / f"rank{failed}.log").read_text(errors="replace")
-        raise RankFailed(f"rank {failed} of {ranks} failed:\n" + "\n".join(text.splitlines()[-12:]))
+        raise RankError(f"rank {failed} of {ranks} failed:\n" + "\n".join(text.splitlines()[-12:]))
 
 
 def _rank(program: str, rank: int, world: Mapping[str, str], words: Sequence[str], log: Path) -> None:

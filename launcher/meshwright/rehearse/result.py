@@ -49,7 +49,9 @@ class Rehearsal:
             if not difference <= self.tolerance
         ]
         if not self.fallen >= self.drop:
-            found.append(f"the loss fell by {self.fallen:.2f} nats in {len(self.reference.losses)} steps, {self.drop:g} expected")
+            found.append(
+                f"the loss fell by {self.fallen:.2f} nats in {len(self.reference.losses)} steps, {self.drop:g} expected"
+            )
         return tuple(found)
 
     @property

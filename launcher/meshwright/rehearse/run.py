@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from meshwright.plan import Plan
-from meshwright.rehearse.miniature import miniature, one_process, substitutions
 from meshwright.rehearse.processes import train, warm
 from meshwright.rehearse.result import Curve, Rehearsal
+from meshwright.rehearse.shrink import miniature, one_process, substitutions
 from meshwright.resolver import resolve
 from meshwright.run_folder import compile
 from meshwright.spec import Spec
@@ -36,19 +36,19 @@ def rehearse(
 
     Raises:
         ConfigError: where there is no miniature.
-        RankFailed: where one of its processes failed.
+        RankError: where one of its processes failed.
 
     """
     minis = miniature(spec, ranks, steps)
     backend = minis[0].backend.name
-    warm(PROGRAMS[backend])
+    warm(PROGRAMS[backend], folder / "imports.log")
     text = folder / "text"
     train("meshwright.train.data", 1, [str(text), str(CHARACTERS)], folder / "logs")
     plans = [resolve(_reading(mini, text)) for mini in (one_process(minis[0]), *minis)]
     start = _initial_weights(plans[0], folder, tell) if backend == "megatron" else ()
     curves = []
     for plan, program in zip(plans, (PROGRAMS[backend], *[programs[backend]] * len(minis)), strict=True):
-        tell(f"training {layout_name(plan)}")
+        tell(f"training: {layout_name(plan)}")
         curves.append(_curve(plan, folder / layout_name(plan).replace(" ", "-"), program, start))
     return Rehearsal(
         name=spec.name,
@@ -89,7 +89,7 @@ def _initial_weights(alone: Plan, folder: Path, tell: Callable[[str], None]) -> 
     compile(alone, folder / "initial", verify=False)
     words = ["--lr", "0", "--min-lr", "0", "--train-iters", "1", "--save", str(weights)]
     train(PROGRAMS["megatron"], 1, [str(folder / "initial"), *words], folder / "initial" / "logs")
-    return ("--pretrained-checkpoint", str(weights))
+    return ("--pretrained-checkpoint", str(weights), "--save", "")  # nothing goes on from the end of a rehearsal
 
 
 def _curve(plan: Plan, folder: Path, program: str, words: Sequence[str]) -> Curve:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from meshwright.spec_model import Mla, Model, Moe
 
-__all__ = ["HEAD_DIM", "HEADS", "SEQUENCE", "VOCAB", "small_model"]
+__all__ = ["HEADS", "HEAD_DIM", "SEQUENCE", "VOCAB", "small_model"]
 
 # All sizes are ours: the smallest that every kind of parallelism still divides by 2 (heads by 4).
 HIDDEN, HEADS, HEAD_DIM, FFN = 64, 4, 16, 128

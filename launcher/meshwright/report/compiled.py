@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.text import Text
 
 from meshwright.plan import Plan
 from meshwright.run_folder import Compiled
 
-__all__ = ["show"]
+if TYPE_CHECKING:
+    from meshwright.verify.verdict import Verdict
+
+__all__ = ["show", "show_verdicts"]
 
 
 def show(plan: Plan, compiled: Compiled, console: Console | None = None) -> None:
@@ -17,7 +23,12 @@ def show(plan: Plan, compiled: Compiled, console: Console | None = None) -> None
     console.print(Text(str(compiled.folder), style="bold"), Text(f"  {plan.grid.world:,} GPUs"), sep="")
     for name in compiled.files:
         console.print(Text(f"  {name}", style="dim"))
-    for verdict in compiled.verdicts:
+    show_verdicts(compiled.verdicts, console)
+
+
+def show_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+    """One line for each check, and what stood in for a GPU."""
+    for verdict in verdicts:
         versions = ", ".join(f"{name} {version}" for name, version in verdict.versions.items())
         console.print(Text(f"  {verdict.backend}: ", style="bold"), Text(versions, style="dim"), sep="")
         for check in verdict.checks:

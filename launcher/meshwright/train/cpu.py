@@ -1,7 +1,8 @@
 """Megatron-core's training loop on a machine without a GPU: processes that talk over gloo.
 
-Megatron takes CUDA for granted in a few dozen places. ``install`` redirects those to the CPU and nothing else: parallel
-groups, schedules, gradient buffers, optimizers and checkpoints stay Megatron's own. It is used only where there is no GPU.
+Megatron takes CUDA for granted in a few dozen places. ``install`` redirects those to the CPU and nothing else:
+parallel groups, schedules, gradient buffers, optimizers and checkpoints stay Megatron's own. It is used only where
+there is no GPU.
 What was substituted is said in ``SUBSTITUTIONS``.
 """
 
@@ -63,11 +64,11 @@ def install() -> None:
     _pipeline()
     _loop()
     _fsdp()
-    CudaToCpu().__enter__()
+    CudaToCpu().__enter__()  # type: ignore[no-untyped-call]
 
 
 class CudaToCpu(torch.overrides.TorchFunctionMode):
-    """Puts on the CPU what asks for CUDA, and lets tensors call themselves CUDA tensors where Megatron sorts by type."""
+    """Puts on the CPU what asks for CUDA, and lets tensors pass for CUDA tensors where Megatron sorts by type."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call of torch."""
@@ -140,7 +141,7 @@ def _streams() -> None:
         set_stream=_nothing,
         stream=lambda _: contextlib.nullcontext(),
     )
-    torch.Tensor.record_stream = _nothing  # type: ignore[assignment]
+    torch.Tensor.record_stream = _nothing  # type: ignore[method-assign]
 
 
 def _random_numbers() -> None:
@@ -156,7 +157,7 @@ def _random_numbers() -> None:
 
 
 def _tensors() -> None:
-    torch.nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[assignment,method-assign,return-value]
+    torch.nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     for kind in ("FloatTensor", "IntTensor", "LongTensor", "DoubleTensor", "ByteTensor"):
         setattr(torch.cuda, kind, getattr(torch, kind))
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
@@ -234,10 +235,10 @@ def _loop() -> None:
 
 def _fsdp() -> None:
     from megatron.core import parallel_state
-    from torch.distributed import DeviceMesh
+    from torch.distributed.device_mesh import DeviceMesh
 
     parallel_state.get_nccl_options = _nothing
     from_group = DeviceMesh.from_group
-    DeviceMesh.from_group = staticmethod(  # type: ignore[method-assign,assignment]
+    DeviceMesh.from_group = staticmethod(  # type: ignore[method-assign]
         lambda group, device_type, *a, **k: from_group(group, "cpu", *a, **k)
     )

@@ -1,7 +1,7 @@
 """Layers that do on a CPU what Transformer Engine's do on a GPU: norms under sequence parallelism, attention under CP.
 
-Megatron's plain layers refuse both: ``WrappedTorchNorm`` sequence parallelism, ``DotProductAttention`` context parallelism
-and MLA's unequal head sizes (megatron/core/transformer/torch_norm.py, dot_product_attention.py).
+Megatron's plain layers refuse both: ``WrappedTorchNorm`` sequence parallelism, ``DotProductAttention`` context
+parallelism and MLA's unequal head sizes (megatron/core/transformer/torch_norm.py, dot_product_attention.py).
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class GatherSequence(torch.autograd.Function):
         mine = gradient.new_empty((gradient.shape[0] // ctx.group.size(), *gradient.shape[1:]))
         torch.distributed.reduce_scatter_tensor(mine, gradient.contiguous(), group=ctx.group)
         return mine, None
+
+
+def _gather(x: Tensor, group: Any) -> Tensor:
+    gathered: Tensor = GatherSequence.apply(x, group)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def positions(local: int, cp: int, rank: int) -> Tensor:
@@ -99,7 +104,7 @@ class CpuAttention(nn.Module):
         """``[sequence/cp, batch, heads/tp * channels]``."""
         cp, rank, length = self.group.size(), self.group.rank(), query.shape[0]
         if cp > 1:
-            key, value = GatherSequence.apply(key, self.group), GatherSequence.apply(value, self.group)
+            key, value = _gather(key, self.group), _gather(value, self.group)
         seen = torch.cat([positions(length, cp, r) for r in range(cp)])
         out = nn.functional.scaled_dot_product_attention(
             query.permute(1, 2, 0, 3),

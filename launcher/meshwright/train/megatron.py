@@ -3,7 +3,8 @@
 It reads the command line that ``compile`` wrote (``megatron/args.txt``) and runs Megatron's own ``pretrain``. What
 Megatron's wheel leaves to its user is here, and follows Megatron-LM's pretrain_gpt.py (core_v0.19.0): one forward
 step, the loss, the datasets. Checkpoints and ``metrics.jsonl`` lie in the run folder unless flags say otherwise, and a
-run that finds a checkpoint goes on from it. SIGTERM and SIGUSR1 save a checkpoint and end the run.
+run that finds a checkpoint goes on from it. SIGTERM and SIGUSR1 save a checkpoint and end the run with code 75
+(EX_TEMPFAIL: start me again).
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_l
 
 from meshwright.train import metrics
 
-__all__ = ["command_line", "main"]
+__all__ = ["SIGNALLED", "command_line", "main"]
 
+SIGNALLED = 75
 NEVER = 10**9  # steps; Megatron asks for a number; it saves at the end and on a signal all the same
 FIELDS = ("attention_mask", "labels", "loss_mask", "position_ids", "tokens")
 
@@ -60,13 +62,12 @@ def main(words: Sequence[str]) -> None:
     metrics.install(folder / "metrics.jsonl")
     args = parse_and_validate_args()
     datasets.is_distributed = True  # type: ignore[attr-defined]
-    pretrain(
-        pretrain_cfg_container_from_args(args, gpt_config_from_args(args)),
-        datasets,
-        ModelType.encoder_or_decoder,
-        forward_step,
-        get_embedding_ranks=_embedding_ranks,
-    )
+    config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))
+    kind = ModelType.encoder_or_decoder
+    try:
+        pretrain(config, datasets, kind, forward_step, get_embedding_ranks=_embedding_ranks)
+    except SystemExit as end:  # Megatron leaves its loop so, on a signal with code 0
+        raise SystemExit(end.code or SIGNALLED) from None
 
 
 def command_line(folder: Path, extra: Sequence[str] = ()) -> list[str]:
@@ -111,7 +112,7 @@ def loss(mask: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def _batch(data: Any, vp_stage: int | None) -> list[Any]:
-    """This rank's part of the next micro-batch, in the order of FIELDS; Nones where the rank needs none."""
+    """The part of this rank of the next micro-batch, in the order of FIELDS; Nones where the rank needs none."""
     args = get_args()
     mtp = _has_mtp(vp_stage)
     if not is_first_or_last_pipeline_stage(vp_stage) and not mtp:
