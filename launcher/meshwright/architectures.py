@@ -68,7 +68,7 @@ class Architecture:
 
     def fixed(self, path: str, flat: Flat) -> Any:
         """What a field that config.json does not carry always is in this architecture."""
-        value = self.implied[path] if path in self.implied else _DEFAULTS[path]
+        value = self.implied[path] if path in self.implied else _DEFAULTS.get(path)
         return value(flat) if callable(value) else value
 
 

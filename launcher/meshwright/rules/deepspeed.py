@@ -125,7 +125,9 @@ _PIPELINE = (
         path="parallelism.pipeline_split",
         backends=DEEPSPEED,
         needs=("deepspeed.pipeline",),
-        holds=lambda r: r.spec.parallelism.pipeline_split == PipelineSplit(),
+        holds=lambda r: (
+            (r.first + r.last + r.embedding + r.loss == 0) & (r.spec.parallelism.pipeline_split.layout is None)
+        ),
         message="a split over stages, but DeepSpeed runs without a pipeline",
         source="ours: it would be lost",
         repairs=lambda _: ({"parallelism.pipeline_split": PipelineSplit()},),
@@ -331,7 +333,9 @@ _REST = (
         id="deepspeed.extra",
         path="backend.deepspeed.extra",
         backends=DEEPSPEED,
-        holds=lambda r: not check_extra(r.backend.deepspeed.extra, int(r.zero)),
+        holds=lambda r: (
+            sum((r.zero == stage) & bool(check_extra(r.backend.deepspeed.extra, stage)) for stage in range(4)) == 0
+        ),
         message=_contradictions,
         source="runtime/config.py:340-420: unknown keys are ignored silently",
         repairs=change(backend__deepspeed__extra={}),

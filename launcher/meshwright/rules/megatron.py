@@ -63,6 +63,9 @@ _PARTS = (
         "tanh GELU without biases",
         ": it is the fused bias-GELU kernel",
     ),
+    _lacks("mla_window", "model.sliding_window", lambda m: m.mla and m.sliding_window, "sliding window in MLA"),
+    _lacks("mla_bias", "model.qkv_bias", lambda m: m.mla and m.qkv_bias, "query, key and value biases in MLA"),
+    _lacks("rotary_base", "model.rope.base", lambda m: not m.rope.base.is_integer(), "fractional rotary base"),
     _lacks("local_rope", "model.rope.local_base", lambda m: m.rope.local_base, "second rotary base"),
     _lacks(
         "rope_scaling",

@@ -1,0 +1,177 @@
+"""Nothing a user sets is lost: every field of a Spec changes an emitted file, is refused, or stands here with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+from builders import small_model, spec
+
+from meshwright.emit.deepspeed import config, program
+from meshwright.emit.environment import variables
+from meshwright.emit.huggingface import config as architecture
+from meshwright.emit.megatron import flags
+from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.emit.torchrun import script
+from meshwright.errors import ConfigError
+from meshwright.resolver import override, refusals, resolve
+from meshwright.spec import Spec
+from meshwright.spec_model import Mla, Moe, Rope, RopeScaling
+
+LLAMA3 = Rope(scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
+YARN = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))
+MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1, score="sigmoid", router_bias=True)
+MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16, q_lora_rank=32)
+
+BASES: dict[str, dict[str, Spec]] = {
+    "megatron": {
+        "dense": spec(small_model(rope=LLAMA3), 8, global_batch=16, tp=2, sp=True, pp=2, vpp=2),
+        "experts": spec(small_model(moe=MOE, mla=MLA, rope=YARN, mtp=1), 8, global_batch=16, zero=1, ep=2),
+    },
+    "deepspeed": {
+        "zero 1": spec(small_model(transformers="llama"), 8, global_batch=16, zero=1),
+        "zero 3": spec(small_model(transformers="llama"), 8, global_batch=16, zero=3),
+    },
+}
+
+DESCRIBES = "describes the hardware: the cost model and the rules read it, no backend does"
+PLACES = "says where things run, not what runs; the launchers read it"
+LIBRARY = "names the run; folders and jobs carry it"
+
+COMMON = {
+    "stage": LIBRARY,
+    "model.name": LIBRARY,
+    "cluster.name": LIBRARY,
+    "cluster.accelerator": DESCRIBES,
+    "cluster.intra": DESCRIBES,
+    "cluster.inter": DESCRIBES,
+    "cluster.nvlink_domain": DESCRIBES,
+    "cluster.oversubscription": DESCRIBES,
+    "cluster.cpus_per_node": DESCRIBES,
+    "cluster.host_memory_gib": DESCRIBES,
+    "cluster.efficiency": DESCRIBES,
+    "cluster.nodes": "the same number stated instead of derived",
+    "cluster.gpus_per_node": "on one node torchrun starts as many ranks as the world has",
+    "launch.kind": PLACES,
+    "launch.dry_run": PLACES,
+    "launch.test_only": PLACES,
+    "launch.slurm": "read by the sbatch script, tested there",
+    "launch.port": "one node stands alone; with several it is in launch.sh, tested there",
+    "model.mtp_loss_weight": "without multi-token prediction there is no such loss",
+    "training.microbatches": "the same number stated instead of derived",
+    "parallelism.overlap_p2p": "without chunks there is no such overlap",
+    "parallelism.overlap_param_gather": "without sharded parameters or optimizer nothing is gathered",
+}
+IRRELEVANT: dict[str, dict[str, str]] = {
+    "megatron": {
+        **COMMON,
+        "name": LIBRARY,
+        "backend.deepspeed": "the other backend's options",
+        "model.full_attention_every": "a pattern of sliding windows; without a window there is none",
+        "backend.megatron.checkpoint_format": "torch_dist stated instead of derived",
+        "backend.megatron.fsdp": "ZeRO 2 and 3 only",
+        "backend.megatron.moe_dispatcher": "without experts nothing is dispatched",
+        "backend.megatron.moe_grouped_gemm": "without experts there is nothing to group",
+        "backend.megatron.moe_permute_fusion": "without experts nothing is permuted",
+        "backend.megatron.spec": "our layers stand in only where stock Megatron lacks a part",
+        "model.transformers": "the name in transformers",
+        "model.kv_heads": "MLA has no key/value heads of its own",
+        "model.qk_norm": "MLA norms its compressed queries and keys always",
+        "model.shared_parallel_norm": "without a parallel residual there is no norm to share",
+        "model.moe.score_before_topk": "normalised weights are the same either way; normalize_topk decides",
+        "model.rope.scaling": "factors of the other kinds of scaling",
+        "parallelism.dp": "the same number stated instead of derived",
+        "training.data.split": "mock data are not split",
+        "training.data.tokenizer.kind": "bytes and null are Megatron's NullTokenizer",
+        "training.schedule.wsd_decay_steps": "wsd only",
+        "training.schedule.wsd_decay_style": "wsd only",
+    },
+    "deepspeed": {
+        **COMMON,
+        "backend.megatron": "the other backend's options",
+        "backend.deepspeed.prefetch_bucket": "ZeRO 3 only",
+        "backend.deepspeed.persistence_threshold": "ZeRO 3 only",
+        "backend.deepspeed.max_live_parameters": "ZeRO 3 only",
+        "backend.deepspeed.max_reuse_distance": "ZeRO 3 only",
+        "backend.deepspeed.sub_group_size": "ZeRO 3 only",
+        "backend.deepspeed.allgather_bucket": "ZeRO 1 and 2 only",
+        "backend.deepspeed.offload_optimizer": "without a device there is no offload",
+        "backend.deepspeed.offload_param": "without a device there is no offload",
+        "parallelism.cp_comm": "without context parallelism nothing is exchanged",
+        "training.optimizer.momentum": "SGD only",
+    },
+}
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, type, value) of every field that is no dataclass itself."""
+    hints = get_type_hints(type(value))
+    for field in fields(value):
+        here, inner = f"{path}.{field.name}".lstrip("."), getattr(value, field.name)
+        if is_dataclass(inner):
+            yield from leaves(inner, here)
+        else:
+            yield here, hints[field.name], inner
+
+
+def others(hint: Any, value: Any) -> list[Any]:
+    """Other values of the type."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return [choice for choice in arguments if choice != value]
+    plain = next((a for a in arguments if a is not type(None)), hint) if type(None) in arguments else hint
+    if plain is not hint:
+        return others(plain, value)
+    if plain is bool:
+        return [not value]
+    if plain is int:
+        return [value + 1, value * 2] if value else [1, 2]
+    if plain is float:
+        return [value * 2, value + 0.5] if value else [0.5]
+    return ["other"] if plain is str else []
+
+
+def emitted(candidate: Spec, backend: str) -> str:
+    plan = resolve(candidate)
+    files: tuple[Any, ...]
+    if backend == "megatron":
+        files = (flags(plan), kwargs(plan))
+    else:
+        files = (config(plan), program(plan), architecture(candidate.model))
+    return repr((files, script(plan), variables(plan)))
+
+
+def lost(candidate: Spec, backend: str) -> Iterator[str]:
+    """The fields that can be changed without effect."""
+    candidate = replace(candidate, backend=replace(candidate.backend, name=backend))  # type: ignore[arg-type]
+    before = emitted(candidate, backend)
+    for path, hint, value in leaves(candidate):
+        for other in others(hint, value):
+            mutated = override(candidate, path, other)
+            try:
+                if not refusals(mutated, backend) and emitted(mutated, backend) == before:
+                    yield path
+                    break
+            except ConfigError:
+                continue
+
+
+def pinned(path: str, backend: str) -> bool:
+    return any(path == known or path.startswith(f"{known}.") for known in IRRELEVANT[backend])
+
+
+@pytest.mark.parametrize("backend", BASES)
+def test_no_field_is_lost(backend: str) -> None:
+    silent = {path for base in BASES[backend].values() for path in lost(base, backend)}
+    assert {path for path in silent if not pinned(path, backend)} == set()
+
+
+@pytest.mark.parametrize("backend", BASES)
+def test_the_pinned_list_holds_nothing_more(backend: str) -> None:
+    silent = {path for base in BASES[backend].values() for path in lost(base, backend)}
+    needless = {
+        known for known in IRRELEVANT[backend] if not any(p == known or p.startswith(f"{known}.") for p in silent)
+    }
+    assert needless == set()
