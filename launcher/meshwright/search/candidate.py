@@ -1,0 +1,104 @@
+"""One layout with what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from meshwright.resolver import normalise, override
+from meshwright.search.space import COLUMNS, Variant
+from meshwright.spec import Parallelism, Spec, Training
+
+__all__ = ["Candidate", "assignments", "differences", "spec_of"]
+
+_BOOLEAN = ("sp", "embedding", "loss")
+_OPTIONAL = ("first", "last")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layout: a row of a Variant. ``step_time`` and ``parts`` in seconds, ``peak_memory`` in bytes of the fullest
+    rank, ``score`` by the search's objective."""
+
+    variant: Variant
+    columns: Mapping[str, int]
+    step_time: float
+    peak_memory: float
+    parts: Mapping[str, float]
+    score: float
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The run with this layout, normalised."""
+        return spec_of(self.variant, self.columns)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the run."""
+        assert self.spec.cluster.gpus is not None
+        return self.spec.cluster.gpus
+
+    @property
+    def tokens_per_gpu(self) -> float:
+        """Tokens per second and GPU."""
+        t = self.spec.training
+        assert t.global_batch is not None
+        return t.global_batch * t.sequence / self.step_time / self.gpus
+
+
+def spec_of(variant: Variant, columns: Mapping[str, int]) -> Spec:
+    """The Spec that one row of a Variant's table stands for."""
+    spec = variant.spec
+    for path, name in COLUMNS.items():
+        if name in columns:
+            spec = override(spec, path, _typed(name, int(columns[name])))
+    return normalise(spec)
+
+
+def assignments(spec: Spec) -> dict[str, Any]:
+    """The layout as overrides: every key of parallelism that is not at its default, and the micro-batch."""
+    return {
+        **{f"parallelism.{path}": value for path, value in _stated(spec.parallelism, Parallelism())},
+        "training.micro_batch": spec.training.micro_batch,
+    }
+
+
+def differences(here: Spec, there: Spec) -> Iterator[tuple[str, Any, Any]]:
+    """(key, value here, value there) of what a user would change to come from one layout to the other."""
+    pairs = [*_pairs(here.parallelism, there.parallelism, ""), *_batches(here.training, there.training)]
+    pairs += [("gpus", here.cluster.gpus, there.cluster.gpus)]
+    yield from ((name, a, b) for name, a, b in pairs if a != b)
+
+
+def _typed(name: str, value: int) -> Any:
+    if name in _BOOLEAN:
+        return bool(value)
+    return (value or None) if name in _OPTIONAL else value
+
+
+def _stated(value: Any, default: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, new, old in _pairs(value, default, prefix):
+        if new != old:
+            yield name, new
+
+
+def _pairs(here: Any, there: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    for name in here.__dataclass_fields__:
+        a, b = getattr(here, name), getattr(there, name)
+        if name == "pipeline_split":
+            yield from _pairs(a, b, "pipeline_split.")
+        else:
+            yield prefix + name, a, b
+
+
+def _batches(here: Training, there: Training) -> list[tuple[str, Any, Any]]:
+    names = ("micro_batch", "global_batch", "sequence")
+    return [(name, getattr(here, name), getattr(there, name)) for name in names]
+
+
+def with_layout(spec: Spec, layout: Spec) -> Spec:
+    """``spec`` with the parallelism, the micro-batch and the GPUs of ``layout``."""
+    training = replace(spec.training, micro_batch=layout.training.micro_batch, microbatches=None)
+    return replace(spec, parallelism=layout.parallelism, training=training, cluster=layout.cluster)

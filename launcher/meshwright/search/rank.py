@@ -1,0 +1,195 @@
+"""Cost every layout of a Space and keep the best, the frontier, and the best for each value of each axis.
+
+Nothing is pruned but by the rules and by memory: all layouts that resolve are costed, so the winner cannot be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from heapq import nsmallest
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshwright.cost import Estimate, estimate
+from meshwright.rules import Layout
+from meshwright.search.candidate import Candidate
+from meshwright.search.objective import Objective, score
+from meshwright.search.proposals import Columns
+from meshwright.search.space import Space, Variant, variants
+from meshwright.search.table import Exclusion, as_layout, enumerate_layouts
+from meshwright.spec import Cluster
+
+__all__ = ["TIE", "Goal", "Progress", "Ranking", "budget", "candidates", "rank"]
+
+TIE = 0.02
+"""Step times nearer than this are not told apart. Ours: the median error of differences between measured layouts."""
+
+RESERVED_GIB = 2.0
+"""Memory that is not the allocator's: CUDA's context and the communicators' buffers. Ours."""
+
+GIB = 2**30
+AXES = ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero", "micro_batch", "split", "recompute")
+
+Progress = Callable[[int], None]
+"""Called with the number of layouts costed since the last call."""
+
+Estimator = Callable[[Layout], Estimate]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is looked for, how many of the best are kept, and the days that objective gpus allows."""
+
+    objective: Objective = "time"
+    top: int = 5
+    days: float | None = None
+
+
+@dataclass
+class Ranking:
+    """The outcome of a search.
+
+    ``points`` were proposed; ``excluded`` of them broke a rule, ``valid`` did not; ``fitting`` of those fit in memory.
+    ``best`` ascend by score; ``frontier`` is what no other layout on as many GPUs beats in step time and peak memory;
+    ``choices`` has the best layout for each (axis, value), or the leanest where none fits.
+    """
+
+    goal: Goal
+    points: int = 0
+    valid: int = 0
+    fitting: int = 0
+    seconds: float = 0.0
+    excluded: dict[str, Exclusion] = field(default_factory=dict)
+    best: list[Candidate] = field(default_factory=list)
+    frontier: list[Candidate] = field(default_factory=list)
+    choices: dict[tuple[str, Any], Candidate] = field(default_factory=dict)
+
+    @property
+    def winner(self) -> Candidate | None:
+        """The best layout that fits."""
+        return self.best[0] if self.best else None
+
+    @property
+    def ties(self) -> list[Candidate]:
+        """The kept layouts that the model cannot tell from the winner."""
+        return [c for c in self.best[1:] if c.score <= self.best[0].score * (1 + TIE)]
+
+
+def rank(space: Space, goal: Goal | None = None, progress: Progress | None = None, by: Estimator = estimate) -> Ranking:
+    """Cost every layout of ``space``; ``by`` is the cost model."""
+    ranking = Ranking(goal or Goal())
+    started = perf_counter()
+    for variant in variants(space):
+        layouts = enumerate_layouts(variant)
+        ranking.points += layouts.points
+        for table in layouts.chunks:
+            _take(ranking, variant, table, by(as_layout(variant.spec, table)))
+            if progress:
+                progress(len(table["tp"]))
+        _merge_excluded(ranking.excluded, layouts.excluded)
+    ranking.seconds = perf_counter() - started
+    return ranking
+
+
+def budget(cluster: Cluster) -> float:
+    """Bytes that the framework's allocator can have on one GPU."""
+    return (cluster.accelerator.memory_gib - RESERVED_GIB) * GIB
+
+
+def candidates(
+    variant: Variant, table: Columns, costs: Estimate, scores: NDArray[Any], rows: NDArray[Any]
+) -> list[Candidate]:
+    """The given ``rows`` of a costed table."""
+    total = len(scores)
+    parts = {f.name: np.broadcast_to(getattr(costs.parts, f.name), total) for f in fields(costs.parts)}
+    return [
+        Candidate(
+            variant,
+            {name: int(column[i]) for name, column in table.items()},
+            float(costs.step_time[i]),
+            float(costs.peak_memory[i]),
+            {name: float(part[i]) for name, part in parts.items()},
+            float(scores[i]),
+        )
+        for i in rows
+    ]
+
+
+def _take(ranking: Ranking, variant: Variant, table: Columns, costs: Estimate) -> None:
+    """Note one costed chunk."""
+    goal, rows = ranking.goal, len(table["tp"])
+    time, memory = (np.broadcast_to(x, rows) for x in (costs.step_time, costs.peak_memory))
+    costs = replace(costs, step_time=time, peak_memory=memory)
+    scores = np.broadcast_to(score(goal.objective, variant.spec, time, memory, goal.days), rows)
+    fits = memory <= budget(variant.spec.cluster)
+    ranking.valid += rows
+    ranking.fitting += int(np.count_nonzero(fits))
+
+    def make(chosen: NDArray[Any]) -> list[Candidate]:
+        return candidates(variant, table, costs, scores, chosen)
+
+    inside = np.flatnonzero(fits)
+    inside = inside[np.lexsort((memory[inside], scores[inside]))]
+    ranking.best = nsmallest(goal.top, [*ranking.best, *make(inside[: goal.top])], key=lambda c: (c.score, c.peak_memory))
+    ranking.frontier = _undominated([*ranking.frontier, *make(_undominated_rows(time, memory, inside))])
+    outside = np.flatnonzero(~fits)
+    ordered = np.concatenate([inside, outside[np.argsort(memory[outside], kind="stable")]])
+    for axis, values in _axis_values(variant, table):
+        found, places = np.unique(values[ordered], return_index=True)
+        for value, candidate in zip(found.tolist(), make(ordered[places]), strict=True):
+            _choose(ranking.choices, (axis, value), candidate)
+
+
+def _axis_values(variant: Variant, table: Columns) -> Iterator[tuple[str, NDArray[Any]]]:
+    rows = len(table["tp"])
+    for axis in AXES:
+        if axis == "recompute":
+            yield axis, np.full(rows, variant.spec.parallelism.recompute)
+        elif axis == "split":
+            ends = (table["first"] > 0) | (table["last"] > 0)
+            yield axis, np.where(ends, "ends", np.where(table["embedding"] | table["loss"], "slots", "even"))
+        else:
+            yield axis, table[axis]
+
+
+def _choose(choices: dict[tuple[str, Any], Candidate], key: tuple[str, Any], new: Candidate) -> None:
+    """Keep the better one: one that fits by its score, one that does not by its memory."""
+
+    def order(c: Candidate) -> tuple[bool, float]:
+        over = c.peak_memory > budget(c.variant.spec.cluster)
+        return over, c.peak_memory if over else c.score
+
+    old = choices.get(key)
+    if old is None or order(new) < order(old):
+        choices[key] = new
+
+
+def _undominated_rows(time: NDArray[Any], memory: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """Of ``rows``, those that none other beats in both: by time, each must need less memory than all before it."""
+    by_time = rows[np.lexsort((memory[rows], time[rows]))]
+    least = np.minimum.accumulate(memory[by_time]) if len(by_time) else memory[by_time]
+    return by_time[np.concatenate([[True], least[1:] < least[:-1]]).astype(bool)[: len(by_time)]]
+
+
+def _undominated(found: list[Candidate]) -> list[Candidate]:
+    """The Pareto set of step time and peak memory, for each number of GPUs apart."""
+    kept: list[Candidate] = []
+    least: dict[int, float] = {}
+    for c in sorted(found, key=lambda c: (c.variant.spec.cluster.gpus, c.step_time, c.peak_memory)):
+        gpus = c.variant.spec.cluster.gpus or 0
+        if c.peak_memory < least.get(gpus, np.inf):
+            kept.append(c)
+            least[gpus] = c.peak_memory
+    return kept
+
+
+def _merge_excluded(into: dict[str, Exclusion], new: Mapping[str, Exclusion]) -> None:
+    for rule, exclusion in new.items():
+        if rule in into:
+            into[rule].points += exclusion.points
+        else:
+            into[rule] = exclusion
