@@ -58,7 +58,7 @@ def install(parts: tuple[str, ...], norm: Any = None) -> None:
         gpt_model.LanguageModelEmbedding = NormedEmbedding
 
 
-class ParallelResidualLayer(TransformerLayer):
+class ParallelResidualLayer(TransformerLayer):  # type: ignore[misc]
     """``x + attention(norm(x)) + mlp(norm(x))``."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -73,7 +73,7 @@ class ParallelResidualLayer(TransformerLayer):
         return normed, hidden_states
 
 
-class NormedEmbedding(LanguageModelEmbedding):
+class NormedEmbedding(LanguageModelEmbedding):  # type: ignore[misc]
     """The embedding with a norm right behind the look-up, before dropout."""
 
     norm: Any = None  # how the norm is built; None: as the layers' norms are
@@ -121,7 +121,7 @@ class AlibiAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **_: Any) -> Tensor:
         """``[sequence, batch, heads/tp * channels]``."""
-        out = nn.functional.scaled_dot_product_attention(
+        out: Tensor = nn.functional.scaled_dot_product_attention(
             query.permute(1, 2, 0, 3),
             key.permute(1, 2, 0, 3),
             value.permute(1, 2, 0, 3),
@@ -136,7 +136,7 @@ class AlibiAttention(nn.Module):
         """``[1, heads/tp, length, length]``: minus slope * distance, minus infinity for what comes later."""
         place = torch.arange(length, device=like.device)
         distance = place[None, :] - place[:, None]
-        bias = self.slopes.to(like.device)[:, None, None] * distance
+        bias: Tensor = self.slopes.to(like.device)[:, None, None] * distance
         return bias.masked_fill(distance > 0, -torch.inf).to(like.dtype)[None]
 
 
