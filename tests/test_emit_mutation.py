@@ -99,6 +99,8 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.deepspeed.allgather_bucket": "ZeRO 1 and 2 only",
         "backend.deepspeed.offload_optimizer": "without a device there is no offload",
         "backend.deepspeed.offload_param": "without a device there is no offload",
+        "backend.deepspeed.attention": "the kernel stated that auto would choose",
+        "parallelism.order": "without stages both orders are one",
         "parallelism.cp_comm": "without context parallelism nothing is exchanged",
         "training.optimizer.momentum": "SGD only",
     },
