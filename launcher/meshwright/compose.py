@@ -18,7 +18,7 @@ from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
 from meshwright.spec import Spec
 
-__all__ = ["CONF", "GROUPS", "Options", "Rehearsal", "Run", "compose", "load", "run_of"]
+__all__ = ["CONF", "GROUPS", "Options", "Rehearsal", "Run", "Search", "compose", "load", "run_of"]
 
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "recipe")
@@ -35,6 +35,21 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Search:
+    """What a search looks for, and what it writes beside its answer."""
+
+    objective: Literal["time", "throughput", "gpu_hours", "memory", "gpus"] = "time"
+    top: int = 5
+    place: int = 1
+    days: float | None = None
+    scaling: Literal["strong", "weak"] = "strong"
+    table: str | None = None
+    plot: str | None = None
+    compile: bool = False
+    folder: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What the verbs ask beside the run itself."""
 
@@ -45,6 +60,7 @@ class Options:
     why: Mapping[str, object] | None = None
     rehearse: Rehearsal = Rehearsal()
     rows: str | None = None
+    search: Search = Search()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +89,11 @@ def load(overrides: Sequence[str] = (), config_dir: str | None = None) -> Run:
 
 
 def run_of(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | None = None) -> Run:
-    """Decode what Hydra composed, stage by stage; see ``load``."""
+    """Decode what Hydra composed, stage by stage; see ``load``. With ``parallelism=auto`` the search lays it out."""
+    if (composed.get("parallelism") or {}).get("auto") is True:
+        from meshwright.search.auto import run
+
+        return run(composed, overrides, config_dir)
     problems: list[Problem] = list(_unknown(composed))
     data = {key: value for key, value in composed.items() if key in _TOP}
     library = {key: data.pop(key, None) or {} for key in LIBRARY}

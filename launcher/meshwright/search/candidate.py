@@ -11,7 +11,7 @@ from meshwright.resolver import normalise, override
 from meshwright.search.space import COLUMNS, Variant
 from meshwright.spec import Parallelism, Spec, Training
 
-__all__ = ["Candidate", "assignments", "differences", "spec_of"]
+__all__ = ["Candidate", "assignments", "differences", "spec_of", "with_layout"]
 
 _BOOLEAN = ("sp", "embedding", "loss")
 _OPTIONAL = ("first", "last")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from meshwright.spec import Spec
 
-__all__ = ["DAY", "OBJECTIVES", "Objective", "run_steps", "score"]
+__all__ = ["DAY", "OBJECTIVES", "Goal", "Objective", "run_steps", "score"]
 
 Objective = Literal["time", "throughput", "gpu_hours", "memory", "gpus"]
 
@@ -19,6 +20,15 @@ OBJECTIVES: dict[Objective, str] = {
 }
 
 DAY = 86_400.0  # seconds
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is looked for, how many of the best are kept, and the days that objective gpus allows."""
+
+    objective: Objective = "time"
+    top: int = 5
+    days: float | None = None
 
 
 def score(objective: Objective, spec: Spec, step_time: Any, peak_memory: Any, days: float | None) -> Any:

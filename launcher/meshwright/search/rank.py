@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from meshwright.cost import Estimate, estimate
 from meshwright.rules import Layout
 from meshwright.search.candidate import Candidate
-from meshwright.search.objective import Objective, score
+from meshwright.search.objective import Goal, score
 from meshwright.search.proposals import Columns
 from meshwright.search.space import Space, Variant, variants
 from meshwright.search.table import Exclusion, as_layout, enumerate_layouts
 from meshwright.spec import Cluster
 
-__all__ = ["TIE", "Goal", "Progress", "Ranking", "budget", "candidates", "rank"]
+__all__ = ["GIB", "TIE", "Progress", "Ranking", "budget", "candidates", "rank"]
 
 TIE = 0.02
 """Step times nearer than this are not told apart. Ours: the median error of differences between measured layouts."""
@@ -38,15 +38,6 @@ Progress = Callable[[int], None]
 """Called with the number of layouts costed since the last call."""
 
 Estimator = Callable[[Layout], Estimate]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is looked for, how many of the best are kept, and the days that objective gpus allows."""
-
-    objective: Objective = "time"
-    top: int = 5
-    days: float | None = None
 
 
 @dataclass
