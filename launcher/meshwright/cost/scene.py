@@ -99,7 +99,7 @@ def _load(s: Scene, index: Number) -> Load:
 
 def _layers(r: Layout, index: Number) -> Number:
     """Decoder layers of stage ``index``: what was set for the ends, an even share of the rest."""
-    set_ends = (r.first > 0) + (r.last > 0)
+    set_ends = (r.first > 0) * 1 + (r.last > 0) * 1  # of arrays of bools, a sum is an "or"
     even = (r.model.layers + r.embedding + r.loss) / r.pp - (index == 0) * r.embedding - (index == r.pp - 1) * r.loss
     middle = (r.model.layers - r.first - r.last) / maximum(1, r.pp - set_ends)
     uneven = where((index == 0) & (r.first > 0), r.first, where((index == r.pp - 1) & (r.last > 0), r.last, middle))
