@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["BOUNDS", "Fit", "fit", "left_out", "predict_times"]
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
-    "matmul": (0.3, 0.95),
+    "matmul": (0.3, 0.87),
     "attention": (0.1, 0.9),
     "memory": (0.2, 0.95),
-    "intra_link": (0.1, 1.0),
-    "inter_link": (0.03, 1.0),
+    "intra_link": (0.1, 0.9),
+    "inter_link": (0.03, 0.9),
     "launch_us": (0.5, 200.0),
     "kernel_us": (0.2, 50.0),
     "overlap": (0.01, 1.0),
