@@ -52,7 +52,10 @@ def test_a_run_without_stages_is_one_nameless_stage() -> None:
 
 def test_recipe_then_stage_then_command_line(private: str) -> None:
     assert values(load(["recipe=mine"], private)) == [("short", 64, 1, 1), ("long", 128, 2, 1)]
-    assert values(load(["recipe=mine", "training.sequence=256"], private)) == [("short", 256, 1, 1), ("long", 256, 2, 1)]
+    assert values(load(["recipe=mine", "training.sequence=256"], private)) == [
+        ("short", 256, 1, 1),
+        ("long", 256, 2, 1),
+    ]
 
 
 def test_a_group_chosen_on_the_command_line_wins_over_the_recipe(private: str) -> None:
@@ -60,8 +63,12 @@ def test_a_group_chosen_on_the_command_line_wins_over_the_recipe(private: str) -
 
 
 def test_one_stage_can_be_chosen_and_changed(private: str) -> None:
-    assert values(load(["recipe=mine", "stage=long", "stages.long.training.sequence=512"], private)) == [("long", 512, 2, 1)]
-    assert problems("recipe=mine", "stage=longer", config_dir=private) == ["stage: no stage 'longer'; there are short, long"]
+    assert values(load(["recipe=mine", "stage=long", "stages.long.training.sequence=512"], private)) == [
+        ("long", 512, 2, 1)
+    ]
+    assert problems("recipe=mine", "stage=longer", config_dir=private) == [
+        "stage: no stage 'longer'; there are short, long"
+    ]
 
 
 def test_all_that_is_wrong_at_once() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from builders import LLAMA_405B, llama_405b, spec
 
+from builders import LLAMA_405B, llama_405b, spec
 from meshwright.compose import load
 from meshwright.count import active_parameters, total_parameters
 from meshwright.resolver import resolve

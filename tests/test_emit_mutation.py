@@ -1,4 +1,4 @@
-"""Nothing a user sets is lost: every field of a Spec changes an emitted file, is refused, or stands here with a reason."""
+"""Nothing a user sets is lost: a field of a Spec changes an emitted file, is refused, or stands here with a reason."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from builders import small_model, spec
 
+from builders import small_model, spec
 from meshwright.emit.deepspeed import config, program
 from meshwright.emit.environment import variables
 from meshwright.emit.huggingface import config as architecture

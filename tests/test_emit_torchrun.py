@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import llama_405b, small_model, spec
 
+from builders import llama_405b, small_model, spec
 from meshwright.emit.torchrun import script
 from meshwright.resolver import resolve
 from meshwright.spec import EnvVariable, Launch, Spec

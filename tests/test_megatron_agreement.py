@@ -1,7 +1,7 @@
 """We accept exactly what Megatron's own code accepts, over random layouts, valid and broken.
 
-Megatron's word is its parser, ``validate_args``, ``TransformerConfig``, the process groups, the layer split and the rules
-of the interleaved schedule. What it rejects only later (building the model, the first step) or changes silently is the
+Megatron's word is its parser, ``validate_args``, ``TransformerConfig``, the process groups, the layer split and the
+rules of the interleaved schedule. What it rejects only later (building the model, the first step) or changes silently is the
 table LATER below: the only disagreements allowed.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from builders import small_model, spec
 
+from builders import small_model, spec
 from meshwright.emit.megatron import flags
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.grid import Grid

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
-    done = subprocess.run(command, cwd=cwd, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=cwd, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -23,7 +25,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built the way we publish: a copy of the tracked files -> sdist -> wheel."""
     source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     tracked = run("git", "ls-files", cwd=ROOT).splitlines()
-    run("cp", "--parents", "--no-dereference", *(name for name in tracked if (ROOT / name).exists()), str(source), cwd=ROOT)
+    run(
+        "cp",
+        "--parents",
+        "--no-dereference",
+        *(name for name in tracked if (ROOT / name).exists()),
+        str(source),
+        cwd=ROOT,
+    )
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(dist), ".", cwd=source)
     return next(dist.glob("*.whl"))
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import llama_405b, small_model, spec
 
+from builders import llama_405b, small_model, spec
 from meshwright.emit.megatron import flags
 from meshwright.grid import Axes, Grid
 from meshwright.plan import Plan
