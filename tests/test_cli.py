@@ -81,7 +81,8 @@ def test_tab_completion_offers_verbs_and_options(typed: str, offered: str) -> No
 
 def test_plan_imports_nothing_heavy() -> None:
     words = ["plan", "recipe=llama3_405b"]
-    code = f"import sys; from meshwright.cli import main; assert main({words!r}) == 0; print(*sys.modules, file=sys.stderr)"
+    run = f"import sys; from meshwright.cli import main; assert main({words!r}) == 0"
+    code = f"{run}; print(*sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", code]
     environment = {"PYTHONPATH": str(ROOT / "launcher"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -102,7 +102,7 @@ class Twisted(Grid):
     """A grid that numbers cp before tp."""
 
     @property
-    def dense(self) -> Axes:  # type: ignore[override]
+    def dense(self) -> Axes:
         return Axes({"cp": self.cp, "tp": self.tp, "dp": self.dp, "pp": self.pp})
 
 

@@ -257,6 +257,6 @@ def _no_device() -> None:
 
     torch.cuda.current_device = lambda: torch.device("meta")  # type: ignore[assignment,return-value]
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
-    torch.cuda.Stream = type("Stream", (), {"__init__": lambda self, *_, **__: None})  # type: ignore[misc]
+    torch.cuda.Stream = type("Stream", (), {"__init__": lambda self, *_, **__: None})  # type: ignore[assignment,misc]
     latent.HAVE_TE = False
     latent.TELinear = _Replicated
