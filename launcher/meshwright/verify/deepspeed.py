@@ -130,7 +130,7 @@ def _understood(c: Any, world: int) -> dict[str, Any]:
         "accumulation": c.gradient_accumulation_steps,
         "global_batch": c.train_batch_size / tp,  # AutoTP's ranks are counted as data parallel
         "tp": tp,
-        "cp": world // data_parallel,
+        "cp": int(world // data_parallel),
         "ep": c.expert_parallel_config.autoep_size if c.expert_parallel_config.enabled else 1,
         "precision": _precision(c),
         "grad_reduce": c.grad_accum_dtype or "fp32",

@@ -1,0 +1,126 @@
+"""Training with DeepSpeed over several processes gives the losses of one process, resumes, and heeds signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import small_model
+from meshwright.emit.deepspeed import config, program
+from meshwright.emit.huggingface import config as architecture
+from meshwright.resolver import resolve
+from meshwright.spec import RampStep
+from meshwright.spec_model import Moe
+from meshwright.train import metrics
+from test_emit_deepspeed import deepspeed
+
+pytest.importorskip("deepspeed")
+pytest.importorskip("transformers")
+
+PROGRAM = "meshwright.train.deepspeed"
+DENSE = small_model(layers=2, hidden=32, ffn=64, heads=4, kv_heads=2, head_dim=8, vocab=64)
+EXPERTS = small_model(
+    **{"layers": 2, "hidden": 32, "ffn": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "vocab": 64},
+    moe=Moe(experts=4, topk=2, ffn=32),
+    transformers="mixtral",
+)
+SHORT: Mapping[str, Any] = {
+    "training.precision": "fp32",
+    "training.sequence": 32,
+    "training.global_batch": 8,
+    "training.steps": 30,
+    "training.optimizer.lr": 1e-2,
+    "training.schedule.warmup_steps": 2,
+}
+LAYOUTS: Mapping[str, tuple[Any, dict[str, Any]]] = {
+    "dp 2, stage 3": (DENSE, {"zero": 3}),
+    "tp 2, stage 1": (DENSE, {"tp": 2, "zero": 1}),
+    "cp 2, stage 2": (DENSE, {"cp": 2, "zero": 2}),
+    "cp 2, stage 3": (DENSE, {"cp": 2, "zero": 3}),
+    "ep 2, stage 1": (EXPERTS, {"ep": 2, "zero": 1}),
+}
+QUICK = ("tp 2, stage 1", "cp 2, stage 3")
+
+
+def prepared(folder: Path, gpus: int, model: Any, changes: Mapping[str, Any] | None = None, **degrees: Any) -> Path:
+    """A run folder with what the program reads."""
+    plan = resolve(deepspeed(gpus, {"model": model, **SHORT, **(changes or {})}, **degrees))
+    texts = {"ds_config": config(plan), "config": architecture(model), "program": program(plan)}
+    (folder / "deepspeed").mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / "deepspeed" / f"{name}.json").write_text(json.dumps(text))
+    return folder
+
+
+def trained(folder: Path, ranks: int) -> list[float]:
+    from meshwright.rehearse.processes import train
+
+    train(PROGRAM, ranks, [str(folder)], folder / "logs")
+    return [line["loss"] for line in metrics.read(folder / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+    """The losses of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {
+        model.name + str(model.moe): trained(prepared(folder / str(i), 1, model, zero=1), 1)
+        for i, model in enumerate((DENSE, EXPERTS))
+    }
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param(
+            name, marks=[] if name in QUICK else pytest.mark.slow(reason="two more processes each; QUICK has the traps")
+        )
+        for name in LAYOUTS
+    ],
+)
+def test_two_processes_have_the_losses_of_one(layout: str, alone: dict[str, list[float]], tmp_path: Path) -> None:
+    model, degrees = LAYOUTS[layout]
+    losses = trained(prepared(tmp_path / "run", 2, model, **degrees), 2)
+    reference = alone[model.name + str(model.moe)]
+    assert len(losses) == 30
+    assert losses[0] - losses[-1] > 1
+    assert max(abs(a - b) for a, b in zip(losses, reference, strict=True)) <= 1e-4
+
+
+def test_a_ramp_grows_the_batch(tmp_path: Path) -> None:
+    ramp = (RampStep(from_tokens=0, global_batch=2), RampStep(from_tokens=128, global_batch=4))
+    changes = {"training.ramp": ramp, "training.global_batch": 4, "training.steps": 4}
+    folder = prepared(tmp_path / "run", 1, DENSE, changes, zero=1)
+    trained(folder, 1)
+    tokens = [line["tokens_per_s"] * line["step_time_s"] for line in metrics.read(folder / "metrics.jsonl")]
+    assert [round(count) for count in tokens] == [2 * 32, 2 * 32, 4 * 32, 4 * 32]
+
+
+def test_a_signal_saves_and_the_next_start_goes_on(alone: dict[str, list[float]], tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "run", 1, DENSE, zero=1)
+    first = started(folder)
+    while not (folder / "metrics.jsonl").exists():
+        assert first.poll() is None, "the run ended before its first step"
+        time.sleep(0.02)
+    first.send_signal(signal.SIGUSR1)
+    assert first.wait() == 75
+    done = len(metrics.read(folder / "metrics.jsonl"))
+    assert done < 30
+    assert (folder / "checkpoints" / f"step{done}").is_dir()
+    assert trained(folder, 1) == pytest.approx(alone[DENSE.name + str(None)], abs=1e-6)
+
+
+def started(folder: Path) -> subprocess.Popen[bytes]:
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29653"}
+    path = os.pathsep.join(sys.path)
+    words = [sys.executable, "-m", PROGRAM, str(folder)]
+    return subprocess.Popen(words, env={**os.environ, **alone, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
