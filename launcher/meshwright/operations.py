@@ -177,7 +177,8 @@ def _drops(probability: float) -> bool:
 
 def _norm(model: Model, name: str, size: int, cut: Cut = "sequence", fused: bool = True) -> Operation:
     """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies."""
-    kept = (Tensor((2 if fused else 8) * size, cut), Tensor(2 * size, "gathered" if cut == "sequence" else cut, "layernorm"))
+    copies = () if fused else (Tensor(6 * size, cut, "layernorm"),)
+    kept = (Tensor(2 * size, cut), *copies, Tensor(2 * size, "gathered" if cut == "sequence" else cut, "layernorm"))
     moved = (Tensor((4 if fused else 34) * size, cut),)
     weights = [Weight(f"{name}.weight", size, "replicated")]
     if model.norm == "layernorm":
@@ -296,7 +297,9 @@ def _activation(
     """Keeps what the up-projection gave and, for the down-projection, its own output."""
     up = ffn * (2 if model.gated else 1)
     between = 2 * ffn if model.gated and not kernels.activation else 0
-    saved = (Tensor(2 * up + between, "tp", module), Tensor(2 * ffn, "tp", f"{module} moe_act"))
+    own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
+    second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
+    saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(2 * ffn, "tp", own))
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between, "tp"),))
 
 

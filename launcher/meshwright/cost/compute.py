@@ -120,6 +120,8 @@ def _recomputed(s: Scene, name: str) -> bool:
         "moe": ("router", "dispatch", "experts.", "combine"),
         "shared_experts": ("shared_experts.",),
         "layernorm": ("attention.norm", "mlp.norm"),
+        "act": ("mlp.activation",),
+        "second_matmul": ("attention.qkv", "mlp.up"),
         "moe_act": ("experts.activation",),
         "mla_up_proj": ("attention.query_up", "attention.kv_up"),
     }

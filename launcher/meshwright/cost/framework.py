@@ -26,6 +26,7 @@ class Framework:
     gradient_bytes: float = 4.0
     optimizer_bytes: float = 12.0
     reduce_bytes: float = 4.0  # of a gradient on the wire
+    fsdp2: bool = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
     regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
     boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     fixed_gib: float = 0.0  # allocated whatever the layout
@@ -40,10 +41,11 @@ def framework_of(layout: Layout) -> Framework:
     gathers, so it needs no other master copy.
     """
     backend, training = layout.backend, layout.training
+    torch_fsdp = backend.name == "megatron" and backend.megatron.fsdp == "torch"
     reduce = 4.0 if training.grad_reduce == "fp32" else 2.0
     if training.precision == "fp32":
         weight, gradient, optimizer = 4.0, 4.0, 8.0
-    elif backend.name == "megatron" and backend.megatron.fsdp == "torch":
+    elif torch_fsdp:
         weight, gradient, optimizer = 4.0, 4.0, 8.0
     else:
         moments = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0}[backend.megatron.optimizer_moments]
@@ -57,11 +59,12 @@ def framework_of(layout: Layout) -> Framework:
         kernels = Kernels(flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"))
     return Framework(
         kernels=kernels,
-        loss_bytes=16.0 if backend.name == "deepspeed" else 2.0 if backend.megatron.cross_entropy_fusion else 10.0,
+        loss_bytes=16.0 if backend.name == "deepspeed" else 14.0 if torch_fsdp else 2.0 if backend.megatron.cross_entropy_fusion else 10.0,
         gathered_loss=backend.name == "deepspeed",
         dummy_gradients=backend.name == "megatron" and not local and backend.megatron.gradient_accumulation_fusion,
         weight_bytes=weight,
         gradient_bytes=gradient,
         optimizer_bytes=optimizer,
         reduce_bytes=reduce,
+        fsdp2=torch_fsdp,
     )

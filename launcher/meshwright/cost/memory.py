@@ -46,7 +46,7 @@ def memory(s: Scene, load: Load) -> Memory:
     activations, recomputed = _activations(s, load)
     logits = load.head * _logits(s)
     return Memory(
-        weights=f.weight_bytes * (_shard(dense, s.replicas, zero >= 3) + _shard(experts, s.edp, zero >= 3)),
+        weights=_weights(s, dense, experts),
         gradients=f.gradient_bytes * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
         optimizer=f.optimizer_bytes * (_shard(dense, s.replicas, zero >= 1) + _shard(experts, s.edp, zero >= 1)),
         activations=activations,
@@ -55,6 +55,14 @@ def memory(s: Scene, load: Load) -> Memory:
         communication=_gathered(s, load),
         framework=_framework(s, load),
     )
+
+
+def _weights(s: Scene, dense: Number, experts: Number) -> Number:
+    """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards."""
+    f, zero = s.framework, s.layout.zero
+    sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
+    own = f.weight_bytes * (_shard(dense, s.replicas, sharded) + _shard(experts, s.edp, sharded))
+    return own + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
 
 
 def _shard(elements: Number, ways: Number, sharded: Number) -> Number:

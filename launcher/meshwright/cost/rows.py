@@ -147,6 +147,7 @@ PRACTICES: Mapping[str, Practice] = {
         accelerator={"memory_gib": 96.0, "memory_bandwidth_gb_s": 2400.0},
         fsdp="torch",
         transformer_engine=False,
+        kernels={"norm": True},
     ),
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }
@@ -248,10 +249,13 @@ def _parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     )
 
 
+_EVERY_SECOND = ("layernorm", "act", "second_matmul")  # torchtitan's op-level checkpointing keeps every other product
 _MODULES = ("core_attn", "mlp", "moe", "shared_experts", "layernorm", "moe_act", "mla_up_proj")
 
 
 def _modules(said: str) -> tuple[str, ...] | None:
+    if "op" in said and "SAC" in said:
+        return _EVERY_SECOND
     words = said.replace("[", " ").replace("]", " ").replace("+", " ").replace(":", " ").split()
     return tuple(word for word in words if word in _MODULES) or None
 
