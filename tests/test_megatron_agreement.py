@@ -1,7 +1,7 @@
 """We accept exactly what Megatron's own code accepts, over random layouts, valid and broken.
 
-Megatron's word is its parser, ``validate_args``, ``TransformerConfig``, the process groups, the layer split and
-the rules of the interleaved schedule. What it rejects only later (building the model, the first step) or changes silently
+Megatron's word is its parser, ``validate_args``, ``TransformerConfig``, the process groups, the layer split and the
+rules of the interleaved schedule. What it rejects only later (building the model, the first step) or changes silently
 is the table LATER below: the only disagreements allowed.
 """
 
