@@ -76,6 +76,7 @@ class Efficiency:
     kernel_us: float = 4.0  # device time in which a kernel starts and drains
     overlap: float = 0.6  # part of a collective that is hidden where the framework overlaps it
     step_ms: float = 5.0  # fixed cost of an optimizer step: synchronisation, logging, data
+    spread: float = 0.15  # 80 % of measured step times lie within exp(-spread) .. exp(spread) times the prediction
     source: str = "ours: unfitted defaults"
 
 

@@ -13,9 +13,12 @@ from meshwright.cost.numbers import Number, maximum, where
 from meshwright.cost.scene import Load, Scene
 from meshwright.operations import Operation, embedding, final_norm, parameters
 
-__all__ = ["Memory", "memory", "stage_parameters"]
+__all__ = ["USABLE", "Memory", "memory", "stage_parameters"]
 
 GIB = 2**30
+USABLE = 0.925
+"""Part of a GPU's memory that the allocator gets to use: the CUDA context, NCCL and fragmentation take the rest (set
+where runs of Hagemann et al. 2023 begin to fail)."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.row_model import model_of
 from meshwright.rules import Layout
@@ -29,7 +30,10 @@ from meshwright.spec import (
     Training,
 )
 
-__all__ = ["Practice", "Row", "cluster_named", "layout_of", "read", "row_of", "stack"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Practice", "Row", "cluster_named", "layout_of", "predict", "read", "row_of", "stack", "usable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class Practice:
     sequence_parallel: bool = False  # where the column is empty
     vpp: int = 1  # where the column is empty
     even_ends: bool = False  # embedding and loss each take the place of a layer
+    context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
 
@@ -122,7 +127,7 @@ PRACTICES: Mapping[str, Practice] = {
     "vtrain-multi": replace(_OLD, grad_reduce="bf16"),
     "vtrain-single": replace(_OLD, grad_reduce="bf16", recompute="full"),  # vTrain's own configs: use_checkpoint
     "mt_nlg": _OLD,
-    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}),
+    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}, context_gib=3.5),
     "hagemann2023": replace(
         _OLD,
         dropout=0.0,
@@ -216,6 +221,20 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     attention = record.get("attn_impl") or ""
     norm = {"norm": True} if "RMS" in attention else {}
     return replace(usual, **practice.changes, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
+
+
+def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Step seconds and peak GiB of every row, as its source would have measured them."""
+    import numpy as np
+
+    seconds, memory = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    for members, layout, framework in stack(rows):
+        result = estimate(layout, framework)
+        practice = PRACTICES.get(rows[members[0]].source, DEFAULT)
+        first, _, last = result.stages
+        peak = {"first": first.total, "last": last.total, "fullest": result.peak_memory}[practice.measured_stage]
+        seconds[members], memory[members] = result.step_time, peak / 2**30 + practice.context_gib
+    return seconds, memory
 
 
 def _int(record: Mapping[str, str], column: str, default: int = 1) -> int:

@@ -1,0 +1,55 @@
+"""Errors on measured runs for people: one line a source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["show"]
+
+
+def show(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the tables of a validation document."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    sources = {**result["summary"]["sources"], "all": result["summary"]["overall"]}
+    for title, part in (("step time", "step_time"), ("peak memory", "peak_memory")):
+        rows = {name: values[part] for name, values in sources.items() if values[part]}
+        if rows:
+            console.print(Text(f"{title}: predicted over measured less one, in %", style="bold"))
+            console.print(_errors(rows))
+    for name, values in sources.items():
+        _show_rest(console, name, values)
+    for reason, count in Counter(skip["reason"] for skip in result["skipped"]).most_common():
+        console.print(Text(f"  skipped {count}: {reason}", style="dim"))
+
+
+def _errors(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column("source")
+    for name in ("rows", "median", "mean", "p90", "max", "bias"):
+        table.add_column(name, justify="right")
+    for name, row in rows.items():
+        figures = (f"{100 * row[key]:.1f}" for key in ("median", "mape", "p90", "max", "bias"))
+        table.add_row(name, str(row["n"]), *figures)
+    return table
+
+
+def _show_rest(console: Console, name: str, values: Mapping[str, Any]) -> None:
+    interval, limit, ranking = (values[key] for key in ("step_time_interval", "memory_limit", "ranking"))
+    said = []
+    if interval["coverage"] is not None:
+        said.append(f"80 % interval holds {interval['coverage']:.0%} (± {interval['half_width']:.0%})")
+    if limit and limit["balanced_accuracy"] is not None:
+        said.append(f"fits or not: balanced accuracy {limit['balanced_accuracy']:.1%}")
+    if ranking:
+        said.append(
+            f"ranking of {ranking['groups']} groups: regret mean {ranking['mean_regret']:.1%} max "
+            f"{ranking['max_regret']:.1%}, Kendall {ranking['kendall_tau']:.2f}"
+        )
+    if said:
+        console.print(Text(f"  {name}: {'; '.join(said)}"))
