@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshwright.plan import Plan
@@ -16,7 +16,7 @@ from meshwright.run_folder import compile
 from meshwright.spec import Spec
 from meshwright.train.metrics import read
 
-__all__ = ["PROGRAMS", "layout_name", "rehearse"]
+__all__ = ["PROGRAMS", "Scene", "curve", "layout_name", "prepare", "rehearse"]
 
 PROGRAMS = {"megatron": "meshwright.train.megatron", "deepspeed": "meshwright.train.deepspeed"}
 CHARACTERS = 400_000  # of text: more than a miniature reads
@@ -25,12 +25,7 @@ DROP = 1.0  # nats
 
 
 def rehearse(
-    spec: Spec,
-    folder: Path,
-    ranks: int = 4,
-    steps: int = 40,
-    programs: Mapping[str, str] = PROGRAMS,
-    tell: Callable[[str], None] = lambda _: None,
+    spec: Spec, folder: Path, ranks: int = 4, steps: int = 40, tell: Callable[[str], None] = lambda _: None
 ) -> Rehearsal:
     """Train what ``miniature`` makes of ``spec``, in the empty ``folder``; ``tell`` hears what is going on.
 
@@ -40,26 +35,55 @@ def rehearse(
 
     """
     minis = miniature(spec, ranks, steps)
-    backend = minis[0].backend.name
-    warm(PROGRAMS[backend], folder / "imports.log")
-    text = folder / "text"
-    train("meshwright.train.data", 1, [str(text), str(CHARACTERS)], folder / "logs")
-    plans = [resolve(_reading(mini, text)) for mini in (one_process(minis[0]), *minis)]
-    start = _initial_weights(plans[0], folder, tell) if backend == "megatron" else ()
+    tell("drawing the initial weights")
+    scene = prepare(minis, folder)
     curves = []
-    for plan, program in zip(plans, (PROGRAMS[backend], *[programs[backend]] * len(minis)), strict=True):
+    for plan in (scene.alone, *scene.plans):
         tell(f"training: {layout_name(plan)}")
-        curves.append(_curve(plan, folder / layout_name(plan).replace(" ", "-"), program, start))
+        curves.append(curve(scene, plan))
     return Rehearsal(
         name=spec.name,
         model=spec.model.name,
-        backend=backend,
+        backend=minis[0].backend.name,
         reference=curves[0],
         miniatures=tuple(curves[1:]),
         tolerance=TOLERANCE if spec.model.mla is None else MLA_TOLERANCE,
         drop=DROP,
         substitutions=tuple(substitutions(spec, minis)),
     )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the runs of a rehearsal share: a folder with the text and the initial weights."""
+
+    folder: Path
+    alone: Plan  # one process
+    plans: tuple[Plan, ...]
+    words: tuple[str, ...]  # flags of every run
+
+
+def prepare(minis: Sequence[Spec], folder: Path) -> Scene:
+    """Write the text, and the weights that every run starts from."""
+    backend = minis[0].backend.name
+    warm(PROGRAMS[backend], folder / "imports.log")
+    text = folder / "text"
+    train("meshwright.train.data", 1, [str(text), str(CHARACTERS)], folder / "logs")
+    alone, *plans = [resolve(_reading(mini, text)) for mini in (one_process(minis[0]), *minis)]
+    words = _initial_weights(alone, folder) if backend == "megatron" else ()  # DeepSpeed's start from the seed alone
+    return Scene(folder, alone, tuple(plans), words)
+
+
+def curve(scene: Scene, plan: Plan, program: str | None = None) -> Curve:
+    """Train ``plan`` with the program of its backend, or with ``program``."""
+    folder = scene.folder / (program or "") / layout_name(plan).replace(" ", "-")
+    compile(plan, folder, verify=False)
+    start = time.perf_counter()
+    train(
+        program or PROGRAMS[plan.spec.backend.name], plan.grid.world, [str(folder), *scene.words], folder / "logs"
+    )
+    losses = tuple(float(line["loss"]) for line in read(folder / "metrics.jsonl"))
+    return Curve(layout_name(plan), plan.grid.world, losses, time.perf_counter() - start)
 
 
 def layout_name(plan: Plan) -> str:
@@ -82,19 +106,10 @@ def _reading(mini: Spec, text: Path) -> Spec:
     return replace(mini, training=replace(training, data=replace(training.data, paths=(str(text),))))
 
 
-def _initial_weights(alone: Plan, folder: Path, tell: Callable[[str], None]) -> Sequence[str]:
+def _initial_weights(alone: Plan, folder: Path) -> tuple[str, ...]:
     """Flags that start a run from weights saved by one process, resharded: a step that learns nothing, then a save."""
-    tell("drawing the initial weights")
     weights = folder / "weights"
     compile(alone, folder / "initial", verify=False)
     words = ["--lr", "0", "--min-lr", "0", "--train-iters", "1", "--save", str(weights)]
     train(PROGRAMS["megatron"], 1, [str(folder / "initial"), *words], folder / "initial" / "logs")
     return ("--pretrained-checkpoint", str(weights), "--save", "")  # nothing goes on from the end of a rehearsal
-
-
-def _curve(plan: Plan, folder: Path, program: str, words: Sequence[str]) -> Curve:
-    compile(plan, folder, verify=False)
-    start = time.perf_counter()
-    train(program, plan.grid.world, [str(folder), *words], folder / "logs")
-    losses = tuple(float(line["loss"]) for line in read(folder / "metrics.jsonl"))
-    return Curve(layout_name(plan), plan.grid.world, losses, time.perf_counter() - start)

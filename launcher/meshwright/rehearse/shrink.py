@@ -70,6 +70,8 @@ def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
         yield f"context parallelism by all-gather instead of {spec.parallelism.cp_comm}"
     if spec.parallelism.overlap_tp or spec.parallelism.overlap_ep:
         yield "no overlap with matrix products: its kernels need GPUs"
+    if _recomputed(spec.parallelism) != spec.parallelism.recompute_modules:
+        yield "the experts' activations are kept: recomputing them needs a grouped matrix product"
     if megatron.extra:
         yield f"without the extra flags {' '.join(megatron.extra)}"
 
@@ -151,12 +153,18 @@ def _parallelism(spec: Spec, degrees: Mapping[str, int], split: PipelineSplit) -
         zero=p.zero if sharded else 0,
         optimizer_instances=2 if p.optimizer_instances > 1 and degrees.get("dp", 1) >= 4 else 1,
         pipeline_split=split if pipelined else PipelineSplit(),
+        recompute_modules=_recomputed(p),
         recompute_layers=None if p.recompute_layers is None else 1,
         microbatch_group=None,
         cp_comm="all_gather" if degrees.get("cp", 1) > 1 and spec.backend.name == "megatron" else p.cp_comm,
         overlap_tp=False,
         overlap_ep=False,
     )
+
+
+def _recomputed(p: Parallelism) -> tuple[str, ...] | None:
+    """Activations of experts in one grouped product are not recomputed: here each expert has its own."""
+    return p.recompute_modules and tuple(module for module in p.recompute_modules if module != "moe_act")
 
 
 def _split(spec: Spec, pp: int) -> tuple[int, PipelineSplit]:

@@ -57,6 +57,7 @@ def install() -> None:
     _devices()
     _streams()
     _random_numbers()
+    _recompute()
     _tensors()
     _collectives()
     _experts()
@@ -127,7 +128,8 @@ class _Stream:
         pass
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return {"query": _constant(True), "elapsed_time": _constant(0.0)}.get(name, _nothing)
+        answers = {"query": True, "elapsed_time": 0.0, "record_event": self}
+        return _constant(answers.get(name))
 
 
 def _streams() -> None:
@@ -154,6 +156,19 @@ def _random_numbers() -> None:
     random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
     # forking its state warns when the CPU's generator moved, which here it must
     logging.getLogger(random.__name__).addFilter(lambda record: "CPU RNG state changed" not in record.getMessage())
+
+
+def _recompute() -> None:
+    """Recomputing a part of a layer takes ``fp8=False`` for fp8 (random.py:748) and asks Transformer Engine about it."""
+    from megatron.core.tensor_parallel.random import CheckpointWithoutOutput
+
+    start = CheckpointWithoutOutput.__init__
+
+    def without_fp8(self: Any, fp8: Any = False) -> None:
+        start(self, fp8)
+        self.fp8 = False
+
+    CheckpointWithoutOutput.__init__ = without_fp8
 
 
 def _tensors() -> None:

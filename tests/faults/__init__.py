@@ -1,0 +1,1 @@
+"""Megatron programs with one thing wrong each: what a rehearsal must notice."""

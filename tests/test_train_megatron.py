@@ -1,0 +1,168 @@
+"""Real training with Megatron's own loop on CPU processes: layouts agree, faults are noticed, runs go on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from builders import small_model, spec
+
+pytest.importorskip("megatron.core")
+pytest.importorskip("megatron.training")
+
+from meshwright.rehearse import Rehearsal, miniature
+from meshwright.rehearse.processes import train
+from meshwright.rehearse.run import PROGRAMS, curve, prepare
+from meshwright.run_folder import compile
+from meshwright.train.metrics import read
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A run with pipeline, tensor and data parallelism: one miniature of two processes for each."""
+    original = spec(small_model(), 8, global_batch=8, tp=2, sp=True, pp=2, dp=2)
+    return prepare(miniature(original, ranks=2, steps=STEPS), tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def alone(scene):
+    """The losses of one process."""
+    return curve(scene, scene.alone)
+
+
+def plan_with(scene, axis):
+    return next(plan for plan in scene.plans if getattr(plan.grid, axis) == 2)
+
+
+def rehearsal(alone, *others):
+    return Rehearsal(
+        name="run",
+        model="small",
+        backend="megatron",
+        reference=alone,
+        miniatures=others,
+        tolerance=1e-4,
+        drop=0.1,
+        substitutions=(),
+    )
+
+
+@pytest.mark.parametrize("axis", ["tp", "pp", "dp"])
+def test_two_processes_train_as_one_does(scene, alone, axis):
+    result = rehearsal(alone, curve(scene, plan_with(scene, axis)))
+    assert result.problems == ()
+    assert len(alone.losses) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("fault", "axis"), [("unreduced_gradients", "dp"), ("perturbed_shard", "tp"), ("skipped_stage", "pp")]
+)
+def test_a_fault_is_noticed(scene, alone, fault, axis):
+    result = rehearsal(alone, curve(scene, plan_with(scene, axis), program=f"faults.{fault}"))
+    assert not result.passed
+    assert "losses differ" in result.problems[0]
+
+
+def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path):
+    plan = plan_with(scene, "tp")
+    compile(plan, tmp_path / "run", verify=False)
+    start = scene.words[:2]  # the same initial weights, but checkpoints in the run folder
+    for steps in (STEPS // 2, STEPS):
+        words = [str(tmp_path / "run"), *start, "--train-iters", str(steps)]
+        train(PROGRAMS["megatron"], 2, words, tmp_path / f"logs{steps}")
+    assert "loaded checkpoint" in (tmp_path / f"logs{STEPS}" / "rank0.log").read_text()
+    lines = read(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["loss"] for line in lines] == pytest.approx(alone.losses, abs=1e-5)
+    assert all(line["tokens_per_s"] > 0 and line["grad_norm"] > 0 for line in lines)
+
+
+def test_a_rank_that_fails_shows_the_end_of_its_log(scene, tmp_path):
+    from meshwright.rehearse import RankError
+
+    with pytest.raises(RankError, match="No such file or directory"):
+        train(PROGRAMS["megatron"], 2, [str(tmp_path / "no run here")], tmp_path / "logs")
+
+
+MODELS = {
+    "grouped queries, swiglu, interleaved uneven stages": (
+        {},
+        {"tp": 2, "sp": True, "pp": 4, "vpp": 2, "embedding": True, "loss": True},
+    ),
+    "context parallelism": ({}, {"tp": 2, "sp": True, "cp": 2}),
+    "learned positions, tied, layernorm, biases": (
+        {
+            "positions": "learned",
+            "tied_embeddings": True,
+            "norm": "layernorm",
+            "linear_bias": True,
+            "activation": "gelu_tanh",
+            "kv_heads": 8,
+        },
+        {"pp": 2, "dp": 2, "zero": 1},
+    ),
+}
+
+
+@pytest.mark.slow  # each trains up to three times four processes
+@pytest.mark.parametrize("kind", MODELS)
+def test_kinds_of_models_and_layouts_agree_with_one_process(kind, tmp_path):
+    from meshwright.rehearse import rehearse
+    from meshwright.spec import PipelineSplit
+
+    model, degrees = MODELS[kind]
+    degrees = dict(degrees)
+    split = PipelineSplit(embedding=degrees.pop("embedding", False), loss=degrees.pop("loss", False))
+    layers = 14 if split.embedding else 8
+    original = spec(small_model(layers=layers, **model), 16, global_batch=32, pipeline_split=split, **degrees)
+    assert rehearse(original, tmp_path).problems == ()
+
+
+RECIPES = {
+    "deepseek_v3": "pretrain",  # MLA, experts, interleaving, multi-token prediction
+    "folding_mixtral_8x22b_mcore": None,  # ep and etp
+    "torchtitan_llama3_8b": None,  # FSDP2
+    "yi_lightning": "long_context",  # sliding window, experts, cp
+}
+
+
+@pytest.mark.slow  # each trains up to three times four processes
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_rehearse(recipe, tmp_path):
+    from meshwright.compose import load
+    from meshwright.rehearse import rehearse
+
+    stage = [f"stage={RECIPES[recipe]}"] if RECIPES[recipe] else []
+    (original,) = load([f"recipe={recipe}", *stage]).stages
+    assert rehearse(original, tmp_path).problems == ()
+
+
+@pytest.mark.slow  # starts a run twice
+def test_a_signal_saves_a_checkpoint_and_the_run_goes_on(scene, tmp_path):
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+    from pathlib import Path
+
+    import meshwright
+
+    folder = tmp_path / "run"
+    plan = replace(plan_with(scene, "dp"), steps=10_000)
+    compile(plan, folder, verify=False)
+    path = os.pathsep.join([str(Path(meshwright.__file__).parents[1]), *sys.path])
+    world = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29631"}
+    command = [sys.executable, "-m", "meshwright.train.megatron", str(folder)]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, env={**os.environ, **world, "PYTHONPATH": path}, stdout=log, stderr=log)
+        deadline = time.monotonic() + 120
+        while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline and run.poll() is None:
+            time.sleep(0.2)
+        run.send_signal(signal.SIGUSR1)
+        assert run.wait(120) == 75
+    saved = int((folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
+    assert saved == read(folder / "metrics.jsonl")[-1]["step"]
