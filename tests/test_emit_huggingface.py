@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from meshwright.decode import decode
 from meshwright.emit.huggingface import config, mismatches
 from meshwright.errors import ConfigError
 from meshwright.huggingface import read
+from meshwright.resolver import override
 from meshwright.spec_model import Model, Rope, RopeScaling
 
 MODELS = sorted(
@@ -161,7 +161,7 @@ def test_every_changed_field_is_written_or_refused() -> None:
             continue
         other = not value if isinstance(value, bool) else {"rmsnorm": "layernorm", "swiglu": "geglu"}.get(str(value))
         other = _another(value) if other is None else other
-        changed = replace(model, **{path: other})
+        changed = override(model, path, other)
         assert mismatches(changed) or config(changed) != before, path
 
 
