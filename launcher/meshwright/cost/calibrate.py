@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import exp
 from typing import TYPE_CHECKING, Any
 
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework
-from meshwright.cost.rows import Row, stack
+from meshwright.cost.rows import Row, cluster_named, row_of, stack
 from meshwright.rules import Layout
 from meshwright.spec import Efficiency
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["BOUNDS", "Fit", "fit", "left_out", "predict_times"]
+__all__ = ["BOUNDS", "START", "Fit", "as_yaml", "cluster_rows", "fit", "left_out", "predict_times"]
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "matmul": (0.3, 0.87),
@@ -92,13 +93,7 @@ def fit(
 
 
 def _efficiency(start: Efficiency, free: Sequence[str], x: Array) -> Efficiency:
-    return replace(start, **{name: float(value) for name, value in zip(free, map(_exp, x), strict=True)})
-
-
-def _exp(value: float) -> float:
-    from math import exp
-
-    return exp(value)
+    return replace(start, **{name: float(value) for name, value in zip(free, map(exp, x), strict=True)})
 
 
 def _minimise(residuals: Any, x: Array, weight: Array, bounds: Array, steps: int) -> Array:
@@ -145,6 +140,19 @@ def left_out(rows: Sequence[Row], start: Efficiency = START) -> Array:
         if row.group in times:
             errors[i] = times[row.group][i] / measured[i] - 1
     return errors
+
+
+def cluster_rows(records: Sequence[Mapping[str, str]], name: str) -> list[Row]:
+    """The rows with a step time that can be expressed, all on the cluster ``name``."""
+    rows = []
+    for record in records:
+        try:
+            row = row_of(record, cluster_named(name))
+        except ValueError:
+            continue
+        if row.number("iter_time_s"):
+            rows.append(row)
+    return rows
 
 
 def as_yaml(efficiency: Efficiency) -> str:

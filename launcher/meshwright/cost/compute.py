@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from meshwright.cost.counts import is_matrix
 from meshwright.cost.numbers import Number, maximum, where
 from meshwright.cost.scene import Scene
 from meshwright.operations import Operation
@@ -78,7 +79,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     e, gpu = layout.cluster.efficiency, layout.cluster.accelerator
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     elements = _touched(s, o)
-    flops = 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if _is_matrix(w.name))
+    flops = 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
     sequence = layout.training.sequence
     scores = 2 * s.tokens * sequence * o.scores / layout.tp * (0.5 if s.framework.kernels.flash else 1)
     moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence if t.squared else 1) for t in o.moved)
@@ -95,16 +96,12 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
 def _touched(s: Scene, o: Operation) -> Number:
     """Weight elements a kernel reads."""
     d = s.degrees
-    return sum(w.on_rank(d.tp, d.etp, d.ep) for w in o.weights if _is_matrix(w.name))
+    return sum(w.on_rank(d.tp, d.etp, d.ep) for w in o.weights if is_matrix(w.name))
 
 
 def _product(s: Scene, elements: Number, shard: str) -> Number:
     """Weight elements each token (of those routed here) is multiplied with."""
     return elements / (1 if shard == "replicated" else s.layout.tp)
-
-
-def _is_matrix(name: str) -> bool:
-    return "norm" not in name and not name.endswith(("bias", "alpha")) and not name.startswith("embedding")
 
 
 def _at_least_launched(kernels: Iterable[_Kernel], passes: int, device: Number) -> Number:

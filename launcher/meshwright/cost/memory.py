@@ -13,7 +13,7 @@ from meshwright.cost.numbers import Number, maximum, where
 from meshwright.cost.scene import Load, Scene
 from meshwright.operations import Operation, embedding, final_norm, parameters
 
-__all__ = ["USABLE", "Memory", "memory", "stage_parameters"]
+__all__ = ["GIB", "USABLE", "Memory", "memory", "saved", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.925

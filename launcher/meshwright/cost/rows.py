@@ -159,8 +159,8 @@ PRACTICES: Mapping[str, Practice] = {
 DEFAULT = Practice(cluster=_NVIDIA, overlap_tensor=True)
 
 
-def row_of(record: Mapping[str, str]) -> Row:
-    """The Spec of one record.
+def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
+    """The Spec of one record, on ``cluster`` where given, else on the one its source and GPU stand for.
 
     Raises:
         ValueError: saying why the row cannot be expressed.
@@ -168,14 +168,14 @@ def row_of(record: Mapping[str, str]) -> Row:
     """
     source = record.get("source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
-    if record["gpu"] not in practice.cluster:
+    if cluster is None and record["gpu"] not in practice.cluster:
         raise ValueError(f"no cluster describes the GPU {record['gpu']!r}")
     missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not record.get(c)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
     if "nvfp4" in (record.get("precision") or "").lower():
         raise ValueError("NVFP4 is not described by a Spec")
-    cluster = _cluster(record, practice)
+    cluster = replace(cluster, gpus=int(record["gpus"])) if cluster else _cluster(record, practice)
     unfused = (record.get("attn_impl") or "") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
     model = model_of(record, practice.dropout, 0.1 if unfused else practice.dropout)
     spec = Spec(

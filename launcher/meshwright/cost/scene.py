@@ -14,7 +14,7 @@ from meshwright.cost.numbers import Number, clip, maximum, minimum, where
 from meshwright.operations import Degrees, Operation, decoder_layer
 from meshwright.rules import Layout
 
-__all__ = ["Load", "Scene", "loads", "scene"]
+__all__ = ["Load", "Scene", "in_flight", "loads", "scene"]
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,20 @@
 """Seconds of one step: compute, exposed communication, pipeline bubble, optimizer.
 
-The pipeline's time is the larger of two lower bounds that are exact for even stages (see ``pipeline_time``).
+The pipeline's time is a lower bound that is exact for even stages (see ``pipeline_time``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from meshwright.cost import collectives
 from meshwright.cost.collectives import all_to_all, group, point_to_point, ring
 from meshwright.cost.compute import Seconds, head, layer
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.pipeline_time import Work, bound
 from meshwright.cost.scene import Load, Scene
 
-__all__ = ["StageTime", "Step", "stage_time", "step"]
+__all__ = ["StageTime", "Step", "sends", "stage_time", "step"]
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,7 @@ class Step:
     @property
     def total(self) -> Number:
         """Seconds of the step."""
-        return (
-            self.compute
-            + self.recompute
-            + self.tensor
-            + self.expert
-            + self.context
-            + self.pipeline
-            + self.bubble
-            + self.data
-            + self.optimizer
-        )
+        return sum(getattr(self, f.name) for f in fields(self))
 
 
 @dataclass(frozen=True)
@@ -154,40 +144,37 @@ def _send(s: Scene) -> Number:
 
 
 def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
-    """One optimizer step of the whole grid."""
+    """One optimizer step of the whole grid; stages between the first and the last do what the second does."""
     r = s.layout
-    stages = [(load, stage_time(s, load)) for load in (first, second, last)]
-    send = _send(s)
-    exposed = where(r.vpp > 1, (1 - r.spec.parallelism.overlap_p2p) * 2.0 * r.vpp * send, 2 * send)
-    slowest = maximum(*(t.total for _, t in stages))
+    loads = (first, second, last)
+    times = [stage_time(s, load) for load in loads]
+    waits, latency = sends(s)
+    works = [Work(t.forward + waits / 2, t.backward + waits / 2) for t in times]
     m = r.microbatches
-    fill = _fill(s, [t for _, t in stages], send)
-    busy = (stages[0][1].total + maximum(0, r.pp - 2) * stages[1][1].total + (r.pp > 1) * stages[2][1].total) / r.pp
-    mean = [
-        (getattr(stages[0][1], n) + maximum(0, r.pp - 2) * getattr(stages[1][1], n) + (r.pp > 1) * getattr(stages[2][1], n))
-        / r.pp
-        for n in ("recompute", "tensor", "expert", "context")
-    ]
-    data = maximum(*(_data(s, load, t) for load, t in stages))
+    whole = bound(works[0], works[1], works[2], r.pp, r.vpp, m, latency)
+    share = (1 / r.pp, maximum(0, r.pp - 2) / r.pp, (r.pp > 1) / r.pp)  # of the stages, each kind
+
+    def mean(part: str) -> Number:
+        return m * sum(weight * getattr(t, part) for weight, t in zip(share, times, strict=True))
+
+    apart = [mean(part) for part in ("recompute", "tensor", "expert", "context")]
+    busy = mean("total")
     return Step(
-        compute=m * (busy - sum(mean)),
-        recompute=m * mean[0],
-        tensor=m * mean[1],
-        expert=m * mean[2],
-        context=m * mean[3],
-        pipeline=m * exposed,
-        bubble=m * (slowest - busy) + fill,
-        data=data,
-        optimizer=maximum(*(_optimizer(s, load) for load, _ in stages)),
+        busy - sum(apart),
+        *apart,
+        pipeline=m * waits,
+        bubble=whole - busy - m * waits,
+        data=maximum(*(_data(s, load, t) for load, t in zip(loads, times, strict=True))),
+        optimizer=maximum(*(_optimizer(s, load) for load in loads)),
     )
 
 
-def _fill(s: Scene, times: list[StageTime], send: Number) -> Number:
-    """Filling and draining the pipeline: one chunk of every stage but the slowest."""
-    r = s.layout
-    all_stages = times[0].total + maximum(0, r.pp - 2) * times[1].total + (r.pp > 1) * times[2].total
-    slowest = maximum(*(t.total for t in times))
-    return (all_stages - slowest) / r.vpp + 2 * (r.pp - 1) * send
+def sends(s: Scene) -> tuple[Number, Number]:
+    """Seconds a stage waits for its two hand-overs of one micro-batch, and the latency of one nobody waits for."""
+    r, once = s.layout, _send(s)
+    interleaved = (1 - r.spec.parallelism.overlap_p2p) * 2.0 * r.vpp * once
+    waits = where(r.vpp > 1, interleaved, 2 * once)
+    return waits, where(waits > 0, 0 * once, once)
 
 
 def _data(s: Scene, load: Load, time: StageTime) -> Number:
@@ -232,5 +219,3 @@ def _optimizer(s: Scene, load: Load) -> Number:
     whole = 12 if r.training.precision == "fp16" else 4
     return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3
 
-
-rates = collectives.rates

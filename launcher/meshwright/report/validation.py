@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["show"]
+__all__ = ["show", "statistics_line"]
 
 
 def show(result: Mapping[str, Any], console: Console | None = None) -> None:
@@ -26,6 +27,13 @@ def show(result: Mapping[str, Any], console: Console | None = None) -> None:
         _show_rest(console, name, values)
     for reason, count in Counter(skip["reason"] for skip in result["skipped"]).most_common():
         console.print(Text(f"  skipped {count}: {reason}", style="dim"))
+
+
+def statistics_line(title: str, errors: Sequence[float]) -> str:
+    """One line on relative errors."""
+    sizes = sorted(map(abs, errors))
+    ninth = sizes[min(len(sizes) - 1, int(0.9 * len(sizes)))]
+    return f"  {title}: median {median(sizes):.1%}, 90th percentile {ninth:.1%}, largest {sizes[-1]:.1%}"
 
 
 def _errors(rows: Mapping[str, Mapping[str, float]]) -> Table:

@@ -1,0 +1,75 @@
+"""FLOPs of a model by operation, and of a token of training under the conventions in which MFU is published.
+
+==========  ==================  ==================  =============================================
+convention  matrix products     attention           used by
+==========  ==================  ==================  =============================================
+megatron    with the head       full                Korthikanti et al. 2022; NeMo; MegaScale
+palm        6 times parameters  full                Chowdhery et al. 2022; llm-foundry; Hagemann
+causal      with the head       halved              Megatron-Bridge; what a causal kernel computes
+hardware    megatron, and what is recomputed        Narayanan et al. 2021; MT-NLG; BLOOM (as HFU)
+==========  ==================  ==================  =============================================
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from meshwright.count import total_parameters
+from meshwright.operations import Operation, decoder_layer, head, mtp_layer
+from meshwright.spec_model import Model
+
+__all__ = ["CONVENTIONS", "Convention", "forward_by_operation", "hardware_flops", "is_matrix", "training_flops"]
+
+Convention = Literal["megatron", "palm", "causal"]
+CONVENTIONS: tuple[Convention, ...] = ("megatron", "palm", "causal")
+
+
+def is_matrix(name: str) -> bool:
+    """Whether the weight called ``name`` is multiplied with, and not added, scaled by or looked up."""
+    return "norm" not in name and not name.endswith(("bias", "alpha")) and not name.startswith("embedding")
+
+
+def forward_by_operation(model: Model, sequence: int, causal: bool = False) -> dict[str, int]:
+    """FLOPs of one token's forward pass, by operation, over all layers and the head."""
+    moe_layers = sum(model.is_moe_layer(layer) for layer in range(model.layers)) if model.moe else 0
+    groups: list[tuple[tuple[Operation, ...], int]] = [(decoder_layer(model, False), model.layers - moe_layers)]
+    if moe_layers:
+        groups.append((decoder_layer(model, True), moe_layers))
+    if model.mtp:
+        groups.append((mtp_layer(model), model.mtp))
+    groups.append((head(model, model.vocab, False), 1 + model.mtp))
+    result: dict[str, int] = {}
+    for operations, count in groups:
+        for o in operations:
+            result[o.name] = result.get(o.name, 0) + count * _forward(o, sequence, causal)
+    return {name: flops for name, flops in result.items() if flops}
+
+
+def _forward(o: Operation, sequence: int, causal: bool) -> int:
+    products = 2 * o.topk * sum(w.elements for w in o.weights if is_matrix(w.name))
+    return products + 2 * sequence * o.scores // (2 if causal else 1)
+
+
+def training_flops(model: Model, sequence: int, convention: Convention = "megatron") -> float:
+    """FLOPs of one token, forward and backward (twice the forward)."""
+    if convention != "palm":
+        return 3.0 * sum(forward_by_operation(model, sequence, convention == "causal").values())
+    attention = 12.0 * model.layers * model.heads * model.head_dim * sequence
+    return 6.0 * _active(model) + attention
+
+
+def _active(model: Model) -> int:
+    from meshwright.count import active_parameters
+
+    return active_parameters(model) if model.moe else total_parameters(model)
+
+
+def hardware_flops(model: Model, sequence: int, recompute: Literal["none", "selective", "full"]) -> float:
+    """FLOPs of one token with what is computed twice: a whole forward, or the attention core's.
+
+    The head is outside every checkpoint.
+    """
+    by_name = forward_by_operation(model, sequence)
+    layers = {name: flops for name, flops in by_name.items() if name != "head"}
+    again = {"none": 0, "selective": layers.get("attention.core", 0), "full": sum(layers.values())}[recompute]
+    return training_flops(model, sequence) + again

@@ -1,0 +1,163 @@
+"""The cost of one resolved plan, stage by stage, with the pipeline simulated where that is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp
+
+from meshwright.cost.counts import hardware_flops, training_flops
+from meshwright.cost.estimate import estimate
+from meshwright.cost.memory import GIB, USABLE, Memory, memory
+from meshwright.cost.pipeline_time import Work, simulate
+from meshwright.cost.scene import Load, Scene, in_flight, scene
+from meshwright.cost.time import Step, sends, stage_time
+from meshwright.cost.traffic import Traffic, traffic
+from meshwright.plan import Plan, Stage
+from meshwright.resolver import layout
+
+__all__ = ["Cost", "Waste", "cost"]
+
+_SIMULATED = 6000  # operations of a schedule that are walked; larger ones keep the lower bound
+
+
+@dataclass(frozen=True)
+class Waste:
+    """A choice and what it costs."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step costs. Seconds, bytes on the fullest rank of each stage, FLOP/s of one GPU."""
+
+    step: Step
+    step_time: float  # of which 80 % of runs would lie in ``interval``
+    interval: tuple[float, float]
+    simulated: bool  # else the pipeline's time is its lower bound
+    stages: tuple[Memory, ...]
+    traffic: Traffic  # of one rank of the stage that sends most
+    tokens_per_second: float
+    model_flops: float  # per second and GPU, megatron convention
+    mfu: float
+    hfu: float
+    memory_limit: float  # bytes the allocator can use
+    waste: tuple[Waste, ...] = ()
+
+    @property
+    def peak_memory(self) -> float:
+        """Bytes of the fullest rank."""
+        return float(max(stage.total for stage in self.stages))
+
+    @property
+    def fullest(self) -> int:
+        """The stage where it is."""
+        return max(range(len(self.stages)), key=lambda i: self.stages[i].total)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the fullest rank's peak is within the limit."""
+        return self.peak_memory <= self.memory_limit
+
+
+def cost(plan: Plan) -> Cost:
+    """Everything about one step of ``plan``."""
+    spec = plan.spec
+    s = scene(layout(spec))
+    loads = [_load(s, plan, i, stage) for i, stage in enumerate(plan.stages)]
+    step, simulated = _step(s, plan, loads)
+    tokens = plan.batch.tokens
+    seconds = float(step.total)
+    peak = spec.cluster.accelerator.bf16_tflops * 1e12
+    rate = tokens / seconds / plan.grid.world
+    sequence = plan.batch.sequence
+    hardware = hardware_flops(spec.model, sequence, spec.parallelism.recompute)
+    model_flops = training_flops(spec.model, sequence) * rate
+    spread = exp(spec.cluster.efficiency.spread)
+    limit = USABLE * spec.cluster.accelerator.memory_gib * GIB
+    stages = tuple(memory(s, load) for load in loads)
+    return Cost(
+        step=step,
+        step_time=seconds,
+        interval=(seconds / spread, seconds * spread),
+        simulated=simulated,
+        stages=stages,
+        traffic=max((traffic(s, load) for load in _distinct(loads)), key=lambda t: t.data.size + t.tensor.size),
+        tokens_per_second=tokens / seconds,
+        model_flops=model_flops,
+        mfu=model_flops / peak,
+        hfu=hardware * rate / peak,
+        memory_limit=limit,
+        waste=tuple(_waste(plan, step, max(m.total for m in stages), limit)),
+    )
+
+
+def _load(s: Scene, plan: Plan, index: int, stage: Stage) -> Load:
+    """What the plan's own division into chunks puts on a stage."""
+    model = plan.spec.model
+    layers = [layer for chunk in stage.chunks for layer in range(chunk.first, chunk.first + chunk.layers)]
+    moe = sum(map(model.is_moe_layer, layers)) if model.moe else 0
+    return Load(
+        index=index,
+        dense=len(layers) - moe,
+        moe=moe,
+        embedding=int(any(chunk.embedding for chunk in stage.chunks)),
+        head=int(any(chunk.loss for chunk in stage.chunks)),
+        in_flight=in_flight(s.layout, index),
+        mtp=sum(chunk.mtp for chunk in stage.chunks),
+    )
+
+
+def _distinct(loads: Sequence[Load]) -> list[Load]:
+    """Loads that differ in more than their place between the ends."""
+    return list({(x.layers, x.embedding, x.head, x.index in (0, len(loads) - 1)): x for x in loads}.values())
+
+
+def _step(s: Scene, plan: Plan, loads: Sequence[Load]) -> tuple[Step, bool]:
+    """The closed form, with its bubble replaced by the simulated one where the schedule is short enough."""
+    parts = estimate(s.layout, s.framework).parts
+    pp, vpp, m = plan.grid.pp, plan.spec.parallelism.vpp, plan.batch.microbatches
+    if pp == 1 or 2 * pp * vpp * m > _SIMULATED or (vpp > 1 and m % pp):
+        return parts, pp == 1
+    waits, latency = sends(s)
+    times = {key: stage_time(s, load) for load in loads for key in [_kind(load)]}
+    rows = [[_chunk(times[_kind(load)], stage, v, vpp, waits) for v in range(vpp)] for load, stage in zip(loads, plan.stages, strict=True)]
+    whole = simulate(rows, m, float(latency))
+    busy = parts.total - parts.data - parts.optimizer - parts.bubble
+    return replace(parts, bubble=max(0.0, whole - busy)), True
+
+
+def _kind(load: Load) -> tuple[float, ...]:
+    return load.dense, load.moe, load.head, load.mtp
+
+
+def _chunk(time: object, stage: Stage, v: int, vpp: int, waits: float) -> Work:
+    """A chunk's share of its stage, by layers."""
+    share = stage.chunks[v].layers / stage.layers if stage.layers else 1 / vpp
+    return Work(time.forward * share + waits / 2 / vpp, time.backward * share + waits / 2 / vpp)  # type: ignore[attr-defined]
+
+
+def _waste(plan: Plan, step: Step, peak: float, limit: float) -> list[Waste]:
+    """Choices that cost time for nothing that is needed."""
+    p, total, found = plan.spec.parallelism, float(step.total), []
+    if p.recompute == "full":
+        lighter = _with(plan, recompute=1)
+        room = (limit - lighter.peak_memory) / GIB
+        saved = 1 - lighter.step_time / total
+        if room > 0 and saved > 0.02:
+            found.append(Waste("parallelism.recompute", f"full costs {saved:.0%} of the step; selective fits with {room:.0f} GiB to spare"))
+    if step.bubble > 0.1 * total and p.vpp == 1 and plan.grid.pp > 1:
+        found.append(Waste("parallelism.vpp", f"the pipeline idles {step.bubble / total:.0%} of the step; interleaving (vpp > 1) or more micro-batches fill it"))
+    if step.tensor > 0.2 * total:
+        found.append(Waste("parallelism.tp", f"tensor-parallel communication takes {step.tensor / total:.0%} of the step"))
+    if step.data > 0.1 * total and not p.overlap_grad_reduce:
+        found.append(Waste("parallelism.overlap_grad_reduce", f"gradient reduction takes {step.data / total:.0%} of the step and nothing hides it"))
+    return found
+
+
+def _with(plan: Plan, recompute: int) -> object:
+    return estimate(replace(layout(plan.spec), recompute=recompute))
+
+
