@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-import builders
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import builders
 from meshwright.compose import load
 from meshwright.errors import ConfigError
 from meshwright.resolver import layout, normalise, override, refusals
@@ -115,7 +115,8 @@ def test_a_layout_of_uneven_stages_is_in_the_space():
 
 def test_keys_of_the_command_line_are_pinned_or_sets_and_all_others_are_free():
     words = ["model=tiny", "cluster.gpus=8", "training.global_batch=8", "parallelism.tp=[1,2]", "parallelism.sp=false"]
-    run, (asked,) = command_line(words)
+    run, stated = command_line(words)
+    asked = space(run.stages[0], stated)
     assert asked.stated == {"parallelism.tp": (1, 2), "parallelism.sp": (False,)}
     assert run.stages[0].parallelism.tp == 1
     tables = [t for v in variants(asked) for t in enumerate_layouts(v).chunks]
@@ -125,8 +126,9 @@ def test_keys_of_the_command_line_are_pinned_or_sets_and_all_others_are_free():
 
 
 def test_a_recipe_layout_is_the_current_one_but_pins_nothing():
-    _, (asked, *_) = command_line(["recipe=llama3_405b"])
-    assert asked.stated == {}
+    run, stated = command_line(["recipe=llama3_405b"])
+    asked = space(run.stages[0], stated)
+    assert stated == {}
     assert asked.current.parallelism.tp == load(["recipe=llama3_405b"]).stages[0].parallelism.tp
 
 
@@ -149,8 +151,9 @@ def test_several_gpu_counts_are_a_set_one_is_none():
     ],
 )
 def test_wrong_values_are_named(words, path):
+    run, stated = command_line(["model=tiny", "cluster.gpus=8", "training.global_batch=8", *words])
     with pytest.raises(ConfigError) as caught:
-        command_line(["model=tiny", "cluster.gpus=8", "training.global_batch=8", *words])
+        space(run.stages[0], stated)
     assert path in [problem.path for problem in caught.value.problems]
 
 

@@ -47,6 +47,7 @@ class Search:
     plot: str | None = None
     compile: bool = False
     folder: str | None = None
+    nodes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

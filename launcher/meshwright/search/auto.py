@@ -57,7 +57,8 @@ def nothing_fits(space: Space, ranking: Ranking) -> ConfigError:
         return ConfigError([Problem("cluster.gpus", f"no layout fits; the leanest {over(leanest)}", "search.memory")])
     rules = sorted(ranking.excluded.values(), key=lambda e: -e.points)
     by_count = ", ".join(f"{e.rule.id} ({e.points:,})" for e in rules[:5])
-    text = f"no layout on {space.current.cluster.gpus} GPUs is valid; of {ranking.points:,}, these rules exclude {by_count}"
+    gpus = space.current.cluster.gpus
+    text = f"no layout on {gpus} GPUs is valid; of {ranking.points:,}, these rules exclude {by_count}"
     return ConfigError([Problem("parallelism", text, "search.rules")])
 
 

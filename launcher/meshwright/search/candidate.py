@@ -19,8 +19,10 @@ _OPTIONAL = ("first", "last")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layout: a row of a Variant. ``step_time`` and ``parts`` in seconds, ``peak_memory`` in bytes of the fullest
-    rank, ``score`` by the search's objective."""
+    """A layout: a row of a Variant.
+
+    ``step_time`` and ``parts`` in seconds, ``peak_memory`` in bytes of the fullest rank, ``score`` by the objective.
+    """
 
     variant: Variant
     columns: Mapping[str, int]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from meshwright.spec import Spec
 
-__all__ = ["DAY", "OBJECTIVES", "Goal", "Objective", "run_steps", "score"]
+__all__ = ["DAY", "LATE", "OBJECTIVES", "Goal", "Objective", "run_steps", "score"]
 
 Objective = Literal["time", "throughput", "gpu_hours", "memory", "gpus"]
 
@@ -21,6 +21,11 @@ OBJECTIVES: dict[Objective, str] = {
 
 DAY = 86_400.0  # seconds
 
+GIB = 2**30
+
+LATE = 1e9
+"""The score from which on a layout does not do what was asked."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -32,19 +37,19 @@ class Goal:
 
 
 def score(objective: Objective, spec: Spec, step_time: Any, peak_memory: Any, days: float | None) -> Any:
-    """The score of layouts by their step time (s) and peak memory (bytes); infinite where the run takes too long.
+    """The score of layouts by their step time (s) and peak memory (bytes); above LATE where the run takes too long.
 
     Among layouts on equally many GPUs, the shorter step wins.
     """
     gpus = spec.cluster.gpus
     assert gpus is not None
     if objective == "memory":
-        return peak_memory
+        return peak_memory / GIB
     if objective == "gpus":
         steps = run_steps(spec)
         assert days is not None
-        late = step_time * steps > days * DAY
-        return gpus + step_time * steps / (days * DAY) / 2 + late * 1e18
+        share = step_time * steps / (days * DAY)
+        return gpus + share / 2 + (share > 1) * LATE
     return step_time if objective == "time" else step_time * gpus
 
 

@@ -50,7 +50,9 @@ def splits(layers: int, pp: int, vpp: int) -> Iterator[tuple[int, int, int, int]
     Shorter by whole multiples of ``vpp`` (each chunk gives up as many), together by at most ``GIVEN_UP`` a chunk.
     What a slot of the embedding or the loss already says is not said again by ``first`` and ``last``.
     """
-    yield from ((0, 0, embedding, loss) for embedding, loss in product((0, 1), repeat=2))
+    yield from (
+        (0, 0, embedding, loss) for embedding, loss in product((0, 1), repeat=2) if pp > 1 or not embedding + loss
+    )
     middle = -(-layers // (pp * vpp)) * vpp
     while pp > 1 and pp * middle - layers <= GIVEN_UP * vpp:
         given_up = pp * middle - layers

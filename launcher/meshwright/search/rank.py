@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from meshwright.cost import Estimate, estimate
 from meshwright.rules import Layout
 from meshwright.search.candidate import Candidate
-from meshwright.search.objective import Goal, score
+from meshwright.search.objective import LATE, Goal, score
 from meshwright.search.proposals import Columns
 from meshwright.search.space import Space, Variant, variants
 from meshwright.search.table import Exclusion, as_layout, enumerate_layouts
@@ -32,7 +32,7 @@ RESERVED_GIB = 2.0
 """Memory that is not the allocator's: CUDA's context and the communicators' buffers. Ours."""
 
 GIB = 2**30
-AXES = ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero", "micro_batch", "split", "recompute")
+AXES = ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero", "micro_batch", "split", "recompute", "gpus")
 
 Progress = Callable[[int], None]
 """Called with the number of layouts costed since the last call."""
@@ -119,16 +119,17 @@ def _take(ranking: Ranking, variant: Variant, table: Columns, costs: Estimate) -
     fits = memory <= budget(variant.spec.cluster)
     ranking.valid += rows
     ranking.fitting += int(np.count_nonzero(fits))
+    good = fits & (scores < LATE)
 
     def make(chosen: NDArray[Any]) -> list[Candidate]:
         return candidates(variant, table, costs, scores, chosen)
 
-    inside = np.flatnonzero(fits)
-    inside = inside[np.lexsort((memory[inside], scores[inside]))]
-    ranking.best = nsmallest(goal.top, [*ranking.best, *make(inside[: goal.top])], key=lambda c: (c.score, c.peak_memory))
+    ordered = np.lexsort((memory, np.where(fits, scores, memory), ~good, ~fits))
+    inside = ordered[: np.count_nonzero(good)]
+    ranking.best = nsmallest(
+        goal.top, [*ranking.best, *make(inside[: goal.top])], key=lambda c: (c.score, c.peak_memory)
+    )
     ranking.frontier = _undominated([*ranking.frontier, *make(_undominated_rows(time, memory, inside))])
-    outside = np.flatnonzero(~fits)
-    ordered = np.concatenate([inside, outside[np.argsort(memory[outside], kind="stable")]])
     for axis, values in _axis_values(variant, table):
         found, places = np.unique(values[ordered], return_index=True)
         for value, candidate in zip(found.tolist(), make(ordered[places]), strict=True):
@@ -138,8 +139,11 @@ def _take(ranking: Ranking, variant: Variant, table: Columns, costs: Estimate) -
 def _axis_values(variant: Variant, table: Columns) -> Iterator[tuple[str, NDArray[Any]]]:
     rows = len(table["tp"])
     for axis in AXES:
-        if axis == "recompute":
-            yield axis, np.full(rows, variant.spec.parallelism.recompute)
+        if axis in ("recompute", "gpus"):
+            yield (
+                axis,
+                np.full(rows, variant.spec.parallelism.recompute if axis == "recompute" else variant.spec.cluster.gpus),
+            )
         elif axis == "split":
             ends = (table["first"] > 0) | (table["last"] > 0)
             yield axis, np.where(ends, "ends", np.where(table["embedding"] | table["loss"], "slots", "even"))
@@ -162,8 +166,10 @@ def _choose(choices: dict[tuple[str, Any], Candidate], key: tuple[str, Any], new
 def _undominated_rows(time: NDArray[Any], memory: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
     """Of ``rows``, those that none other beats in both: by time, each must need less memory than all before it."""
     by_time = rows[np.lexsort((memory[rows], time[rows]))]
-    least = np.minimum.accumulate(memory[by_time]) if len(by_time) else memory[by_time]
-    return by_time[np.concatenate([[True], least[1:] < least[:-1]]).astype(bool)[: len(by_time)]]
+    least = np.minimum.accumulate(memory[by_time])
+    first = np.ones(len(by_time), dtype=bool)
+    first[1:] = least[1:] < least[:-1]
+    return by_time[np.flatnonzero(first)]
 
 
 def _undominated(found: list[Candidate]) -> list[Candidate]:

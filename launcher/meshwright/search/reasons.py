@@ -87,7 +87,7 @@ def why(space: Space, ranking: Ranking, question: Mapping[str, Any]) -> Answer:
         leanest = min(inside.choices.values(), key=lambda c: c.peak_memory)
         return Answer(asked, "memory", (over(leanest),), candidate=leanest, points=inside.valid)
     best, winner = inside.best[0], ranking.winner
-    if winner is None or best.columns == winner.columns and best.spec == winner.spec:
+    if winner is None or (best.columns == winner.columns and best.spec == winner.spec):
         return Answer(asked, "chosen", ("these values are the winner's",), candidate=best, points=inside.valid)
     return Answer(asked, "slower", tuple(slower(winner, best)), (), best, compare(winner, best), inside.valid)
 
@@ -132,7 +132,9 @@ def _excluded(space: Space, ranking: Ranking, asked: Mapping[str, Any], inside: 
         spec = override(spec, path, value[0] if isinstance(value, tuple) else value)
     problems = tuple(refusals(spec, spec.backend.name))
     by_count = sorted(inside.excluded.values(), key=lambda e: -e.points)
-    reasons = [f"{e.rule.id} excludes {e.points:,} of {inside.points:,} layouts with these values" for e in by_count[:3]]
+    reasons = [
+        f"{e.rule.id} excludes {e.points:,} of {inside.points:,} layouts with these values" for e in by_count[:3]
+    ]
     return Answer(asked, "excluded", tuple(reasons), problems, points=inside.points)
 
 
@@ -143,5 +145,3 @@ def _word(value: Any) -> str:
 def _signed(value: float, digits: int) -> str:
     """With a real minus sign, as in print."""
     return f"{value:+.{digits}f}".replace("-", "−")
-
-

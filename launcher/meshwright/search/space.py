@@ -41,10 +41,14 @@ _FREE = {
 
 @dataclass(frozen=True)
 class Space:
-    """``current`` is the layout as described, normalised but for dp; ``stated`` the values given for each path."""
+    """``current`` is the layout as described; ``stated`` the values given for each path.
+
+    ``weak``: over a set of GPU counts the global batch grows with the GPUs, from what it is on the fewest.
+    """
 
     current: Spec
     stated: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    weak: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Variant:
     stated: Mapping[str, tuple[int, ...]]  # by column, as numbers
 
 
-def space(spec: Spec, stated: Mapping[str, tuple[Any, ...]] | None = None) -> Space:
+def space(spec: Spec, stated: Mapping[str, tuple[Any, ...]] | None = None, weak: bool = False) -> Space:
     """The space around ``spec``.
 
     Raises:
@@ -72,7 +76,7 @@ def space(spec: Spec, stated: Mapping[str, tuple[Any, ...]] | None = None) -> Sp
         raise ConfigError(problems)
     filled = normalise(spec)
     batch = replace(filled.training, microbatches=None)
-    return Space(replace(filled, training=batch, parallelism=spec.parallelism), stated)
+    return Space(replace(filled, training=batch, parallelism=spec.parallelism), stated, weak)
 
 
 def variants(space: Space) -> Iterator[Variant]:
@@ -81,17 +85,19 @@ def variants(space: Space) -> Iterator[Variant]:
     for values in product(*paths.values()):
         spec = _blank(space.current)
         for path, value in zip(paths, values, strict=True):
-            spec = _with_gpus(spec, path, value) if path.startswith("cluster.") else override(spec, path, value)
+            spec = _with_gpus(spec, path, value) if path in _WORLD else override(spec, path, value)
         if _senseless(spec.parallelism):
             continue
+        if space.weak:
+            spec = _grown(spec, min(v.cluster.gpus or 1 for v in _worlds(space)))
         yield Variant(normalise(spec), {COLUMNS[p]: _numbers(v) for p, v in space.stated.items() if p in COLUMNS})
 
 
-def command_line(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Run, list[Space]]:
-    """The run that the overrides describe, with a Space for each of its stages."""
+def command_line(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Run, dict[str, Any]]:
+    """The run that the overrides describe, and the values they state for each searched path."""
     plain, stated = split_sets(compose(overrides, config_dir), overrides)
-    run = run_of(plain, overrides, config_dir)
-    return run, [space(stage, stated) for stage in run.stages]
+    plain["parallelism"] = {key: value for key, value in plain["parallelism"].items() if key != "auto"}
+    return run_of(plain, [word for word in overrides if word != "parallelism=auto"], config_dir), stated
 
 
 def split_sets(composed: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -159,6 +165,20 @@ def _with_gpus(spec: Spec, path: str, value: int) -> Spec:
     """``spec`` on another number of GPUs or nodes."""
     gpus = value if path == "cluster.gpus" else value * spec.cluster.gpus_per_node
     return replace(spec, cluster=replace(spec.cluster, gpus=gpus, nodes=None))
+
+
+def _worlds(space: Space) -> Iterator[Spec]:
+    """The run on each of the stated numbers of GPUs."""
+    stated = [(path, value) for path in _WORLD for value in space.stated.get(path, ())]
+    yield from (_with_gpus(space.current, path, value) for path, value in stated) if stated else (space.current,)
+
+
+def _grown(spec: Spec, fewest: int) -> Spec:
+    """``spec`` with the batch that ``fewest`` GPUs have, times what there are more."""
+    batch, gpus = spec.training.global_batch, spec.cluster.gpus
+    assert batch is not None
+    assert gpus is not None
+    return replace(spec, training=replace(spec.training, global_batch=batch * gpus // fewest, ramp=()))
 
 
 def _senseless(p: Parallelism) -> bool:

@@ -146,9 +146,7 @@ def _derive(spec: Spec, table: Columns, stated: Mapping[str, tuple[int, ...]]) -
     return _select(table, np.isin(table["dp"], stated["dp"])) if "dp" in stated else table
 
 
-def _strike(
-    spec: Spec, table: Columns, due: Iterable[Rule], weight: int, excluded: dict[str, Exclusion]
-) -> Columns:
+def _strike(spec: Spec, table: Columns, due: Iterable[Rule], weight: int, excluded: dict[str, Exclusion]) -> Columns:
     """Strike out what each rule forbids, rule by rule: a later one never sees what an earlier one has struck."""
     for rule in due:
         rows = _rows(table)

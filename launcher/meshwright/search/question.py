@@ -1,0 +1,61 @@
+"""A search from question to answer: everything that the verb reports, for one stage of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshwright.cost import estimate
+from meshwright.errors import Problem
+from meshwright.resolver import layout, normalise, refusals
+from meshwright.search.candidate import Candidate
+from meshwright.search.objective import Goal, score
+from meshwright.search.rank import Progress, Ranking, rank
+from meshwright.search.reasons import Answer, Comparison, compare, why
+from meshwright.search.space import Space, Variant
+from meshwright.spec import Spec
+
+__all__ = ["Result", "answer", "candidate_of"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """``current`` is the described layout, or None where ``wrong`` says why it is none."""
+
+    space: Space
+    ranking: Ranking
+    current: Candidate | None
+    wrong: tuple[Problem, ...]
+    against_runner_up: Comparison | None  # from the runner-up to the winner
+    against_current: Comparison | None  # from the described layout to the winner
+    why: Answer | None = None
+
+
+def answer(
+    space: Space, goal: Goal, question: Mapping[str, Any] | None = None, progress: Progress | None = None
+) -> Result:
+    """Rank ``space`` and explain the winner; ``question`` as for ``why``."""
+    ranking = rank(space, goal, progress)
+    wrong = tuple(refusals(space.current, space.current.backend.name))
+    current = None if wrong else candidate_of(space.current, goal)
+    winner, second = ranking.winner, ranking.best[1] if len(ranking.best) > 1 else None
+    return Result(
+        space=space,
+        ranking=ranking,
+        current=current,
+        wrong=wrong,
+        against_runner_up=compare(second, winner) if winner and second else None,
+        against_current=compare(current, winner) if winner and current else None,
+        why=why(space, ranking, question) if question else None,
+    )
+
+
+def candidate_of(spec: Spec, goal: Goal) -> Candidate:
+    """A described layout, costed; its rules must hold."""
+    spec = normalise(spec)
+    costs = estimate(layout(spec))
+    parts = {name: float(getattr(costs.parts, name)) for name in costs.parts.__dataclass_fields__}
+    time, memory = float(costs.step_time), float(costs.peak_memory)
+    value = float(score(goal.objective, spec, time, memory, goal.days))
+    return Candidate(Variant(spec, {}), {}, time, memory, parts, value)

@@ -1,0 +1,172 @@
+"""The ranking: equal to brute force over resolve and cost, the reasons true, the frontier undominated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import builders
+from meshwright.cost import estimate
+from meshwright.errors import ConfigError
+from meshwright.resolver import layout, resolve
+from meshwright.search.candidate import assignments, spec_of
+from meshwright.search.objective import DAY, Goal, run_steps
+from meshwright.search.rank import TIE, budget, rank
+from meshwright.search.reasons import compare, why
+from meshwright.search.space import space, variants
+from meshwright.search.table import as_layout, enumerate_layouts
+from meshwright.spec import Spec
+from meshwright.spec_model import Moe
+
+
+def dense(gpus: int = 16, **training: object) -> Spec:
+    """A model of 1.6 billion parameters: some layouts fit on 80 GB, some do not."""
+    model = builders.small_model(layers=12, hidden=3072, ffn=12288, heads=24, kv_heads=8, head_dim=128, vocab=128000)
+    spec = builders.spec(model, gpus, sequence=4096, global_batch=32)
+    return replace(spec, training=replace(spec.training, **training))
+
+
+def experts() -> Spec:
+    moe = Moe(experts=8, topk=2, ffn=4096, first_dense=1)
+    model = builders.small_model(layers=12, hidden=2048, ffn=8192, heads=16, kv_heads=8, head_dim=128, moe=moe)
+    return builders.spec(model, 8, sequence=4096, global_batch=16)
+
+
+FEW = {"parallelism.vpp": (1, 2), "parallelism.cp": (1,), "parallelism.recompute": ("none", "full")}
+
+
+@pytest.mark.parametrize("spec", [dense(8), experts()], ids=["dense", "experts"])
+def test_it_ranks_as_brute_force_over_resolve_and_cost_does(spec):
+    """Layout by layout: each is resolved on its own, costed as plain numbers, and sorted."""
+    asked = space(spec, {**FEW, "training.micro_batch": (1, 2)})
+    alone = []
+    for variant in variants(asked):
+        for table in enumerate_layouts(variant).chunks:
+            together = estimate(as_layout(variant.spec, table))
+            for i in range(0, len(table["tp"]), 11 if spec.model.moe else 1):
+                plan = resolve(spec_of(variant, {name: int(column[i]) for name, column in table.items()}))
+                one = estimate(layout(plan.spec))
+                assert one.step_time == pytest.approx(together.step_time[i], rel=1e-12)
+                assert one.peak_memory == pytest.approx(together.peak_memory[i], rel=1e-12)
+                if one.peak_memory <= budget(plan.spec.cluster):
+                    alone.append((float(one.step_time), float(one.peak_memory)))
+    ranking = rank(asked, Goal(top=10))
+    found = [(c.step_time, c.peak_memory) for c in ranking.best]
+    assert found == sorted(found)
+    if spec.model.moe:  # every eleventh only: none of them may beat the winner
+        assert found[0] <= min(alone)
+    else:
+        assert found == [pytest.approx(pair, rel=1e-12) for pair in sorted(alone)[:10]]
+
+
+def test_the_frontier_is_what_nothing_beats_in_both_time_and_memory():
+    asked = space(dense())
+    ranking = rank(asked)
+    time, memory = [], []
+    for variant in variants(asked):
+        for table in enumerate_layouts(variant).chunks:
+            costs = estimate(as_layout(variant.spec, table))
+            time.append(costs.step_time)
+            memory.append(costs.peak_memory)
+    times, memories = np.concatenate(time), np.concatenate(memory)
+    fits = memories <= budget(asked.current.cluster)
+    for c in ranking.frontier:
+        beaten = fits & (times < c.step_time) & (memories < c.peak_memory)
+        assert not beaten.any()
+    assert ranking.frontier[0].step_time == times[fits].min()
+    assert ranking.frontier[-1].peak_memory == memories[fits].min()
+
+
+def test_a_small_chunk_size_changes_nothing(monkeypatch):
+    whole = rank(space(dense()))
+    monkeypatch.setattr("meshwright.search.table.ROWS", 500)
+    parts = rank(space(dense()))
+    assert [c.columns for c in parts.best] == [c.columns for c in whole.best]
+    assert {k: c.score for k, c in parts.choices.items()} == {k: c.score for k, c in whole.choices.items()}
+    assert (parts.points, parts.valid, parts.fitting) == (whole.points, whole.valid, whole.fitting)
+    assert [c.step_time for c in parts.frontier] == [c.step_time for c in whole.frontier]
+
+
+def test_pinning_the_winner_finds_the_winner():
+    ranking = rank(space(dense()))
+    best = ranking.best[0]
+    stated = {path: (value,) for path, value in assignments(best.spec).items()}
+    again = rank(space(dense(), stated))
+    assert again.best[0].spec == best.spec
+    assert again.best[0].step_time == best.step_time
+
+
+def test_the_parts_of_a_step_add_up():
+    for c in rank(space(dense())).best:
+        assert sum(c.parts.values()) == pytest.approx(c.step_time)
+
+
+def test_ties_are_layouts_that_the_model_cannot_tell_apart():
+    ranking = rank(space(dense()), Goal(top=20))
+    assert all(c.score <= ranking.best[0].score * (1 + TIE) for c in ranking.ties)
+    assert len(ranking.ties) < len(ranking.best)
+
+
+@pytest.mark.parametrize("objective", ["time", "throughput", "gpu_hours", "memory", "gpus"])
+def test_each_objective_has_its_own_best(objective):
+    asked = space(dense(steps=100_000), {"cluster.gpus": (8, 16)})
+    days = 1.5 * rank(space(dense(8, steps=100_000))).best[0].step_time * 100_000 / DAY
+    best = rank(asked, Goal(objective, days=days)).best[0]
+    fastest = rank(asked).best[0]
+    if objective == "time":
+        assert best.gpus == 16
+    elif objective == "memory":
+        assert best.peak_memory <= fastest.peak_memory
+    elif objective == "gpus":
+        assert best.gpus == 8
+        assert best.step_time * run_steps(best.spec) <= days * DAY
+    else:
+        assert best.tokens_per_gpu >= fastest.tokens_per_gpu
+
+
+def test_a_run_that_no_cluster_finishes_in_time_has_no_winner():
+    assert rank(space(dense(steps=100_000)), Goal("gpus", days=1e-3)).winner is None
+
+
+class TestWhy:
+    def test_an_excluded_layout_names_its_rule_with_the_numbers(self):
+        asked = space(dense())
+        answer = why(asked, rank(asked), {"tp": 16})
+        assert answer.verdict == "excluded"
+        assert any("24 attention heads do not divide by tp = 16" in str(p) for p in answer.problems)
+
+    def test_a_layout_that_does_not_fit_is_told_the_bytes(self):
+        big = builders.spec(builders.LLAMA_405B, 64, sequence=8192, global_batch=64)
+        asked = space(big)
+        answer = why(asked, rank(asked), {"tp": 1, "pp": 1, "zero": 0})
+        assert answer.verdict == "memory"
+        assert "GiB over" in answer.reasons[0]
+
+    def test_a_slower_layout_is_told_the_seconds_and_where(self):
+        asked = space(dense())
+        ranking = rank(asked)
+        answer = why(asked, ranking, {"recompute": "full"})
+        assert answer.verdict == "slower"
+        assert any("recomputing" in reason for reason in answer.reasons)
+        assert answer.candidate.step_time > ranking.best[0].step_time
+
+    def test_the_winner_is_said_to_be_chosen(self):
+        asked = space(dense())
+        ranking = rank(asked)
+        answer = why(asked, ranking, {"pp": ranking.best[0].columns["pp"], "zero": ranking.best[0].columns["zero"]})
+        assert answer.verdict == "chosen"
+
+    def test_an_unknown_key_is_an_error(self):
+        asked = space(dense())
+        with pytest.raises(ConfigError, match=r"why\.tpp"):
+            why(asked, rank(asked), {"tpp": 2})
+
+    def test_a_comparison_reads_as_advice(self):
+        asked = space(dense())
+        slow = rank(space(dense(), {"parallelism.tp": (8,), "parallelism.sp": (True,)})).best[0]
+        line = str(compare(slow, rank(asked).best[0]))
+        assert line.startswith("change tp 8→")
+        assert "% step time" in line
+        assert "GiB" in line
