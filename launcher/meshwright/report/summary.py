@@ -20,6 +20,9 @@ def run_summary(name: str, plans: Sequence[Plan]) -> dict[str, Any]:
 
 def plan_summary(plan: Plan) -> dict[str, Any]:
     """One stage: degrees, batch, pipeline stages with layers per chunk and parameters of one rank."""
+    from meshwright.cost import cost
+    from meshwright.report.cost import cost_summary
+
     grid, parallelism = plan.grid, plan.spec.parallelism
     return {
         "name": plan.spec.name,
@@ -49,6 +52,7 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
         "pipeline": [_stage(i, stage) for i, stage in enumerate(plan.stages)],
         "parameters": {"total": plan.total_parameters, "active": plan.active_parameters},
         "warnings": [str(warning) for warning in plan.warnings],
+        "cost": cost_summary(cost(plan)),
     }
 
 

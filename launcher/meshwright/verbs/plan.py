@@ -18,8 +18,11 @@ def run(words: Words) -> int:
 
         print_json(run_summary(asked.name, plans))
     else:
+        from meshwright.cost import cost
+        from meshwright.report.cost import show_cost
         from meshwright.report.plan import show
 
         for plan in plans:
             show(plan)
+            show_cost(cost(plan))
     return 0

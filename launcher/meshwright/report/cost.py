@@ -1,0 +1,101 @@
+"""A plan's cost for people: where the step's time goes, what fills the memory, what crosses the links."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from meshwright.cost import Cost
+from meshwright.cost.memory import GIB, Memory
+
+__all__ = ["cost_summary", "show_cost"]
+
+_BAR = 30
+_WORDS = {
+    "compute": "compute",
+    "recompute": "recomputation",
+    "tensor": "tensor parallel, exposed",
+    "expert": "expert all-to-all, exposed",
+    "context": "context parallel, exposed",
+    "pipeline": "sends between stages",
+    "bubble": "pipeline bubble",
+    "data": "gradients and parameters",
+    "optimizer": "optimizer",
+}
+
+
+def show_cost(cost: Cost, console: Console | None = None) -> None:
+    """Print ``cost`` to the terminal."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    for name, value in _headlines(cost):
+        console.print(Text(f"  {name:<10} ", style="dim"), Text(value), sep="")
+    console.print(_bars({_WORDS[f.name]: float(getattr(cost.step, f.name)) for f in fields(cost.step)}, "s"))
+    fullest = cost.stages[cost.fullest]
+    console.print(_bars({f.name: float(getattr(fullest, f.name)) / GIB for f in fields(Memory)}, "GiB"))
+    for waste in cost.waste:
+        console.print(Text(f"  {waste.path}: {waste.message}", style="yellow"))
+
+
+def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
+    low, high = cost.interval
+    how = "" if cost.simulated else ", pipeline by its lower bound"
+    yield "step", f"{_number(cost.step_time)} s (80 %: {_number(low)} to {_number(high)} s{how})"
+    yield (
+        "rate",
+        f"{cost.tokens_per_second:,.0f} tokens/s, {cost.model_flops / 1e12:.0f} TFLOP/s per GPU, "
+        f"MFU {cost.mfu:.1%}, HFU {cost.hfu:.1%}",
+    )
+    room = (cost.memory_limit - cost.peak_memory) / GIB
+    verdict = f"fits with {room:.1f} GiB to spare" if cost.fits else f"{-room:.1f} GiB too much"
+    where = f" on stage {cost.fullest}" if len(cost.stages) > 1 else ""
+    limit = f"of {cost.memory_limit / GIB:.1f} usable"
+    yield "memory", f"{cost.peak_memory / GIB:.1f} GiB{where}, {limit}: {verdict}"
+    flows = {f.name: getattr(cost.traffic, f.name) for f in fields(cost.traffic)}
+    said = [
+        f"{name} {flow.size / 1e9:,.1f} GB {'between' if flow.between_nodes else 'within'} nodes"
+        for name, flow in flows.items()
+        if flow.size
+    ]
+    yield "traffic", ", ".join(said) or "none"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def _bars(parts: Mapping[str, float], unit: str) -> Table:
+    """One line a part, longest part the full bar; parts under a thousandth are left out."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    total = sum(parts.values())
+    largest = max(parts.values())
+    for name, value in parts.items():
+        if value > total / 1000:
+            bar = "█" * max(1, round(_BAR * value / largest))
+            table.add_row(name, f"{_number(value)} {unit}", f"{value / total:.1%}", Text(bar, style="cyan"))
+    return table
+
+
+def cost_summary(cost: Cost) -> dict[str, Any]:
+    """The machine-readable form: seconds, bytes, FLOP/s; parts add up to their totals."""
+    return {
+        "step_time_s": cost.step_time,
+        "step_time_80_s": list(cost.interval),
+        "pipeline_simulated": cost.simulated,
+        "step_parts_s": {f.name: float(getattr(cost.step, f.name)) for f in fields(cost.step)},
+        "tokens_per_second": cost.tokens_per_second,
+        "tflops_per_gpu": cost.model_flops / 1e12,
+        "mfu": cost.mfu,
+        "hfu": cost.hfu,
+        "peak_memory_bytes": cost.peak_memory,
+        "peak_memory_stage": cost.fullest,
+        "memory_limit_bytes": cost.memory_limit,
+        "fits": cost.fits,
+        "memory_bytes": [{f.name: float(getattr(stage, f.name)) for f in fields(Memory)} for stage in cost.stages],
+        "traffic_bytes": {f.name: float(getattr(cost.traffic, f.name).size) for f in fields(cost.traffic)},
+        "waste": [{"path": waste.path, "message": waste.message} for waste in cost.waste],
+    }
