@@ -15,19 +15,25 @@ from torch import Tensor, nn
 __all__ = ["CpuAttention", "CpuNorm", "GatherSequence", "causal_mask", "positions"]
 
 
-class CpuNorm:
-    """Builds torch's norm; its weights are marked so that their gradients are summed over the TP group under SP."""
+class CpuNorm(nn.Module):
+    """RMSNorm or LayerNorm over the last axis. Under SP its gradients are summed over the TP group: they are marked."""
 
-    def __new__(cls, config: Any, hidden_size: int, eps: float = 1e-5, **_: Any) -> Any:
-        """A ``torch.nn.RMSNorm`` or ``LayerNorm`` over the last axis of size ``hidden_size``."""
-        norm: nn.Module
-        if config.normalization == "RMSNorm":
-            norm = nn.RMSNorm(hidden_size, eps=eps)
-        else:
-            norm = nn.LayerNorm(hidden_size, eps=eps)
-        for weight in norm.parameters():
-            weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
-        return norm
+    def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
+        """Take Megatron's arguments of a norm."""
+        super().__init__()
+        self.eps, self.rms = eps, config.normalization == "RMSNorm"
+        self.offset = 1.0 if config.layernorm_zero_centered_gamma else 0.0
+        self.weight = nn.Parameter(torch.full((hidden_size,), 1.0 - self.offset))
+        self.bias = None if self.rms else nn.Parameter(torch.zeros(hidden_size))
+        for parameter in self.parameters():
+            parameter.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        weight = self.weight + self.offset
+        if self.rms:
+            return nn.functional.rms_norm(x, weight.shape, weight, self.eps)
+        return nn.functional.layer_norm(x, weight.shape, weight, self.bias, self.eps)
 
 
 class GatherSequence(torch.autograd.Function):

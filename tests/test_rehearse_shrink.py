@@ -1,0 +1,142 @@
+"""A miniature keeps every kind of parallelism and every part of the model; only sizes shrink."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import llama_405b, small_model, spec
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import meshwright
+from meshwright.compose import CONF, load
+from meshwright.errors import ConfigError
+from meshwright.rehearse.shapes import small_model as shrink
+from meshwright.rehearse.shrink import miniature, one_process, substitutions
+from meshwright.resolver import refusals, resolve
+from meshwright.spec import PipelineSplit
+from meshwright.spec_model import Mla, Moe
+
+RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
+
+
+def kinds(original):
+    """Names of the kinds of parallelism a plan uses."""
+    plan = resolve(original)
+    p, split = plan.spec.parallelism, plan.spec.parallelism.pipeline_split
+    found = {axis for axis in ("tp", "pp", "cp", "ep", "etp") if getattr(plan.grid, axis) > 1}
+    return (
+        found
+        | {name for name, on in (("dp", plan.grid.dp > 1), ("sp", p.sp), ("vpp", p.vpp > 1)) if on}
+        | ({"uneven"} if p.pp > 1 and split != PipelineSplit() else set())
+        | ({f"zero{p.zero}"} if p.zero and plan.grid.dp * plan.grid.cp > 1 else set())
+        | ({"recompute"} if p.recompute != "none" else set())
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_keeps_its_kinds(recipe):
+    for original in load([f"recipe={recipe}"]).stages:
+        minis = miniature(original)
+        assert set().union(*map(kinds, minis)) >= kinds(original)
+        assert all(resolve(mini).grid.world <= 4 for mini in minis)
+        assert {mini.model for mini in minis} == {minis[0].model}, "one model for all, so that one process compares"
+        assert refusals(one_process(minis[0]), minis[0].backend.name) == []
+
+
+def test_the_405b_layout_on_four_processes():
+    both, sharded = miniature(llama_405b())
+    assert [[chunk.layers for chunk in stage.chunks] for stage in resolve(both).stages] == [[1], [2], [2], [1]]
+    assert (sharded.parallelism.tp, sharded.parallelism.sp, sharded.parallelism.dp) == (2, True, 2)
+    assert sharded.parallelism.zero == 1
+
+
+def test_fsdp_becomes_torchs():
+    original = spec(small_model(), 8, global_batch=8, zero=3)
+    (mini,) = miniature(original)
+    assert (mini.backend.name, mini.backend.megatron.fsdp) == ("megatron", "torch")
+    assert any("torch's FSDP2" in text for text in substitutions(original, (mini,)))
+
+
+def test_fsdp_that_torchs_cannot_becomes_deepspeeds():
+    original = spec(small_model(tied_embeddings=True, transformers="llama"), 8, global_batch=8, zero=3)
+    (mini,) = miniature(original)
+    assert mini.backend.name == "deepspeed"
+    assert any("DeepSpeed" in text for text in substitutions(original, (mini,)))
+
+
+def test_one_rank_has_nothing_to_share():
+    with pytest.raises(ConfigError, match=r"rehearse\.ranks"):
+        miniature(llama_405b(), ranks=1)
+
+
+def test_the_models_parts_stay():
+    moe = Moe(experts=64, topk=6, ffn=1408, shared_ffn=2816, first_dense=3, groups=8, group_topk=3)
+    mla = Mla(kv_lora_rank=512, qk_nope_dim=128, qk_rope_dim=64, v_dim=128, q_lora_rank=1536)
+    model = small_model(moe=moe, mla=mla, mtp=1, tied_embeddings=True, qkv_bias=True)
+    small = shrink(model, 4)
+    assert (small.attention, small.gated, small.norm, small.tied_embeddings) == ("mla", True, "rmsnorm", True)
+    assert small.moe is not None
+    assert small.moe.shared_ffn > 0
+    assert small.moe.first_dense == 1
+    assert small.mla is not None
+    assert small.mla.q_lora_rank is not None
+    assert (small.qkv_bias, small.mtp, small.hidden_dropout) == (True, 1, 0.0)
+
+
+@pytest.mark.parametrize(("kv_heads", "kind"), [(8, "mha"), (4, "gqa"), (1, "mqa")])
+def test_the_kind_of_attention_stays(kv_heads, kind):
+    assert shrink(small_model(kv_heads=kv_heads), 4).attention == kind
+
+
+power = st.sampled_from([1, 2, 4])
+
+
+@settings(max_examples=150, deadline=None)
+@given(tp=power, pp=power, vpp=st.sampled_from([1, 2]), cp=power, dp=power, ep=power, etp=power, zero=st.integers(0, 1),
+       split=st.sampled_from(["even", "slots", "first", "last", "ends", "layout"]), moe=st.booleans(), mtp=st.booleans(),
+       ranks=st.sampled_from([2, 4]))  # fmt: skip
+def test_any_layout_keeps_its_kinds(tp, pp, vpp, cp, dp, ep, etp, zero, split, moe, mtp, ranks):
+    chunks = pp * vpp
+    layers = {"even": 2 * chunks, "slots": 2 * chunks - 2, "layout": chunks}.get(split, 2 * chunks)
+    ends = {
+        "slots": PipelineSplit(embedding=True, loss=True),
+        "first": PipelineSplit(first=layers // pp),
+        "last": PipelineSplit(last=layers // pp),
+        "ends": PipelineSplit(first=layers // pp, last=layers // pp),
+        "layout": PipelineSplit(layout="E" + "|".join(["t"] * chunks) + "m" * mtp + "L"),
+    }
+    experts = Moe(experts=8, topk=2, ffn=64, first_dense=0)
+    model = small_model(layers=layers, mtp=int(mtp), moe=experts if moe else None)
+    original = spec(model, tp * pp * cp * dp, global_batch=4 * dp * pp, tp=tp, sp=tp > 1, pp=pp, vpp=vpp, cp=cp,
+                    ep=ep if moe else 1, etp=etp if moe else 1, zero=zero,
+                    pipeline_split=ends.get(split, PipelineSplit()))  # fmt: skip
+    assume(not refusals(original, "megatron"))
+    assume(kinds(original) - {"zero1"})
+    minis = miniature(original, ranks)
+    kept = set().union(*map(kinds, minis))
+    missing = kinds(original) - kept - {"recompute"}
+    assert missing <= ({"etp"} if ranks < 4 else set()), "ep and etp together need four processes"
+    assert all(resolve(mini).grid.world <= ranks for mini in minis)
+
+
+def test_nothing_of_the_original_data_or_checkpoints_is_touched():
+    original = llama_405b()
+    data = replace(original.training.data, paths=("/data/corpus",))
+    logging = replace(original.training.logging, save="/checkpoints", tensorboard="/board")
+    training = replace(original.training, data=data, logging=logging)
+    for mini in miniature(replace(original, training=training)):
+        assert mini.training.data.paths == ()
+        assert mini.training.logging.save is None
+        assert mini.training.logging.tensorboard is None
+
+
+def test_no_heavy_imports():
+    import subprocess
+    import sys
+
+    code = "import meshwright.verbs.rehearse, meshwright.rehearse, sys; assert not {'torch', 'megatron'} & set(sys.modules)"
+    path = str(Path(meshwright.__file__).parents[1])
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": path}, check=False).returncode == 0
