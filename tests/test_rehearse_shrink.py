@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import llama_405b, small_model, spec
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import meshwright
+from builders import llama_405b, small_model, spec
 from meshwright.compose import CONF, load
 from meshwright.errors import ConfigError
 from meshwright.rehearse.shapes import small_model as shrink
@@ -94,11 +94,20 @@ def test_the_kind_of_attention_stays(kv_heads, kind):
 power = st.sampled_from([1, 2, 4])
 
 
+layouts = st.fixed_dictionaries(
+    {
+        **dict.fromkeys(("tp", "pp", "cp", "dp", "ep", "etp"), power),
+        "vpp": st.sampled_from([1, 2]),
+        "zero": st.integers(0, 1),
+    }
+)
+splits = st.sampled_from(["even", "slots", "first", "last", "ends", "layout"])
+
+
 @settings(max_examples=150, deadline=None)
-@given(tp=power, pp=power, vpp=st.sampled_from([1, 2]), cp=power, dp=power, ep=power, etp=power, zero=st.integers(0, 1),
-       split=st.sampled_from(["even", "slots", "first", "last", "ends", "layout"]), moe=st.booleans(), mtp=st.booleans(),
-       ranks=st.sampled_from([2, 4]))  # fmt: skip
-def test_any_layout_keeps_its_kinds(tp, pp, vpp, cp, dp, ep, etp, zero, split, moe, mtp, ranks):
+@given(degrees=layouts, split=splits, moe=st.booleans(), mtp=st.booleans(), ranks=st.sampled_from([2, 4]))
+def test_any_layout_keeps_its_kinds(degrees, split, moe, mtp, ranks):
+    pp, vpp, dp = degrees["pp"], degrees["vpp"], degrees["dp"]
     chunks = pp * vpp
     layers = {"even": 2 * chunks, "slots": 2 * chunks - 2, "layout": chunks}.get(split, 2 * chunks)
     ends = {
@@ -110,9 +119,11 @@ def test_any_layout_keeps_its_kinds(tp, pp, vpp, cp, dp, ep, etp, zero, split, m
     }
     experts = Moe(experts=8, topk=2, ffn=64, first_dense=0)
     model = small_model(layers=layers, mtp=int(mtp), moe=experts if moe else None)
-    original = spec(model, tp * pp * cp * dp, global_batch=4 * dp * pp, tp=tp, sp=tp > 1, pp=pp, vpp=vpp, cp=cp,
-                    ep=ep if moe else 1, etp=etp if moe else 1, zero=zero,
-                    pipeline_split=ends.get(split, PipelineSplit()))  # fmt: skip
+    if not moe:
+        degrees = {**degrees, "ep": 1, "etp": 1}
+    world = degrees["tp"] * pp * degrees["cp"] * dp
+    division = ends.get(split, PipelineSplit())
+    original = spec(model, world, global_batch=4 * dp * pp, sp=degrees["tp"] > 1, pipeline_split=division, **degrees)
     assume(not refusals(original, "megatron"))
     assume(kinds(original) - {"zero1"})
     minis = miniature(original, ranks)
@@ -137,6 +148,7 @@ def test_no_heavy_imports():
     import subprocess
     import sys
 
-    code = "import meshwright.verbs.rehearse, meshwright.rehearse, sys; assert not {'torch', 'megatron'} & set(sys.modules)"
+    modules = "meshwright.verbs.rehearse, meshwright.rehearse"
+    code = f"import {modules}, sys; assert not {{'torch', 'megatron'}} & set(sys.modules)"
     path = str(Path(meshwright.__file__).parents[1])
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": path}, check=False).returncode == 0

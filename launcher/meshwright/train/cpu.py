@@ -158,7 +158,7 @@ def _random_numbers() -> None:
 
 
 def _recompute() -> None:
-    """Recomputing a part of a layer takes ``fp8=False`` for fp8 (random.py:748) and asks Transformer Engine about it."""
+    """Recomputing a part of a layer takes ``fp8=False`` for fp8 (random.py:748) and then needs Transformer Engine."""
     from megatron.core.tensor_parallel.random import CheckpointWithoutOutput
 
     start = CheckpointWithoutOutput.__init__
