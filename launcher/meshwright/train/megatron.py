@@ -23,6 +23,7 @@ import torch
 
 if not torch.cuda.is_available():  # must be known before megatron decorates its functions
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # ranks share the cores; threads would wait
 
 from megatron.core import parallel_state
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
