@@ -124,7 +124,7 @@ def _minimise(residuals: Any, x: Array, weight: Array, bounds: Array, steps: int
     return x
 
 
-def left_out(rows: Sequence[Row], start: Efficiency = START) -> Array:
+def left_out(rows: Sequence[Row], start: Efficiency = START, steps: int = 12) -> Array:
     """Each row's error when its whole group (source and model) is kept out of the fit; NaN with one group only."""
     import numpy as np
 
@@ -134,7 +134,7 @@ def left_out(rows: Sequence[Row], start: Efficiency = START) -> Array:
     times: dict[str, Array] = {}
     for group in groups if len(groups) > 1 else []:
         kept = [row for row in rows if row.group != group]
-        efficiency = fit(kept, start=start, steps=12).efficiency
+        efficiency = fit(kept, start=start, steps=steps).efficiency
         times[group] = predict_times(stack(rows), len(rows), efficiency)
     for i, row in enumerate(rows):
         if row.group in times:

@@ -1,0 +1,87 @@
+"""Fit the efficiency constants behind every shipped row, and report errors with whole groups left out.
+
+    python benchmarks/fit_environments.py [NAME ...]
+
+prints, for each environment (or those NAMEd), the constants for conf/cluster or data/environments.yaml, the error of
+the fit and the error of each group (source and model) predicted by constants fitted without it. Nothing of
+korthikanti2022 and llama3_paper is fitted: they are checks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import meshwright
+from meshwright.cost.calibrate import as_yaml, fit, left_out
+from meshwright.cost.rows import Row, read, usable
+from meshwright.cost.validate import spread
+
+DATA = Path(meshwright.__file__).parent / "data"
+NVIDIA = ("nvidia-dgxc-benchmarking", "nvidia-megatron-bridge", "nvidia-nemo-docs")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Rows that share a machine: their sources with each one's weight, and their GPU."""
+
+    sources: Mapping[str, float]
+    gpu: str
+    keep: Callable[[Row], bool] = field(default=lambda _: True)
+
+
+def _nvidia(gpu: str) -> Environment:
+    return Environment(dict.fromkeys(NVIDIA, 0.0), gpu, lambda row: "unknown" not in row.measured["recompute"])
+
+
+ENVIRONMENTS = {
+    "dgx_a100_80gb": Environment({"vtrain-single": 1.0, "vtrain-multi": 1.0, "megatron_sc21": 2.5}, "A100"),
+    "a100_jean_zay": Environment({"bigscience": 0.0}, "A100"),
+    "dgx_h100": _nvidia("H100-80GB"),
+    "dgx_b200": Environment({"simumax-b200": 0.0}, "B200"),
+    "gb200_nvl72": _nvidia("GB200"),
+    "gb300_nvl72": _nvidia("GB300"),
+    "nvidia-megatron-bridge B200": _nvidia("B200"),
+    "hagemann2023 A100-80GB": Environment({"hagemann2023": 0.0}, "A100"),
+    "llm-foundry A100-80GB": Environment({"llm-foundry": 0.0}, "A100-80GB"),
+    "llm-foundry A100-40GB": Environment({"llm-foundry": 0.0}, "A100-40GB"),
+    "llm-foundry H100-80GB": Environment({"llm-foundry": 0.0}, "H100-80GB"),
+    "torchtitan H100-96GB HBM2e 500W": Environment({"torchtitan": 0.0}, "H100"),
+    "nanotron_ultrascale H100-80GB": Environment({"nanotron_ultrascale": 0.0}, "H100"),
+}
+"""By cluster, or by source and GPU. Weights of 0: every row alike; else what a source's rows weigh together."""
+
+
+def main(names: list[str]) -> None:
+    rows, _ = usable(read(DATA / "measured.csv"))
+    timed = [row for row in rows if row.number("iter_time_s")]
+    for name, environment in ENVIRONMENTS.items():
+        if not names or name in names:
+            _report(name, environment, [row for row in timed if _belongs(row, environment)])
+
+
+def _belongs(row: Row, environment: Environment) -> bool:
+    gpu = row.measured["gpu"]
+    return row.source in environment.sources and gpu.startswith(environment.gpu) and environment.keep(row)
+
+
+def _report(name: str, environment: Environment, rows: list[Row]) -> None:
+    counts = Counter(row.source for row in rows)
+    weights = [(environment.sources[row.source] or counts[row.source]) / counts[row.source] for row in rows]
+    scale = len(rows) / sum(weights)
+    fitted = fit(rows, [w * scale for w in weights])
+    errors = [float(e) for e in left_out(rows, steps=8)]
+    known = [e for e in errors if e == e] or [float(e) for e in fitted.errors]
+    efficiency = replace(fitted.efficiency, spread=spread(known), source=f"fitted on {', '.join(counts)}")
+    print(f"# {name}: {len(rows)} rows")
+    print(as_yaml(efficiency), end="")
+    for group in sorted({row.group for row in rows}):
+        of_group = sorted(abs(e) for e, row in zip(errors, rows, strict=True) if row.group == group)
+        print(f"#   left out {group}: n {len(of_group)}, median {of_group[len(of_group) // 2]:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

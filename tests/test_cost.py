@@ -1,0 +1,143 @@
+"""Cost: parts add up, closed forms agree with what they stand for, and arrays give what numbers give."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshwright.compose import load
+from meshwright.cost import cost, estimate
+from meshwright.cost.counts import hardware_flops, training_flops
+from meshwright.cost.memory import GIB, Memory
+from meshwright.cost.pipeline_time import Work, bound, simulate
+from meshwright.cost.traffic import data_volume
+from meshwright.plan import Plan
+from meshwright.resolver import layout, resolve
+
+LLAMA = ("model=llama3_8b", "cluster=dgx_h100", "cluster.gpus=64", "training.sequence=8192", "training.global_batch=256")
+
+
+def planned(*words: str) -> Plan:
+    return resolve(load([*LLAMA, *words]).stages[0])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("parallelism.tp=4", "parallelism.sp=true", "parallelism.pp=4", "parallelism.vpp=2"),
+        ("parallelism.zero=1", "parallelism.recompute=full"),
+        ("parallelism.cp=2", "parallelism.recompute=selective"),
+    ],
+)
+def test_parts_add_up(words: tuple[str, ...]) -> None:
+    found = cost(planned(*words))
+    assert found.step_time == pytest.approx(sum(getattr(found.step, f.name) for f in fields(found.step)))
+    for stage in found.stages:
+        assert stage.total == pytest.approx(sum(getattr(stage, f.name) for f in fields(Memory)))
+    assert all(getattr(found.step, f.name) >= 0 for f in fields(found.step))
+    assert found.peak_memory == max(stage.total for stage in found.stages)
+
+
+def test_arrays_give_what_numbers_give() -> None:
+    one = layout(planned("parallelism.tp=2", "parallelism.sp=true").spec)
+    varied = {"tp": [1, 2, 4, 2], "pp": [1, 2, 4, 1], "sp": [0, 1, 1, 0], "dp": [64, 16, 4, 32], "recompute": [0, 1, 2, 2]}
+    numbers = [name for name in vars(one) if name != "spec"]
+    arrays = {name: np.array(varied.get(name, [getattr(one, name)] * 4)) for name in numbers}
+    together = estimate(replace(one, **arrays))
+    for i in range(4):
+        alone = estimate(replace(one, **{name: values[i].item() for name, values in arrays.items()}))
+        assert together.step_time[i] == pytest.approx(alone.step_time)
+        assert together.peak_memory[i] == pytest.approx(alone.peak_memory)
+
+
+def test_the_cost_of_a_plan_needs_no_numpy() -> None:
+    program = (
+        "import sys; from meshwright.compose import load; from meshwright.resolver import resolve;"
+        "from meshwright.cost import cost; cost(resolve(load(['recipe=llama3_405b', 'stage=gpus_8192']).stages[0]));"
+        "assert 'numpy' not in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+works = st.builds(Work, st.floats(0.1, 3), st.floats(0.1, 6))
+
+
+@given(works, works, works, st.integers(1, 6), st.sampled_from([1, 2, 3]), st.integers(1, 5), st.floats(0, 0.5))
+def test_the_bound_never_exceeds_the_simulation(
+    first: Work, second: Work, last: Work, pp: int, vpp: int, groups: int, send: float
+) -> None:
+    vpp = 1 if pp == 1 else vpp
+    stages = [first] + [second] * (pp - 2) + [last] * (pp > 1)
+    chunks = [[Work(w.forward / vpp, w.backward / vpp)] * vpp for w in stages]
+    microbatches = groups * pp if vpp > 1 else groups
+    least = bound(first, second if pp > 1 else first, last if pp > 1 else first, pp, vpp, microbatches, send)
+    assert least <= simulate(chunks, microbatches, send) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("pp", "vpp", "microbatches"), [(1, 1, 4), (4, 1, 8), (8, 1, 3), (4, 2, 8), (8, 3, 16)])
+def test_the_bound_is_exact_for_even_stages(pp: int, vpp: int, microbatches: int) -> None:
+    work = Work(1.0, 2.0)
+    chunks = [[Work(1.0 / vpp, 2.0 / vpp)] * vpp] * pp
+    # Narayanan et al. 2021, section 2.2: (m + (pp - 1)/v) times one micro-batch
+    exact = (microbatches + (pp - 1) / vpp) * 3.0
+    assert simulate(chunks, microbatches, 0.0) == pytest.approx(exact)
+    assert bound(work, work, work, pp, vpp, microbatches, 0.0) == pytest.approx(exact)
+
+
+@pytest.mark.parametrize(("zero", "times"), [(0, 2), (1, 2), (2, 2), (3, 3)])
+def test_volumes_of_the_zero_paper(zero: int, times: int) -> None:
+    assert data_volume(zero) == times * 2  # bytes for each 16-bit parameter
+
+
+def test_traffic_of_data_parallelism() -> None:
+    plan = planned("training.grad_reduce=bf16")
+    parameters = plan.stages[0].parameters
+    assert cost(plan).traffic.data.size == pytest.approx(2 * 2 * parameters * 63 / 64)
+
+
+def test_model_states_of_the_zero_paper() -> None:
+    """Rajbhandari et al. 2020, section 3: 16 bytes a parameter with 16-bit gradients, 2 of them after ZeRO-3."""
+    plain = cost(planned("training.grad_reduce=bf16")).stages[0]
+    parameters = planned().stages[0].parameters
+    assert plain.weights + plain.gradients + plain.optimizer == pytest.approx(16 * parameters)
+    sharded = cost(planned("training.grad_reduce=bf16", "parallelism.zero=1")).stages[0]
+    assert sharded.weights + sharded.gradients + sharded.optimizer == pytest.approx((4 + 12 / 64) * parameters)
+
+
+def test_activations_of_the_selective_recomputation_paper() -> None:
+    """Korthikanti et al. 2022, table 2: sbh(34 + 5as/h)/t with tensor and sequence parallelism, 34sbh/t selective."""
+    words = ("model=gpt3_175b", "cluster=dgx_a100_80gb", "cluster.gpus=8", "training.sequence=2048")
+    more = ("parallelism.tp=8", "parallelism.sp=true", "training.global_batch=1", "backend.megatron.attention=unfused")
+    dropout = ("model.hidden_dropout=0.1", "model.attention_dropout=0.1")
+    sbh = 2048 * 12288
+    for recompute, factor in (("none", 34 + 5 * 96 * 2048 / 12288), ("selective", 34)):
+        plan = resolve(load([*words, *more, *dropout, f"parallelism.recompute={recompute}"]).stages[0])
+        expected = 96 * sbh * factor / 8
+        assert cost(plan).stages[0].activations == pytest.approx(expected, rel=0.002)
+
+
+def test_flops_conventions() -> None:
+    model = planned().spec.model
+    full = training_flops(model, 8192)
+    assert full == pytest.approx(6 * (8_030_261_248 - 128256 * 4096) + 12 * 32 * 4096 * 8192, rel=1e-3)
+    assert training_flops(model, 8192, "causal") == pytest.approx(full - 6 * 32 * 4096 * 8192, rel=1e-6)
+    assert training_flops(model, 8192, "palm") == pytest.approx(6 * 8_030_261_248 + 12 * 32 * 4096 * 8192)
+    assert full < hardware_flops(model, 8192, "selective") < hardware_flops(model, 8192, "full") < full * 4 / 3
+
+
+def test_more_recomputation_needs_less_memory_and_more_time() -> None:
+    kinds = [cost(planned(f"parallelism.recompute={kind}")) for kind in ("none", "full")]
+    assert kinds[0].peak_memory > kinds[1].peak_memory + 10 * GIB
+    assert kinds[0].step_time < kinds[1].step_time
+
+
+def test_a_wasteful_choice_is_named_with_its_price() -> None:
+    found = cost(planned("parallelism.recompute=full", "parallelism.tp=8", "parallelism.sp=true"))
+    assert [waste.path for waste in found.waste if "recompute" in waste.path] == ["parallelism.recompute"]
