@@ -1,0 +1,104 @@
+"""Regenerate docs/accuracy.md from the shipped rows: ``python benchmarks/accuracy.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import meshwright
+from meshwright.cost.rows import read
+from meshwright.cost.validate import document
+
+PACKAGE = Path(meshwright.__file__).parent
+TARGET = Path(__file__).parents[1] / "docs" / "accuracy.md"
+
+INTRODUCTION = """\
+# Accuracy
+
+Written by `python benchmarks/accuracy.py` from the rows in `launcher/meshwright/data/measured.csv`: measurements that
+others published, with their sources in `sources.csv` beside it. Errors are predicted over measured less one.
+
+`korthikanti2022` and `llama3_paper` were never fitted. Of the others, the nine constants of a machine (docs/cost.md) were
+fitted on the rows of that machine; `python benchmarks/fit_environments.py` prints, for each group of source and model,
+the error of constants fitted without it. Memory has no constants fitted by rows of `simumax-b200`; what is assumed of
+each framework is in `PRACTICES` (launcher/meshwright/cost/rows.py).
+"""
+
+PEERS = """
+## Against other estimators
+
+The peers' figures were obtained by running each of them on the same rows, except vTrain's own (from its paper).
+
+| rows | ours | best other estimator |
+|---|---|---|
+| Korthikanti et al. 2022, Table 5 (not fitted) | {korthikanti2022} | Calculon 3.65 % (these are its own validation rows), SimuMax 4.7 % |
+| vTrain, 64 to 512 A100 | {vtrain-multi} | SimuMax 13.2 %, Calculon 15.3 %, vTrain itself 14.7 % |
+| vTrain, one node | {vtrain-single} | vTrain itself 8.4 %, SimuMax 23.9 %, Calculon 38.9 % |
+| SimuMax's 8 B200, step time | {simumax-b200} | SimuMax 4.8 to 5.2 % |
+| SimuMax's 8 B200, peak memory | {memory simumax-b200} | SimuMax 0.3 to 0.8 %, mbridge 2.7 %, Megatron-LM's report 39 % |
+
+## Where we are worse, and why
+
+* **nanotron, step time**: the sweep ran on a fabric whose throughput varied tenfold between neighbouring layouts; rows
+  that the source marks slow are not shipped, and what remains is still bimodal. No constant explains it.
+* **MoE on Blackwell** (Megatron-Bridge): grouped kernels, HybridEP and CUDA graphs changed throughput by a factor of two
+  between releases of one layout; the model knows one set of constants.
+* **MT-NLG, GLM-130B**: slower than their layouts need (older DeepSpeed pipelines); predicted too fast by a fifth and more.
+"""
+
+
+def main() -> None:
+    result = document(read(PACKAGE / "data" / "measured.csv"))
+    sources = {**result["summary"]["sources"], "all": result["summary"]["overall"]}
+    parts = [INTRODUCTION, _table("Step time", "step_time", sources), _table("Peak memory", "peak_memory", sources)]
+    parts += [_rest(sources), PEERS.format_map(_Figures(sources)), _skipped(result["skipped"])]
+    TARGET.write_text("\n".join(parts))
+
+
+class _Figures(dict[str, str]):
+    """Mean errors by source, for ``{source}`` or ``{memory source}`` in a text."""
+
+    def __init__(self, sources: Mapping[str, Any]) -> None:
+        super().__init__()
+        for name, values in sources.items():
+            for prefix, part in (("", "step_time"), ("memory ", "peak_memory")):
+                if values[part]:
+                    self[prefix + name] = f"{100 * values[part]['mape']:.1f} %"
+
+
+def _table(title: str, part: str, sources: Mapping[str, Any]) -> str:
+    lines = [f"## {title}", "", "| source | rows | median | mean | p90 | max | bias |", "|---|---|---|---|---|---|---|"]
+    for name, values in sources.items():
+        if values[part]:
+            figures = (f"{100 * values[part][key]:.1f} %" for key in ("median", "mape", "p90", "max", "bias"))
+            lines.append(f"| {name} | {values[part]['n']} | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rest(sources: Mapping[str, Any]) -> str:
+    lines = ["## Uncertainty, memory limits, ranking", ""]
+    lines += ["| source | 80 % interval holds | its half-width | fits or not, balanced | mean regret | max | Kendall |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for name, values in sources.items():
+        interval, limit, ranking = (values[key] for key in ("step_time_interval", "memory_limit", "ranking"))
+        balanced = limit["balanced_accuracy"] if limit else None
+        figures = [interval["coverage"], interval["half_width"], balanced]
+        figures += [ranking["mean_regret"], ranking["max_regret"]] if ranking else [None, None]
+        shown = ["" if value is None else f"{100 * value:.1f} %" for value in figures]
+        tau = f"{ranking['kendall_tau']:.2f}" if ranking else ""
+        lines.append(f"| {name} | {' | '.join(shown)} | {tau} |")
+    return "\n".join(lines) + "\n"
+
+
+def _skipped(skipped: list[dict[str, str]]) -> str:
+    counts: dict[tuple[str, str], int] = {}
+    for skip in skipped:
+        counts[skip["source"], skip["reason"]] = counts.get((skip["source"], skip["reason"]), 0) + 1
+    lines = ["## Rows that cannot be expressed", ""]
+    lines += [f"* {count} of {source}: {reason}" for (source, reason), count in sorted(counts.items())]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
