@@ -63,6 +63,7 @@ def install() -> None:
     _layers()
     _pipeline()
     _loop()
+    _checkpoints()
     _fsdp()
     CudaToCpu().__enter__()  # type: ignore[no-untyped-call]
 
@@ -245,6 +246,13 @@ def _loop() -> None:
 
     utils.compile_helpers = _nothing  # the wheel ships them compiled
     training.set_jit_fusion_options = _nothing
+
+
+def _checkpoints() -> None:
+    """The queue of checkpoint writers, forked now: on first use a new Python would import everything again."""
+    from megatron.core.dist_checkpointing.strategies.filesystem_async import get_write_results_queue
+
+    get_write_results_queue("fork")
 
 
 def _fsdp() -> None:
