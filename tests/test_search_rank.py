@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import builders
-from meshwright.cost import estimate
+from meshwright.cost import cost, estimate
 from meshwright.errors import ConfigError
 from meshwright.resolver import layout, resolve
 from meshwright.search.candidate import assignments, spec_of
+from meshwright.search.exact import layout_cost, search
 from meshwright.search.objective import DAY, Goal, run_steps
 from meshwright.search.rank import TIE, budget, rank
 from meshwright.search.reasons import compare, why
@@ -52,8 +53,8 @@ def test_it_ranks_as_brute_force_over_resolve_and_cost_does(spec):
                 assert one.peak_memory == pytest.approx(together.peak_memory[i], rel=1e-12)
                 if one.peak_memory <= budget(plan.spec.cluster):
                     alone.append((float(one.step_time), float(one.peak_memory)))
-    ranking = rank(asked, Goal(top=10))
-    found = [(c.step_time, c.peak_memory) for c in ranking.best]
+    ranking = rank(asked)
+    found = [(c.step_time, c.peak_memory) for c in ranking.best[:10]]
     assert found == sorted(found)
     if spec.model.moe:  # every eleventh only: none of them may beat the winner
         assert found[0] <= min(alone)
@@ -104,7 +105,7 @@ def test_the_parts_of_a_step_add_up():
 
 
 def test_ties_are_layouts_that_the_model_cannot_tell_apart():
-    ranking = rank(space(dense()), Goal(top=20))
+    ranking = search(space(dense()), Goal(top=20))
     assert all(c.score <= ranking.best[0].score * (1 + TIE) for c in ranking.ties)
     assert len(ranking.ties) < len(ranking.best)
 
@@ -130,43 +131,64 @@ def test_a_run_that_no_cluster_finishes_in_time_has_no_winner():
     assert rank(space(dense(steps=100_000)), Goal("gpus", days=1e-3)).winner is None
 
 
+def test_the_exact_ranking_is_that_of_every_layout_costed_exactly():
+    """The closed form only decides whom to simulate; where the search says so, nobody better was left out."""
+    spec = replace(dense(8), training=replace(dense(8).training, global_batch=16))
+    asked = space(spec, {**FEW, "parallelism.recompute": ("none",), "training.micro_batch": (1,)})
+    found = search(asked, Goal(top=5))
+    assert found.proven
+    every = []
+    for variant in variants(asked):
+        for table in enumerate_layouts(variant).chunks:
+            for i in range(len(table["tp"])):
+                whole = cost(resolve(spec_of(variant, {name: int(column[i]) for name, column in table.items()})))
+                every += [whole.step_time] if whole.fits else []
+    assert [c.step_time for c in found.best] == pytest.approx(sorted(every)[:5])
+
+
+def test_the_closed_form_is_a_lower_bound_of_what_is_found_exactly():
+    for c in rank(space(dense())).best[:20]:
+        assert c.step_time <= layout_cost(c.spec, Goal()).step_time * (1 + 1e-9)
+
+
 class TestWhy:
     def test_an_excluded_layout_names_its_rule_with_the_numbers(self):
         asked = space(dense())
-        answer = why(asked, rank(asked), {"tp": 16})
+        answer = why(asked, search(asked, Goal()), {"tp": 16})
         assert answer.verdict == "excluded"
         assert any("24 attention heads do not divide by tp = 16" in str(p) for p in answer.problems)
 
     def test_a_layout_that_does_not_fit_is_told_the_bytes(self):
         big = builders.spec(builders.LLAMA_405B, 64, sequence=8192, global_batch=64)
         asked = space(big)
-        answer = why(asked, rank(asked), {"tp": 1, "pp": 1, "zero": 0})
+        answer = why(asked, search(asked, Goal()), {"tp": 1, "pp": 1, "zero": 0})
         assert answer.verdict == "memory"
         assert "GiB over" in answer.reasons[0]
 
     def test_a_slower_layout_is_told_the_seconds_and_where(self):
         asked = space(dense())
-        ranking = rank(asked)
+        ranking = search(asked, Goal())
         answer = why(asked, ranking, {"recompute": "full"})
         assert answer.verdict == "slower"
         assert any("recomputing" in reason for reason in answer.reasons)
+        assert answer.comparison.step_time > 0
         assert answer.candidate.step_time > ranking.best[0].step_time
 
     def test_the_winner_is_said_to_be_chosen(self):
         asked = space(dense())
-        ranking = rank(asked)
+        ranking = search(asked, Goal())
         answer = why(asked, ranking, {"pp": ranking.best[0].columns["pp"], "zero": ranking.best[0].columns["zero"]})
         assert answer.verdict == "chosen"
 
     def test_an_unknown_key_is_an_error(self):
         asked = space(dense())
         with pytest.raises(ConfigError, match=r"why\.tpp"):
-            why(asked, rank(asked), {"tpp": 2})
+            why(asked, search(asked, Goal()), {"tpp": 2})
 
     def test_a_comparison_reads_as_advice(self):
         asked = space(dense())
-        slow = rank(space(dense(), {"parallelism.tp": (8,), "parallelism.sp": (True,)})).best[0]
-        line = str(compare(slow, rank(asked).best[0]))
+        slow = search(space(dense(), {"parallelism.tp": (8,), "parallelism.sp": (True,)}), Goal()).best[0]
+        line = str(compare(slow, search(asked, Goal()).best[0]))
         assert line.startswith("change tp 8→")
         assert "% step time" in line
         assert "GiB" in line

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from meshwright.cost.memory import GIB
 from meshwright.search.candidate import Candidate
 from meshwright.search.frontier import Point, row, scaling
 from meshwright.search.objective import OBJECTIVES
 from meshwright.search.question import Result
-from meshwright.search.rank import GIB, TIE, budget
+from meshwright.search.rank import TIE, budget
 from meshwright.search.reasons import PARTS, Answer, over, slower
 from meshwright.search.table import Exclusion, as_layout
 
@@ -60,6 +61,7 @@ def document(result: Result, command: str) -> dict[str, Any]:
         "valid": ranking.valid,
         "fitting": ranking.fitting,
         "seconds": ranking.seconds,
+        "proven": ranking.proven,
         "best": [row(c) for c in ranking.best],
         "ties": len(ranking.ties),
         "winner_against_runner_up": str(result.against_runner_up) if result.against_runner_up else None,
@@ -97,6 +99,7 @@ def _counts(result: Result) -> str:
     return (
         f"{r.points:,} layouts proposed, {r.valid:,} are valid, {r.fitting:,} of these fit; {r.seconds:.1f} s, "
         f"{r.valid / max(r.seconds, 1e-9):,.0f} layouts costed a second"
+        f"{'' if r.proven else '; the best were simulated, but one left out might be as good'}"
     )
 
 

@@ -10,8 +10,9 @@ from meshwright.compose import Run, run_of
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import normalise
 from meshwright.search.candidate import Candidate, with_layout
+from meshwright.search.exact import search
 from meshwright.search.objective import Goal
-from meshwright.search.rank import Ranking, rank
+from meshwright.search.rank import Ranking
 from meshwright.search.reasons import over
 from meshwright.search.space import Space, space, split_sets
 from meshwright.spec import Spec
@@ -63,7 +64,7 @@ def nothing_fits(space: Space, ranking: Ranking) -> ConfigError:
 
 
 def _best(around: Space, goal: Goal, place: int) -> Spec:
-    ranking = rank(around, goal)
+    ranking = search(around, goal)
     if len(ranking.best) < place:
         raise nothing_fits(around, ranking)
     return normalise(with_layout(around.current, ranking.best[place - 1].spec))

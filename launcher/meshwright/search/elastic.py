@@ -11,6 +11,7 @@ import yaml
 from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate
+from meshwright.search.exact import exact
 from meshwright.search.objective import Goal
 from meshwright.search.proposals import divisors
 from meshwright.search.rank import rank
@@ -46,7 +47,7 @@ def continuations(spec: Spec, healthy: int) -> list[Continuation]:
     near = [c for b in _near_batches(spec, healthy) for c in _best(_on(spec, healthy, b))]
     found = [min(same, key=lambda c: c.step_time)] if same else []
     found += [max(near, key=lambda c: c.tokens_per_gpu)] if near else []
-    return [_continuation(spec, c, healthy) for c in found]
+    return [_continuation(spec, c, healthy) for one in found if (c := exact(one, Goal()))]
 
 
 def read_folder(folder: Path) -> Spec:
@@ -71,7 +72,7 @@ def _on(spec: Spec, nodes: int, batch: int) -> Spec:
 
 
 def _best(spec: Spec) -> Iterator[Candidate]:
-    yield from rank(space(spec), Goal(top=1)).best
+    yield from rank(space(spec), Goal(top=1)).best[:1]
 
 
 def _near_batches(spec: Spec, nodes: int) -> list[int]:

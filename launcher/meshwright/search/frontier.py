@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from meshwright.cost.memory import GIB
 from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate, assignments
 from meshwright.search.objective import DAY, run_steps
-from meshwright.search.rank import GIB, Ranking, budget
+from meshwright.search.rank import Ranking, budget
 
 __all__ = ["Point", "plot", "row", "scaling", "write_csv"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from meshwright.cost.memory import GIB
 from meshwright.spec import Spec
 
 __all__ = ["DAY", "LATE", "OBJECTIVES", "Goal", "Objective", "run_steps", "score"]
@@ -20,8 +21,6 @@ OBJECTIVES: dict[Objective, str] = {
 }
 
 DAY = 86_400.0  # seconds
-
-GIB = 2**30
 
 LATE = 1e9
 """The score from which on a layout does not do what was asked."""

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meshwright.cost import estimate
 from meshwright.errors import Problem
-from meshwright.resolver import layout, normalise, refusals
+from meshwright.resolver import normalise, refusals
 from meshwright.search.candidate import Candidate
-from meshwright.search.objective import Goal, score
+from meshwright.search.exact import explained, layout_cost, refined
+from meshwright.search.objective import Goal
 from meshwright.search.rank import Progress, Ranking, rank
 from meshwright.search.reasons import Answer, Comparison, compare, why
-from meshwright.search.space import Space, Variant
-from meshwright.spec import Spec
+from meshwright.search.space import Space
 
-__all__ = ["Result", "answer", "candidate_of"]
+__all__ = ["Result", "answer"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ def answer(
     space: Space, goal: Goal, question: Mapping[str, Any] | None = None, progress: Progress | None = None
 ) -> Result:
     """Rank ``space`` and explain the winner; ``question`` as for ``why``."""
-    ranking = rank(space, goal, progress)
+    ranking = explained(refined(rank(space, goal, progress)))
     wrong = tuple(refusals(space.current, space.current.backend.name))
-    current = None if wrong else candidate_of(space.current, goal)
+    current = None if wrong else layout_cost(normalise(space.current), goal)
     winner, second = ranking.winner, ranking.best[1] if len(ranking.best) > 1 else None
     return Result(
         space=space,
@@ -49,13 +48,3 @@ def answer(
         against_current=compare(current, winner) if winner and current else None,
         why=why(space, ranking, question) if question else None,
     )
-
-
-def candidate_of(spec: Spec, goal: Goal) -> Candidate:
-    """A described layout, costed; its rules must hold."""
-    spec = normalise(spec)
-    costs = estimate(layout(spec))
-    parts = {name: float(getattr(costs.parts, name)) for name in costs.parts.__dataclass_fields__}
-    time, memory = float(costs.step_time), float(costs.peak_memory)
-    value = float(score(goal.objective, spec, time, memory, goal.days))
-    return Candidate(Variant(spec, {}), {}, time, memory, parts, value)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshwright.cost import Estimate, estimate
+from meshwright.cost.memory import GIB, USABLE
 from meshwright.rules import Layout
 from meshwright.search.candidate import Candidate
 from meshwright.search.objective import LATE, Goal, score
@@ -23,15 +24,14 @@ from meshwright.search.space import Space, Variant, variants
 from meshwright.search.table import Exclusion, as_layout, enumerate_layouts
 from meshwright.spec import Cluster
 
-__all__ = ["GIB", "TIE", "Progress", "Ranking", "budget", "candidates", "rank"]
+__all__ = ["SURVIVORS", "TIE", "Progress", "Ranking", "budget", "candidates", "rank", "undominated"]
 
 TIE = 0.02
 """Step times nearer than this are not told apart. Ours: the median error of differences between measured layouts."""
 
-RESERVED_GIB = 2.0
-"""Memory that is not the allocator's: CUDA's context and the communicators' buffers. Ours."""
+SURVIVORS = 64
+"""Layouts kept to be costed exactly."""
 
-GIB = 2**30
 AXES = ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero", "micro_batch", "split", "recompute", "gpus")
 
 Progress = Callable[[int], None]
@@ -45,7 +45,7 @@ class Ranking:
     """The outcome of a search.
 
     ``points`` were proposed; ``excluded`` of them broke a rule, ``valid`` did not; ``fitting`` of those fit in memory.
-    ``best`` ascend by score; ``frontier`` is what no other layout on as many GPUs beats in step time and peak memory;
+    ``best`` ascend by score, at first by the closed form and with ``SURVIVORS`` of them; ``frontier`` is what no other layout on as many GPUs beats in step time and peak memory;
     ``choices`` has the best layout for each (axis, value), or the leanest where none fits.
     """
 
@@ -54,6 +54,7 @@ class Ranking:
     valid: int = 0
     fitting: int = 0
     seconds: float = 0.0
+    proven: bool = False  # no layout that was not costed exactly can be among the best
     excluded: dict[str, Exclusion] = field(default_factory=dict)
     best: list[Candidate] = field(default_factory=list)
     frontier: list[Candidate] = field(default_factory=list)
@@ -88,7 +89,7 @@ def rank(space: Space, goal: Goal | None = None, progress: Progress | None = Non
 
 def budget(cluster: Cluster) -> float:
     """Bytes that the framework's allocator can have on one GPU."""
-    return (cluster.accelerator.memory_gib - RESERVED_GIB) * GIB
+    return USABLE * cluster.accelerator.memory_gib * GIB
 
 
 def candidates(
@@ -126,10 +127,9 @@ def _take(ranking: Ranking, variant: Variant, table: Columns, costs: Estimate) -
 
     ordered = np.lexsort((memory, np.where(fits, scores, memory), ~good, ~fits))
     inside = ordered[: np.count_nonzero(good)]
-    ranking.best = nsmallest(
-        goal.top, [*ranking.best, *make(inside[: goal.top])], key=lambda c: (c.score, c.peak_memory)
-    )
-    ranking.frontier = _undominated([*ranking.frontier, *make(_undominated_rows(time, memory, inside))])
+    kept = max(SURVIVORS, goal.top)
+    ranking.best = nsmallest(kept, [*ranking.best, *make(inside[:kept])], key=lambda c: (c.score, c.peak_memory))
+    ranking.frontier = undominated([*ranking.frontier, *make(_undominated_rows(time, memory, inside))])
     for axis, values in _axis_values(variant, table):
         found, places = np.unique(values[ordered], return_index=True)
         for value, candidate in zip(found.tolist(), make(ordered[places]), strict=True):
@@ -172,7 +172,7 @@ def _undominated_rows(time: NDArray[Any], memory: NDArray[Any], rows: NDArray[An
     return by_time[np.flatnonzero(first)]
 
 
-def _undominated(found: list[Candidate]) -> list[Candidate]:
+def undominated(found: list[Candidate]) -> list[Candidate]:
     """The Pareto set of step time and peak memory, for each number of GPUs apart."""
     kept: list[Candidate] = []
     least: dict[int, float] = {}

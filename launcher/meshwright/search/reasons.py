@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from meshwright.cost.memory import GIB
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import override, refusals
 from meshwright.search.candidate import Candidate, differences
-from meshwright.search.rank import GIB, Ranking, budget, rank
+from meshwright.search.exact import search
+from meshwright.search.rank import Ranking, budget
 from meshwright.search.space import Space
 from meshwright.spec import Parallelism, PipelineSplit, Spec
 
@@ -79,7 +81,7 @@ def why(space: Space, ranking: Ranking, question: Mapping[str, Any]) -> Answer:
 
     """
     paths = paths_of(question)
-    inside = rank(replace(space, stated={**space.stated, **paths}), replace(ranking.goal, top=1))
+    inside = search(replace(space, stated={**space.stated, **paths}), replace(ranking.goal, top=1))
     asked = {path: values[0] if len(values) == 1 else values for path, values in paths.items()}
     if inside.valid == 0:
         return _excluded(space, ranking, asked, inside)
