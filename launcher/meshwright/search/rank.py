@@ -27,7 +27,7 @@ from meshwright.spec import Cluster
 __all__ = ["SURVIVORS", "TIE", "Progress", "Ranking", "budget", "candidates", "rank", "undominated"]
 
 TIE = 0.02
-"""Step times nearer than this are not told apart. Ours: the median error of differences between measured layouts."""
+"""Step times nearer than this are called a tie. Ours: about what two measurements of one layout differ by."""
 
 SURVIVORS = 64
 """Layouts kept to be costed exactly."""
@@ -45,7 +45,8 @@ class Ranking:
     """The outcome of a search.
 
     ``points`` were proposed; ``excluded`` of them broke a rule, ``valid`` did not; ``fitting`` of those fit in memory.
-    ``best`` ascend by score, at first by the closed form and with ``SURVIVORS`` of them; ``frontier`` is what no other layout on as many GPUs beats in step time and peak memory;
+    ``best`` ascend by score, at first by the closed form and with ``SURVIVORS`` of them; ``frontier`` is what no
+    other layout on as many GPUs beats in step time and peak memory;
     ``choices`` has the best layout for each (axis, value), or the leanest where none fits.
     """
 
