@@ -16,6 +16,9 @@ from pathlib import Path
 __all__ = ["RankError", "train", "warm"]
 
 
+GRACE = 20.0  # seconds
+
+
 class RankError(RuntimeError):
     """A rank ended with an error; the message has the end of its log."""
 
@@ -50,7 +53,10 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     ]
     for process in started:
         process.start()
-    failed = _first_failure(started)
+    try:
+        failed = _first_failure(started)
+    finally:  # also when the user has seen enough
+        _stop(started)
     if failed is not None:
         text = (logs / f"rank{failed}.log").read_text(errors="replace")
         raise RankError(f"rank {failed} of {ranks} failed:\n" + "\n".join(text.splitlines()[-12:]))
@@ -78,6 +84,15 @@ def _first_failure(started: Sequence[BaseProcess]) -> int | None:
                 for other in running.values():
                     started[other].terminate()
     return failed
+
+
+def _stop(started: Sequence[BaseProcess]) -> None:
+    """End what still runs: first asked, which lets it end its own children."""
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.join(GRACE)
+        process.kill()
 
 
 def _free_port() -> int:

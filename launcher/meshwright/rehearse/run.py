@@ -79,9 +79,7 @@ def curve(scene: Scene, plan: Plan, program: str | None = None) -> Curve:
     folder = scene.folder / (program or "") / layout_name(plan).replace(" ", "-")
     compile(plan, folder, verify=False)
     start = time.perf_counter()
-    train(
-        program or PROGRAMS[plan.spec.backend.name], plan.grid.world, [str(folder), *scene.words], folder / "logs"
-    )
+    train(program or PROGRAMS[plan.spec.backend.name], plan.grid.world, [str(folder), *scene.words], folder / "logs")
     losses = tuple(float(line["loss"]) for line in read(folder / "metrics.jsonl"))
     return Curve(layout_name(plan), plan.grid.world, losses, time.perf_counter() - start)
 
