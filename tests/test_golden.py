@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,16 @@ def compiled(name: str, stage: str | None) -> str:
     """The generated files of one stage, one after the other."""
     (spec,) = [spec for spec in library.run(name).stages if spec.stage == stage]
     written = sorted((path, text) for path, text in files(resolve(spec)).items() if path.startswith(HELD))
-    return "".join(f"== {path}\n{text.rstrip()}\n" for path, text in written)
+    return "".join(f"== {path}\n{without_cost(path, text).rstrip()}\n" for path, text in written)
+
+
+def without_cost(path: str, text: str) -> str:
+    """A plan without its predictions: they change with every calibration and have bars of their own."""
+    if path != "plan.json":
+        return text
+    plan = json.loads(text)
+    plan.pop("cost", None)
+    return json.dumps(plan, indent=2)
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
