@@ -1,0 +1,129 @@
+"""Counts against the real thing: torch's flop counter on transformers, saved tensors of a Megatron layer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from builders import spec
+
+from meshwright.cost.counts import forward_by_operation
+from meshwright.cost.framework import framework_of
+from meshwright.cost.memory import saved
+from meshwright.cost.scene import scene
+from meshwright.operations import Kernels
+from meshwright.resolver import layout, normalise
+from meshwright.spec import Model
+
+HIDDEN, HEADS, SEQUENCE, BATCH = 64, 4, 32, 2
+"""Of the Megatron layer."""
+
+MEASURE = """
+import contextlib, json, os, sys, torch
+import torch.cuda.random as random
+torch.cuda.current_device = lambda: "cpu"  # the layer asks where to put its buffers and what to seed
+random.get_rng_state = torch.cuda.get_rng_state = lambda *a, **k: torch.get_rng_state()
+os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="0", RANK="0", WORLD_SIZE="1")
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+from megatron.core import parallel_state, tensor_parallel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.transformer.spec_utils import build_module
+from megatron.core.transformer.transformer_config import TransformerConfig
+parallel_state.initialize_model_parallel()
+tensor_parallel.get_cuda_rng_tracker().fork = lambda *a: contextlib.nullcontext()
+hidden, heads, sequence, batch = map(int, sys.argv[1:])
+mask = torch.triu(torch.ones(1, 1, sequence, sequence, dtype=torch.bool), 1)
+
+def measure(**recompute):
+    config = TransformerConfig(
+        num_layers=1, hidden_size=hidden, num_attention_heads=heads, ffn_hidden_size=4 * hidden, add_bias_linear=False,
+        hidden_dropout=0.0, attention_dropout=0.0, use_cpu_initialization=True, bf16=True, params_dtype=torch.bfloat16,
+        bias_activation_fusion=False, masked_softmax_fusion=False, gradient_accumulation_fusion=False, **recompute)
+    layer = build_module(get_gpt_layer_local_spec(), config=config, layer_number=1).to(torch.bfloat16)
+    weights, kept, held = {p.untyped_storage().data_ptr() for p in layer.parameters()}, {}, []
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if tensor.is_floating_point() and storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            held.append(tensor)
+        return tensor
+    x = torch.randn(sequence, batch, hidden, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x, attention_mask=mask)
+    return sum(kept.values())
+
+selective = dict(recompute_granularity="selective", recompute_modules=["core_attn"])
+print(json.dumps({"none": measure(), "selective": measure(**selective)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, int]:
+    pytest.importorskip("megatron.core")
+    words = map(str, (HIDDEN, HEADS, SEQUENCE, BATCH))
+    done = subprocess.run([sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def counted(recompute: str) -> float:
+    model = Model(
+        name="layer",
+        layers=1,
+        hidden=HIDDEN,
+        ffn=4 * HIDDEN,
+        heads=HEADS,
+        kv_heads=HEADS,
+        head_dim=HIDDEN // HEADS,
+        vocab=128,
+        max_positions=SEQUENCE,
+        activation="gelu",
+        norm="layernorm",
+        positions="learned",
+    )
+    one = spec(model, 1, SEQUENCE, BATCH, recompute=recompute)
+    one = replace(one, training=replace(one.training, micro_batch=BATCH))
+    numbers = layout(normalise(one))
+    s = scene(numbers, replace(framework_of(numbers), kernels=Kernels(flash=False)))
+    return float(saved(s, s.dense))
+
+
+def test_selective_recomputation_keeps_what_megatron_keeps(measured: dict[str, int]) -> None:
+    statistics = 2 * 2 * 2 * SEQUENCE * BATCH  # mean and deviation of two norms, 2 bytes a token each
+    assert measured["selective"] == counted("selective") + statistics
+
+
+def test_without_recomputation_the_scores_stay(measured: dict[str, int]) -> None:
+    """Megatron's unfused softmax goes through fp32: four bytes a score more than the fused one that we count."""
+    scores = HEADS * SEQUENCE * SEQUENCE * BATCH
+    assert measured["none"] - measured["selective"] == 6 * scores
+    assert counted("none") - counted("selective") == 2 * scores
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_flops_equal_torchs_count(kv_heads: int) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(**sizes, num_key_value_heads=kv_heads, vocab_size=256, attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter:
+        transformers.LlamaForCausalLM(config)(torch.zeros(1, 32, dtype=torch.long))
+    model = Model(
+        name="llama",
+        layers=2,
+        hidden=64,
+        ffn=160,
+        heads=4,
+        kv_heads=kv_heads,
+        head_dim=16,
+        vocab=256,
+        max_positions=2048,
+        activation="swiglu",
+        norm="rmsnorm",
+        positions="rope",
+    )
+    assert counter.get_total_flops() == 32 * sum(forward_by_operation(model, 32).values())
