@@ -14,7 +14,13 @@ from meshwright.search.exact import search
 from meshwright.search.objective import Goal
 from meshwright.search.space import command_line, space
 
-GPT = ["model=gpt3_175b", "cluster=dgx_a100_80gb", "cluster.gpus=64", "training.sequence=2048", "training.global_batch=64"]
+GPT = [
+    "model=gpt3_175b",
+    "cluster=dgx_a100_80gb",
+    "cluster.gpus=64",
+    "training.sequence=2048",
+    "training.global_batch=64",
+]
 
 CASES = {
     "GPT 175B on 64 GPUs, Calculon's space": [
@@ -26,7 +32,7 @@ CASES = {
     ],
     "GPT 175B on 64 GPUs, everything": GPT,
     "Llama 3 405B on 16,384 GPUs, everything": ["recipe=llama3_405b", "stage=gpus_16384"],
-    "DeepSeek-V3 on 2,048 GPUs, everything": ["recipe=deepseek_v3"],
+    "DeepSeek-V3 on 2,048 GPUs, everything": ["recipe=deepseek_v3", "stage=pretrain"],
 }
 
 

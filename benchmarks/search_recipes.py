@@ -1,0 +1,125 @@
+"""Regenerate docs/search.md: ``python benchmarks/search_recipes.py``. Minutes: each recipe is searched whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from meshwright import library
+from meshwright.cost import estimate
+from meshwright.errors import ConfigError
+from meshwright.report.search import layout_words
+from meshwright.resolver import layout, normalise, refusals
+from meshwright.search.objective import Goal
+from meshwright.search.rank import budget, rank
+from meshwright.search.reasons import PARTS
+from meshwright.search.space import space, variants
+from meshwright.search.table import as_layout, enumerate_layouts
+from meshwright.spec import Spec
+
+TARGET = Path(__file__).parents[1] / "docs" / "search.md"
+
+INTRODUCTION = """\
+# Search
+
+    meshwright search model=llama3_70b cluster=dgx_h100 cluster.gpus=128 training.global_batch=256
+    meshwright search ... parallelism.tp=[4,8] training.micro_batch=1     # pinned, or a set; every other key is free
+    meshwright search ... why='{tp: 4, pp: 8}'                            # why not that one
+    meshwright search ... search.objective=gpus search.days=30 training.tokens=1e12 cluster.gpus=[256,512,1024]
+    meshwright search ... cluster.gpus=[64,128,256] search.scaling=weak search.plot=curve.svg search.table=curve.csv
+    meshwright search search.folder=runs/X search.nodes=30                # 30 nodes are left: how does the run go on
+    meshwright plan ... parallelism=auto                                  # any verb, with the winner as its layout
+    meshwright launch ... parallelism=auto search.place=1,2,3 -m          # measure the best three
+
+**What is searched.** tp, sp, pp, vpp, cp, ep, etp, dp, ZeRO stage, recomputation (none, selective, full), micro-batch,
+and how layers fall on stages: evenly, with slots for the embedding and the loss, or with shorter first and last stages.
+What a layout does not consist of (`order`, `cp_comm`, the overlaps, how full recomputation is dealt out) stays as
+described, unless it is given as a set. Layouts are compared at one global batch.
+
+**How.** Values are proposed axis by axis (divisors of the GPUs, of the batch, of the layers) and joined; a rule is
+judged as soon as the keys it reads are there. The rules are those of `plan`: each takes numbers or arrays. A test
+resolves small spaces layout by layout and finds the same ones. All that are valid are costed by the closed form, nothing
+is sampled or cut off. It is a lower bound of the exact cost, so survivors are simulated in the order of their bound
+until no other bound is better than the last of the best: the answer says where that was not reached.
+
+**What to believe.** Two layouts within 2 % are called a tie. Of the excluded layouts the rule is named with an example,
+of those too large the bytes, of those slower the seconds and where they go. `docs/accuracy.md` says how well such
+rankings agree with measurements.
+
+## Published layouts
+
+For each recipe (of its stages the largest): where its authors' layout stands among all that are valid on its GPUs with
+its batch and fit, how much shorter the best step would be, and the layout of that. Both are of the closed form, with the
+constants of the recipe's cluster.
+"""
+
+DISCUSSION = """
+## Why authors' layouts are not first
+
+* Many recipes predate a feature: full recomputation without flash attention, no sequence parallelism (before May
+  2022), no interleaving with uneven stages, no ZeRO-1. The model costs today's Megatron with all of them.
+* Gains that lie within the interval of `docs/accuracy.md` are no gains. Rankings are better than absolute times, but a
+  distance of less than 10 % should be measured before it is believed.
+* A large global batch lets a search put the pipeline's bubble to zero by dropping the pipeline for ZeRO-2 or 3; the
+  model trusts the cluster to overlap that traffic. Authors on shared or oversubscribed fabrics could not.
+* Authors choose one layout for a run with several stages (batch ramps, other sequence lengths, failed nodes); a search
+  sees one stage.
+* Where the authors' layout *does not fit* here, memory is saved by something that is not in the recipe: offloading,
+  another optimizer's state, a framework of their own.
+"""
+
+
+def main() -> None:
+    lines = ["| recipe | GPUs | layouts that fit | authors' rank | best is faster by | best layout | mostly from |"]
+    lines += ["|" + "---|" * 7, *map(_line, library.names())]
+    TARGET.write_text("\n".join([INTRODUCTION, *lines, DISCUSSION]), "utf-8")
+
+
+def _line(name: str) -> str:
+    run = library.run(name)
+    spec = max(run.stages, key=lambda stage: normalise(stage).cluster.gpus or 0)
+    cells = [f"`{name}`" + (f" {spec.stage}" if spec.stage else ""), f"{normalise(spec).cluster.gpus:,}", *_cells(spec)]
+    print(cells, flush=True)
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(spec: Spec) -> Iterator[str]:
+    problems = refusals(spec, spec.backend.name)
+    try:
+        around = space(spec)
+    except ConfigError as error:
+        problems = list(error.problems)
+    if problems:
+        yield from ("-", f"not judged: {problems[0].path}", "-", "-", "-")
+        return
+    current = estimate(layout(normalise(spec)))
+    best = rank(around, Goal(top=1)).best
+    fits = current.peak_memory <= budget(spec.cluster)
+    feasible, faster = _standing(spec, float(current.step_time))
+    yield f"{feasible:,}"
+    yield f"{faster + 1:,}" if fits else f"does not fit: {current.peak_memory / 2**30:.0f} GiB"
+    if not best:
+        yield from ("-", "none fits", "-")
+        return
+    yield f"{1 - best[0].step_time / current.step_time:.1%}"
+    yield layout_words(best[0])
+    gained = {part: float(getattr(current.parts, part)) - best[0].parts[part] for part in PARTS}
+    yield PARTS[max(gained, key=lambda part: gained[part])]
+
+
+def _standing(spec: Spec, step_time: float) -> tuple[int, int]:
+    """(layouts that fit, those of them with a shorter step)."""
+    feasible = faster = 0
+    for variant in variants(space(spec)):
+        for table in enumerate_layouts(variant).chunks:
+            costs = estimate(as_layout(variant.spec, table))
+            fits = costs.peak_memory <= budget(variant.spec.cluster)
+            feasible += int(np.count_nonzero(fits))
+            faster += int(np.count_nonzero(fits & (costs.step_time < step_time * (1 - 1e-9))))
+    return feasible, faster
+
+
+if __name__ == "__main__":
+    main()
