@@ -118,7 +118,7 @@ def _recomputed(s: Scene, name: str) -> bool:
         "shared_experts": ("shared_experts.",),
         "layernorm": ("attention.norm", "mlp.norm"),
         "act": ("mlp.activation",),
-        "second_matmul": ("attention.qkv", "mlp.up"),
+        "second_matmul": ("mlp.up",),
         "moe_act": ("experts.activation",),
         "mla_up_proj": ("attention.query_up", "attention.kv_up"),
     }
