@@ -40,7 +40,7 @@ described, unless it is given as a set. Layouts are compared at one global batch
 
 **How.** Values are proposed axis by axis (divisors of the GPUs, of the batch, of the layers) and joined; a rule is
 judged as soon as the keys it reads are there. The rules are those of `plan`: each takes numbers or arrays. A test
-resolves small spaces layout by layout and finds the same ones. All that are valid are costed by the closed form, nothing
+resolves small spaces layout by layout and finds the same ones. Each valid one is costed by the closed form; nothing
 is sampled or cut off. It is a lower bound of the exact cost, so survivors are simulated in the order of their bound
 until no other bound is better than the last of the best: the answer says where that was not reached.
 
@@ -51,7 +51,7 @@ rankings agree with measurements.
 ## Published layouts
 
 For each recipe (of its stages the largest): where its authors' layout stands among all that are valid on its GPUs with
-its batch and fit, how much shorter the best step would be, and the layout of that. Both are of the closed form, with the
+its batch and fit, how much shorter the best step would be, and the layout of it. Both are of the closed form, with the
 constants of the recipe's cluster.
 """
 

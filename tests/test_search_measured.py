@@ -1,4 +1,4 @@
-"""Rankings against measurements: the first choice is near the best of the runs that others timed, and so is the order."""
+"""Rankings against measurements: the first choice is near the best of what others timed, and so is the order."""
 
 from __future__ import annotations
 
