@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from megatron.core import parallel_state
-from megatron.training import training
 
 from meshwright.train import megatron
 
 
 def main(words: Sequence[str]) -> None:
+    from megatron.core import parallel_state
+    from megatron.training import training
+
     load = training.load_checkpoint
 
     def loaded(model, *rest, **named):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megatron.core import parallel_state
-from megatron.core.transformer.transformer_layer import TransformerLayer
-
 from meshwright.train import megatron
 
 
 def main(words: Sequence[str]) -> None:
+    from megatron.core import parallel_state
+    from megatron.core.transformer.transformer_layer import TransformerLayer
+
     forward = TransformerLayer.forward
 
     def skipped(self, hidden_states, *rest, **named):

@@ -27,12 +27,19 @@ def warm(program: str, log: Path) -> None:
     """Start importing what the ranks of ``program`` need, beside whatever this process does meanwhile."""
     forkserver.set_forkserver_preload([program])
     sys.stderr.flush()
-    descriptor, terminal = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.dup(2)
-    os.dup2(descriptor, 2)  # what libraries have to say when they are imported is for the log
-    forkserver.ensure_running()
-    os.dup2(terminal, 2)
-    os.close(descriptor)
-    os.close(terminal)
+    path, terminal = os.environ.get("PYTHONPATH"), os.dup(2)
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 2)  # what libraries have to say when they are imported is for the log
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the server does not take over sys.path (CPython 3.12)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
 
 
 def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
