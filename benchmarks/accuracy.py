@@ -19,10 +19,10 @@ INTRODUCTION = """\
 Written by `python benchmarks/accuracy.py` from the rows in `launcher/meshwright/data/measured.csv`: measurements that
 others published, with their sources in `sources.csv` beside it. Errors are predicted over measured less one.
 
-`korthikanti2022` and `llama3_paper` were never fitted. Of the others, the nine constants of a machine (docs/cost.md) were
-fitted on the rows of that machine; `python benchmarks/fit_environments.py` prints, for each group of source and model,
+`korthikanti2022` and `llama3_paper` were never fitted. Of the others, the nine constants of a machine (docs/cost.md)
+were fitted on the rows of that machine; `python benchmarks/fit_environments.py` prints, for each group of source and model,
 the error of constants fitted without it. Memory has no constants fitted by rows of `simumax-b200`; what is assumed of
-each framework is in `PRACTICES` (launcher/meshwright/cost/rows.py).
+each framework is in `PRACTICES` (launcher/meshwright/cost/practices.py).
 """
 
 PEERS = """
@@ -32,19 +32,19 @@ The peers' figures were obtained by running each of them on the same rows, excep
 
 | rows | ours | best other estimator |
 |---|---|---|
-| Korthikanti et al. 2022, Table 5 (not fitted) | {korthikanti2022} | Calculon 3.65 % (these are its own validation rows), SimuMax 4.7 % |
+| Korthikanti et al. 2022, Table 5 (not fitted) | {korthikanti2022} | Calculon 3.65 % (its own rows), SimuMax 4.7 % |
 | vTrain, 64 to 512 A100 | {vtrain-multi} | SimuMax 13.2 %, Calculon 15.3 %, vTrain itself 14.7 % |
 | vTrain, one node | {vtrain-single} | vTrain itself 8.4 %, SimuMax 23.9 %, Calculon 38.9 % |
 | SimuMax's 8 B200, step time | {simumax-b200} | SimuMax 4.8 to 5.2 % |
-| SimuMax's 8 B200, peak memory | {memory simumax-b200} | SimuMax 0.3 to 0.8 %, mbridge 2.7 %, Megatron-LM's report 39 % |
+| SimuMax's 8 B200, peak memory | {memory simumax-b200} | SimuMax 0.3 to 0.8 %, mbridge 2.7 %, Megatron-LM 39 % |
 
 ## Where we are worse, and why
 
 * **nanotron, step time**: the sweep ran on a fabric whose throughput varied tenfold between neighbouring layouts; rows
   that the source marks slow are not shipped, and what remains is still bimodal. No constant explains it.
-* **MoE on Blackwell** (Megatron-Bridge): grouped kernels, HybridEP and CUDA graphs changed throughput by a factor of two
+* **MoE on Blackwell** (Megatron-Bridge): grouped kernels, HybridEP and CUDA graphs doubled throughput
   between releases of one layout; the model knows one set of constants.
-* **MT-NLG, GLM-130B**: slower than their layouts need (older DeepSpeed pipelines); predicted too fast by a fifth and more.
+* **MT-NLG, GLM-130B**: older DeepSpeed pipelines; predicted too fast by a fifth and more.
 """
 
 

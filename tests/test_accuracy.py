@@ -62,7 +62,9 @@ def test_mean_error_of_step_time(source: str, limit: float) -> None:
     assert mean(time_errors(source)) <= limit
 
 
-@pytest.mark.parametrize(("source", "limit"), [("simumax-b200", 0.01), ("torchtitan", 0.05), ("nanotron_ultrascale", 0.10)])
+@pytest.mark.parametrize(
+    ("source", "limit"), [("simumax-b200", 0.01), ("torchtitan", 0.05), ("nanotron_ultrascale", 0.10)]
+)
 def test_median_error_of_peak_memory(source: str, limit: float) -> None:
     assert median(memory_errors(source)) <= limit
 

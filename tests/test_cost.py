@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,13 @@ from meshwright.cost.traffic import data_volume
 from meshwright.plan import Plan
 from meshwright.resolver import layout, resolve
 
-LLAMA = ("model=llama3_8b", "cluster=dgx_h100", "cluster.gpus=64", "training.sequence=8192", "training.global_batch=256")
+LLAMA = (
+    "model=llama3_8b",
+    "cluster=dgx_h100",
+    "cluster.gpus=64",
+    "training.sequence=8192",
+    "training.global_batch=256",
+)
 
 
 def planned(*words: str) -> Plan:
@@ -47,9 +54,15 @@ def test_parts_add_up(words: tuple[str, ...]) -> None:
 
 def test_arrays_give_what_numbers_give() -> None:
     one = layout(planned("parallelism.tp=2", "parallelism.sp=true").spec)
-    varied = {"tp": [1, 2, 4, 2], "pp": [1, 2, 4, 1], "sp": [0, 1, 1, 0], "dp": [64, 16, 4, 32], "recompute": [0, 1, 2, 2]}
+    varied = {
+        "tp": [1, 2, 4, 2],
+        "pp": [1, 2, 4, 1],
+        "sp": [0, 1, 1, 0],
+        "dp": [64, 16, 4, 32],
+        "recompute": [0, 1, 2, 2],
+    }
     numbers = [name for name in vars(one) if name != "spec"]
-    arrays = {name: np.array(varied.get(name, [getattr(one, name)] * 4)) for name in numbers}
+    arrays: dict[str, Any] = {name: np.array(varied.get(name, [getattr(one, name)] * 4)) for name in numbers}
     together = estimate(replace(one, **arrays))
     for i in range(4):
         alone = estimate(replace(one, **{name: values[i].item() for name, values in arrays.items()}))

@@ -8,13 +8,13 @@ import sys
 from dataclasses import replace
 
 import pytest
-from builders import spec
 
+from builders import spec
 from meshwright.cost.counts import forward_by_operation
 from meshwright.cost.framework import framework_of
 from meshwright.cost.memory import saved
 from meshwright.cost.scene import scene
-from meshwright.operations import Kernels
+from meshwright.operation import Kernels
 from meshwright.resolver import layout, normalise
 from meshwright.spec import Model
 
@@ -109,7 +109,9 @@ def test_flops_equal_torchs_count(kv_heads: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = transformers.LlamaConfig(**sizes, num_key_value_heads=kv_heads, vocab_size=256, attn_implementation="eager")
+    config = transformers.LlamaConfig(
+        **sizes, num_key_value_heads=kv_heads, vocab_size=256, attn_implementation="eager"
+    )
     with FlopCounterMode(display=False) as counter:
         transformers.LlamaForCausalLM(config)(torch.zeros(1, 32, dtype=torch.long))
     model = Model(

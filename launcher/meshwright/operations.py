@@ -4,15 +4,15 @@ Parameters per rank follow Transformer Engine's layers in Megatron-core: column-
 over ``tp``, routed experts over ``etp`` within an expert and ``ep`` between experts, norms and the router are
 replicated, and so are MLA's down-projections (``TELinear`` with ``parallel_mode="duplicated"``,
 megatron/core/transformer/multi_latent_attention.py). Saved tensors follow Transformer Engine's modules, too; with
-``Kernels()`` changed they follow Megatron's own and eager PyTorch. All arithmetic is on integers or NumPy arrays.
+other ``Kernels`` they follow Megatron's own and eager PyTorch. All arithmetic is on integers or NumPy arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from meshwright.operation import FUSED, Cut, Degrees, Kernels, Number, Operation, Shard, Tensor, Weight
 from meshwright.spec import Model
 
 __all__ = [
@@ -28,93 +28,6 @@ __all__ = [
     "mtp_layer",
     "parameters",
 ]
-
-Number = Any  # an int, or a NumPy array of them
-Shard = Literal["tp", "expert", "replicated"]
-Cut = Literal["tp", "sequence", "gathered", "routed", "replicated"]
-
-
-@dataclass(frozen=True)
-class Degrees:
-    """What cuts a layer's tensors: ``sequence`` is tp where sequence parallelism is on, else 1.
-
-    ``gathered`` is the same where the backward gathers a linear's input again instead of keeping all of it.
-    """
-
-    tp: Number
-    sequence: Number
-    gathered: Number
-    etp: Number
-    ep: Number
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """Which implementation runs: attention that never stores its scores; one kernel for a gated activation; one for a
-    norm; one for bias, dropout and residual. What is not fused writes its intermediate results."""
-
-    flash: bool = True
-    activation: bool = True
-    norm: bool = True
-    residual: bool = True
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A parameter tensor: ``elements`` of the whole tensor, and how it is cut.
-
-    ``expert`` means one of ``copies`` experts, each cut over etp and the experts dealt out over ep.
-    """
-
-    name: str
-    elements: int
-    shard: Shard
-    copies: int = 1
-
-    def on_rank(self, tp: Number, etp: Number, ep: Number) -> Number:
-        """Elements of this tensor on one rank."""
-        if self.shard == "tp":
-            return self.elements // tp
-        return self.elements // etp * (self.copies // ep) if self.shard == "expert" else self.elements * self.copies
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Bytes for each token of a micro-batch; ``squared`` ones are multiplied by the sequence length as well.
-
-    ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``).
-    """
-
-    size: float
-    cut: Cut
-    recompute: str = ""
-    squared: bool = False
-
-    def on_rank(self, degrees: Degrees) -> Number:
-        """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""
-        if self.cut == "routed":
-            return self.size * degrees.etp / degrees.tp
-        return self.size / (1 if self.cut == "replicated" else getattr(degrees, self.cut))
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A named step of a layer.
-
-    ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights.
-    A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
-    earlier token (query-key plus probability-value). ``region``: the input enters, or the output leaves, the
-    part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
-    """
-
-    name: str
-    weights: tuple[Weight, ...] = ()
-    saved: tuple[Tensor, ...] = ()
-    moved: tuple[Tensor, ...] = ()
-    scores: int = 0
-    topk: int = 1
-    region: Literal["", "enter", "leave", "dispatch", "combine"] = ""
-    kernels: int = 1
 
 
 def parameters(
@@ -154,13 +67,13 @@ def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation
     return (Operation("head", weights, region="enter"),)
 
 
-def decoder_layer(model: Model, moe: bool, kernels: Kernels = Kernels()) -> tuple[Operation, ...]:  # noqa: B008
+def decoder_layer(model: Model, moe: bool, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
     """One decoder layer, ``moe`` or dense."""
     mlp = _experts(model, kernels) if moe else _mlp(model, model.ffn, kernels)
     return (*_norms(model, kernels), *_attention(model, kernels), *mlp, *_residuals(model, kernels))
 
 
-def mtp_layer(model: Model, kernels: Kernels = Kernels()) -> tuple[Operation, ...]:  # noqa: B008
+def mtp_layer(model: Model, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
     """One multi-token-prediction layer: a decoder layer of the last layer's kind, two norms, a projection, a norm.
 
     Its embedding and head are shared with the main model (DeepSeek-V3, section 2.2).

@@ -85,7 +85,8 @@ def fit(
     stacked = stack(rows)
 
     def residuals(x: Array) -> Array:
-        return np.log(predict_times(stacked, len(rows), _efficiency(start, free, x)) / measured)
+        errors: Array = np.log(predict_times(stacked, len(rows), _efficiency(start, free, x)) / measured)
+        return errors
 
     x = np.log([getattr(start, name) for name in free])
     x = _minimise(residuals, x, weight, np.log([BOUNDS[name] for name in free]), steps)
@@ -93,7 +94,8 @@ def fit(
 
 
 def _efficiency(start: Efficiency, free: Sequence[str], x: Array) -> Efficiency:
-    return replace(start, **{name: float(value) for name, value in zip(free, map(exp, x), strict=True)})
+    fitted: dict[str, Any] = {name: float(value) for name, value in zip(free, map(exp, x), strict=True)}
+    return replace(start, **fitted)
 
 
 def _minimise(residuals: Any, x: Array, weight: Array, bounds: Array, steps: int) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwright.operations import Kernels
+from meshwright.operation import FUSED, Kernels
 from meshwright.rules import Layout
 
 __all__ = ["Framework", "framework_of"]
@@ -18,7 +18,7 @@ class Framework:
     every tp rank sees the whole vocabulary. ``dummy_gradients``: Transformer Engine's persistent buffers.
     """
 
-    kernels: Kernels = Kernels()
+    kernels: Kernels = FUSED
     loss_bytes: float = 10.0
     gathered_loss: bool = False
     dummy_gradients: bool = True
@@ -43,9 +43,7 @@ def framework_of(layout: Layout) -> Framework:
     backend, training = layout.backend, layout.training
     torch_fsdp = backend.name == "megatron" and backend.megatron.fsdp == "torch"
     reduce = 4.0 if training.grad_reduce == "fp32" else 2.0
-    if training.precision == "fp32":
-        weight, gradient, optimizer = 4.0, 4.0, 8.0
-    elif torch_fsdp:
+    if training.precision == "fp32" or torch_fsdp:
         weight, gradient, optimizer = 4.0, 4.0, 8.0
     else:
         moments = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0}[backend.megatron.optimizer_moments]
@@ -59,7 +57,13 @@ def framework_of(layout: Layout) -> Framework:
         kernels = Kernels(flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"))
     return Framework(
         kernels=kernels,
-        loss_bytes=16.0 if backend.name == "deepspeed" else 14.0 if torch_fsdp else 2.0 if backend.megatron.cross_entropy_fusion else 10.0,
+        loss_bytes=16.0
+        if backend.name == "deepspeed"
+        else 14.0
+        if torch_fsdp
+        else 2.0
+        if backend.megatron.cross_entropy_fusion
+        else 10.0,
         gathered_loss=backend.name == "deepspeed",
         dummy_gradients=backend.name == "megatron" and not local and backend.megatron.gradient_accumulation_fusion,
         weight_bytes=weight,

@@ -89,9 +89,7 @@ def _virtual(k: int, pp: int, vpp: int, backward: bool) -> tuple[int, int]:
     return vpp - 1 - chunk if backward else chunk, k // (pp * vpp) * pp + k % pp
 
 
-def _needs(
-    forward: bool, stage: int, chunk: int, batch: int, pp: int, vpp: int
-) -> tuple[bool, int, int, int] | None:
+def _needs(forward: bool, stage: int, chunk: int, batch: int, pp: int, vpp: int) -> tuple[bool, int, int, int] | None:
     """What must be done first, elsewhere in the pipeline."""
     if forward:
         if stage > 0:

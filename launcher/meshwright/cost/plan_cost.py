@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from math import exp
 
 from meshwright.cost.counts import hardware_flops, training_flops
-from meshwright.cost.estimate import estimate
+from meshwright.cost.estimate import Estimate, estimate
 from meshwright.cost.memory import GIB, USABLE, Memory, memory
 from meshwright.cost.pipeline_time import Work, simulate
 from meshwright.cost.scene import Load, Scene, in_flight, scene
-from meshwright.cost.time import Step, sends, stage_time
+from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.plan import Plan, Stage
 from meshwright.resolver import layout
@@ -123,7 +123,10 @@ def _step(s: Scene, plan: Plan, loads: Sequence[Load]) -> tuple[Step, bool]:
         return parts, pp == 1
     waits, latency = sends(s)
     times = {key: stage_time(s, load) for load in loads for key in [_kind(load)]}
-    rows = [[_chunk(times[_kind(load)], stage, v, vpp, waits) for v in range(vpp)] for load, stage in zip(loads, plan.stages, strict=True)]
+    rows = [
+        [_chunk(times[_kind(load)], stage, v, vpp, waits) for v in range(vpp)]
+        for load, stage in zip(loads, plan.stages, strict=True)
+    ]
     whole = simulate(rows, m, float(latency))
     busy = parts.total - parts.data - parts.optimizer - parts.bubble
     return replace(parts, bubble=max(0.0, whole - busy)), True
@@ -133,10 +136,10 @@ def _kind(load: Load) -> tuple[float, ...]:
     return load.dense, load.moe, load.head, load.mtp
 
 
-def _chunk(time: object, stage: Stage, v: int, vpp: int, waits: float) -> Work:
+def _chunk(time: StageTime, stage: Stage, v: int, vpp: int, waits: float) -> Work:
     """A chunk's share of its stage, by layers."""
     share = stage.chunks[v].layers / stage.layers if stage.layers else 1 / vpp
-    return Work(time.forward * share + waits / 2 / vpp, time.backward * share + waits / 2 / vpp)  # type: ignore[attr-defined]
+    return Work(time.forward * share + waits / 2 / vpp, time.backward * share + waits / 2 / vpp)
 
 
 def _waste(plan: Plan, step: Step, peak: float, limit: float) -> list[Waste]:
@@ -147,17 +150,32 @@ def _waste(plan: Plan, step: Step, peak: float, limit: float) -> list[Waste]:
         room = (limit - lighter.peak_memory) / GIB
         saved = 1 - lighter.step_time / total
         if room > 0 and saved > 0.02:
-            found.append(Waste("parallelism.recompute", f"full costs {saved:.0%} of the step; selective fits with {room:.0f} GiB to spare"))
+            found.append(
+                Waste(
+                    "parallelism.recompute",
+                    f"full costs {saved:.0%} of the step; selective fits with {room:.0f} GiB to spare",
+                )
+            )
     if step.bubble > 0.1 * total and p.vpp == 1 and plan.grid.pp > 1:
-        found.append(Waste("parallelism.vpp", f"the pipeline idles {step.bubble / total:.0%} of the step; interleaving (vpp > 1) or more micro-batches fill it"))
+        found.append(
+            Waste(
+                "parallelism.vpp",
+                f"the pipeline idles {step.bubble / total:.0%} of the step; vpp > 1 or more micro-batches fill it",
+            )
+        )
     if step.tensor > 0.2 * total:
-        found.append(Waste("parallelism.tp", f"tensor-parallel communication takes {step.tensor / total:.0%} of the step"))
+        found.append(
+            Waste("parallelism.tp", f"tensor-parallel communication takes {step.tensor / total:.0%} of the step")
+        )
     if step.data > 0.1 * total and not p.overlap_grad_reduce:
-        found.append(Waste("parallelism.overlap_grad_reduce", f"gradient reduction takes {step.data / total:.0%} of the step and nothing hides it"))
+        found.append(
+            Waste(
+                "parallelism.overlap_grad_reduce",
+                f"gradient reduction takes {step.data / total:.0%} of the step and nothing hides it",
+            )
+        )
     return found
 
 
-def _with(plan: Plan, recompute: int) -> object:
+def _with(plan: Plan, recompute: int) -> Estimate:
     return estimate(replace(layout(plan.spec), recompute=recompute))
-
-

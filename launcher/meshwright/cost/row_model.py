@@ -12,7 +12,9 @@ __all__ = ["model_of"]
 
 _GATED = ("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi")
 _HEAD_DIM = {"qwen3": 128}
-_DEEPSEEK = Mla(q_lora_rank=1536, kv_lora_rank=512, qk_nope_dim=128, qk_rope_dim=64, v_dim=128)  # arXiv 2405.04434, 2412.19437
+_DEEPSEEK = Mla(
+    q_lora_rank=1536, kv_lora_rank=512, qk_nope_dim=128, qk_rope_dim=64, v_dim=128
+)  # arXiv 2405.04434, 2412.19437
 
 
 def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float) -> Model:
@@ -55,4 +57,10 @@ def _moe(record: Mapping[str, str], name: str) -> Moe | None:
     if "deepseek" in name:
         first = 3 if "v3" in name else 1
         first = min(first, 1) if int(record["layers"]) <= 8 else first
-    return Moe(experts=int(record["num_experts"]), topk=int(record.get("topk") or 2), ffn=ffn, shared_ffn=shared, first_dense=first)
+    return Moe(
+        experts=int(record["num_experts"]),
+        topk=int(record.get("topk") or 2),
+        ffn=ffn,
+        shared_ffn=shared,
+        first_dense=first,
+    )

@@ -71,13 +71,13 @@ def stage_time(s: Scene, load: Load) -> StageTime:
     ends = head(s)
     counts = ((load.dense + (0 if s.moe else load.mtp), dense), (load.moe + (load.mtp if s.moe else 0), moe))
 
-    def total(pick: object, index: int) -> Number:
-        return sum(n * pick(each)[index] for n, each in counts)  # type: ignore[operator]
+    def total(kind: str, index: int) -> Number:
+        return sum(n * getattr(each, kind)[index] for n, each in counts)
 
-    compute = [sum(n * getattr(each.seconds, part) for n, each in counts) for part in ("forward", "backward", "recompute")]
-    tensor, expert, context = (
-        [total(lambda each, k=kind: getattr(each, k), i) for i in range(3)] for kind in ("tensor", "expert", "context")
-    )
+    compute = [
+        sum(n * getattr(each.seconds, part) for n, each in counts) for part in ("forward", "backward", "recompute")
+    ]
+    tensor, expert, context = ([total(kind, i) for i in range(3)] for kind in ("tensor", "expert", "context"))
     heads = load.head * (1 + load.mtp)
     forward = compute[0] + heads * ends.forward + tensor[0] + expert[0] + context[0]
     again = compute[2] + tensor[2] + expert[2] + context[2]
@@ -159,9 +159,13 @@ def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
 
     apart = [mean(part) for part in ("recompute", "tensor", "expert", "context")]
     busy = mean("total")
+    recompute, tensor, expert, context = apart
     return Step(
-        busy - sum(apart),
-        *apart,
+        compute=busy - sum(apart),
+        recompute=recompute,
+        tensor=tensor,
+        expert=expert,
+        context=context,
         pipeline=m * waits,
         bubble=whole - busy - m * waits,
         data=maximum(*(_data(s, load, t) for load, t in zip(loads, times, strict=True))),
@@ -209,8 +213,11 @@ def _sharded(s: Scene, load: Load, time: StageTime) -> Number:
 
 
 def _optimizer(s: Scene, load: Load) -> Number:
-    """Bytes by pass: the norm reads and the clipping rewrites the gradient (12), Adam reads it and three fp32 states
-    and writes them (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8)."""
+    """Adam on the owned shard, and what touches every gradient.
+
+    Bytes: the norm reads and clipping rewrites the gradient (12), Adam reads it and three fp32 states and writes them
+    (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8).
+    """
     r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
     everything, experts = stage_parameters(s, load)
     dense = everything - experts
@@ -218,4 +225,3 @@ def _optimizer(s: Scene, load: Load) -> Number:
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     whole = 12 if r.training.precision == "fp16" else 4
     return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3
-

@@ -24,7 +24,9 @@ def run(words: Words) -> int:
     options, records = options_and_rows(words)
     name = next((o.partition("=")[2] for o in words.overrides if o.startswith("cluster=")), None)
     if name is None:
-        raise ConfigError([Problem("cluster", "not set; give cluster=NAME, whose constants are fitted", "rows.cluster")])
+        raise ConfigError(
+            [Problem("cluster", "not set; give cluster=NAME, whose constants are fitted", "rows.cluster")]
+        )
     rows = cluster_rows(records, name)
     if len(rows) < _FEWEST:
         message = f"{len(rows)} of {len(records)} rows have a step time and can be expressed; give at least {_FEWEST}"

@@ -1,0 +1,94 @@
+"""What each framework did beside what the columns of its measured rows say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+__all__ = ["DEFAULT", "PRACTICES", "Practice"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Practice:
+    """What a framework does beside what a row's columns say."""
+
+    cluster: Mapping[str, str]  # GPU's name, as in the column ``gpu``, to our cluster
+    accelerator: Mapping[str, float] = field(default_factory=dict)  # where the GPU is another variant
+    fsdp: str = "megatron"
+    deepspeed: bool = False
+    transformer_engine: bool = True
+    grad_reduce: str = "fp32"
+    changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
+    kernels: Mapping[str, bool] = field(default_factory=dict)
+    fused_loss: bool = False
+    overlap_data: bool = True
+    overlap_tensor: bool = False
+    overlap_pipeline: bool = True
+    dropout: float = 0.0
+    cp_comm: str = "p2p"
+    recompute: str | None = None  # where the column is known to be wrong
+    sequence_parallel: bool = False  # where the column is empty
+    vpp: int = 1  # where the column is empty
+    even_ends: bool = False  # embedding and loss each take the place of a layer
+    context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
+    measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
+
+
+_A100 = {"A100-80GB": "dgx_a100_80gb", "A100 (80GB?)": "dgx_a100_80gb", "A100-40GB": "dgx_a100_40gb"}
+_NVIDIA = {
+    **_A100,
+    "H100-80GB": "dgx_h100",
+    "B200": "dgx_b200",
+    "GB200": "gb200_nvl72",
+    "GB300": "gb300_nvl72",
+    "H200": "dgx_h200",
+    "H800-80GB": "h800",
+    "H100": "dgx_h100",
+}
+_OLD = Practice(
+    cluster=_NVIDIA,
+    transformer_engine=False,
+    overlap_data=False,
+    overlap_pipeline=False,
+    dropout=0.1,
+    changes={"scattered_sends": True},
+)
+
+PRACTICES: Mapping[str, Practice] = {
+    "korthikanti2022": _OLD,
+    "megatron_sc21": _OLD,
+    "megatron_sc21_table2": _OLD,
+    "vtrain-multi": replace(_OLD, grad_reduce="bf16"),
+    "vtrain-single": replace(_OLD, grad_reduce="bf16", recompute="full"),  # vTrain's own configs: use_checkpoint
+    "mt_nlg": _OLD,
+    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}, context_gib=3.5),
+    "hagemann2023": replace(
+        _OLD,
+        dropout=0.0,
+        grad_reduce="bf16",
+        changes={"gathered_loss": True, "loss_bytes": 18.0, "regathers": False},
+        kernels={"residual": False},
+    ),
+    "nanotron_ultrascale": Practice(
+        cluster=_NVIDIA,
+        transformer_engine=False,
+        sequence_parallel=True,
+        measured_stage="first",
+        changes={"gradient_bytes": 6.0, "loss_bytes": 6.0, "boundary_bytes": 40.0, "fixed_gib": 1.7},
+        kernels={"residual": False},
+    ),
+    "simumax-b200": Practice(
+        cluster=_NVIDIA, fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"
+    ),
+    "llm-foundry": Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False),
+    "torchtitan": Practice(
+        cluster={"H100-96GB HBM2e 500W": "dgx_h100", "H100-80GB": "dgx_h100", **_A100, "H200": "dgx_h200"},
+        accelerator={"memory_gib": 96.0, "memory_bandwidth_gb_s": 2400.0},
+        fsdp="torch",
+        transformer_engine=False,
+        kernels={"norm": True},
+    ),
+    "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
+}
+DEFAULT = Practice(cluster=_NVIDIA, overlap_tensor=True)

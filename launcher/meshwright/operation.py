@@ -1,0 +1,102 @@
+"""What an operation of a layer is made of: weights and tensors, and how degrees cut them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["FUSED", "Cut", "Degrees", "Kernels", "Number", "Operation", "Shard", "Tensor", "Weight"]
+
+Number = Any  # an int, or a NumPy array of them
+Shard = Literal["tp", "expert", "replicated"]
+Cut = Literal["tp", "sequence", "gathered", "routed", "replicated"]
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """What cuts a layer's tensors: ``sequence`` is tp where sequence parallelism is on, else 1.
+
+    ``gathered`` is the same where the backward gathers a linear's input again instead of keeping all of it.
+    """
+
+    tp: Number
+    sequence: Number
+    gathered: Number
+    etp: Number
+    ep: Number
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Which implementation runs; what is not fused writes its intermediate results.
+
+    ``flash``: attention never stores its scores. ``activation``, ``norm``, ``residual``: one kernel for a gated
+    activation, for a norm, for bias with dropout and residual.
+    """
+
+    flash: bool = True
+    activation: bool = True
+    norm: bool = True
+    residual: bool = True
+
+
+FUSED = Kernels()
+"""What Transformer Engine runs."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter tensor: ``elements`` of the whole tensor, and how it is cut.
+
+    ``expert`` means one of ``copies`` experts, each cut over etp and the experts dealt out over ep.
+    """
+
+    name: str
+    elements: int
+    shard: Shard
+    copies: int = 1
+
+    def on_rank(self, tp: Number, etp: Number, ep: Number) -> Number:
+        """Elements of this tensor on one rank."""
+        if self.shard == "tp":
+            return self.elements // tp
+        return self.elements // etp * (self.copies // ep) if self.shard == "expert" else self.elements * self.copies
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Bytes for each token of a micro-batch; ``squared`` ones are multiplied by the sequence length as well.
+
+    ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``).
+    """
+
+    size: float
+    cut: Cut
+    recompute: str = ""
+    squared: bool = False
+
+    def on_rank(self, degrees: Degrees) -> Number:
+        """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""
+        if self.cut == "routed":
+            return self.size * degrees.etp / degrees.tp
+        return self.size / (1 if self.cut == "replicated" else getattr(degrees, self.cut))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A named step of a layer.
+
+    ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights.
+    A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
+    earlier token (query-key plus probability-value). ``region``: the input enters, or the output leaves, the
+    part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
+    """
+
+    name: str
+    weights: tuple[Weight, ...] = ()
+    saved: tuple[Tensor, ...] = ()
+    moved: tuple[Tensor, ...] = ()
+    scores: int = 0
+    topk: int = 1
+    region: Literal["", "enter", "leave", "dispatch", "combine"] = ""
+    kernels: int = 1
