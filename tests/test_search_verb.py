@@ -118,6 +118,14 @@ def test_the_command_that_measures_repeats_what_was_asked():
     )
 
 
+def test_the_winner_is_compiled_like_any_plan(tmp_path, capsys):
+    words = ["search.compile=true", "verify=false", f"runs={tmp_path}", "parallelism.pp=1"]
+    assert main(["search", *WORDS, *words]) == 0
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "megatron" / "args.txt").is_file()
+    assert folder.name in capsys.readouterr().out
+
+
 def test_objective_gpus_asks_for_days_and_length(capsys):
     assert main(["search", *WORDS, "search.objective=gpus"]) == 2
     assert "search.days" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def run(words: Words) -> int:
     _report(described.name, results, options.output, command)
     _write(results, options.search.table, options.search.plot, command)
     if options.search.compile:
-        _compile(results, options.runs)
+        _compile(results, options.runs, options.verify)
     for result in results:
         if result.ranking.winner is None:
             raise nothing_fits(result.space, result.ranking)
@@ -118,8 +118,8 @@ def _file(name: str, stage: str | None, suffixes: tuple[str, ...], key: str) -> 
     return path.with_stem(f"{path.stem}-{stage}") if stage else path
 
 
-def _compile(results: Sequence[Result], runs: str) -> None:
-    """The winner of each stage as a run folder, verified."""
+def _compile(results: Sequence[Result], runs: str, verify: bool) -> None:
+    """The winner of each stage as a run folder, judged by the backends' own code where ``verify``."""
     from meshwright.report.compiled import show
     from meshwright.resolver import resolve
     from meshwright.run_folder import compile_all, folder_name
@@ -127,7 +127,7 @@ def _compile(results: Sequence[Result], runs: str) -> None:
     winners: list[Any] = [result.ranking.winner for result in results if result.ranking.winner]
     plans = [resolve(winner.spec) for winner in winners]
     folders = [Path(runs) / folder_name(plan.spec) for plan in plans]
-    for plan, compiled in zip(plans, compile_all(plans, folders), strict=True):
+    for plan, compiled in zip(plans, compile_all(plans, folders, verify=verify), strict=True):
         show(plan, compiled)
 
 
