@@ -20,10 +20,11 @@ Written by `python benchmarks/accuracy.py` from the rows in `launcher/meshwright
 others published, with their sources in `sources.csv` beside it. Errors are predicted over measured less one.
 
 The nine constants of a machine (docs/cost.md) were fitted on the rows of that machine, so the tables below show the
-fit and not a forecast. No fit has seen `korthikanti2022` and `llama3_paper`, but they are no blind test either: the weight
-of `megatron_sc21` and the bound on `intra_link` in the A100 fit were settled while looking at the former, and the constants
-of `grand_teton_h100` are those of three candidates that come nearest to the latter. How well constants carry over to a
-model that was kept out of the fit, `python benchmarks/fit_environments.py` prints group by group; median errors:
+fit and not a forecast. No fit has seen `korthikanti2022` and `llama3_paper`, but they are no blind test either: the
+weight of `megatron_sc21` and the bound on `intra_link` in the A100 fit were settled while looking at the former, and
+the constants of `grand_teton_h100` are those of three candidates that come nearest to the latter. How well constants
+carry over to a model that was kept out of the fit, `python benchmarks/fit_environments.py` prints group by group;
+median errors:
 
 | kept out | median error |
 |---|---|
