@@ -7,7 +7,7 @@ pipeline simulated. NumPy is imported only where arrays are given.
 
 from __future__ import annotations
 
-from meshwright.cost.estimate import Estimate, estimate
+from meshwright.cost.estimate import Estimate, estimate, peak_memory
 from meshwright.cost.plan_cost import Cost, cost
 
-__all__ = ["Cost", "Estimate", "cost", "estimate"]
+__all__ = ["Cost", "Estimate", "cost", "estimate", "peak_memory"]

@@ -1,6 +1,7 @@
 """Cost every layout of a Space and keep the best, the frontier, and the best for each value of each axis.
 
-Nothing is pruned but by the rules and by memory: all layouts that resolve are costed, so the winner cannot be lost.
+Nothing is pruned but by the rules and by memory: every layout that resolves and fits is timed, so the winner cannot
+be lost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meshwright.cost import Estimate, estimate
+from meshwright.cost import Estimate, estimate, peak_memory
 from meshwright.cost.memory import GIB, USABLE
 from meshwright.rules import Layout
 from meshwright.search.candidate import Candidate
@@ -80,7 +81,9 @@ def rank(space: Space, goal: Goal | None = None, progress: Progress | None = Non
         layouts = enumerate_layouts(variant)
         ranking.points += layouts.points
         for table in layouts.chunks:
-            _take(ranking, variant, table, by(as_layout(variant.spec, table)))
+            worthy = _worth_timing(variant, table)
+            _take(ranking, variant, worthy, by(as_layout(variant.spec, worthy)))
+            ranking.valid += len(table["tp"])
             if progress:
                 progress(len(table["tp"]))
         _merge_excluded(ranking.excluded, layouts.excluded)
@@ -112,6 +115,17 @@ def candidates(
     ]
 
 
+def _worth_timing(variant: Variant, table: Columns) -> Columns:
+    """The layouts that fit in memory and, for each value of each axis, the leanest of those that do not."""
+    memory = np.broadcast_to(peak_memory(as_layout(variant.spec, table)), len(table["tp"]))
+    fits = memory <= budget(variant.spec.cluster)
+    over = np.flatnonzero(~fits)
+    leanest = over[np.argsort(memory[over], kind="stable")]
+    for _, values in _axis_values(variant, table):
+        fits[leanest[np.unique(values[leanest], return_index=True)[1]]] = True
+    return {name: column[fits] for name, column in table.items()}
+
+
 def _take(ranking: Ranking, variant: Variant, table: Columns, costs: Estimate) -> None:
     """Note one costed chunk."""
     goal, rows = ranking.goal, len(table["tp"])
@@ -119,7 +133,6 @@ def _take(ranking: Ranking, variant: Variant, table: Columns, costs: Estimate) -
     costs = replace(costs, step_time=time, peak_memory=memory)
     scores = np.broadcast_to(score(goal.objective, variant.spec, time, memory, goal.days), rows)
     fits = memory <= budget(variant.spec.cluster)
-    ranking.valid += rows
     ranking.fitting += int(np.count_nonzero(fits))
     good = fits & (scores < LATE)
 
