@@ -101,6 +101,7 @@ def files(plan: Plan) -> dict[str, str]:
         from meshwright.emit.slurm import script as job
 
         texts["job.sbatch"] = job(plan)
+        texts["health.py"] = (Path(__file__).parent / "train" / "health.py").read_text()
     texts["README.md"] = "\n".join(_readme(plan, sorted(texts))) + "\n"
     return texts
 
@@ -148,7 +149,8 @@ _PURPOSE = {
     "config.yaml": "the whole resolved configuration",
     "plan.json": "every derived number",
     "launch.sh": "starts the run on this node (torchrun)",
-    "job.sbatch": "submits the run to SLURM",
+    "job.sbatch": "the run as a SLURM job: `sbatch job.sbatch` in this folder",
+    "health.py": "what the job checks on every node before it trains",
     "args.txt": "Megatron-LM's command line, one shell-quoted word a line",
     "kwargs.json": "the same as keyword arguments of Megatron-core's configuration objects",
     "environment.json": "environment variables Megatron needs for this layout",

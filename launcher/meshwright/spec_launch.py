@@ -25,10 +25,11 @@ class Slurm:
     gpu_type: str | None = None
     cpus_per_task: int | None = None
     mem: str | None = None  # "0" asks for all of a node
-    array: str | None = None  # "0-9%3"
+    array: str | None = None  # "0-9%1": time slices of one run, one after the other
+    throttle: int | None = None  # jobs of a sweep that may run at once
     dependency: str | None = None
     requeue: bool = True
-    max_restarts: int = 10
+    max_restarts: int = 10  # after failures; restarts at the time limit are not counted
     signal_seconds: int = 300  # USR1 this long before the limit
     mail_type: str | None = None
     mail_user: str | None = None

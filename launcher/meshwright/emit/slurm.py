@@ -1,0 +1,181 @@
+"""``job.sbatch``: the run as a SLURM job that survives faults, submitted from its run folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from meshwright.emit import slurm_text as text
+from meshwright.emit.torchrun import exports, program, ranks_on_node
+from meshwright.errors import ConfigError
+from meshwright.plan import Plan
+from meshwright.rules.launch import slurm_problems
+from meshwright.spec import Launch
+from meshwright.spec_launch import Slurm
+
+__all__ = ["checkpoint_gib", "options", "script"]
+
+GIB = 2**30
+STATE_BYTES = {"adamw": 8, "adam": 8, "muon": 8, "sgd": 4}  # of a parameter's optimizer state, in fp32
+
+
+def script(plan: Plan) -> str:
+    """The whole file. The same plan gives the same text; it names no folder, so a run folder can be moved.
+
+    Raises:
+        ConfigError: where an option cannot be written for sbatch.
+
+    """
+    problems = list(slurm_problems(plan.spec))
+    if problems:
+        raise ConfigError(problems)
+    launch = plan.spec.launch
+    flags = "".join(f"#SBATCH {flag}\n" for flag in options(plan))
+    parts = [text.HEADER.replace("@OPTIONS@", flags), *_settings(plan), text.FOLDER, *_surroundings(plan)]
+    parts += [*_node(plan), *_health(plan), *_training(plan), text.FOLLOW]
+    return "".join(parts) + (text.END_OF_OURS if launch.entry == "meshwright" else text.END_OF_THEIRS)
+
+
+def options(plan: Plan) -> list[str]:
+    """The options of sbatch, quoted for it and sorted: ``--name=value``."""
+    s = plan.spec.launch.slurm
+    values = {
+        "job-name": s.job_name or "-".join(filter(None, (plan.spec.name, plan.spec.stage))),
+        "nodes": plan.grid.nodes,
+        "ntasks-per-node": 1 if s.tasks == "node" else min(plan.grid.gpus_per_node, plan.grid.world),
+        "ntasks": plan.grid.world if s.tasks == "rank" else None,
+        "time": s.time,
+        "mem": s.mem or ("0" if s.exclusive else None),  # without it sites give a share of the node's memory
+        "switches": s.switches,
+        "signal": f"B:USR1@{s.signal_seconds}",
+        "open-mode": "append",
+        "output": s.output or "job-%j.log",
+        **{name.replace("_", "-"): getattr(s, name) for name in PLAIN},
+        **_gpus(plan),
+    }
+    switches = ["--exclusive"] * s.exclusive + ["--requeue" if s.requeue else "--no-requeue"]
+    flags = [f"--{name}={shlex.quote(str(value))}" for name, value in values.items() if value is not None]
+    return sorted([*flags, *switches, *map(_quoted, s.extra)])
+
+
+PLAIN = [
+    "partition",
+    "account",
+    "qos",
+    "constraint",
+    "reservation",
+    "cpus_per_task",
+    "array",
+    "dependency",
+    "mail_type",
+    "mail_user",
+    "comment",
+    "exclude",
+    "nodelist",
+    "segment",
+]
+"""Fields of Slurm that sbatch knows by the same name."""
+
+
+def _quoted(option: str) -> str:
+    name, equals, value = option.partition("=")
+    return f"{name}={shlex.quote(value)}" if equals else name
+
+
+def _gpus(plan: Plan) -> dict[str, str]:
+    s = plan.spec.launch.slurm
+    count = min(plan.grid.gpus_per_node, plan.grid.world)
+    typed = f"{s.gpu_type}:{count}" if s.gpu_type else str(count)
+    return {"gpus-per-node": {"gpus-per-node": typed}, "gres": {"gres": f"gpu:{typed}"}, "none": {}}[s.gpus]
+
+
+def _settings(plan: Plan) -> Iterator[str]:
+    from meshwright.run_folder import identity
+
+    s = plan.spec.launch.slurm
+    yield f"identity={identity(plan.spec)}\nnodes={plan.grid.nodes}\n"
+    yield f"requeue={int(s.requeue)}\nmax_restarts={s.max_restarts}\n"
+
+
+def _surroundings(plan: Plan) -> Iterator[str]:
+    """Modules, variables with the reason for each, and the user's own commands."""
+    s = plan.spec.launch.slurm
+    if s.modules:
+        yield "\nset +u # the functions of environment modules use unset variables\n"
+        yield from (f"module load {shlex.quote(module)}\n" for module in s.modules)
+        yield "set -u\n"
+    yield "\n"
+    yield from exports(plan)
+    if s.before:
+        yield "\n# launch.slurm.before\n"
+        yield from (f"{command}\n" for command in s.before)
+
+
+def _node(plan: Plan) -> Iterator[str]:
+    """The function ``on_nodes LOG PROGRAM...``: one task a node or one a rank, in a container or not."""
+    launch = plan.spec.launch
+    task = _torchrun(plan) if launch.slurm.tasks == "node" else _rank(plan)
+    yield text.RENDEZVOUS.replace("@PORT@", str(launch.port))
+    folder = f"cd {shlex.quote(launch.slurm.workdir)}\n" if launch.slurm.workdir else ""
+    yield text.TASK.replace("@TASK@", shlex.quote(f"{text.IGNORE}{folder}{task}"))
+    yield text.ON_NODES.replace("@OPTIONS@", "".join(f" {word}" for word in _srun(launch.slurm))).replace(
+        "@CONTAINER@", _apptainer(plan)
+    )
+
+
+def _torchrun(plan: Plan) -> str:
+    processes = ranks_on_node(plan, "SLURM_NODEID")
+    where = f'--nnodes={plan.grid.nodes} --node-rank="$SLURM_NODEID" --nproc-per-node="{processes}"'
+    meet = '--master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" --max-restarts=0'
+    return f'exec {_python(plan.spec.launch)} -m torch.distributed.run \\\n    {where} \\\n    {meet} "$@"'
+
+
+def _rank(plan: Plan) -> str:
+    local = f"LOCAL_RANK=$SLURM_LOCALID LOCAL_WORLD_SIZE={ranks_on_node(plan, 'SLURM_NODEID')}"
+    return f'export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS {local}\nexec {_python(plan.spec.launch)} "$@"'
+
+
+def _python(launch: Launch) -> str:
+    return shlex.quote(launch.python)
+
+
+def _srun(s: Slurm) -> Iterator[str]:
+    if s.cpus_per_task:
+        yield f"--cpus-per-task={s.cpus_per_task}"  # since SLURM 22.05 srun does not take it from sbatch
+    if s.container == "pyxis":
+        mounts = "".join(f",{mount}" for mount in s.mounts)
+        yield f"--container-image={shlex.quote(s.image or '')}"
+        yield f'--container-mounts="$folder:$folder"{shlex.quote(mounts) if mounts else ""}'
+
+
+def _apptainer(plan: Plan) -> str:
+    s = plan.spec.launch.slurm
+    if s.container != "apptainer":
+        return ""
+    gpu = "--rocm" if plan.spec.cluster.accelerator.name.startswith("MI") else "--nv"
+    binds = "".join(f" --bind {shlex.quote(mount)}" for mount in s.mounts)
+    return f'apptainer exec {gpu} --bind "$folder"{binds} {shlex.quote(s.image or "")} '
+
+
+def _health(plan: Plan) -> Iterator[str]:
+    s = plan.spec.launch.slurm
+    if not s.health_check:
+        return
+    gpus = 0 if s.gpus == "none" else min(plan.grid.gpus_per_node, plan.grid.world)
+    disk = checkpoint_gib(plan) if s.checkpoint_disk_gib is None else s.checkpoint_disk_gib
+    saved = plan.spec.training.logging.save
+    where = shlex.quote(saved) if saved else '"$folder/checkpoints"'
+    yield text.HEALTH.replace("@WORDS@", f"{gpus} {disk:.1f} {where}")
+
+
+def checkpoint_gib(plan: Plan) -> float:
+    """Size of one checkpoint: fp32 weights and optimizer state, and the 16-bit weights where there are some."""
+    training = plan.spec.training
+    weights = 4 if training.precision == "fp32" else 4 + 2
+    return plan.total_parameters * (weights + STATE_BYTES[training.optimizer.name]) / GIB
+
+
+def _training(plan: Plan) -> Iterator[str]:
+    ours = plan.spec.launch.entry == "meshwright"
+    yield "" if ours else text.ARGUMENTS
+    yield text.TRAIN.replace("@PROGRAM@", program(plan))

@@ -1,0 +1,61 @@
+"""Is this node fit to train? ``health.py GPUS GIB FOLDER``, one process a rank, copied into every run folder.
+
+It stands alone (PyTorch, nothing of ours), so that it runs in any container. A node that lacks GPUs or disk space is
+named in a line that begins with ``unfit``; then all ranks add up their ones, on the network that training will use.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+__all__ = ["main", "missing"]
+
+PATIENCE = timedelta(seconds=300)
+GIB = 2**30
+
+
+def missing(gpus: int, gib: float, folder: Path) -> Iterator[str]:
+    """What this node lacks."""
+    import torch
+
+    if torch.cuda.device_count() < gpus:
+        yield f"{torch.cuda.device_count()} GPUs visible, {gpus} needed"
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / GIB
+    if free < gib:
+        yield f"{free:.1f} GiB free for checkpoints in {folder}, {gib:.1f} needed"
+
+
+def main(gpus: int, gib: float, folder: Path) -> int:
+    """0 where this node and the ways to all others are fit."""
+    lacks = list(missing(gpus, gib, folder)) if os.environ["LOCAL_RANK"] == "0" else []
+    for lack in lacks:
+        print(f"unfit {socket.gethostname()}: {lack}", flush=True)
+    return 1 if lacks else _add_up(gpus > 0)
+
+
+def _add_up(on_gpus: bool) -> int:
+    import torch
+    import torch.distributed as dist
+
+    local = int(os.environ["LOCAL_RANK"])
+    if on_gpus:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_gpus else "gloo", timeout=PATIENCE)
+    one = torch.ones(1, device=f"cuda:{local}" if on_gpus else "cpu")
+    dist.all_reduce(one)
+    fit = one.item() == dist.get_world_size()
+    if not fit:
+        print(f"unfit {socket.gethostname()}: all ranks' ones add up to {one.item():g}", flush=True)
+    dist.destroy_process_group()
+    return 0 if fit else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])))
