@@ -132,6 +132,7 @@ def _spec(spec: Spec, degrees: Mapping[str, int], ranks: int, steps: int) -> Spe
         training=_training(spec.training, steps),
         backend=_backend(spec.backend),
         launch=Launch(),
+        stage=None,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from meshwright.train.cpu_collectives import gather, reduce_scatter
 from meshwright.train.cpu_layers import CpuAttention, CpuNorm
 
 __all__ = ["SUBSTITUTIONS", "flags", "install"]
@@ -185,30 +186,13 @@ def _tensors() -> None:
 
 
 def _collectives() -> None:
-    """Gloo has neither uneven all-gathers nor uneven reduce-scatters (experts with ETP > 1)."""
     from megatron.core.tensor_parallel import mappings
 
-    gather, scatter = mappings._gather_along_first_dim, mappings._reduce_scatter_along_first_dim
-
-    def padded_gather(x: Any, group: Any, output_split_sizes: Any = None, use_global_buffer: bool = False) -> Any:
-        sizes = output_split_sizes
-        if sizes is None or group.size() == 1 or len(set(sizes)) == 1:
-            return gather(x, group, sizes, use_global_buffer)
-        longest = max(sizes)
-        mine = x.new_zeros((longest, *x.shape[1:]))
-        mine[: x.shape[0]] = x
-        every = x.new_empty((longest * group.size(), *x.shape[1:]))
-        torch.distributed.all_gather_into_tensor(every, mine, group=group)
-        return torch.cat([every[i * longest : i * longest + size] for i, size in enumerate(sizes)])
-
-    def reduced_scatter(x: Any, group: Any, input_split_sizes: Any = None, use_global_buffer: bool = False) -> Any:
-        if input_split_sizes is None or group.size() == 1:
-            return scatter(x, group, input_split_sizes, use_global_buffer)
-        total = x.clone()
-        torch.distributed.all_reduce(total, group=group)
-        return torch.split(total, list(input_split_sizes))[group.rank()].contiguous()
-
-    _set(mappings, _gather_along_first_dim=padded_gather, _reduce_scatter_along_first_dim=reduced_scatter)
+    _set(
+        mappings,
+        _gather_along_first_dim=gather(mappings._gather_along_first_dim),
+        _reduce_scatter_along_first_dim=reduce_scatter(mappings._reduce_scatter_along_first_dim),
+    )
 
 
 def _experts() -> None:
