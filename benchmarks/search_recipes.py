@@ -58,8 +58,8 @@ constants of the recipe's cluster. Tensor parallelism within an expert stays the
 DISCUSSION = """
 ## Why authors' layouts are not first
 
-* Nearest to the top stand runs whose authors tuned the whole layout: Korthikanti et al. at 530B (0.6 %) and 1T
-  (1.6 %), Nemotron-4 340B, MegaScale 530B, OLMo 2 32B (first), SmolLM2 135M.
+* Nearest to the top stand OLMo 2 32B (first), Korthikanti et al. at 530B (0.6 %) and 1T (1.6 %), SmolLM2 135M,
+  Nemotron-4 340B and MegaScale 530B (3 to 5 %): tuned runs, or small spaces.
 * Many recipes predate a feature: full recomputation without flash attention, no sequence parallelism (before May
   2022), no interleaving with uneven stages, no ZeRO-1. The model costs today's Megatron with all of them; this is most
   of what Narayanan et al. 2021, MT-NLG and GPT-3 lose ("recomputing activations").
@@ -69,11 +69,10 @@ DISCUSSION = """
   model trusts the cluster to overlap that traffic. Authors on shared or oversubscribed fabrics could not.
 * Authors choose one layout for a run with several stages (batch ramps, other sequence lengths, failed nodes); a search
   sees one stage.
-* Where the authors' layout *does not fit*, the run did fit, so either the recipe lacks what saved the memory
-  (DeepSeek-V3's and Kimi K2's own schedules and offloading, Gemma's TPUs, NeoX's fused loss for Pythia) or the memory
-  model is too pessimistic: Llama 3 405B comes out 9 GiB above what an 80 GB GPU is trusted with, and an answer that
-  avoids this layout (cp 2) is then no advice against it. A negative gain says that only layouts slower than the
-  authors' fit here.
+* Where the authors' layout *does not fit*, the run did fit, so either the recipe lacks what saved the memory (a
+  framework, schedule or kind of chip of the authors' own) or the memory model is too pessimistic; which of the two is
+  not settled for each. Llama 3 405B comes out 9 GiB above what an 80 GB GPU is trusted with, and an answer that avoids
+  this layout (cp 2) is then no advice against it. A negative gain says that only layouts slower than the authors' fit.
 
 ## Speed
 
@@ -86,9 +85,9 @@ DISCUSSION = """
 | Llama 3 405B on 16,384 GPUs, everything | 67,910,400 | 957,870 | 1.9 | 512,332 |
 | DeepSeek-V3 on 2,048 GPUs, everything | 10,817,224,704 | 499,584 | 1.6 | 309,987 |
 
-Calculon (calculon-ai/calculon, commit caa4b11) counts 666,368 executions in its space of the first line and evaluates 56
-a CPU second on the same machine. Models with many experts and a batch with many divisors have the largest spaces:
-DeepSeek-V2's has 32 million valid layouts and takes a minute or two.
+Calculon (calculon-ai/calculon, commit caa4b11) counts 666,368 executions in its space of the first line and evaluated
+56 a CPU second when it was run on two cores. Models with many experts and a batch with many divisors have the largest
+spaces: DeepSeek-V2's has 32 million valid layouts, a matter of minutes.
 """
 
 

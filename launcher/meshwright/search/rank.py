@@ -28,7 +28,7 @@ from meshwright.spec import Cluster
 __all__ = ["SURVIVORS", "TIE", "Progress", "Ranking", "budget", "candidates", "rank", "undominated"]
 
 TIE = 0.02
-"""Step times nearer than this are called a tie. Ours: about what two measurements of one layout differ by."""
+"""Scores nearer than this are called a tie. Inferred, ours: no source says how well differences are predicted."""
 
 SURVIVORS = 64
 """Layouts kept to be costed exactly."""
