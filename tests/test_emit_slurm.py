@@ -137,7 +137,7 @@ def test_times_mean_what_sbatch_reads(time: str, expected: int) -> None:
         ({"time": "1 day"}, "launch.slurm.time: '1 day' is not what sbatch reads; write MINUTES, HH:MM:SS"),
         (
             {"time": "5", "signal_seconds": 600},
-            "signal_seconds: 600 s before a limit of 300 s is before the start; set",
+            "600 s before a limit of 300 s is before the start; set",
         ),
         ({"mem": "lots"}, "launch.slurm.mem: 'lots' is not what sbatch reads"),
         ({"array": "0-9"}, "launch.slurm.array: '0-9' is not what sbatch reads; write '0-9%1': time slices"),

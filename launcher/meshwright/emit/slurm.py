@@ -15,7 +15,7 @@ from meshwright.spec_launch import Slurm
 
 __all__ = ["checkpoint_gib", "options", "script"]
 
-GIB = 2**30
+GIB, BACKSLASH = 2**30, "\\"
 STATE_BYTES = {"adamw": 8, "adam": 8, "muon": 8, "sgd": 4}  # of a parameter's optimizer state, in fp32
 
 
@@ -54,32 +54,21 @@ def options(plan: Plan) -> list[str]:
         **_gpus(plan),
     }
     switches = ["--exclusive"] * s.exclusive + ["--requeue" if s.requeue else "--no-requeue"]
-    flags = [f"--{name}={shlex.quote(str(value))}" for name, value in values.items() if value is not None]
-    return sorted([*flags, *switches, *map(_quoted, s.extra)])
+    flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return sorted(map(_quoted, [*flags, *switches, *s.extra]))
 
 
-PLAIN = [
-    "partition",
-    "account",
-    "qos",
-    "constraint",
-    "reservation",
-    "cpus_per_task",
-    "array",
-    "dependency",
-    "mail_type",
-    "mail_user",
-    "comment",
-    "exclude",
-    "nodelist",
-    "segment",
-]
+PLAIN = (
+    *("account", "array", "comment", "constraint", "cpus_per_task", "dependency", "exclude", "mail_type", "mail_user"),
+    *("nodelist", "partition", "qos", "reservation", "segment"),
+)
 """Fields of Slurm that sbatch knows by the same name."""
 
 
 def _quoted(option: str) -> str:
+    """For sbatch, which quotes as a shell does, except that a backslash escapes within single quotes, too."""
     name, equals, value = option.partition("=")
-    return f"{name}={shlex.quote(value)}" if equals else name
+    return f"{name}={shlex.quote(value.replace(BACKSLASH, 2 * BACKSLASH))}" if equals else name
 
 
 def _gpus(plan: Plan) -> dict[str, str]:

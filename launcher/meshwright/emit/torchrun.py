@@ -27,7 +27,8 @@ def script(plan: Plan) -> str:
     parts = [HEADER, *exports(plan), "\n", NODE if several else "", *_processes(plan), "\n"]
     where = '--node-rank="$NODE_RANK" --master-addr="$MASTER_ADDR"' if several else "--standalone"
     port = f" --master-port={plan.spec.launch.port}" if several else ""
-    run = f"{shlex.quote(plan.spec.launch.python)} -m torch.distributed.run --nnodes={plan.grid.nodes} \\\n    {where}{port}"
+    python = shlex.quote(plan.spec.launch.python)
+    run = f"{python} -m torch.distributed.run --nnodes={plan.grid.nodes} \\\n    {where}{port}"
     return "".join(parts) + f'exec {run} --nproc-per-node="$processes" \\\n    {program(plan)}\n'
 
 

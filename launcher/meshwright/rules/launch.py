@@ -17,7 +17,7 @@ def launch_problems(spec: Spec) -> Iterator[Problem]:
     """What is wrong for every way of launching."""
     launch = spec.launch
     if not 1 <= launch.port <= 65535:
-        yield Problem("launch.port", f"{launch.port} is no port; give 1 to 65535, usually above 1023", "launch.port")
+        yield Problem("launch.port", f"{launch.port} is no port; give 1024 to 65535", "launch.port")
     if launch.test_only and launch.kind != "slurm":
         yield Problem(
             "launch.test_only", "asks slurmctld, and launch is local; choose launch=slurm", "launch.test_only"
@@ -134,26 +134,10 @@ def _container(slurm: Slurm) -> Iterator[Problem]:
             yield Problem(f"launch.slurm.mounts[{i}]", message, "slurm.mounts")
 
 
-SET_HERE = frozenset(
-    [
-        "account",
-        "array",
-        "chdir",
-        "comment",
-        "constraint",
-        "cpus-per-task",
-        "dependency",
-        "exclude",
-        "exclusive",
-        "gpus-per-node",
-        "gres",
-        "job-name",
-        "mail-type",
-        "mail-user",
-        "mem",
-        "nodelist",
-        "nodes",
-        "no-requeue",
+SET_HERE = (
+    *("account", "array", "chdir", "comment", "constraint", "cpus-per-task", "dependency", "exclude", "exclusive"),
+    *("gpus-per-node", "gres", "job-name", "mail-type", "mail-user", "mem", "no-requeue", "nodelist", "nodes"),
+    *(
         "ntasks",
         "ntasks-per-node",
         "open-mode",
@@ -164,10 +148,8 @@ SET_HERE = frozenset(
         "reservation",
         "segment",
         "signal",
-        "switches",
-        "time",
-        "wrap",
-    ]
+    ),
+    *("switches", "time", "wrap"),
 )
 """Options of sbatch that other keys of ``launch.slurm`` set, or that the script relies on."""
 
