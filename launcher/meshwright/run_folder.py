@@ -97,6 +97,8 @@ def files(plan: Plan) -> dict[str, str]:
     for backend in BACKENDS:
         problems = refusals(plan.spec, backend)
         texts.update(_refusal(backend, problems) if problems else _backend(plan, backend))
+    if plan.spec.after:
+        texts["after.json"] = _json(asdict(plan.spec.after))
     if plan.spec.launch.kind == "slurm":
         from meshwright.emit.slurm import script as job
 
@@ -148,6 +150,7 @@ def _readme(plan: Plan, names: Sequence[str]) -> Iterator[str]:
 _PURPOSE = {
     "config.yaml": "the whole resolved configuration",
     "plan.json": "every derived number",
+    "after.json": "what this stage takes over from the one before it",
     "launch.sh": "starts the run on this node (torchrun)",
     "job.sbatch": "the run as a SLURM job: `sbatch job.sbatch` in this folder",
     "health.py": "what the job checks on every node before it trains",

@@ -16,6 +16,7 @@ from meshwright.spec_model import Model
 
 __all__ = [
     "Accelerator",
+    "After",
     "Backend",
     "Cluster",
     "Data",
@@ -299,6 +300,16 @@ class Backend:
 
 
 @dataclass(frozen=True, kw_only=True)
+class After:
+    """What a stage takes over from the one before it; no key of a configuration, ``transition`` derives it."""
+
+    checkpoints: str  # their folder, seen from this stage's run folder
+    step: int  # of the learning-rate schedule, with which this stage begins
+    sample: int  # of the same data, with which this stage begins
+    universal: bool  # DeepSpeed: the layout changes, so that the checkpoint is converted first
+
+
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """One stage of a run, whole."""
 
@@ -310,3 +321,4 @@ class Spec:
     backend: Backend
     launch: Launch
     stage: str | None = None
+    after: After | None = None

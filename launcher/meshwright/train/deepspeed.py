@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ if not torch.cuda.is_available():  # before DeepSpeed looks for an accelerator
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
+import deepspeed
 import numpy as np
 import torch.distributed as dist
 
 from meshwright.train import deepspeed_patches as patches
-from meshwright.train import metrics
+from meshwright.train import metrics, stages
 from meshwright.train.deepspeed_engine import Job, engine, read
 from meshwright.train.samples import Samples, dataset
 from meshwright.train.schedule import batches, learning_rate
@@ -43,6 +46,8 @@ def main(words: Sequence[str]) -> None:
     signals = _listen()
     job = read(folder)
     _name_wandb(job)
+    if not (_checkpoints(folder, job.program) / "latest").is_file():
+        job = _after_another_stage(job, folder)
     runner = engine(job)
     code = _train(runner, job, folder, signals)
     _end(runner, code)
@@ -68,11 +73,13 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
         raise SystemExit("training.steps and training.tokens are not set: the length of the run is unknown")
     samples = dataset(program["data"], job.architecture["vocab_size"], program["sequence"], program["seed"])
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
+    begin = stages.after(folder) or {"step": 0, "sample": 0}
     every = program["logging"]["save_interval"]
     for step, done, size in batches(program["steps"], program["sequence"], job.global_batch, program["ramp"]):
         if step < first:
             continue
-        _step(runner, job, samples, folder, step, done, size)
+        rate = learning_rate(step + begin["step"], program["steps"], program["schedule"])
+        _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate)
         stop = _anywhere(bool(signals))
         last = step + 1 == program["steps"]
         if stop or last or (every and (step + 1) % every == 0):
@@ -91,17 +98,67 @@ def _resume(runner: Any, job: Job, folder: Path) -> int:
     own, start = _checkpoints(folder, job.program), job.program["logging"]["load"]
     if (own / "latest").is_file():
         return int(runner.load_checkpoint(str(own))[1]["step"])
-    if start:
+    before = stages.source(folder)
+    if before is not None:
+        if job.universal:
+            _load_universal(runner, _universal(folder))
+        else:
+            runner.load_checkpoint(str(before))
+    elif start:
         path, _ = runner.load_checkpoint(start)
         if path is None:
             raise SystemExit(f"training.logging.load: no checkpoint in {start}")
     return 0
 
 
-def _step(runner: Any, job: Job, samples: Samples, folder: Path, step: int, done: int, size: int) -> None:
+def _after_another_stage(job: Job, folder: Path) -> Job:
+    """The job that loads the stage before; its checkpoint is converted first where the layout changes."""
+    said = stages.after(folder)
+    if said is None or not said["universal"]:
+        return job
+    deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo")
+    if dist.get_rank() == 0:
+        _convert(stages.source(folder), _universal(folder))
+    dist.barrier()
+    return replace(job, settings={**job.settings, "checkpoint": {"load_universal": True}})
+
+
+def _universal(folder: Path) -> Path:
+    return folder / "universal"
+
+
+def _load_universal(runner: Any, folder: Path) -> None:
+    """ZeRO 3 gives every group of parameters the first one's weight decay, and all of them one step counter.
+
+    DeepSpeed 0.19.8, runtime/zero/stage3.py:3662 and 3682.
+    """
+    groups = runner.optimizer.param_groups
+    decays = [group["weight_decay"] for group in groups]
+    runner.load_checkpoint(str(folder))
+    for group, decay in zip(groups, decays, strict=True):
+        group["weight_decay"] = decay
+    for state in runner.optimizer.optimizer.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()
+
+
+def _convert(before: Path | None, universal: Path) -> None:
+    """DeepSpeed's own tool: one file a parameter and state, which any number of ranks can read."""
+    from deepspeed.checkpoint import ds_to_universal
+
+    assert before is not None
+    tag = (before / "latest").read_text().strip()
+    shutil.rmtree(universal, ignore_errors=True)  # of a conversion that was cut off
+    words = ["--input_folder", str(before / tag), "--output_folder", str(universal / tag), "--inject_missing_state"]
+    sys.argv, line = ["ds_to_universal", *words, "--num_extract_workers", "1", "--num_merge_workers", "1"], sys.argv
+    ds_to_universal.main(ds_to_universal.parse_arguments())
+    sys.argv = line
+    (universal / "latest_universal").write_text(tag)
+
+
+def _step(runner: Any, job: Job, samples: Samples, folder: Path, step: int, done: int, size: int, rate: float) -> None:
     """One optimizer step over ``size`` sequences, the first of which is sample ``done``."""
     began, program = time.perf_counter(), job.program
-    rate = learning_rate(step, program["steps"], program["schedule"])
     for group in runner.optimizer.param_groups:
         group["lr"] = rate
     accumulation = size // (job.micro_batch * program["dp"])

@@ -33,6 +33,11 @@ class Job:
         return int(self.settings["zero_optimization"]["stage"])
 
     @property
+    def universal(self) -> bool:
+        """Whether it starts from a universal checkpoint."""
+        return "checkpoint" in self.settings
+
+    @property
     def micro_batch(self) -> int:
         """Sequences of one micro-batch."""
         return int(self.settings["train_micro_batch_size_per_gpu"])

@@ -38,7 +38,7 @@ from megatron.training.argument_utils import gpt_config_from_args, pretrain_cfg_
 from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
-from meshwright.train import metrics
+from meshwright.train import metrics, stages
 
 __all__ = ["SIGNALLED", "command_line", "main"]
 
@@ -61,6 +61,7 @@ def main(words: Sequence[str]) -> None:
     sys.argv = ["megatron", *line]
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # SLURM's word before the limit
     metrics.install(folder / "metrics.jsonl")
+    stages.install(folder, line)
     args = parse_and_validate_args()
     datasets.is_distributed = True  # type: ignore[attr-defined]
     config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))
@@ -72,11 +73,17 @@ def main(words: Sequence[str]) -> None:
 
 
 def command_line(folder: Path, extra: Sequence[str] = ()) -> list[str]:
-    """The flags ``compile`` wrote, then ``extra``, then where checkpoints lie if neither says so."""
+    """The flags ``compile`` wrote, then ``extra``, then where checkpoints lie if neither says so.
+
+    A run that has saved already goes on from there, wherever it started.
+    """
     line = [*shlex.split((folder / "megatron" / "args.txt").read_text()), *extra]
-    checkpoints = folder / "checkpoints"
     steps = {"--save-interval": NEVER, "--eval-interval": NEVER, "--eval-iters": 0}
-    return [*line, *_unless_given(line, {"--save": checkpoints, "--load": checkpoints, **steps})]
+    line += _unless_given(line, {"--save": folder / "checkpoints", **steps})
+    own = line[len(line) - line[::-1].index("--save")]
+    if own and (Path(own) / stages.SAVED[0]).is_file():
+        return [*line, "--load", own]
+    return [*line, *_unless_given(line, {"--load": stages.source(folder) or own or folder / "checkpoints"})]
 
 
 def _unless_given(line: Sequence[str], defaults: Mapping[str, object]) -> Iterator[str]:
@@ -170,6 +177,7 @@ def datasets(samples: Sequence[int], vp_stage: int | None = None) -> Any:
     """The training, validation and test datasets, of ``samples`` sequences each."""
     args = get_args()
     kind = MockGPTDataset if args.mock_data else GPTDataset
+    samples = [samples[0] + stages.first_sample(), *samples[1:]]  # those of stages before come first
     return BlendedMegatronDatasetBuilder(kind, samples, partial(_reads_data, vp_stage), _dataset_config(args)).build()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from meshwright.compose import load
 from meshwright.resolver import resolve
 from meshwright.run_folder import Compiled, compile_all, folder_name
+from meshwright.transition import joined
 from meshwright.verbs import Words
 
 __all__ = ["run"]
@@ -17,7 +18,7 @@ __all__ = ["run"]
 def run(words: Words) -> int:
     """Compile every stage; 1 where a check of a verdict failed."""
     asked = load(words.overrides, words.config_dir)
-    plans = [resolve(spec) for spec in asked.stages]
+    plans = joined([resolve(spec) for spec in asked.stages])
     folders = [Path(asked.options.runs) / folder_name(plan.spec) for plan in plans]
     compiled = compile_all(plans, folders, verify=asked.options.verify)
     if asked.options.output == "json":
