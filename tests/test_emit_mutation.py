@@ -83,6 +83,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "model.moe.score_before_topk": "normalised weights are the same either way; normalize_topk decides",
         "model.rope.scaling": "factors of the other kinds of scaling",
         "parallelism.dp": "the same number stated instead of derived",
+        "training.data.epochs": "checked before a launch",
         "training.data.split": "mock data are not split",
         "training.data.tokenizer.kind": "bytes and null are Megatron's NullTokenizer",
         "training.schedule.wsd_decay_steps": "wsd only",

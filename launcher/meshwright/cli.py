@@ -45,8 +45,10 @@ def _run(words: list[str]) -> int:
         return _hydra(words)
     if verb is None:
         return _usage(words)
-    run = import_module(VERBS[verb].module).run
-    return max(int(run(job)) for job in _jobs(words))
+    module, jobs = import_module(VERBS[verb].module), _jobs(words)
+    if len(jobs) > 1 and hasattr(module, "sweep"):
+        return int(module.sweep(jobs))
+    return max(int(module.run(job)) for job in jobs)
 
 
 def _usage(words: list[str]) -> int:

@@ -18,7 +18,7 @@ from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
 from meshwright.spec import Spec
 
-__all__ = ["CONF", "GROUPS", "Options", "Rehearsal", "Run", "Search", "compose", "load", "run_of"]
+__all__ = ["CONF", "GROUPS", "Options", "Rehearsal", "Run", "Search", "Text", "compose", "load", "run_of"]
 
 CONF = Path(__file__).parent / "conf"
 GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "recipe")
@@ -51,6 +51,16 @@ class Search:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Text:
+    """What the verb data reads and writes."""
+
+    input: tuple[str, ...] = ()
+    prefix: str | None = None
+    field: str = "text"
+    workers: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What the verbs ask beside the run itself."""
 
@@ -62,6 +72,7 @@ class Options:
     rehearse: Rehearsal = Rehearsal()
     rows: str | None = None
     search: Search = Search()
+    data: Text = Text()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -189,6 +189,7 @@ class Data:
     paths: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()  # one per path; empty: by size
     split: str = "99,1,0"  # train, validation, test
+    epochs: float = 1.0  # times a stage may read its training share; checked before a launch
     cache: str | None = None
     workers: int = 2
     tokenizer: Tokenizer = Tokenizer()

@@ -30,7 +30,7 @@ def source(folder: Path) -> Path | None:
     said = after(folder)
     if said is None:
         return None
-    start = folder / said["checkpoints"]
+    start = folder / str(said["checkpoints"])
     if not any((start / name).is_file() for name in SAVED):
         raise SystemExit(f"no checkpoint in {start}: the stage before this one has not finished")
     return start

@@ -1,0 +1,146 @@
+"""Start what was compiled: on this machine with torchrun, or as SLURM jobs, the stages of a run as a chain."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from meshwright import claim, slurm
+from meshwright.errors import ConfigError, Problem
+from meshwright.plan import Plan
+from meshwright.resolver import resolve
+from meshwright.rules.launch import launch_problems, slurm_problems
+from meshwright.spec import Spec
+from meshwright.transition import Chain, alternatives, chain
+
+__all__ = ["AFTER", "Launched", "here", "links", "planned", "problems", "submit", "try_out", "undo", "unstarted"]
+
+AFTER = "--kill-on-invalid-dep=yes"  # a stage whose predecessor failed leaves the queue
+
+
+@dataclass(frozen=True)
+class Launched:
+    """One stage: its folder, the command that starts it, and what came of it."""
+
+    folder: Path
+    command: tuple[str, ...]
+    job: str | None = None  # of SLURM
+    code: int | None = None  # of torchrun
+    said: str = ""  # by slurmctld
+
+
+def links(specs: Sequence[Spec]) -> Chain:
+    """The stages to launch, joined.
+
+    Raises:
+        ConfigError: where they are alternatives, or something cannot be carried, or an option is wrong.
+
+    """
+    plans = [resolve(unstarted(spec)) for spec in specs]
+    if len(plans) > 1 and alternatives(plans):
+        names = ", ".join(str(plan.spec.stage) for plan in plans)
+        raise ConfigError([Problem("stage", f"the stages are alternatives; choose one of {names}", "launch.stage")])
+    joined = chain(plans)
+    wrong = [problem for plan in joined.plans for problem in problems(plan)]
+    if wrong:
+        raise ConfigError(list(dict.fromkeys(wrong)))
+    return joined
+
+
+def unstarted(spec: Spec) -> Spec:
+    """Without the options that only say how far to go now: the run folder is the same."""
+    return replace(spec, launch=replace(spec.launch, dry_run=False, test_only=False))
+
+
+def problems(plan: Plan) -> list[Problem]:
+    """Why this stage cannot be launched as it is."""
+    from meshwright.data import data_problems
+
+    launch = plan.spec.launch
+    found = list((slurm_problems if launch.kind == "slurm" else launch_problems)(plan.spec))
+    if launch.kind == "local" and plan.grid.nodes > 1:
+        message = f"local starts this node alone, the layout needs {plan.grid.nodes:,}; launch=slurm, or run"
+        found.append(Problem("launch.kind", f"{message} launch.sh on every node", "launch.nodes"))
+    return [*found, *data_problems(plan)]
+
+
+def here(folders: Sequence[Path], words: Sequence[str] = ()) -> list[Launched]:
+    """Run one stage after the other on this machine, to the first that fails; those that are done are left."""
+    results = []
+    for folder in folders:
+        if (folder / "DONE").exists():
+            continue
+        command = ("bash", str(folder / "launch.sh"), *words)
+        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode  # stdout is for output=json
+        results.append(Launched(folder, command, code=code))
+        if code:
+            break
+        (folder / "DONE").write_text(f"{datetime.now():%FT%T} here\n")
+    return results
+
+
+def submit(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:
+    """One job a stage, each after the last one has ended well; all of them or none.
+
+    Raises:
+        ConfigError: where a folder has a job already, or sbatch refuses.
+
+    """
+    submitted: list[Launched] = []
+    for folder, plan in zip(folders, plans, strict=True):
+        if (folder / "DONE").exists():
+            continue
+        words = _dependency(plan, submitted[-1].job if submitted else None)
+        try:
+            submitted.append(_submit(folder, words))
+        except ConfigError:
+            undo(submitted)
+            raise
+    return submitted
+
+
+def planned(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:
+    """The commands that would start the stages; nothing is started."""
+    if plans[0].spec.launch.kind == "local":
+        return [Launched(folder, ("bash", str(folder / "launch.sh"))) for folder in folders]
+    jobs = [None, *("JOB" for _ in folders[1:])]
+    words = [_dependency(plan, job) for plan, job in zip(plans, jobs, strict=True)]
+    return [Launched(f, ("sbatch", *w, "job.sbatch")) for f, w in zip(folders, words, strict=True)]
+
+
+def _submit(folder: Path, words: Sequence[str]) -> Launched:
+    claim.claim(folder)
+    try:
+        job = slurm.submit(folder, words)
+    except ConfigError:
+        claim.release(folder)
+        raise
+    claim.take(folder, job)
+    return Launched(folder, ("sbatch", *words, "job.sbatch"), job)
+
+
+def undo(submitted: Sequence[Launched]) -> None:
+    """Cancel what was submitted: a chain without its end helps nobody."""
+    slurm.cancel([one.job for one in submitted if one.job])
+    for one in submitted:
+        claim.release(one.folder)
+
+
+def _dependency(plan: Plan, job: str | None) -> tuple[str, ...]:
+    if job is None:
+        return ()
+    own = plan.spec.launch.slurm.dependency
+    return (f"--dependency={f'{own},' if own else ''}afterok:{job}", AFTER)
+
+
+def try_out(folders: Sequence[Path]) -> list[Launched]:
+    """What slurmctld says of each stage by itself; ``code`` is 0 where it would take it."""
+    results = []
+    for folder in folders:
+        accepted, said = slurm.try_out(folder)
+        results.append(Launched(folder, ("sbatch", "--test-only", "job.sbatch"), code=int(not accepted), said=said))
+    return results

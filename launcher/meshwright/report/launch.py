@@ -1,0 +1,50 @@
+"""What a launch does and did, for people and for machines."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from meshwright.launch import Launched
+from meshwright.transition import Chain
+
+__all__ = ["document", "show_chain", "show_launched"]
+
+
+def show_chain(links: Chain, console: Console | None = None) -> None:
+    """Print how each stage takes over from the one before it."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    for link in links.transitions:
+        console.print(Text(f"{link.before} -> {link.after}", style="bold"))
+        for line in link.lines:
+            console.print(Text(f"  {line}"))
+    for line in links.left_out:
+        console.print(Text(line, style="yellow"))
+
+
+def show_launched(launched: Sequence[Launched], console: Console | None = None) -> None:
+    """Print each command and what came of it."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    for one in launched:
+        console.print(Text(f"{one.folder}: {shlex.join(one.command)}"))
+        if one.job:
+            console.print(Text(f"  job {one.job}; meshwright status {shlex.quote(str(one.folder))}", style="green"))
+        if one.said:
+            console.print(Text(f"  {one.said}", style="red" if one.code else "green"))
+        if one.code and not one.said:
+            console.print(Text(f"  ended with code {one.code}", style="red"))
+
+
+def document(name: str, links: Chain, launched: Sequence[Launched]) -> dict[str, Any]:
+    """The machine-readable form."""
+    return {
+        "name": name,
+        "transitions": [{"before": t.before, "after": t.after, "lines": list(t.lines)} for t in links.transitions],
+        "left_out": list(links.left_out),
+        "launched": [{**asdict(one), "folder": str(one.folder), "command": list(one.command)} for one in launched],
+    }

@@ -1,0 +1,50 @@
+"""The status of runs, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from meshwright.status import Status
+
+__all__ = ["document", "show"]
+
+
+def show(statuses: Sequence[Status], console: Console | None = None) -> None:
+    """Print each run folder's status."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    for one in statuses:
+        name = one.name if one.stage is None else f"{one.name}, stage {one.stage}"
+        console.print(Text(f"{name}: ", style="bold"), Text(one.state), sep="")
+        for word, value in _lines(one):
+            console.print(Text(f"  {word:<12}", style="dim"), Text(value), sep="")
+
+
+def _lines(one: Status) -> Iterator[tuple[str, str]]:
+    yield "folder", str(one.folder)
+    of = "" if one.steps is None else f" of {one.steps:,} ({one.step / max(1, one.steps):.1%})"
+    yield "step", f"{one.step:,}{of}"
+    if one.loss is not None:
+        norm = "" if one.grad_norm is None else f", gradient norm {one.grad_norm:.3g}"
+        yield "loss", f"{one.loss:.4f}{norm}, learning rate {one.learning_rate:.3g}"
+    if one.tokens_per_s is not None:
+        yield "rate", f"{one.tokens_per_s:,.0f} tokens/s, {one.step_time_s:.3g} s a step"
+    yield "MFU", _mfu(one)
+    yield "restarts", f"{max(0, one.starts - 1)}, {one.failures} after failures"
+    yield "checkpoint", "none yet" if one.checkpoint is None else f"step {one.checkpoint:,}"
+    if one.last_event:
+        yield "last event", one.last_event
+
+
+def _mfu(one: Status) -> str:
+    parts = (("measured", one.mfu), ("predicted", one.predicted_mfu), ("published", one.published_mfu))
+    return ", ".join(f"{name} {value:.1%}" for name, value in parts if value is not None)
+
+
+def document(statuses: Sequence[Status]) -> dict[str, Any]:
+    """The machine-readable form."""
+    return {"runs": [{**asdict(one), "folder": str(one.folder)} for one in statuses]}

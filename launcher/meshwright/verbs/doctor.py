@@ -1,0 +1,33 @@
+"""``meshwright doctor``: what is installed and visible here, and what that allows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from meshwright.compose import load
+from meshwright.doctor import findings
+from meshwright.verbs import Words
+
+__all__ = ["run"]
+
+
+def run(words: Words) -> int:
+    """Print what was found, and for what is missing what it would allow and how to get it."""
+    options = load(words.overrides, words.config_dir).options
+    found = findings(Path(options.runs))
+    if options.output == "json":
+        from meshwright.report.summary import print_json
+
+        print_json({"findings": [asdict(one) for one in found]})
+        return 0
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for one in found:
+        mark, style = ("yes", "green") if one.found else ("no ", "yellow")
+        hint = one.found or f"missing: {one.install}"
+        console.print(Text(f"{mark}  ", style=style), Text(f"{one.name:<19}"), Text(f"{hint}  "), sep="", end="")
+        console.print(Text(one.allows, style="dim"))
+    return 0

@@ -1,0 +1,29 @@
+"""``meshwright status FOLDER...``: what the runs in those folders are doing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meshwright.errors import ConfigError
+from meshwright.status import statuses
+from meshwright.verbs import Words
+
+__all__ = ["run"]
+
+
+def run(words: Words) -> int:
+    """Print the status of every folder named; ``output=json`` for machines."""
+    folders = [Path(word) for word in words.overrides if not word.startswith("output=")]
+    if not folders:
+        raise ConfigError("status of what? give a run folder, for example meshwright status runs/llama3_405b")
+    found = [one for folder in folders for one in statuses(folder)]
+    if "output=json" in words.overrides:
+        from meshwright.report.status import document
+        from meshwright.report.summary import print_json
+
+        print_json(document(found))
+    else:
+        from meshwright.report.status import show
+
+        show(found)
+    return 0
