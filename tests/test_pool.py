@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 
 from meshwright.verify.pool import Crash, fork_map
 
@@ -38,3 +40,18 @@ def test_a_crash_is_a_result() -> None:
     assert left.text.startswith("SystemExit: 3 (")
     assert died == Crash("the process ended with -9 and no result")
     assert fine == "fine" * 100_000
+
+
+def start_a_server(_: int) -> int:
+    """As Megatron's queue of checkpoint writers does; it inherits every open file."""
+    manager = multiprocessing.get_context("fork").Manager()
+    return int(manager._process.pid)  # type: ignore[attr-defined]
+
+
+def test_what_a_check_starts_ends_with_it() -> None:
+    (server,) = fork_map(start_a_server, [0])
+    assert isinstance(server, int)
+    limit = time.monotonic() + 10
+    while os.path.exists(f"/proc/{server}") and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{server}")

@@ -6,13 +6,14 @@ runs in a fork that ends with it: one check's globals never touch another's.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import pickle
-import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 __all__ = ["Crash", "fork_map"]
@@ -32,38 +33,31 @@ def fork_map[T, R](work: Callable[[T], R], items: Sequence[T], processes: int | 
     """
     processes = processes or len(os.sched_getaffinity(0))
     results: list[R | Crash] = [Crash("never ran")] * len(items)
-    running: dict[int, tuple[int, int, bytearray]] = {}  # read end -> index, pid, what came
+    running: dict[Any, tuple[int, BaseProcess]] = {}
     waiting = list(range(len(items)))[::-1]
     while waiting or running:
         while waiting and len(running) < processes:
             index = waiting.pop()
-            end, pid = _fork(work, items[index])
-            running[end] = (index, pid, bytearray())
-        for end in select.select(list(running), [], [])[0]:
-            index, pid, came = running[end]
-            chunk = os.read(end, 1 << 20)
-            came += chunk
-            if not chunk:
-                results[index] = _result(end, pid, came)
-                del running[end]
+            end, process = _fork(work, items[index])
+            running[end] = (index, process)
+        for end in wait(list(running)):
+            index, process = running.pop(end)
+            results[index] = _result(end, process)
     return results
 
 
-def _fork[T, R](work: Callable[[T], R], item: T) -> tuple[int, int]:
-    read, write = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        os.close(write)
-        return read, pid
-    os.close(read)
-    try:
-        payload = pickle.dumps(_guarded(work, item))
-        with os.fdopen(write, "wb") as pipe:
-            pipe.write(payload)
-    finally:
-        os._exit(0)  # skip the parent's exit handlers
+def _fork[T, R](work: Callable[[T], R], item: T) -> tuple[Any, BaseProcess]:
+    # multiprocessing ends what a check itself has started (Megatron's checkpoint writers), which os.fork would leave
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(work, item, theirs))
+    process.start()
+    theirs.close()
+    return ours, process
+
+
+def _child[T, R](work: Callable[[T], R], item: T, pipe: Connection) -> None:
+    pipe.send(_guarded(work, item))
 
 
 def _guarded[T, R](work: Callable[[T], R], item: T) -> R | Crash:
@@ -81,7 +75,12 @@ def _guarded[T, R](work: Callable[[T], R], item: T) -> R | Crash:
         return Crash(f"{type(error).__name__}: {text} ({place}:{frame.lineno})")
 
 
-def _result(end: int, pid: int, came: bytearray) -> Any:
-    os.close(end)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return pickle.loads(came) if came else Crash(f"the process ended with {status} and no result")
+def _result(end: Any, process: BaseProcess) -> Any:
+    try:
+        result = end.recv()
+    except EOFError:
+        process.join()
+        result = Crash(f"the process ended with {process.exitcode} and no result")
+    end.close()
+    process.join()
+    return result
