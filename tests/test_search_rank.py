@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from meshwright.spec import Spec
 from meshwright.spec_model import Moe
 
 
-def dense(gpus: int = 16, **training: object) -> Spec:
+def dense(gpus: int = 16, **training: Any) -> Spec:
     """A model of 1.6 billion parameters: some layouts fit on 80 GB, some do not."""
     model = builders.small_model(layers=12, hidden=3072, ffn=12288, heads=24, kv_heads=8, head_dim=128, vocab=128000)
     spec = builders.spec(model, gpus, sequence=4096, global_batch=32)
@@ -171,6 +172,8 @@ class TestWhy:
         answer = why(asked, ranking, {"recompute": "full"})
         assert answer.verdict == "slower"
         assert any("recomputing" in reason for reason in answer.reasons)
+        assert answer.comparison is not None
+        assert answer.candidate is not None
         assert answer.comparison.step_time > 0
         assert answer.candidate.step_time > ranking.best[0].step_time
 

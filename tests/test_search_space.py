@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +25,12 @@ from meshwright.spec_model import Moe
 MOE = builders.small_model(moe=Moe(experts=4, topk=2, ffn=256), transformers="mixtral")
 
 
-def small(backend: str = "megatron", **changes: object) -> Spec:
+def small(backend: str = "megatron", **changes: Any) -> Spec:
     spec = builders.spec(changes.pop("model", builders.small_model()), 8, global_batch=8)
     return override(replace(spec, **changes), "backend.name", backend)
 
 
-def rows_of(spec: Spec, stated: dict | None = None) -> set[tuple]:
+def rows_of(spec: Spec, stated: dict[str, Any] | None = None) -> set[tuple[Any, ...]]:
     """Every layout of the space as a sorted tuple of assignments."""
     return {
         tuple(sorted(assignments(spec_of(v, {k: t[k][i] for k in t})).items()))
@@ -43,7 +44,7 @@ def rows_of(spec: Spec, stated: dict | None = None) -> set[tuple]:
 @pytest.mark.parametrize("model", [builders.small_model(), MOE], ids=["dense", "experts"])
 def test_it_holds_exactly_the_layouts_that_resolve_accepts(backend, model):
     base = small(backend, model=model)
-    stated = {"parallelism.pp": (1, 4), "parallelism.cp": (1, 2), "parallelism.vpp": (1, 2)}
+    stated: dict[str, Any] = {"parallelism.pp": (1, 4), "parallelism.cp": (1, 2), "parallelism.vpp": (1, 2)}
     stated |= {"training.micro_batch": (1, 2), "parallelism.pipeline_split.first": (0,)}
     stated |= {"parallelism.recompute": ("none", "full"), "parallelism.sp": (backend == "megatron",)}
     accepted = set()

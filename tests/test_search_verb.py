@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,7 +25,7 @@ from meshwright.verbs.search import measure_command
 WORDS = ["model=llama3_8b", "cluster.gpus=16", "training.global_batch=64"]
 
 
-def searched(capsys, *words: str) -> dict:
+def searched(capsys, *words: str) -> Any:
     assert main(["search", *WORDS, "output=json", *words]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -209,6 +210,7 @@ def test_the_report_fits_any_console():
     from meshwright.search.objective import Goal
     from meshwright.search.question import answer
 
-    console = Console(file=io.StringIO(), width=80)
+    shown = io.StringIO()
+    console = Console(file=shown, width=80)
     show(answer(space(builders.spec(builders.small_model(), 8, global_batch=8)), Goal()), "command", console)
-    assert console.file.getvalue()
+    assert shown.getvalue()

@@ -122,7 +122,7 @@ def test_kinds_of_models_and_layouts_agree_with_one_process(kind, tmp_path):
 
     model, degrees = MODELS[kind]
     degrees = dict(degrees)
-    split = PipelineSplit(embedding=degrees.pop("embedding", False), loss=degrees.pop("loss", False))
+    split = PipelineSplit(embedding=bool(degrees.pop("embedding", 0)), loss=bool(degrees.pop("loss", 0)))
     layers = 14 if split.embedding else 8
     original = spec(small_model(layers=layers, **model), 16, global_batch=32, pipeline_split=split, **degrees)
     assert rehearse(original, tmp_path).problems == ()

@@ -189,7 +189,8 @@ def _hydra_problem(error: Exception) -> Problem:
         return Problem(unknown[1], "unknown key", "compose.key")
     several = re.search(r"Ambiguous value for argument '(?:\+\+)?([^=']+)=", text)
     if several:
-        return Problem(several[1], "several values; sweep over them with -m, or write a list as [a,b]", "compose.grammar")
+        message = "several values; sweep over them with -m, or write a list as [a,b]"
+        return Problem(several[1], message, "compose.grammar")
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())
     return Problem("", f"cannot compose: {first}" if first else f"cannot compose: {type(error).__name__}", "compose")
 

@@ -169,8 +169,8 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-# a requeued job waits cred_expire seconds before it may start again (default 120)
-AuthInfo=socket={folder}/munge/socket,cred_expire=2
+# a requeued job waits cred_expire seconds (default 120; less than 5 counts as that) before it may start again
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid

@@ -57,7 +57,7 @@ def emulate_gpu(capability: str) -> None:
         major=major, minor=minor, total_memory=80 << 30, name="emulated", multi_processor_count=132
     )
     torch.cuda.get_device_capability = lambda *_: (major, minor)
-    torch.cuda.get_device_properties = lambda *_: properties
+    torch.cuda.get_device_properties = lambda *_: properties  # type: ignore[assignment]
     utils = importlib.import_module("megatron.core.utils")
     utils.get_te_version = lambda: Version(TRANSFORMER_ENGINE)  # type: ignore[attr-defined]
     _fill("megatron.core.models.common.embeddings.rope_utils", "fused_apply_rotary_pos_emb")
