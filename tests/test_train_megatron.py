@@ -31,7 +31,7 @@ SIGNALLED = 75  # EX_TEMPFAIL
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     """A run with pipeline, tensor and data parallelism: one miniature of two processes for each."""
-    original = spec(small_model(), 8, global_batch=8, tp=2, sp=True, pp=2, dp=2)
+    original = spec(small_model(), 8, global_batch=8, tp=2, sp=True, pp=2, dp=2, zero=1)
     return prepare(miniature(original, ranks=2, steps=STEPS), tmp_path_factory.mktemp("scene"))
 
 
@@ -74,8 +74,9 @@ def test_a_fault_is_noticed(scene, alone, fault, axis):
     assert "losses differ" in result.problems[0]
 
 
-def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path):
-    plan = plan_with(scene, "tp")
+@pytest.mark.parametrize("axis", ["tp", "dp"])  # dp: with the sharded optimizer
+def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
+    plan = plan_with(scene, axis)
     compile(plan, tmp_path / "run", verify=False)
     start = scene.words[:2]  # the same initial weights, but checkpoints in the run folder
     words = [str(tmp_path / "run"), *start]

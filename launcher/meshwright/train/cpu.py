@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from meshwright.train import cpu_optimizer
 from meshwright.train.cpu_collectives import gather, reduce_scatter
 from meshwright.train.cpu_layers import CpuAttention, CpuNorm
 
@@ -66,7 +65,6 @@ def install() -> None:
     _pipeline()
     _loop()
     _checkpoints()
-    cpu_optimizer.install()
     _fsdp()
     CudaToCpu().__enter__()  # type: ignore[no-untyped-call]
 

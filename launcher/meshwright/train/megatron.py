@@ -38,7 +38,7 @@ from megatron.training.argument_utils import gpt_config_from_args, pretrain_cfg_
 from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
-from meshwright.train import metrics, stages
+from meshwright.train import metrics, pytorch_optimizer, stages
 
 __all__ = ["SIGNALLED", "command_line", "main"]
 
@@ -60,6 +60,7 @@ def main(words: Sequence[str]) -> None:
         os.environ.setdefault(name, value)
     sys.argv = ["megatron", *line]
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # SLURM's word before the limit
+    pytorch_optimizer.install()
     metrics.install(folder / "metrics.jsonl")
     stages.install(folder, line)
     args = parse_and_validate_args()

@@ -2,7 +2,9 @@
 
 Megatron-core 0.19.2 asks a fresh optimizer for its step count, which PyTorch's has only after its first step
 (core/optimizer/distrib_optimizer.py:838), and then gives all parameters one and the same counter, which each of them
-advances (line 1032). The count travels apart from the other states, which are copied as if it did not (line 1223).
+advances (line 1032). The count travels with the groups of parameters, but is copied from among the other states, too,
+where it is missing or 0 (line 1223); and fp32 parameters, which are their own main copy, are written to as if no
+gradient were asked of them (line 1225).
 """
 
 from __future__ import annotations
@@ -15,8 +17,15 @@ __all__ = ["install"]
 
 
 def install() -> None:
-    """Give a fresh optimizer its state before a checkpoint is loaded, and each parameter a counter of its own after."""
+    """Give a fresh optimizer its state before a checkpoint is loaded, and each parameter a counter of its own after.
+
+    Nothing is changed where Megatron found Transformer Engine's or Apex's optimizer.
+    """
+    from megatron.core import optimizer
     from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+    if not optimizer.USING_PYTORCH_OPTIMIZER:
+        return
 
     shard, load = DistributedOptimizer.sharded_state_dict, DistributedOptimizer.load_state_dict
     copy = DistributedOptimizer._set_main_param_and_optimizer_states
@@ -32,7 +41,8 @@ def install() -> None:
             own["step"] = own["step"].clone()
 
     def copied(self: Any, parameter: Any, tensors: dict[str, Any]) -> None:
-        copy(self, parameter, {"step": None, **tensors})
+        with torch.no_grad():
+            copy(self, parameter, {**tensors, "step": None})
 
     DistributedOptimizer._set_main_param_and_optimizer_states = copied
     DistributedOptimizer.sharded_state_dict, DistributedOptimizer.load_state_dict = sharded, loaded

@@ -1,0 +1,87 @@
+"""Jobs on a real SLURM that really train: over two nodes as on one machine, and stages as a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meshwright import library
+from meshwright.plan import Plan
+from meshwright.rehearse.run import prepare
+from meshwright.rehearse.shrink import miniature
+from meshwright.resolver import override, resolve
+from slurm.cluster import Cluster
+from slurm.real import here, losses, on_slurm, submit
+from stages import STEPS, alone, staged
+
+pytest.importorskip("megatron.training")
+
+
+@pytest.fixture(autouse=True)
+def commands(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sbatch and squeue of this process speak to the test's cluster."""
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+
+
+def ended(cluster: Cluster, jobs: Sequence[str], folders: Sequence[Path]) -> None:
+    for job, folder in zip(jobs, folders, strict=True):
+        assert cluster.wait(job, 300) == "COMPLETED", logs(folder)
+        assert (folder / "DONE").exists()
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(
+        f"{path.name}: {path.read_text()[-1500:]}" for path in [*folder.glob("*.log"), *folder.glob("logs/*")]
+    )
+
+
+def with_weights(plan: Plan, words: Sequence[str]) -> Plan:
+    """Starting from saved weights, so that every layout starts from the same ones."""
+    return resolve(override(plan.spec, "backend.megatron.extra", tuple(words)))
+
+
+def test_two_nodes_train_llama_405b_in_miniature_as_this_machine_does(cluster: Cluster, tmp_path: Path) -> None:
+    """tp 2, sp, pp 2, vpp 2 and uneven stages, a node a pipeline stage; the nodes are checked first."""
+    (original,) = (s for s in library.run("llama3_405b").stages if s.stage == "gpus_16384")
+    scene = prepare(miniature(original, 4, 6)[:1], tmp_path)
+    plan, one = (with_weights(plan, scene.words[:2]) for plan in (*scene.plans, scene.alone))
+    folders, jobs = submit([on_slurm(plan, 2, health_check=True, checkpoint_disk_gib=0.001)], tmp_path / "slurm")
+    expected = here([plan], tmp_path / "here")
+    ended(cluster, jobs, folders)
+    assert len(expected) == 6
+    assert losses(folders) == pytest.approx(expected, abs=1e-6)
+    assert expected == pytest.approx(here([one], tmp_path / "alone"), abs=1e-4)
+
+
+def test_the_stages_of_llama_405b_are_a_chain(cluster: Cluster, tmp_path: Path) -> None:
+    """Its GPUs double, then cp takes the place of dp, as between 8,192 GPUs, 16,384 and the long context."""
+    (original,) = (s for s in library.run("llama3_405b").stages if s.stage == "gpus_8192")
+    tensor = {"tp": 2, "sp": True, "zero": 1}
+    plans = staged(
+        original, tmp_path / "text", [{**tensor, "dp": 1}, {**tensor, "dp": 2}, {**tensor, "cp": 2, "dp": 1}]
+    )
+    scene = prepare([plan.spec for plan in plans[:1]], tmp_path)
+    plans = [with_weights(plan, scene.words[:2]) for plan in plans]
+    folders, jobs = submit([on_slurm(plan, plan.grid.world // 2) for plan in plans], tmp_path / "slurm")
+    expected = here(alone(plans), tmp_path / "alone")
+    ended(cluster, jobs, folders)
+    assert len(expected) == 3 * STEPS
+    assert losses(folders) == pytest.approx(expected, abs=1e-4)
+
+
+def test_stages_of_a_deepspeed_recipe_are_a_chain(cluster: Cluster, tmp_path: Path) -> None:
+    """OLMo 7B's ZeRO 3: dp 1, 2, 1 by way of universal checkpoints, one task of SLURM a rank."""
+    pytest.importorskip("deepspeed")
+    (original,) = library.run("olmo_7b").stages
+    original = replace(original, backend=replace(original.backend, name="deepspeed"))
+    plans = staged(original, tmp_path / "text", [{"dp": dp, "zero": 3} for dp in (1, 2, 1)])
+    prepare([plan.spec for plan in plans[:1]], tmp_path)
+    jobs_of = [on_slurm(plan, plan.grid.world, tasks="rank") for plan in plans]
+    folders, jobs = submit(jobs_of, tmp_path / "slurm")
+    expected = here(alone(plans), tmp_path / "alone")
+    ended(cluster, jobs, folders)
+    assert len(expected) == 3 * STEPS
+    assert losses(folders) == pytest.approx(expected, abs=1e-4)
