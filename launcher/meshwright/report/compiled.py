@@ -18,11 +18,13 @@ __all__ = ["show", "show_verdicts"]
 
 
 def show(plan: Plan, compiled: Compiled, console: Console | None = None) -> None:
-    """Print the folder, its files, and one line for each check."""
+    """Print the folder, its files, the plan's warnings, and one line for each check."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print(Text(str(compiled.folder), style="bold"), Text(f"  {plan.grid.world:,} GPUs"), sep="")
     for name in compiled.files:
         console.print(Text(f"  {name}", style="dim"))
+    for warning in plan.warnings:
+        console.print(Text(f"  warning: {warning}", style="yellow"))
     show_verdicts(compiled.verdicts, console)
 
 

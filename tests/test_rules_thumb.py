@@ -1,0 +1,50 @@
+"""Rules of thumb: each warns by its name where a plan goes against it, with the numbers, and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from builders import small_model, spec
+from meshwright.resolver import override, resolve
+from meshwright.rules.thumb import THUMBS
+from meshwright.spec import Spec
+from meshwright.spec_model import Moe
+
+WIDE = small_model(heads=32, kv_heads=32)
+EXPERTS = small_model(heads=32, kv_heads=32, moe=Moe(experts=4, topk=2, ffn=256))
+SLURM = override(spec(small_model(), 16), "launch.kind", "slurm")
+
+AGAINST: dict[str, tuple[Spec, str]] = {
+    "tp-within-node": (spec(WIDE, 16, tp=16, sp=True), "tp = 16 spans more than the 8 GPUs joined by NVLink"),
+    "etp-within-node": (spec(EXPERTS, 16, etp=16), "etp = 16 spans more than the 8 GPUs joined by NVLink"),
+    "tp-divides-node": (
+        spec(small_model(hidden=120, heads=6, kv_heads=6, head_dim=20, ffn=240), 24, tp=3, sequence=513, sp=True),
+        "tp = 3 does not divide the 8 GPUs of a node",
+    ),
+    "sp-with-tp": (spec(small_model(), 8, tp=4), "tp = 4 without sequence parallelism"),
+    "cp-on-demand": (spec(small_model(), 8, cp=2), "cp = 2 leaves 256 tokens a rank"),
+    "pp-across-nodes": (spec(small_model(), 16, pp=4), "4 stages share nodes"),
+    "pp-last": (spec(small_model(), 16, pp=2, order="tp-cp-ep-pp-dp"), "dp outermost"),
+    "bubble": (spec(small_model(), 16, pp=4, global_batch=16), "4 micro-batches on pp = 4, vpp = 1: bubble 75%"),
+    "save-interval": (SLURM, "a failure of one of 2 nodes loses every step"),
+    "whole-nodes": (spec(small_model(), 12), "12 GPUs leave the last node with 4 of 8"),
+}
+
+
+@pytest.mark.parametrize("rule", AGAINST)
+def test_it_warns_by_name_and_with_numbers(rule: str) -> None:
+    base, said = AGAINST[rule]
+    (warning,) = (w for w in resolve(base).warnings if w.rule == rule)
+    assert said in warning.message
+
+
+def test_every_rule_of_thumb_is_tried() -> None:
+    assert {thumb.id for thumb in THUMBS} == set(AGAINST)
+
+
+def test_a_layout_by_the_book_is_not_warned() -> None:
+    assert resolve(spec(small_model(), 16, tp=2, sp=True, zero=1)).warnings == ()
+    saving = override(SLURM, "training.logging.save_interval", 100)
+    assert resolve(replace(saving, parallelism=replace(saving.parallelism, zero=1))).warnings == ()
