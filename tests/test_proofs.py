@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshwright import library
-from meshwright.documents import PROOFS
 from meshwright.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.verify import Verdict, verify
+from proofs import PAGE
 
-PAGE = Path(__file__).parents[1] / "docs" / PROOFS
 MARKS = {"megatron": "M", "deepspeed": "D"}
 
 

@@ -71,8 +71,10 @@ def _head(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "* values: how many are published / derived / inferred / ours; `meshwright recipes recipe=NAME` shows each"
     yield "  with its source."
     yield "* parsed, built: by the backend's own code at the true world size, one rank of every stage on the meta"
-    yield "  device (M Megatron-core, D DeepSpeed). scheduled: a real slurmctld accepts the job. run: trained in"
-    yield "  miniature on CPUs, with the losses of one process."
+    yield "  device (M Megatron-core, D DeepSpeed). scheduled: a real slurmctld (S, SLURM 22.05) accepts the job of"
+    yield "  every stage at its true size and reads from it what the plan says; containers and --segment, which"
+    yield "  that version lacks, are tested as text and not scheduled. run: trained in miniature on CPUs, with the"
+    yield "  losses of one process."
     yield ""
 
 

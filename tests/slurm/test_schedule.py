@@ -15,6 +15,7 @@ from meshwright.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import Launch, Spec
 from meshwright.spec_launch import Slurm
+from proofs import note
 from slurm.cluster import PAPER, Cluster
 
 
@@ -40,7 +41,9 @@ def read(cluster: Cluster, folder: Path, plan: Plan) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", library.names())
-def test_every_recipe_is_scheduled_at_its_true_size(name: str, cluster: Cluster, tmp_path: Path) -> None:
+def test_every_recipe_is_scheduled_at_its_true_size(
+    name: str, cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     for base in library.run(name).stages:
         plan = planned(base, time="1-00:00:00", tasks="node" if len(name) % 2 else "rank")
         accepted, said = asked(cluster, tmp_path, script(plan))
@@ -50,6 +53,8 @@ def test_every_recipe_is_scheduled_at_its_true_size(name: str, cluster: Cluster,
         assert fields["NumTasks"] == str(plan.grid.nodes if len(name) % 2 else plan.grid.world)
         assert fields["TresPerNode"] == f"gres:gpu:{gpus}"
         assert (fields["TimeLimit"], fields["Requeue"], fields["OverSubscribe"]) == ("1-00:00:00", "1", "NO")
+    if request.config.getoption("--regenerate"):
+        note(name, "scheduled", ["S"])
 
 
 OPTIONS: list[tuple[dict[str, Any], str, str]] = [
