@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import meshwright
-from meshwright.cost.calibrate import as_yaml, fit, left_out
-from meshwright.cost.rows import Row, read, usable
+from meshwright.cost.calibrate import START, as_yaml, fit, left_out
+from meshwright.cost.rows import Row, cluster_named, environments, read, usable
 from meshwright.cost.validate import spread
+from meshwright.spec import Efficiency
 
 DATA = Path(meshwright.__file__).parent / "data"
 NVIDIA = ("nvidia-dgxc-benchmarking", "nvidia-megatron-bridge", "nvidia-nemo-docs")
@@ -31,6 +32,7 @@ class Environment:
     sources: Mapping[str, float]
     gpu: str
     keep: Callable[[Row], bool] = field(default=lambda _: True)
+    like: str | None = None  # the environment whose constants the prior pulls to
 
 
 def _nvidia(gpu: str) -> Environment:
@@ -39,17 +41,17 @@ def _nvidia(gpu: str) -> Environment:
 
 ENVIRONMENTS = {
     "dgx_a100_80gb": Environment({"vtrain-single": 1.0, "vtrain-multi": 1.0, "megatron_sc21": 2.5}, "A100"),
-    "a100_jean_zay": Environment({"bigscience": 0.0}, "A100"),
+    "a100_jean_zay": Environment({"bigscience": 0.0}, "A100", like="dgx_a100_80gb"),
     "dgx_h100": _nvidia("H100-80GB"),
     "dgx_b200": Environment({"simumax-b200": 0.0}, "B200"),
     "gb200_nvl72": _nvidia("GB200"),
     "gb300_nvl72": _nvidia("GB300"),
     "nvidia-megatron-bridge B200": _nvidia("B200"),
-    "hagemann2023 A100-80GB": Environment({"hagemann2023": 0.0}, "A100"),
+    "hagemann2023 A100-80GB": Environment({"hagemann2023": 0.0}, "A100", like="dgx_a100_80gb"),
     "llm-foundry A100-80GB": Environment({"llm-foundry": 0.0}, "A100-80GB"),
     "llm-foundry A100-40GB": Environment({"llm-foundry": 0.0}, "A100-40GB"),
     "llm-foundry H100-80GB": Environment({"llm-foundry": 0.0}, "H100-80GB"),
-    "torchtitan H100-96GB HBM2e 500W": Environment({"torchtitan": 0.0}, "H100"),
+    "torchtitan H100-96GB HBM2e 500W": Environment({"torchtitan": 0.0}, "H100", like="llm-foundry H100-80GB"),
     "nanotron_ultrascale H100-80GB": Environment({"nanotron_ultrascale": 0.0}, "H100"),
 }
 """By cluster, or by source and GPU. Weights of 0: every row alike; else what a source's rows weigh together."""
@@ -57,10 +59,15 @@ ENVIRONMENTS = {
 
 def main(names: list[str]) -> None:
     rows, _ = usable(read(DATA / "measured.csv"))
-    timed = [row for row in rows if row.number("iter_time_s")]
+    timed = [row for row in rows if row.step_time]
     for name, environment in ENVIRONMENTS.items():
         if not names or name in names:
             _report(name, environment, [row for row in timed if _belongs(row, environment)])
+
+
+def _constants(name: str) -> Efficiency:
+    """Of another environment, as they stand in its file."""
+    return environments().get(name) or cluster_named(name).efficiency
 
 
 def _belongs(row: Row, environment: Environment) -> bool:
@@ -72,8 +79,9 @@ def _report(name: str, environment: Environment, rows: list[Row]) -> None:
     counts = Counter(row.source for row in rows)
     weights = [(environment.sources[row.source] or counts[row.source]) / counts[row.source] for row in rows]
     scale = len(rows) / sum(weights)
-    fitted = fit(rows, [w * scale for w in weights])
-    errors = [float(e) for e in left_out(rows, steps=8)]
+    start = _constants(environment.like) if environment.like else START
+    fitted = fit(rows, [w * scale for w in weights], start=start)
+    errors = [float(e) for e in left_out(rows, start=start, steps=8)]
     known = [e for e in errors if e == e] or [float(e) for e in fitted.errors]
     efficiency = replace(fitted.efficiency, spread=spread(known), source=f"fitted on {', '.join(counts)}")
     print(f"# {name}: {len(rows)} rows")

@@ -34,19 +34,19 @@ def memory_errors(source: str) -> list[float]:
 
 def test_korthikanti_is_met_by_constants_fitted_elsewhere() -> None:
     """No fit sees them (docs/accuracy.md says what they did settle). Best other: mean 3.65 %, largest 8.9 %."""
-    errors = time_errors("korthikanti2022")  # Table 5's eight: 3.66 %; with the ninth, on 2,240 GPUs: 3.53 %
-    assert mean(errors) <= 0.036
+    errors = time_errors("korthikanti2022")  # Table 5's eight: 3.35 %; with the ninth, on 2,240 GPUs: 3.23 %
+    assert mean(errors) <= 0.035
     assert max(errors) <= 0.08
 
 
-def test_llama_3_405b_is_within_six_percent_of_the_paper() -> None:
-    """430 TFLOP/s on 8,192 GPUs (Table 4), full attention counted: +5.4 %; halved, as a causal kernel does: +1.3 %.
+def test_llama_3_405b_is_within_five_percent_of_the_paper() -> None:
+    """430 TFLOP/s on 8,192 GPUs (Table 4), full attention counted: +3.9 %.
 
     No fit sees it; it did choose among three sets of constants.
     """
     (row,) = [j for j in of("llama3_paper") if j.row.spec.cluster.gpus == 8192]
     flops = (6 * 405.85e9 + 12 * 126 * 16384 * 8192) * 2048 * 8192
-    assert flops / row.step_time / 8192 == pytest.approx(430e12, rel=0.06)
+    assert flops / row.step_time / 8192 == pytest.approx(430e12, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,13 @@ def test_out_of_memory_is_foreseen() -> None:
     rows = of("hagemann2023")
     right = {oom: mean((not j.fits) == oom for j in rows if j.oom == oom) for oom in (True, False)}
     assert mean(right.values()) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("source", "share"), [("llm-foundry", 0.0), ("nvidia-dgxc-benchmarking", 0.05), ("nvidia-nemo-docs", 0.1)]
+)
+def test_runs_that_ran_are_not_said_to_be_too_large(source: str, share: float) -> None:
+    assert mean(not j.fits for j in of(source)) <= share
 
 
 def test_the_document_lists_every_row_once() -> None:

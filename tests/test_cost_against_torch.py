@@ -12,8 +12,8 @@ import pytest
 from builders import spec
 from meshwright.cost.counts import forward_by_operation
 from meshwright.cost.framework import framework_of
-from meshwright.cost.memory import saved
-from meshwright.cost.scene import scene
+from meshwright.cost.memory import layer_input, saved
+from meshwright.cost.scene import Scene, scene
 from meshwright.operation import Kernels
 from meshwright.resolver import layout, normalise
 from meshwright.spec import Model
@@ -24,25 +24,33 @@ HIDDEN, HEADS, SEQUENCE, BATCH = 64, 4, 32, 2
 MEASURE = """
 import contextlib, json, os, sys, torch
 import torch.cuda.random as random
+from torch.testing._internal.distributed.fake_pg import FakeStore
 torch.cuda.current_device = lambda: "cpu"  # the layer asks where to put its buffers and what to seed
 random.get_rng_state = torch.cuda.get_rng_state = lambda *a, **k: torch.get_rng_state()
-os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="0", RANK="0", WORLD_SIZE="1")
-torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+hidden, heads, sequence, batch, tp, sp = map(int, sys.argv[1:])
+torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=tp)  # shapes are those of rank 0
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer.spec_utils import build_module
 from megatron.core.transformer.transformer_config import TransformerConfig
-parallel_state.initialize_model_parallel()
+parallel_state.initialize_model_parallel(tp, create_gloo_process_groups=False)
 tensor_parallel.get_cuda_rng_tracker().fork = lambda *a: contextlib.nullcontext()
-hidden, heads, sequence, batch = map(int, sys.argv[1:])
+tensor_parallel.random._get_cuda_rng_state = lambda *a, **k: torch.get_rng_state()
 mask = torch.triu(torch.ones(1, 1, sequence, sequence, dtype=torch.bool), 1)
 
-def measure(**recompute):
+class Norm(torch.nn.LayerNorm):  # Megatron's own refuses sequence parallelism without Apex
+    def __init__(self, config, hidden_size, eps=1e-5):
+        super().__init__(hidden_size, eps)
+
+def measure(whole=False, **recompute):
     config = TransformerConfig(
         num_layers=1, hidden_size=hidden, num_attention_heads=heads, ffn_hidden_size=4 * hidden, add_bias_linear=False,
         hidden_dropout=0.0, attention_dropout=0.0, use_cpu_initialization=True, bf16=True, params_dtype=torch.bfloat16,
-        bias_activation_fusion=False, masked_softmax_fusion=False, gradient_accumulation_fusion=False, **recompute)
-    layer = build_module(get_gpt_layer_local_spec(), config=config, layer_number=1).to(torch.bfloat16)
+        bias_activation_fusion=False, masked_softmax_fusion=False, gradient_accumulation_fusion=False,
+        tensor_model_parallel_size=tp, sequence_parallel=bool(sp), **recompute)
+    parts = get_gpt_layer_local_spec()
+    parts.submodules.input_layernorm = parts.submodules.pre_mlp_layernorm = Norm
+    layer = build_module(parts, config=config, layer_number=1).to(torch.bfloat16)
     weights, kept, held = {p.untyped_storage().data_ptr() for p in layer.parameters()}, {}, []
     def pack(tensor):
         storage = tensor.untyped_storage()
@@ -50,25 +58,30 @@ def measure(**recompute):
             kept[storage.data_ptr()] = storage.nbytes()
             held.append(tensor)
         return tensor
-    x = torch.randn(sequence, batch, hidden, dtype=torch.bfloat16, requires_grad=True)
+    x = torch.randn(sequence // (tp if sp else 1), batch, hidden, dtype=torch.bfloat16, requires_grad=True)
+    run = lambda x: layer(x, attention_mask=mask)[0]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        layer(x, attention_mask=mask)
+        tensor_parallel.checkpoint(run, False, x) if whole else run(x)
     return sum(kept.values())
 
 selective = dict(recompute_granularity="selective", recompute_modules=["core_attn"])
-print(json.dumps({"none": measure(), "selective": measure(**selective)}))
+print(json.dumps({"none": measure(), "selective": measure(**selective), "full": measure(whole=True)}))
 """
+LAYOUTS = [(1, False), (2, False), (2, True)]  # tp, sp
 
 
-@pytest.fixture(scope="module")
-def measured() -> dict[str, int]:
+@pytest.fixture(scope="module", params=LAYOUTS, ids=["tp 1", "tp 2", "tp 2 sp"])
+def layer(request: pytest.FixtureRequest) -> tuple[int, bool, dict[str, int]]:
+    """tp, sp, and the bytes that Megatron's own layer keeps under each kind of recomputation."""
     pytest.importorskip("megatron.core")
-    words = map(str, (HIDDEN, HEADS, SEQUENCE, BATCH))
-    done = subprocess.run([sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    tp, sp = request.param
+    words = map(str, (HIDDEN, HEADS, SEQUENCE, BATCH, tp, int(sp)))
+    done = subprocess.run([sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return tp, sp, json.loads(done.stdout.splitlines()[-1])
 
 
-def counted(recompute: str) -> float:
+def scene_of(tp: int, sp: bool, recompute: str) -> Scene:
     model = Model(
         name="layer",
         layers=1,
@@ -83,23 +96,34 @@ def counted(recompute: str) -> float:
         norm="layernorm",
         positions="learned",
     )
-    one = spec(model, 1, SEQUENCE, BATCH, recompute=recompute)
+    one = spec(model, tp, SEQUENCE, BATCH, tp=tp, sp=sp, recompute=recompute)
     one = replace(one, training=replace(one.training, micro_batch=BATCH))
     numbers = layout(normalise(one))
-    s = scene(numbers, replace(framework_of(numbers), kernels=Kernels(flash=False)))
+    return scene(numbers, replace(framework_of(numbers), kernels=Kernels(flash=False)))
+
+
+def counted(tp: int, sp: bool, recompute: str) -> float:
+    s = scene_of(tp, sp, recompute)
     return float(saved(s, s.dense))
 
 
-def test_selective_recomputation_keeps_what_megatron_keeps(measured: dict[str, int]) -> None:
-    statistics = 2 * 2 * 2 * SEQUENCE * BATCH  # mean and deviation of two norms, 2 bytes a token each
-    assert measured["selective"] == counted("selective") + statistics
+def test_selective_recomputation_keeps_what_megatron_keeps(layer: tuple[int, bool, dict[str, int]]) -> None:
+    tp, sp, kept = layer
+    statistics = 2 * 2 * 2 * SEQUENCE * BATCH // (tp if sp else 1)  # mean and deviation of two norms, 2 bytes each
+    assert kept["selective"] == counted(tp, sp, "selective") + statistics
 
 
-def test_without_recomputation_the_scores_stay(measured: dict[str, int]) -> None:
+def test_without_recomputation_the_scores_stay(layer: tuple[int, bool, dict[str, int]]) -> None:
     """Megatron's unfused softmax goes through fp32: four bytes a score more than the fused one that we count."""
-    scores = HEADS * SEQUENCE * SEQUENCE * BATCH
-    assert measured["none"] - measured["selective"] == 6 * scores
-    assert counted("none") - counted("selective") == 2 * scores
+    tp, sp, kept = layer
+    scores = HEADS * SEQUENCE * SEQUENCE * BATCH // tp
+    assert kept["none"] - kept["selective"] == 6 * scores
+    assert counted(tp, sp, "none") - counted(tp, sp, "selective") == 2 * scores
+
+
+def test_full_recomputation_keeps_the_input(layer: tuple[int, bool, dict[str, int]]) -> None:
+    tp, sp, kept = layer
+    assert kept["full"] == layer_input(scene_of(tp, sp, "full"))
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])

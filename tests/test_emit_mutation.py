@@ -48,6 +48,7 @@ COMMON = {
     "cluster.intra": DESCRIBES,
     "cluster.inter": DESCRIBES,
     "cluster.nvlink_domain": DESCRIBES,
+    "cluster.pod": DESCRIBES,
     "cluster.oversubscription": DESCRIBES,
     "cluster.cpus_per_node": DESCRIBES,
     "cluster.host_memory_gib": DESCRIBES,

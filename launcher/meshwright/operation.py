@@ -31,13 +31,22 @@ class Kernels:
     """Which implementation runs; what is not fused writes its intermediate results.
 
     ``flash``: attention never stores its scores. ``activation``, ``norm``, ``residual``: one kernel for a gated
-    activation, for a norm, for bias with dropout and residual.
+    activation, for a norm, for bias with dropout and residual. ``joined``: a norm and the linear behind it are one
+    module, so that the norm cannot be recomputed by itself. ``eight_bit``: matrix products take 8-bit inputs and
+    keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input).
     """
 
     flash: bool = True
     activation: bool = True
     norm: bool = True
     residual: bool = True
+    joined: bool = True
+    eight_bit: bool = False
+
+    @property
+    def input_bytes(self) -> int:
+        """Of an element that only a matrix product keeps."""
+        return 1 if self.eight_bit else 2
 
 
 FUSED = Kernels()

@@ -70,7 +70,7 @@ def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation
 def decoder_layer(model: Model, moe: bool, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
     """One decoder layer, ``moe`` or dense."""
     mlp = _experts(model, kernels) if moe else _mlp(model, model.ffn, kernels)
-    return (*_norms(model, kernels), *_attention(model, kernels), *mlp, *_residuals(model, kernels))
+    return (*_norms(model, moe, kernels), *_attention(model, kernels), *mlp, *_residuals(model, kernels))
 
 
 def mtp_layer(model: Model, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
@@ -88,25 +88,46 @@ def _drops(probability: float) -> bool:
     return probability > 0
 
 
-def _norm(model: Model, name: str, size: int, cut: Cut = "sequence", fused: bool = True) -> Operation:
-    """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies."""
-    copies = () if fused else (Tensor(6 * size, cut, "layernorm"),)
-    kept = (Tensor(2 * size, cut), *copies, Tensor(2 * size, "gathered" if cut == "sequence" else cut, "layernorm"))
-    moved = (Tensor((4 if fused else 34) * size, cut),)
+def _norm(
+    model: Model,
+    name: str,
+    size: int,
+    cut: Cut = "sequence",
+    kernels: Kernels = FUSED,
+    times: int = 1,
+    recompute: str = "",
+) -> Operation:
+    """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies.
+
+    ``times``: of so many heads each is normed by the same weight.
+    """
+    wide = times * size
+    copies = () if kernels.norm else (Tensor(6 * wide, cut, recompute),)
+    output = Tensor(kernels.input_bytes * wide, "gathered" if cut == "sequence" else cut, recompute)
+    kept = (Tensor(2 * wide, cut), *copies, output)
+    moved = (Tensor((4 if kernels.norm else 34) * wide, cut),)
     weights = [Weight(f"{name}.weight", size, "replicated")]
     if model.norm == "layernorm":
         weights.append(Weight(f"{name}.bias", size, "replicated"))
     return Operation(name, () if model.norm == "layernorm_nonparametric" else tuple(weights), kept, moved)
 
 
-def _norms(model: Model, kernels: Kernels) -> Iterator[Operation]:
-    """The norms around attention and MLP."""
-    yield _norm(model, "attention.norm", model.hidden, fused=kernels.norm)
+def _norms(model: Model, moe: bool, kernels: Kernels) -> Iterator[Operation]:
+    """The norms around attention and MLP.
+
+    Transformer Engine joins a norm to the linear behind it; only before latent attention and experts is it a module of
+    its own, which selective recomputation can reach (megatron/core/transformer/transformer_layer.py:453, :501).
+    """
+
+    def own(alone: bool) -> str:
+        return "layernorm" if alone or not kernels.joined else ""
+
+    yield _norm(model, "attention.norm", model.hidden, kernels=kernels, recompute=own(model.mla is not None))
     if not (model.parallel_residual and model.shared_parallel_norm):
-        yield _norm(model, "mlp.norm", model.hidden, fused=kernels.norm)
+        yield _norm(model, "mlp.norm", model.hidden, kernels=kernels, recompute=own(moe))
     if model.norm_placement == "sandwich":
-        yield _norm(model, "attention.output_norm", model.hidden, fused=kernels.norm)
-        yield _norm(model, "mlp.output_norm", model.hidden, fused=kernels.norm)
+        yield _norm(model, "attention.output_norm", model.hidden, kernels=kernels)
+        yield _norm(model, "mlp.output_norm", model.hidden, kernels=kernels)
 
 
 def _residuals(model: Model, kernels: Kernels) -> Iterator[Operation]:
@@ -152,9 +173,9 @@ def _attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     yield _linear("attention.qkv", model.hidden, queries + 2 * keys, bias=model.linear_bias or model.qkv_bias)
     if model.qk_norm != "none":
-        whole = model.qk_norm == "full"
-        yield _norm(model, "attention.query_norm", queries if whole else model.head_dim, "tp")
-        yield _norm(model, "attention.key_norm", keys if whole else model.head_dim, "tp")
+        for name, heads in (("query", model.heads), ("key", model.kv_heads)):
+            size, times = (heads * model.head_dim, 1) if model.qk_norm == "full" else (model.head_dim, heads)
+            yield _norm(model, f"attention.{name}_norm", size, "tp", times=times)
     yield _core(model, queries + 2 * keys, queries, 2 * queries, kernels)
     yield _linear("attention.output", queries, model.hidden, bias=model.linear_bias, row=True)
 
@@ -166,6 +187,8 @@ def _core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels
     Korthikanti et al. 2022, section 4.1.
     """
     saved = [Tensor(2 * inputs, "tp"), Tensor(2 * outputs, "tp")]
+    if kernels.eight_bit:  # the projection keeps its own copy of the output
+        saved.append(Tensor(outputs, "tp"))
     rope = 4 * inputs if model.positions == "rope" else 0
     moved = [Tensor(2 * inputs + 2 * outputs + rope, "tp")]
     if kernels.flash:
@@ -212,7 +235,7 @@ def _activation(
     between = 2 * ffn if model.gated and not kernels.activation else 0
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
-    saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(2 * ffn, "tp", own))
+    saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(kernels.input_bytes * ffn, "tp", own))
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between, "tp"),))
 
 
@@ -222,6 +245,7 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     assert moe is not None
     k, hidden = moe.topk, model.hidden
     routed = Tensor(2 * k * hidden, "routed", "moe")
+    kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
     logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
     yield Operation("router", (Weight("router.weight", moe.experts * hidden, "replicated"),), logits, logits, kernels=6)
     columns = moe.ffn * (2 if model.gated else 1)
@@ -231,7 +255,7 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
         Weight("experts.down", moe.ffn * hidden, "expert", moe.experts),
     )
     ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
-    yield Operation("experts.up", (up,), (routed,), (routed, ffn_in), topk=k)
+    yield Operation("experts.up", (up,), (kept,), (routed, ffn_in), topk=k)
     yield _activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
     yield Operation("experts.down", (down,), (), (ffn_out, routed), topk=k)
     yield Operation("combine", saved=(routed,), moved=(Tensor(4 * k * hidden, "routed"),), region="combine", kernels=4)

@@ -101,7 +101,8 @@ class Cluster:
     nodes: int | None = None
     gpus: int | None = None
     nvlink_domain: int | None = None  # GPUs joined by NVLink; None: one node
-    oversubscription: float = 1.0  # of the inter-node fabric: 7.0 means 1:7
+    pod: int | None = None  # GPUs joined at the full bandwidth of ``inter``; None: all
+    oversubscription: float = 1.0  # of the fabric between pods: 7.0 means 1:7
     cpus_per_node: int = 1
     host_memory_gib: float = 0.0
     environment: Mapping[str, EnvVariable] = field(default_factory=dict)

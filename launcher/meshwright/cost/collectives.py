@@ -1,7 +1,8 @@
 """Hierarchical alpha-beta cost of collectives over a cluster's two kinds of links.
 
 A ring over g ranks moves (g-1)/g of the gathered bytes through each link (Thakur et al. 2005, section 4); where k
-ranks of the group share a node, k network adapters carry it between nodes, and the slower of the two links decides.
+ranks of the group share a node, k network adapters carry it between nodes, and the slowest of the links decides.
+A ring crosses the border of a pod once, and so do those of the groups beside it; they share the pod's uplinks.
 """
 
 from __future__ import annotations
@@ -16,22 +17,27 @@ __all__ = ["Group", "all_to_all", "group", "point_to_point", "ring"]
 
 @dataclass(frozen=True)
 class Group:
-    """``size`` ranks, ``near`` of which share the fast links."""
+    """``size`` ranks ``stride`` apart, ``near`` of which share the fast links; ``wide``: they are in several pods."""
 
     size: Number
     near: Number
+    stride: Number
+    wide: Number
 
 
 def group(s: Scene, size: Number, stride: Number) -> Group:
     """The group of ``size`` ranks ``stride`` apart."""
-    return Group(size, clip(s.domain // stride, 1, size))
+    pod = s.layout.cluster.pod
+    wide = 0 * size if pod is None else (size * stride > pod) + 0
+    return Group(size, clip(s.domain // stride, 1, size), stride, wide)
 
 
 def ring(s: Scene, g: Group, size: Number, passes: int = 1) -> Number:
     """Seconds of an all-gather or reduce-scatter of ``size`` bytes (gathered); an all-reduce is two passes."""
     share = (g.size - 1) / g.size * size
     near, far = rates(s)
-    transfer = maximum((g.near > 1) * share / near, (g.size > g.near) * share / (far * g.near))
+    between = maximum(share / (far * g.near), g.wide * share * g.stride / (far * _uplinks(s)))
+    transfer = maximum((g.near > 1) * share / near, (g.size > g.near) * between)
     return passes * (transfer + _latency(s, g))
 
 
@@ -40,7 +46,9 @@ def all_to_all(s: Scene, g: Group, size: Number) -> Number:
     near, far = rates(s)
     inside = (g.near - 1) / g.size * size / near
     outside = (g.size - g.near) / g.size * size / far
-    return maximum(inside, outside) + _latency(s, g)
+    cluster = s.layout.cluster
+    beyond = g.wide * (1 - (cluster.pod or 0) / (g.size * g.stride)) * size / far * cluster.oversubscription
+    return maximum(inside, outside, beyond) + _latency(s, g)
 
 
 def point_to_point(s: Scene, far: Number, size: Number) -> Number:
@@ -60,6 +68,11 @@ def rates(s: Scene) -> tuple[float, float]:
         cluster.intra.bandwidth_gb_s * 1e9 * e.intra_link,
         cluster.inter.bandwidth_gb_s * 1e9 * e.inter_link,
     )
+
+
+def _uplinks(s: Scene) -> float:
+    """A pod's links to the others, counted in network adapters."""
+    return (s.layout.cluster.pod or 1) / s.layout.cluster.oversubscription
 
 
 def _latency(s: Scene, g: Group) -> Number:

@@ -17,6 +17,10 @@ from meshwright.operations import Operation
 __all__ = ["Seconds", "head", "layer", "peak"]
 
 
+PIECES = 4.0
+"""Further kernels where softmax is in pieces (upcast, scale, mask, softmax, downcast), each moving the scores."""
+
+
 @dataclass(frozen=True)
 class Seconds:
     """One layer or one stage: compute only."""
@@ -56,7 +60,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     flash = s.framework.kernels.flash
     device = sum(2 * k.matmul + (2.5 if flash else 2) * k.attention + 2 * k.memory + k.gradient for k in kernels)
     backward = _at_least_launched(kernels, 2, device)
-    again = [k for o, k in zip(operations, kernels, strict=True) if _recomputed(s, o.name)]
+    again = [k for o, k in zip(operations, kernels, strict=True) if _recomputed(s, o)]
     selective = sum(k.matmul + k.attention + k.memory for k in again)
     r = s.layout.recompute
     return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)))
@@ -82,15 +86,22 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     flops = 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
     sequence = layout.training.sequence
     scores = 2 * s.tokens * sequence * o.scores / layout.tp * (0.5 if s.framework.kernels.flash else 1)
-    moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence if t.squared else 1) for t in o.moved)
+    pieces = PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
+    moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence * (1 + pieces) if t.squared else 1) for t in o.moved)
+    kernels = o.kernels + pieces
     attention_peak = gpu.bf16_tflops * 1e12 * (e.attention if s.framework.kernels.flash else e.matmul)
     return _Kernel(
         matmul=flops / (peak(s) * e.matmul),
         attention=scores / attention_peak,
-        memory=(moved + 2 * elements) / rate + o.kernels * e.kernel_us * 1e-6,
+        memory=(moved + 2 * elements) / rate + kernels * e.kernel_us * 1e-6,
         gradient=2 * s.framework.gradient_bytes * elements / rate,
-        launch=o.kernels * e.launch_us * 1e-6,
+        launch=kernels * e.launch_us * 1e-6,
     )
+
+
+def _softmax_in_pieces(s: Scene) -> Number:
+    """Megatron's fused softmax takes a multiple of four heads at a time (megatron/core/fusions/fused_softmax.py)."""
+    return s.framework.grouped_softmax * ((s.layout.micro_batch * s.layout.model.heads // s.layout.tp) % 4 != 0)
 
 
 def _touched(s: Scene, o: Operation) -> Number:
@@ -108,8 +119,8 @@ def _at_least_launched(kernels: Iterable[_Kernel], passes: int, device: Number) 
     return maximum(device, passes * sum(k.launch for k in kernels))
 
 
-def _recomputed(s: Scene, name: str) -> bool:
-    """Whether selective recomputation runs operation ``name`` twice."""
+def _recomputed(s: Scene, o: Operation) -> bool:
+    """Whether selective recomputation runs ``o`` twice."""
     modules = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
     parts = {
         "core_attn": ("attention.core",),
@@ -122,4 +133,6 @@ def _recomputed(s: Scene, name: str) -> bool:
         "moe_act": ("experts.activation",),
         "mla_up_proj": ("attention.query_up", "attention.kv_up"),
     }
-    return any(name.startswith(parts.get(module, ())) for module in modules)
+    if o.name.endswith("norm") and not any(t.recompute == "layernorm" for t in o.saved):
+        return False  # it is joined to the linear behind it
+    return any(o.name.startswith(parts.get(module, ())) for module in modules)

@@ -30,13 +30,14 @@ class Framework:
     regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
     boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     fixed_gib: float = 0.0  # allocated whatever the layout
+    grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 
 def framework_of(layout: Layout) -> Framework:
     """The Framework of the layout's backend.
 
-    TE's fused loss writes the gradient over the bf16 logits; Megatron's own goes through fp32 probabilities;
+    TE's fused loss writes the gradient over the bf16 logits; Megatron's own keeps fp32 probabilities beside them;
     transformers converts logits to fp32 and keeps their log-softmax. FSDP2 keeps fp32 shards and casts what it
     gathers, so it needs no other master copy.
     """
@@ -49,12 +50,16 @@ def framework_of(layout: Layout) -> Framework:
         moments = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0}[backend.megatron.optimizer_moments]
         weight, gradient, optimizer = 2.0, reduce, 4.0 + moments
     local = backend.megatron.transformer == "local"
+    eight = backend.name == "megatron" and not local and training.precision.startswith(("fp8", "mxfp8"))
+    weight += 2.0 * eight  # TE keeps a weight in 8 bits beside its 16, once for each direction
     if backend.name == "deepspeed":
         eager = backend.deepspeed.attention == "eager"
         kernels = Kernels(flash=not eager, activation=False, norm=False)
     else:
         unfused = backend.megatron.attention == "unfused" or training.precision == "fp32"
-        kernels = Kernels(flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"))
+        kernels = Kernels(
+            flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"), joined=not local, eight_bit=eight
+        )
     return Framework(
         kernels=kernels,
         loss_bytes=16.0
@@ -63,7 +68,7 @@ def framework_of(layout: Layout) -> Framework:
         if torch_fsdp
         else 2.0
         if backend.megatron.cross_entropy_fusion
-        else 10.0,
+        else 6.0,
         gathered_loss=backend.name == "deepspeed",
         dummy_gradients=backend.name == "megatron" and not local and backend.megatron.gradient_accumulation_fusion,
         weight_bytes=weight,
@@ -71,4 +76,5 @@ def framework_of(layout: Layout) -> Framework:
         optimizer_bytes=optimizer,
         reduce_bytes=reduce,
         fsdp2=torch_fsdp,
+        grouped_softmax=backend.name == "megatron" and not kernels.flash,
     )

@@ -13,10 +13,10 @@ from meshwright.cost.numbers import Number, maximum, where
 from meshwright.cost.scene import Load, Scene
 from meshwright.operations import Operation, embedding, final_norm, parameters
 
-__all__ = ["GIB", "USABLE", "Memory", "memory", "saved", "stage_parameters"]
+__all__ = ["GIB", "USABLE", "Memory", "layer_input", "memory", "saved", "stage_parameters"]
 
 GIB = 2**30
-USABLE = 0.925
+USABLE = 0.945
 """Part of a GPU's memory that the allocator gets to use: the CUDA context, NCCL and fragmentation take the rest (set
 where runs of Hagemann et al. 2023 begin to fail)."""
 
@@ -100,7 +100,8 @@ def saved(s: Scene, operations: Iterable[Operation]) -> Number:
     return s.tokens * chosen
 
 
-def _layer_input(s: Scene) -> Number:
+def layer_input(s: Scene) -> Number:
+    """Bytes of what enters a layer, of one micro-batch: all that full recomputation keeps of it."""
     return 2 * s.layout.model.hidden * s.tokens / s.degrees.sequence
 
 
@@ -118,9 +119,9 @@ def _activations(s: Scene, load: Load) -> tuple[Number, Number]:
     largest = maximum(where(load.dense > 0, dense, 0), where(load.moe > 0, moe, 0)) + extra
     if p.recompute_method == "block":
         part = 1 - maximum(0, 1 - every * s.layout.vpp / maximum(1, load.layers))
-        inputs, working = part * load.layers * _layer_input(s) + (1 - part) * kept, largest
+        inputs, working = part * load.layers * layer_input(s) + (1 - part) * kept, largest
     else:
-        inputs, working = load.layers / every * _layer_input(s), every * largest
+        inputs, working = load.layers / every * layer_input(s), every * largest
     full = s.layout.recompute == 2
     hidden = s.layout.model.hidden * s.tokens / s.degrees.sequence
     ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden

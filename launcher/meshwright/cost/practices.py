@@ -35,11 +35,13 @@ class Practice:
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
 
-_A100 = {"A100-80GB": "dgx_a100_80gb", "A100 (80GB?)": "dgx_a100_80gb", "A100-40GB": "dgx_a100_40gb"}
+_A100 = {"A100-80GB": "dgx_a100_80gb", "A100 80GB": "dgx_a100_80gb", "A100-40GB": "dgx_a100_40gb"}
 _NVIDIA = {
     **_A100,
     "H100-80GB": "dgx_h100",
     "B200": "dgx_b200",
+    "B300": "dgx_b300",
+    "V100-32GB": "v100_jean_zay",
     "GB200": "gb200_nvl72",
     "GB300": "gb300_nvl72",
     "H200": "dgx_h200",
@@ -52,8 +54,15 @@ _OLD = Practice(
     overlap_data=False,
     overlap_pipeline=False,
     dropout=0.1,
-    changes={"scattered_sends": True},
+    changes={"scattered_sends": True, "loss_bytes": 14.0},  # fp32 logits, their exponentials, their gradient
 )
+
+DEFAULT = Practice(cluster=_NVIDIA, overlap_tensor=True)
+# NVIDIA's performance recipes (NeMo scripts/performance, Megatron-Bridge perf recipes): grad_reduce_in_fp32 = False,
+# fused loss, and 8-bit weights gathered as such.
+_RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, changes={"weight_bytes": 2.0})
+
+_FSDP2 = Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False, kernels={"norm": True})
 
 PRACTICES: Mapping[str, Practice] = {
     "korthikanti2022": _OLD,
@@ -67,7 +76,13 @@ PRACTICES: Mapping[str, Practice] = {
         _OLD,
         dropout=0.0,
         grad_reduce="bf16",
-        changes={"gathered_loss": True, "loss_bytes": 18.0, "regathers": False},
+        changes={
+            "gathered_loss": True,
+            "loss_bytes": 20.0,
+            "regathers": False,
+            "fixed_gib": 2.0,
+            "grouped_softmax": False,
+        },
         kernels={"residual": False},
     ),
     "nanotron_ultrascale": Practice(
@@ -81,14 +96,21 @@ PRACTICES: Mapping[str, Practice] = {
     "simumax-b200": Practice(
         cluster=_NVIDIA, fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"
     ),
-    "llm-foundry": Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False),
-    "torchtitan": Practice(
-        cluster={"H100-96GB HBM2e 500W": "dgx_h100", "H100-80GB": "dgx_h100", **_A100, "H200": "dgx_h200"},
-        accelerator={"memory_gib": 96.0, "memory_bandwidth_gb_s": 2400.0},
-        fsdp="torch",
-        transformer_engine=False,
-        kernels={"norm": True},
+    # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient
+    "llm-foundry": Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False, changes={"loss_bytes": 4.0}),
+    "torchtitan": replace(
+        _FSDP2,
+        cluster={**_NVIDIA, "H100-96GB HBM2e 500W": "dgx_h100"},
+        accelerator={"memory_gib": 95.6, "memory_bandwidth_gb_s": 2400.0},
     ),
+    "megatron-core-golden": replace(DEFAULT, measured_stage="last"),
+    # parameters, gradients and Adam's moments all in bf16: 8 bytes a parameter
+    "kempnerforge": replace(
+        _FSDP2, changes={"weight_bytes": 2.0, "gradient_bytes": 2.0, "optimizer_bytes": 4.0, "fsdp2": False}
+    ),
+    "nvidia-automodel": replace(_FSDP2, transformer_engine=True),
+    "nvidia-dgxc-benchmarking": _RECIPES,
+    "nvidia-megatron-bridge": _RECIPES,
+    "nvidia-nemo-docs": _RECIPES,
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }
-DEFAULT = Practice(cluster=_NVIDIA, overlap_tensor=True)

@@ -7,6 +7,7 @@ them; ``PRACTICES`` says what is assumed of each. Columns are documented in docs
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -53,6 +54,15 @@ class Row:
         value = self.measured.get(column) or ""
         return float(value) if value else None
 
+    @property
+    def step_time(self) -> float | None:
+        """Seconds of a step: as published, or the step's tokens over the published rate of tokens."""
+        seconds, rate = self.number("iter_time_s"), self.number("tokens_per_gpu_s")
+        if seconds is not None or rate is None:
+            return seconds
+        training, gpus = self.spec.training, self.spec.cluster.gpus
+        return (training.global_batch or 0) * training.sequence / (rate * (gpus or 1))
+
 
 def read(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file."""
@@ -84,13 +94,14 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     """
     source = record.get("source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
-    if cluster is None and record["gpu"] not in practice.cluster:
+    if cluster is None and _gpu(record) not in practice.cluster:
         raise ValueError(f"no cluster describes the GPU {record['gpu']!r}")
     missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not record.get(c)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
-    if "nvfp4" in (record.get("precision") or "").lower():
-        raise ValueError("NVFP4 is not described by a Spec")
+    for column, pattern, reason in _INEXPRESSIBLE:
+        if re.search(pattern, record.get(column) or ""):
+            raise ValueError(reason)
     cluster = replace(cluster, gpus=int(record["gpus"])) if cluster else _cluster(record, practice)
     unfused = (record.get("attn_impl") or "") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
     model = model_of(record, practice.dropout, 0.1 if unfused else practice.dropout)
@@ -107,17 +118,33 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     return Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
 
 
+_INEXPRESSIBLE = (
+    ("precision", "(?i)nvfp4", "NVFP4 is not described by a Spec"),
+    ("recompute", "offload", "activations that are offloaded are not described by a Spec"),
+    ("notes", r"\bLoRA\b", "LoRA trains other weights than a Spec describes"),
+    ("model", "(?i)nemotron-([hn]|3)", "Mamba layers are not described by a Spec"),
+    ("model", "(?i)qwen3-next", "linear attention is not described by a Spec"),
+    ("model", "(?i)deepseek-v4", "sparse attention is not described by a Spec"),
+)
+"""(column, pattern in it, why such a row cannot be expressed)."""
+
+
 def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     """The cluster with the constants of the environment that the rows come from, where those were fitted."""
-    cluster = cluster_named(practice.cluster[record["gpu"]])
+    cluster = cluster_named(practice.cluster[_gpu(record)])
     variant = practice.accelerator if "96GB" in record["gpu"] else {}
-    environment = environments().get(f"{record.get('source')} {record['gpu']}")
+    environment = environments().get(f"{record.get('source')} {_gpu(record)}")
     return replace(
         cluster,
         gpus=int(record["gpus"]),
         accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
         efficiency=environment or cluster.efficiency,
     )
+
+
+def _gpu(record: Mapping[str, str]) -> str:
+    """Its name; a question mark says that the source left it to be guessed."""
+    return record["gpu"].replace("?", "").replace("(", "").replace(")", "")
 
 
 @cache
@@ -160,7 +187,8 @@ def _int(record: Mapping[str, str], column: str, default: int = 1) -> int:
 def _parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     tp, pp, cp = (_int(record, c) for c in ("tp", "pp", "cp"))
     said = practice.recompute or record.get("recompute") or "none"
-    kind = "full" if said.startswith("full") else "selective" if said.startswith("selective") else "none"
+    # JAX's rows do not say; MaxText's remat_policy is "full" unless set
+    kind = "full" if said.startswith(("full", "unknown")) else "selective" if said.startswith("selective") else "none"
     return Parallelism(
         tp=tp,
         sp=tp > 1 and (record.get("sp") == "true" or (not record.get("sp") and practice.sequence_parallel)),
@@ -212,11 +240,12 @@ def _training(record: Mapping[str, str], practice: Practice) -> Training:
 def _backend(record: Mapping[str, str], practice: Practice) -> Backend:
     attention = record.get("attn_impl") or ""
     old = practice.dropout > 0 and "flash" not in attention
-    unfused = old or attention in ("torch", "fused") or attention.startswith("unfused")
+    unfused = old or attention in ("torch", "fused", "local") or attention.startswith("unfused")
+    engine = practice.transformer_engine and attention != "local"
     megatron = MegatronOptions(
         fsdp=practice.fsdp,  # type: ignore[arg-type]
-        transformer="transformer_engine" if practice.transformer_engine else "local",
-        gradient_accumulation_fusion=practice.transformer_engine,
+        transformer="transformer_engine" if engine else "local",
+        gradient_accumulation_fusion=engine,
         attention="unfused" if unfused else "auto",
         cross_entropy_fusion=practice.fused_loss,
     )

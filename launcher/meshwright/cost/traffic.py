@@ -18,10 +18,18 @@ __all__ = ["Flow", "Traffic", "data_volume", "traffic"]
 
 @dataclass(frozen=True)
 class Flow:
-    """Bytes a rank sends in a step; ``between_nodes``: whether its group leaves the node."""
+    """Bytes a rank sends in a step; whether its group leaves the fast links of a node, and whether its pod."""
 
     size: Number
     between_nodes: Number
+    between_pods: Number
+
+    @property
+    def link(self) -> str:
+        """The slowest link that one layout's flow crosses."""
+        if self.between_pods:
+            return "between pods"
+        return "between nodes" if self.between_nodes else "within nodes"
 
 
 @dataclass(frozen=True)
@@ -50,12 +58,16 @@ def traffic(s: Scene, load: Load) -> Traffic:
     around = 2 * s.tokens * keys / r.tp * (r.cp - 1) * (passes + 1) * load.layers
     sends = (load.index > 0) + 0 + (load.index < r.pp - 1)
     return Traffic(
-        tensor=Flow(tensor_bytes, tensor.size > tensor.near),
-        context=Flow(m * around, context.size > context.near),
-        expert=Flow(m * 2 * passes * _share(expert) * routed, expert.size > expert.near),
-        pipeline=Flow(m * r.vpp * sends * hidden / s.degrees.sequence, r.world > s.domain),
+        tensor=_flow(tensor_bytes, tensor),
+        context=_flow(m * around, context),
+        expert=_flow(m * 2 * passes * _share(expert) * routed, expert),
+        pipeline=_flow(m * r.vpp * sends * hidden / s.degrees.sequence, group(s, r.pp, r.world // r.pp)),
         data=_data(s, load),
     )
+
+
+def _flow(size: Number, g: Group) -> Flow:
+    return Flow(size, g.size > g.near, g.wide)
 
 
 def _share(g: Group) -> Number:
@@ -68,7 +80,7 @@ def _data(s: Scene, load: Load) -> Flow:
     wide, narrow = group(s, s.replicas, r.tp), group(s, s.edp, r.etp * r.ep)
     each = data_volume(r.zero, r.microbatches, f.reduce_bytes)
     dense = everything - experts
-    return Flow(each * (_share(wide) * dense + _share(narrow) * experts), wide.size > wide.near)
+    return _flow(each * (_share(wide) * dense + _share(narrow) * experts), wide)
 
 
 def data_volume(zero: Number, microbatches: Number = 1, gradient: float = 2.0, weight: float = 2.0) -> Number:

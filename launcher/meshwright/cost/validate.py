@@ -10,6 +10,7 @@ from statistics import mean, median
 from typing import Any
 
 from meshwright.cost.memory import USABLE
+from meshwright.cost.practices import DEFAULT, PRACTICES
 from meshwright.cost.rows import Row, predict, usable
 
 __all__ = ["Judged", "document", "judge", "kendall", "summary"]
@@ -25,12 +26,8 @@ class Judged:
 
     @property
     def measured_time(self) -> float | None:
-        """Seconds of a step: as published, or the step's tokens over the published rate of tokens."""
-        seconds, rate = self.row.number("iter_time_s"), self.row.number("tokens_per_gpu_s")
-        if seconds is not None or rate is None:
-            return seconds
-        training, gpus = self.row.spec.training, self.row.spec.cluster.gpus
-        return (training.global_batch or 0) * training.sequence / (rate * (gpus or 1))
+        """Seconds of a step."""
+        return self.row.step_time
 
     @property
     def measured_memory(self) -> float | None:
@@ -45,8 +42,9 @@ class Judged:
 
     @property
     def fits(self) -> bool:
-        """Whether it should fit, by our prediction."""
-        return self.peak_memory <= USABLE * self.row.spec.cluster.accelerator.memory_gib
+        """Whether it should fit, by our prediction of what the allocator holds."""
+        outside = PRACTICES.get(self.row.source, DEFAULT).context_gib
+        return self.peak_memory - outside <= USABLE * self.row.spec.cluster.accelerator.memory_gib
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -56,11 +56,7 @@ def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
     limit = f"of {cost.memory_limit / GIB:.1f} usable"
     yield "memory", f"{cost.peak_memory / GIB:.1f} GiB{where}, {limit}: {verdict}"
     flows = {f.name: getattr(cost.traffic, f.name) for f in fields(cost.traffic)}
-    said = [
-        f"{name} {flow.size / 1e9:,.1f} GB {'between' if flow.between_nodes else 'within'} nodes"
-        for name, flow in flows.items()
-        if flow.size
-    ]
+    said = [f"{name} {flow.size / 1e9:,.1f} GB {flow.link}" for name, flow in flows.items() if flow.size]
     yield "traffic", ", ".join(said) or "none"
 
 
@@ -97,5 +93,6 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
         "fits": cost.fits,
         "memory_bytes": [{f.name: float(getattr(stage, f.name)) for f in fields(Memory)} for stage in cost.stages],
         "traffic_bytes": {f.name: float(getattr(cost.traffic, f.name).size) for f in fields(cost.traffic)},
+        "traffic_links": {f.name: getattr(cost.traffic, f.name).link for f in fields(cost.traffic)},
         "waste": [{"path": waste.path, "message": waste.message} for waste in cost.waste],
     }
