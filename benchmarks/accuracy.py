@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import meshwright
@@ -12,6 +14,7 @@ from meshwright.cost.validate import document
 
 PACKAGE = Path(meshwright.__file__).parent
 TARGET = Path(__file__).parents[1] / "docs" / "accuracy.md"
+LEFT_OUT = TARGET.with_name("left_out.json")  # written by fit_environments.py
 
 INTRODUCTION = """\
 # Accuracy
@@ -19,22 +22,11 @@ INTRODUCTION = """\
 Written by `python benchmarks/accuracy.py` from the rows in `launcher/meshwright/data/measured.csv`: measurements that
 others published, with their sources in `sources.csv` beside it. Errors are predicted over measured less one.
 
-The nine constants of a machine (docs/cost.md) were fitted on the rows of that machine, so the tables below show the
-fit and not a forecast. No fit has seen `korthikanti2022` and `llama3_paper`, but they are no blind test either: the
-weight of `megatron_sc21` and the bound on `intra_link` in the A100 fit were settled while looking at the former, and
-the constants of `grand_teton_h100` are those of three candidates that come nearest to the latter. How well constants
-carry over to a model that was kept out of the fit, `python benchmarks/fit_environments.py` prints group by group;
-median errors:
-
-| kept out | median error |
-|---|---|
-| vTrain, several nodes: 3072 wide; 12288 wide | 9.9 %; 1.7 % |
-| vTrain, one node: four models | 3.7 to 10.2 % |
-| Narayanan et al. 2021: ten models | 0.0 to 10.6 % |
-| Hagemann et al. 2023: 13B; 65B | 5.2 %; 2.7 % |
-| llm-foundry: sixteen models, GPU by GPU | 0.9 to 6.7 %, but 70B on A100: 11.7 % and 44.6 % |
-| SimuMax's B200: DeepSeek; Llama | 3.3 %; 5.5 % |
-| nanotron: 1.3B; 8.9B | 25.7 %; 12.3 % |
+The nine constants of a machine (docs/cost.md) were fitted on the rows of that machine, with a prior that weighs as much
+as one row. So the tables "Step time" and "Peak memory" show the fit and not a forecast; "Groups kept out" is the
+forecast. No fit has seen `korthikanti2022` and `llama3_paper`, but they are no blind test either: the weight of
+`megatron_sc21` and the bound on `intra_link` in the A100 fit were settled while looking at the former, and the
+constants of `grand_teton_h100` are those of three candidates that come nearest to the latter.
 
 Memory has no fitted constants, but what it counts at the head, what is assumed of each framework (`PRACTICES` in
 launcher/meshwright/cost/practices.py) and the usable part of a GPU were settled on the rows of `simumax-b200`,
@@ -68,9 +60,35 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
 def main() -> None:
     result = document(read(PACKAGE / "data" / "measured.csv"))
     sources = {**result["summary"]["sources"], "all": result["summary"]["overall"]}
-    parts = [INTRODUCTION, _table("Step time", "step_time", sources), _table("Peak memory", "peak_memory", sources)]
+    parts = [
+        INTRODUCTION,
+        _kept_out(),
+        _table("Step time", "step_time", sources),
+        _table("Peak memory", "peak_memory", sources),
+    ]
     parts += [_rest(sources), PEERS.format_map(_Figures(sources)), _skipped(result["skipped"])]
     TARGET.write_text("\n".join(parts))
+
+
+def _kept_out() -> str:
+    """By source and machine: the errors of groups (source and model) that were kept out of the fit, each in turn."""
+    environments = json.loads(LEFT_OUT.read_text())
+    lines = ["## Groups kept out", ""]
+    lines += ["Step time of each model of a source, predicted by constants fitted without it.", ""]
+    lines += [
+        "| machine | source | groups | rows | median | mean | p90 | max | worst group, median |",
+        "|" + "---|" * 9,
+    ]
+    for machine, groups in environments.items():
+        for source in sorted({group.split()[0] for group in groups}):
+            of_source = {g: sorted(map(abs, e)) for g, e in groups.items() if g.split()[0] == source}
+            errors = sorted(e for group in of_source.values() for e in group)
+            worst = max(of_source, key=lambda g: median(of_source[g]))
+            figures = [median(errors), mean(errors), errors[int(0.9 * (len(errors) - 1))], errors[-1]]
+            shown = " | ".join(f"{100 * figure:.1f} %" for figure in figures)
+            name = f"{worst.partition(' ')[2]}, {100 * median(of_source[worst]):.1f} %"
+            lines.append(f"| {machine} | {source} | {len(of_source)} | {len(errors)} | {shown} | {name} |")
+    return "\n".join(lines) + "\n"
 
 
 class _Figures(dict[str, str]):

@@ -2,13 +2,14 @@
 
     python benchmarks/fit_environments.py [NAME ...]
 
-prints, for each environment (or those NAMEd), the constants for conf/cluster or data/environments.yaml, the error of
-the fit and the error of each group (source and model) predicted by constants fitted without it. Nothing of
+prints, for each environment (or those NAMEd), the constants for conf/cluster or data/environments.yaml, and keeps in
+docs/left_out.json the errors of each group (source and model), predicted by constants fitted without it. Nothing of
 korthikanti2022 and llama3_paper is fitted: they are checks.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from meshwright.cost.validate import spread
 from meshwright.spec import Efficiency
 
 DATA = Path(meshwright.__file__).parent / "data"
+LEFT_OUT = Path(__file__).parents[1] / "docs" / "left_out.json"
 NVIDIA = ("nvidia-dgxc-benchmarking", "nvidia-megatron-bridge", "nvidia-nemo-docs")
 
 
@@ -62,7 +64,8 @@ def main(names: list[str]) -> None:
     timed = [row for row in rows if row.step_time]
     for name, environment in ENVIRONMENTS.items():
         if not names or name in names:
-            _report(name, environment, [row for row in timed if _belongs(row, environment)])
+            groups = _report(name, environment, [row for row in timed if _belongs(row, environment)])
+            _note(name, groups)
 
 
 def _constants(name: str) -> Efficiency:
@@ -75,7 +78,8 @@ def _belongs(row: Row, environment: Environment) -> bool:
     return row.source in environment.sources and gpu.startswith(environment.gpu) and environment.keep(row)
 
 
-def _report(name: str, environment: Environment, rows: list[Row]) -> None:
+def _report(name: str, environment: Environment, rows: list[Row]) -> dict[str, list[float]]:
+    """Print the constants; each group's errors, predicted by constants fitted without it."""
     counts = Counter(row.source for row in rows)
     weights = [(environment.sources[row.source] or counts[row.source]) / counts[row.source] for row in rows]
     scale = len(rows) / sum(weights)
@@ -85,10 +89,20 @@ def _report(name: str, environment: Environment, rows: list[Row]) -> None:
     known = [e for e in errors if e == e] or [float(e) for e in fitted.errors]
     efficiency = replace(fitted.efficiency, spread=spread(known), source=f"fitted on {', '.join(counts)}")
     print(f"# {name}: {len(rows)} rows")
-    print(as_yaml(efficiency), end="")
-    for group in sorted({row.group for row in rows}):
-        of_group = sorted(abs(e) for e, row in zip(errors, rows, strict=True) if row.group == group)
-        print(f"#   left out {group}: n {len(of_group)}, median {of_group[len(of_group) // 2]:.3f}", flush=True)
+    print(as_yaml(efficiency), end="", flush=True)
+    groups: dict[str, list[float]] = {}
+    for row, error in zip(rows, errors, strict=True):
+        if error == error:
+            groups.setdefault(row.group, []).append(round(error, 4))
+    return groups
+
+
+def _note(name: str, groups: Mapping[str, list[float]]) -> None:
+    """Keep the errors for docs/accuracy.md."""
+    noted = json.loads(LEFT_OUT.read_text()) if LEFT_OUT.exists() else {}
+    noted[name] = groups
+    lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(noted.items()))
+    LEFT_OUT.write_text(f"{{\n{lines}\n}}\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -152,5 +153,22 @@ def test_more_recomputation_needs_less_memory_and_more_time() -> None:
 
 
 def test_a_wasteful_choice_is_named_with_its_price() -> None:
-    found = cost(planned("parallelism.recompute=full", "parallelism.tp=8", "parallelism.sp=true"))
-    assert [waste.path for waste in found.waste if "recompute" in waste.path] == ["parallelism.recompute"]
+    dear = planned("parallelism.recompute=full", "parallelism.tp=8", "parallelism.sp=true")
+    (advice, *_) = (one for one in cost(dear).advice if one.path == "parallelism.recompute")
+    assert re.match(r"full costs \d+% of the step; none fits with \d+ GiB to spare", advice.message)
+    cheap = planned("parallelism.recompute=none", "parallelism.tp=8", "parallelism.sp=true")
+    price = 1 - cost(cheap).step_time / cost(dear).step_time
+    assert f"{price:.0%}" in advice.message
+
+
+def test_a_plan_that_does_not_fit_is_told_what_would() -> None:
+    large = ("training.micro_batch=2", "parallelism.zero=1")
+    assert not cost(planned(*large)).fits
+    (one,) = (one for one in cost(planned(*large)).advice if one.path == "parallelism.recompute")
+    assert re.match(r"full fits with \d+ GiB to spare; the step takes \d+% longer", one.message)
+    assert cost(planned(*large, "parallelism.recompute=full")).fits
+
+
+def test_two_changes_are_named_where_one_is_not_enough() -> None:
+    (first, *_) = cost(planned("training.micro_batch=4", "parallelism.zero=0")).advice
+    assert " with parallelism.zero=" in first.message

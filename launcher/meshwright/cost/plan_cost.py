@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp
 
+from meshwright.cost.advice import Advice, advice
 from meshwright.cost.counts import hardware_flops, training_flops
-from meshwright.cost.estimate import Estimate, estimate
+from meshwright.cost.estimate import estimate
 from meshwright.cost.memory import GIB, USABLE, Memory, memory
 from meshwright.cost.pipeline_time import Work, simulate
 from meshwright.cost.scene import Load, Scene, in_flight, scene
@@ -16,17 +17,9 @@ from meshwright.cost.traffic import Traffic, traffic
 from meshwright.plan import Plan, Stage
 from meshwright.resolver import layout
 
-__all__ = ["Cost", "Waste", "cost"]
+__all__ = ["Cost", "cost"]
 
 _SIMULATED = 6000  # operations of a schedule that are walked; larger ones keep the lower bound
-
-
-@dataclass(frozen=True)
-class Waste:
-    """A choice and what it costs."""
-
-    path: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ class Cost:
     mfu: float
     hfu: float
     memory_limit: float  # bytes the allocator can use
-    waste: tuple[Waste, ...] = ()
+    advice: tuple[Advice, ...] = ()
 
     @property
     def peak_memory(self) -> float:
@@ -90,7 +83,7 @@ def cost(plan: Plan) -> Cost:
         mfu=model_flops / peak,
         hfu=hardware * rate / peak,
         memory_limit=limit,
-        waste=tuple(_waste(plan, step, max(m.total for m in stages), limit)),
+        advice=advice(plan, limit),
     )
 
 
@@ -140,42 +133,3 @@ def _chunk(time: StageTime, stage: Stage, v: int, vpp: int, waits: float) -> Wor
     """A chunk's share of its stage, by layers."""
     share = stage.chunks[v].layers / stage.layers if stage.layers else 1 / vpp
     return Work(time.forward * share + waits / 2 / vpp, time.backward * share + waits / 2 / vpp)
-
-
-def _waste(plan: Plan, step: Step, peak: float, limit: float) -> list[Waste]:
-    """Choices that cost time for nothing that is needed."""
-    p, total, found = plan.spec.parallelism, float(step.total), []
-    if p.recompute == "full":
-        lighter = _with(plan, recompute=1)
-        room = (limit - lighter.peak_memory) / GIB
-        saved = 1 - lighter.step_time / total
-        if room > 0 and saved > 0.02:
-            found.append(
-                Waste(
-                    "parallelism.recompute",
-                    f"full costs {saved:.0%} of the step; selective fits with {room:.0f} GiB to spare",
-                )
-            )
-    if step.bubble > 0.1 * total and p.vpp == 1 and plan.grid.pp > 1:
-        found.append(
-            Waste(
-                "parallelism.vpp",
-                f"the pipeline idles {step.bubble / total:.0%} of the step; vpp > 1 or more micro-batches fill it",
-            )
-        )
-    if step.tensor > 0.2 * total:
-        found.append(
-            Waste("parallelism.tp", f"tensor-parallel communication takes {step.tensor / total:.0%} of the step")
-        )
-    if step.data > 0.1 * total and not p.overlap_grad_reduce:
-        found.append(
-            Waste(
-                "parallelism.overlap_grad_reduce",
-                f"gradient reduction takes {step.data / total:.0%} of the step and nothing hides it",
-            )
-        )
-    return found
-
-
-def _with(plan: Plan, recompute: int) -> Estimate:
-    return estimate(replace(layout(plan.spec), recompute=recompute))

@@ -15,7 +15,7 @@ from meshwright.cost.memory import GIB, Memory
 
 __all__ = ["cost_summary", "show_cost"]
 
-_BAR = 30
+_BAR = 24
 _WORDS = {
     "compute": "compute",
     "recompute": "recomputation",
@@ -37,8 +37,8 @@ def show_cost(cost: Cost, console: Console | None = None) -> None:
     console.print(_bars({_WORDS[f.name]: float(getattr(cost.step, f.name)) for f in fields(cost.step)}, "s"))
     fullest = cost.stages[cost.fullest]
     console.print(_bars({f.name: float(getattr(fullest, f.name)) / GIB for f in fields(Memory)}, "GiB"))
-    for waste in cost.waste:
-        console.print(Text(f"  {waste.path}: {waste.message}", style="yellow"))
+    for one in cost.advice:
+        console.print(Text(f"  {one.path}: {one.message}", style="yellow"))
 
 
 def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
@@ -94,5 +94,5 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
         "memory_bytes": [{f.name: float(getattr(stage, f.name)) for f in fields(Memory)} for stage in cost.stages],
         "traffic_bytes": {f.name: float(getattr(cost.traffic, f.name).size) for f in fields(cost.traffic)},
         "traffic_links": {f.name: getattr(cost.traffic, f.name).link for f in fields(cost.traffic)},
-        "waste": [{"path": waste.path, "message": waste.message} for waste in cost.waste],
+        "advice": [{"path": one.path, "message": one.message} for one in cost.advice],
     }
