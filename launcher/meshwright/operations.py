@@ -186,7 +186,8 @@ def _core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels
     Unfused attention keeps the probabilities (2 bytes), and with dropout its mask (1) and what it left (2):
     Korthikanti et al. 2022, section 4.1.
     """
-    saved = [Tensor(2 * inputs, "tp"), Tensor(2 * outputs, "tp")]
+    # with latent attention, they can be projected up again (megatron/core/transformer/multi_latent_attention.py)
+    saved = [Tensor(2 * inputs, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp")]
     if kernels.eight_bit:  # the projection keeps its own copy of the output
         saved.append(Tensor(outputs, "tp"))
     rope = 4 * inputs if model.positions == "rope" else 0

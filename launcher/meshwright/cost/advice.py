@@ -47,7 +47,9 @@ def advice(plan: Plan, limit: float) -> tuple[Advice, ...]:
 def _changes(spec: Spec) -> Iterator[Change]:
     """Each key's other values, one at a time."""
     p, t = spec.parallelism, spec.training
-    yield from ({"parallelism.recompute": kind} for kind in ("none", "selective", "full") if kind != p.recompute)
+    yield from ({"parallelism.recompute": kind} for kind in ("none", "selective") if kind != p.recompute)
+    if p.recompute != "full":  # which Megatron does not combine with hidden all-to-alls
+        yield {"parallelism.recompute": "full", **({"parallelism.overlap_ep": False} if p.overlap_ep else {})}
     for modules in (("moe_act", "layernorm"), ("moe",)) if spec.model.moe else (("mlp",),):
         if modules != p.recompute_modules:
             yield {"parallelism.recompute_modules": modules, "parallelism.recompute": "selective"}
