@@ -225,7 +225,7 @@ def _modules(said: str) -> tuple[str, ...] | None:
 
 def _training(record: Mapping[str, str], practice: Practice) -> Training:
     precision = (record.get("precision") or "bf16").lower()
-    eight = "fp8_tensorwise" if re.search("fp8|float8", precision) else "mxfp8" if "mxfp8" in precision or "nvfp4" in precision else ""
+    eight = "mxfp8" if "mxfp8" in precision else "fp8_tensorwise" if re.search("fp8|float8", precision) else ""
     kind = eight or ("fp16" if "fp16" in precision else "bf16")
     reduce = "fp32" if precision.startswith(("amp", "bf16 compute")) else practice.grad_reduce
     return Training(
