@@ -58,8 +58,8 @@ constants of the recipe's cluster. Tensor parallelism within an expert stays the
 DISCUSSION = """
 ## Why authors' layouts are not first
 
-* Nearest to the top stand OLMo 2 32B (first), Korthikanti et al. at 530B (0.6 %) and 1T (1.6 %), SmolLM2 135M,
-  Nemotron-4 340B and MegaScale 530B (3 to 5 %): tuned runs, or small spaces.
+* Nearest to the top stand BloombergGPT, OLMo 2 32B, Gemma 2 9B and 27B (first, in small spaces), Korthikanti et al. at
+  530B (0.5 %) and 1T (3.6 %), OLMo 2 7B, DeepSeek-V2, SmolLM2 135M and MegaScale 530B (3 to 5 %).
 * Many recipes predate a feature: full recomputation without flash attention, no sequence parallelism (before May
   2022), no interleaving with uneven stages, no ZeRO-1. The model costs today's Megatron with all of them; this is most
   of what Narayanan et al. 2021, MT-NLG and GPT-3 lose ("recomputing activations").
@@ -69,10 +69,10 @@ DISCUSSION = """
   model trusts the cluster to overlap that traffic. Authors on shared or oversubscribed fabrics could not.
 * Authors choose one layout for a run with several stages (batch ramps, other sequence lengths, failed nodes); a search
   sees one stage.
-* Where the authors' layout *does not fit*, the run did fit, so either the recipe lacks what saved the memory (a
-  framework, schedule or kind of chip of the authors' own) or the memory model is too pessimistic; which of the two is
-  not settled for each. Llama 3 405B comes out 9 GiB above what an 80 GB GPU is trusted with, and an answer that avoids
-  this layout (cp 2) is then no advice against it. A negative gain says that only layouts slower than the authors' fit.
+* Where the authors' layout *does not fit*, the run did fit: what saved its memory is not in stock Megatron. DeepSeek-V3's
+  DualPipe keeps the activations of 17 chunks where interleaving keeps 47; Kimi K2 recomputes and offloads more than
+  Megatron can; Llama 3 405B shards its fp32 gradients beside a pipeline, which saves 12 GiB. Each of these recipes says
+  so, and `plan` names the change that makes it fit. A negative gain says that only layouts slower than the authors' fit.
 
 ## Speed
 
