@@ -9,15 +9,21 @@ from typing import Any
 import pytest
 
 from meshwright.compose import load
+from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.megatron_parts import SPECS, parts, spec_name
-from meshwright.resolver import refusals
+from meshwright.resolver import refusals, resolve
 from meshwright.spec_model import Model
+from meshwright.verify.megatron import objects
 from meshwright.verify.pool import Crash, fork_map
 
 TINY: dict[str, dict[str, Any]] = {
     "bloom_1b7": {"layers": 2, "hidden": 48, "ffn": 192, "heads": 6, "kv_heads": 6, "head_dim": 8, "vocab": 96},
     "gpt_neox_20b": {"layers": 2, "hidden": 64, "ffn": 256, "heads": 4, "kv_heads": 4, "head_dim": 16, "vocab": 96},
     "falcon_180b": {"layers": 2, "hidden": 64, "ffn": 256, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 96},
+    "gemma2_27b": {
+        **{"layers": 2, "hidden": 64, "ffn": 96, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 96},
+        **{"sliding_window": 8, "embedding_scale": 8.0, "attention_scale": 0.5},
+    },
 }
 LENGTH = 24
 
@@ -58,6 +64,7 @@ def transformers_model(model: Model) -> Any:
 
 
 def megatron_model(model: Model) -> Any:
+    """GPTModel as the keyword arguments we emit describe it, but for kernels that only GPUs have."""
     import torch
     import torch.distributed as dist
     from megatron.core import parallel_state, tensor_parallel
@@ -70,24 +77,8 @@ def megatron_model(model: Model) -> Any:
     dist.init_process_group("gloo", store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
     parallel_state.initialize_model_parallel()
     tensor_parallel.model_parallel_cuda_manual_seed(1)
-    gelu = torch.nn.functional.gelu if model.activation == "gelu" else tanh_gelu
-    settings = TransformerConfig(
-        num_layers=model.layers,
-        hidden_size=model.hidden,
-        ffn_hidden_size=model.ffn,
-        num_attention_heads=model.heads,
-        num_query_groups=model.kv_heads,
-        kv_channels=model.head_dim,
-        add_bias_linear=model.linear_bias,
-        activation_func=gelu,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        use_cpu_initialization=True,
-        transformer_impl="local",
-        bias_activation_fusion=False,
-        bias_dropout_fusion=False,
-    )
-    layer = get_gpt_layer_local_spec(normalization="LayerNorm")
+    settings = TransformerConfig(**{**emitted(model), **ON_CPU})
+    layer = get_gpt_layer_local_spec(normalization=settings.normalization)
     install(parts(model))
     amend(layer, parts(model))
     return GPTModel(
@@ -102,6 +93,25 @@ def megatron_model(model: Model) -> Any:
     ).eval()
 
 
+ON_CPU: dict[str, Any] = {
+    "transformer_impl": "local",
+    "use_cpu_initialization": True,
+    "bias_activation_fusion": False,
+    "bias_dropout_fusion": False,
+    "masked_softmax_fusion": False,
+    "apply_rope_fusion": False,
+    "persist_layer_norm": False,
+    "gradient_accumulation_fusion": False,
+}
+
+
+def emitted(model: Model) -> dict[str, Any]:
+    """Of one GPU's plan in fp32; the fused bias-GELU kernel is what makes Megatron's GELU the tanh approximation."""
+    (spec,) = load(["cluster.gpus=1", "training.precision=fp32", "training.sequence=64"]).stages
+    made = objects(kwargs(resolve(replace(spec, model=model)))["TransformerConfig"])
+    return {**made, "activation_func": tanh_gelu} if model.activation == "gelu_tanh" else made
+
+
 def tanh_gelu(x: Any) -> Any:
     import torch
 
@@ -111,10 +121,12 @@ def tanh_gelu(x: Any) -> Any:
 NAMES = {
     "word_embeddings.": "embedding.word_embeddings.",
     "embed_in.": "embedding.word_embeddings.",
+    "embed_tokens.": "embedding.word_embeddings.",
     "word_embeddings_layernorm.": "embedding.embedding_norm.",
     "h.": "decoder.layers.",
     "layers.": "decoder.layers.",
     "ln_f.": "decoder.final_layernorm.",
+    "norm.": "decoder.final_layernorm.",
     "final_layer_norm.": "decoder.final_layernorm.",
 }
 IN_LAYER = {
@@ -128,22 +140,47 @@ IN_LAYER = {
     "mlp.dense_h_to_4h.": "mlp.linear_fc1.",
     "mlp.dense_4h_to_h.": "mlp.linear_fc2.",
 }
+IN_SANDWICH = {
+    "post_attention_layernorm.": "self_attention_output_norm.",
+    "pre_feedforward_layernorm.": "pre_mlp_layernorm.",
+    "post_feedforward_layernorm.": "mlp_output_norm.",
+    "self_attn.o_proj.": "self_attention.linear_proj.",
+    "self_attn.linear_qkv.": "self_attention.linear_qkv.",
+    "mlp.down_proj.": "mlp.linear_fc2.",
+}
 
 
 def renamed(model: Model, weights: dict[str, Any]) -> dict[str, Any]:
     """Megatron's names for transformers' weights; both keep queries, keys and values of a group together."""
     named = {}
-    for name, weight in weights.items():
+    in_layer = IN_SANDWICH if model.norm_placement == "sandwich" else IN_LAYER
+    for name, weight in joined(model, weights).items():
         if name in ("lm_head.weight", "embed_out.weight"):
             named["output_layer.weight"] = weight
             continue
-        name = name.removeprefix("transformer.").removeprefix("gpt_neox.")
+        name = name.removeprefix("transformer.").removeprefix("gpt_neox.").removeprefix("model.")
         for theirs, ours in NAMES.items():
             name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
-        for theirs, ours in IN_LAYER.items():
+        for theirs, ours in in_layer.items():
             name = name.replace(f".{theirs}", f".{ours}")
         named[name] = weight
     return named
+
+
+def joined(model: Model, weights: dict[str, Any]) -> dict[str, Any]:
+    """``weights`` with the projections in one that Megatron has in one: queries, keys and values; gate and up."""
+    import torch
+
+    made = dict(weights)
+    for name in weights:
+        if name.endswith("self_attn.q_proj.weight"):
+            q, k, v = (made.pop(name.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj"))
+            groups = [x.view(model.kv_heads, -1, model.hidden) for x in (q, k, v)]
+            made[name.replace("q_proj", "linear_qkv")] = torch.cat(groups, 1).view(-1, model.hidden)
+        if name.endswith("mlp.gate_proj.weight"):
+            both = [made.pop(name.replace("gate_proj", part)) for part in ("gate_proj", "up_proj")]
+            made[name.replace("gate_proj", "linear_fc1")] = torch.cat(both)
+    return made
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -162,11 +199,25 @@ def test_alibi_slopes_are_bloom_s() -> None:
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
     torch = pytest.importorskip("torch")
-    from meshwright.train.layers import alibi_slopes
+    from meshwright.train.attention import alibi_slopes
 
     for heads in (8, 16, 112):
         theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1]
         assert torch.allclose(alibi_slopes(heads), theirs)
+
+
+@pytest.mark.parametrize("back", [None, 7])
+def test_attention_with_a_soft_cap_is_the_same_on_a_gpu(back: int | None) -> None:
+    """Flex attention, which a GPU runs, against what is written out for a CPU."""
+    pytest.importorskip("megatron.core")
+    torch = pytest.importorskip("torch")
+    from meshwright.train.attention import flexible, written_out
+
+    query, key, value = (torch.randn(2, heads, 128, 16) * 8 for heads in (4, 2, 2))
+    with torch.no_grad():
+        assert torch.allclose(
+            flexible(query, key, value, 0.5, back), written_out(query, key, value, 0.5, back), atol=1e-4
+        )
 
 
 def test_every_named_specification_exists() -> None:
@@ -177,7 +228,8 @@ def test_every_named_specification_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "name"), [("bloom_176b", "alibi_embedding_norm"), ("gpt_neox_20b", "parallel_residual")]
+    ("recipe", "name"),
+    [("bloom_176b", "alibi_embedding_norm"), ("gemma2_9b", "gemma2"), ("gpt_neox_20b", "parallel_residual")],
 )
 def test_a_flags_only_file_that_would_drop_a_part_is_refused(recipe: str, name: str) -> None:
     specs = load([f"recipe={recipe}"]).stages

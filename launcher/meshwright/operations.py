@@ -184,7 +184,7 @@ def _core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels
     """Rope and the attention itself: keeps query, key, value and its output, and the scores where not flash.
 
     Unfused attention keeps the probabilities (2 bytes), and with dropout its mask (1) and what it left (2):
-    Korthikanti et al. 2022, section 4.1.
+    Korthikanti et al. 2022, section 4.1. A soft cap keeps its tanh (2).
     """
     # with latent attention, they can be projected up again (megatron/core/transformer/multi_latent_attention.py)
     saved = [Tensor(2 * inputs, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp")]
@@ -196,8 +196,9 @@ def _core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels
         saved.append(Tensor(4 * model.heads, "tp", "core_attn"))
     else:
         dropout = 3 if _drops(model.attention_dropout) else 0
-        saved.append(Tensor((2 + dropout) * model.heads, "tp", "core_attn", squared=True))
-        moved.append(Tensor((8 + 5 * (dropout > 0)) * model.heads, "tp", squared=True))
+        capped = model.attention_softcap is not None
+        saved.append(Tensor((2 + dropout + 2 * capped) * model.heads, "tp", "core_attn", squared=True))
+        moved.append(Tensor((8 + 5 * (dropout > 0) + 12 * capped) * model.heads, "tp", squared=True))
     count = 2 if kernels.flash else 5
     return Operation("attention.core", saved=tuple(saved), moved=tuple(moved), scores=scores, kernels=count)
 
@@ -231,9 +232,13 @@ def _mlp(model: Model, ffn: int, kernels: Kernels, name: str = "mlp") -> Iterato
 def _activation(
     model: Model, name: str, ffn: int, weights: tuple[Weight, ...], kernels: Kernels, module: str = "mlp"
 ) -> Operation:
-    """Keeps what the up-projection gave and, for the down-projection, its own output."""
+    """Keeps what the up-projection gave and, for the down-projection, its own output.
+
+    Megatron and Transformer Engine fuse the gate with SiLU, not with GELU's tanh approximation.
+    """
     up = ffn * (2 if model.gated else 1)
-    between = 2 * ffn if model.gated and not kernels.activation else 0
+    fused = kernels.activation and model.activation != "geglu_tanh"
+    between = 2 * ffn if model.gated and not fused else 0
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
     saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(kernels.input_bytes * ffn, "tp", own))

@@ -108,7 +108,7 @@ class Model:
     attention_scale: float | None = None  # softmax scale where it is not 1/sqrt(head_dim)
     attention_softcap: float | None = None
     final_softcap: float | None = None
-    sliding_window: int | None = None  # tokens each one looks back
+    sliding_window: int | None = None  # tokens each one sees, itself and those before it
     full_attention_every: int = 0  # with a window: layer n, 2n, ... sees everything; 0: none does
     qkv_clip: float | None = None
     attention_dropout: float = 0.0

@@ -136,12 +136,13 @@ def _context_copies(s: Scene) -> Number:
 
 
 def _logits(s: Scene) -> Number:
-    """Logits and the loss, the head's weight gradient before it is added, and a few hidden states."""
+    """Logits, their soft cap and the loss, the head's weight gradient before it is added, and a few hidden states."""
     model, f = s.layout.model, s.framework
     hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.degrees.tp
     seen = s.vocab if f.gathered_loss else rows
     gathered = (s.degrees.sequence > 1) * 2 * hidden
-    return f.loss_bytes * s.tokens * seen + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
+    loss = f.loss_bytes + 2 * (model.final_softcap is not None)
+    return loss * s.tokens * seen + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
 
 
 def _workspace(s: Scene, load: Load) -> Number:

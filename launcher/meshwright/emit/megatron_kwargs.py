@@ -38,9 +38,13 @@ def _transformer(plan: Plan) -> Kwargs:
         **_recompute(plan),
         **_kernels(plan),
         **(_latent(model.mla, model) if model.mla else _heads(model)),
+        **_scales(model),
         **(_experts(plan, model.moe) if model.moe else {}),
         **({"mtp_num_layers": model.mtp, "mtp_loss_scaling_factor": model.mtp_loss_weight} if model.mtp else {}),
     }
+
+
+_ACTIVATIONS = {"swiglu": "silu", "squared_relu": "squared_relu", "geglu_tanh": "gelu_tanh"}
 
 
 def _sizes(model: Model) -> Kwargs:
@@ -50,7 +54,7 @@ def _sizes(model: Model) -> Kwargs:
         "ffn_hidden_size": model.ffn,
         "num_attention_heads": model.heads,
         "kv_channels": model.head_dim,
-        "activation_func": {"swiglu": "silu", "squared_relu": "squared_relu"}.get(model.activation, "gelu"),
+        "activation_func": _ACTIVATIONS.get(model.activation, "gelu"),
         "gated_linear_unit": model.gated,
         "normalization": "RMSNorm" if model.norm == "rmsnorm" else "LayerNorm",
         "layernorm_epsilon": model.norm_eps,
@@ -64,7 +68,7 @@ def _sizes(model: Model) -> Kwargs:
 
 def _heads(model: Model) -> Kwargs:
     window = (
-        {"window_size": (model.sliding_window, 0), "window_attn_skip_freq": model.full_attention_every or None}
+        {"window_size": (model.sliding_window - 1, 0), "window_attn_skip_freq": model.full_attention_every or None}
         if model.sliding_window
         else {}
     )
@@ -75,6 +79,18 @@ def _heads(model: Model) -> Kwargs:
         "add_qkv_bias": model.qkv_bias or model.linear_bias,
         **window,
         **skips,
+    }
+
+
+def _scales(model: Model) -> Kwargs:
+    """As the flags say them (emit/megatron_model.py ``_scales``)."""
+    if model.embedding_scale is None and model.attention_scale is None:
+        return {}
+    scale = model.attention_scale or model.head_dim**-0.5
+    return {
+        "use_mup": True,
+        "mup_embedding_mult": model.embedding_scale or 1.0,
+        "mup_base_head_dim": (scale * model.head_dim) ** 2,
     }
 
 
@@ -201,7 +217,7 @@ def _kernels(plan: Plan) -> Kwargs:
         "cross_entropy_loss_fusion": megatron.cross_entropy_fusion,
         "gradient_accumulation_fusion": megatron.gradient_accumulation_fusion and not uses_fsdp(plan),
         "masked_softmax_fusion": True,
-        "bias_activation_fusion": model.activation not in ("gelu", "squared_relu"),
+        "bias_activation_fusion": model.activation not in ("gelu", "squared_relu", "geglu_tanh"),
         "bias_dropout_fusion": True,
         "apply_rope_fusion": model.positions == "rope" and (model.mla is None or _is_yarn(scaling)),
         "attention_softmax_in_fp32": False,

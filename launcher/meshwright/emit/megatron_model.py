@@ -17,6 +17,7 @@ def model_flags(plan: Plan) -> Iterator[str]:
     model = plan.spec.model
     yield from _sizes(plan)
     yield from _attention(model)
+    yield from _scales(model)
     yield from _positions(model)
     yield from _mlp(model)
     yield from _norms(model)
@@ -66,8 +67,21 @@ def _attention(model: Model) -> Iterator[str]:
     yield from switch("--qk-layernorm", model.qk_norm == "head")
     yield from switch("--add-qkv-bias", model.qkv_bias and not model.linear_bias)
     if model.sliding_window:
-        yield from flag("--window-size", f"({model.sliding_window},0)")
+        yield from flag("--window-size", f"({model.sliding_window - 1},0)")  # before the token itself
         yield from flag("--window-attn-skip-freq", model.full_attention_every, 0)
+
+
+def _scales(model: Model) -> Iterator[str]:
+    """Megatron's maximal update parametrisation at a width multiplier of one changes these two factors alone.
+
+    Scores are scaled by sqrt(base) / head_dim (transformer_config.py:2206).
+    """
+    if model.embedding_scale is None and model.attention_scale is None:
+        return
+    scale = model.attention_scale or model.head_dim**-0.5
+    yield "--use-mup"
+    yield from flag("--mup-embedding-mult", model.embedding_scale, None)
+    yield from flag("--mup-base-head-dim", (scale * model.head_dim) ** 2)
 
 
 def _positions(model: Model) -> Iterator[str]:
@@ -102,7 +116,8 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
 
 
 def _mlp(model: Model) -> Iterator[str]:
-    yield from switch("--swiglu", model.activation == "swiglu")
+    yield from switch("--swiglu", model.gated)  # our layers put GELU in the place of SiLU
+    yield from switch("--no-bias-swiglu-fusion", model.activation == "geglu_tanh")
     yield from switch("--squared-relu", model.activation == "squared_relu")
     # the fused kernel is the tanh approximation, and wants a bias (core/fusions/fused_bias_gelu.py)
     yield from switch("--no-bias-gelu-fusion", model.activation in ("gelu", "squared_relu"))

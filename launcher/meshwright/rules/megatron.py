@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshwright.megatron_parts import SPECS, parts, spec_name
+from meshwright.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, SPECS, parts, spec_name
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.spec_model import Model, Moe
@@ -29,18 +29,11 @@ def _moe(r: Layout, holds: Callable[[Moe], bool]) -> bool:
 
 
 _PARTS = (
-    _lacks("sandwich_norm", "model.norm_placement", lambda m: m.norm_placement == "sandwich", "sandwich norms"),
     _lacks(
         "output_norm", "model.norm_placement", lambda m: m.norm_placement == "output", "norms on sub-layers' outputs"
     ),
     _lacks("deepnorm", "model.norm_placement", lambda m: m.norm_placement == "deepnorm", "DeepNorm"),
     _lacks("nonparametric_norm", "model.norm", lambda m: m.norm == "layernorm_nonparametric", "norms without weights"),
-    _lacks(
-        "attention_softcap", "model.attention_softcap", lambda m: m.attention_softcap, "soft-cap of attention logits"
-    ),
-    _lacks("final_softcap", "model.final_softcap", lambda m: m.final_softcap, "soft-cap of the output logits"),
-    _lacks("attention_scale", "model.attention_scale", lambda m: m.attention_scale, "flag for the softmax scale"),
-    _lacks("embedding_scale", "model.embedding_scale", lambda m: m.embedding_scale, "scaled embeddings"),
     _lacks(
         "shared_parallel_norm",
         "model.shared_parallel_norm",
@@ -52,7 +45,7 @@ _PARTS = (
     _lacks(
         "activation",
         "model.activation",
-        lambda m: m.activation in ("relu", "geglu", "geglu_tanh", "xielu"),
+        lambda m: m.activation in ("relu", "geglu", "xielu"),
         "flag for this activation",
         ": swiglu, gelu, gelu_tanh and squared_relu have one",
     ),
@@ -64,6 +57,7 @@ _PARTS = (
         ": it is the fused bias-GELU kernel",
     ),
     _lacks("mla_window", "model.sliding_window", lambda m: m.mla and m.sliding_window, "sliding window in MLA"),
+    _lacks("mla_scale", "model.attention_scale", lambda m: m.mla and m.attention_scale, "other scale of MLA's scores"),
     _lacks("mla_bias", "model.qkv_bias", lambda m: m.mla and m.qkv_bias, "query, key and value biases in MLA"),
     _lacks("rotary_base", "model.rope.base", lambda m: not m.rope.base.is_integer(), "fractional rotary base"),
     _lacks("local_rope", "model.rope.local_base", lambda m: m.rope.local_base, "second rotary base"),
@@ -96,15 +90,37 @@ _OUR_LAYERS = (
         source="train/layers.py",
     ),
     Rule(
-        id="megatron.alibi_cp",
+        id="megatron.parts_cp",
         path="parallelism.cp",
         backends=MEGATRON,
-        holds=lambda r: implies(r.model.positions == "alibi", r.cp == 1),
-        message="ALiBi's attention sees whole sequences, cp = {cp} cuts them",
-        source="train/layers.py AlibiAttention",
+        holds=lambda r: implies(r.model.positions == "alibi" or r.model.attention_softcap is not None, r.cp == 1),
+        message="attention with ALiBi or a soft cap sees whole sequences, cp = {cp} cuts them",
+        source="train/attention.py",
         repairs=change(parallelism__cp=1),
     ),
+    Rule(
+        id="megatron.softcap",
+        path="model.attention_softcap",
+        backends=MEGATRON,
+        holds=lambda r: _capped(r.model) in ((None, None), (ATTENTION_SOFTCAP, FINAL_SOFTCAP)),
+        message="our soft caps are 50 and 30, not {model.attention_softcap} and {model.final_softcap}",
+        source="megatron_parts.py",
+        repairs=change(model__attention_softcap=ATTENTION_SOFTCAP, model__final_softcap=FINAL_SOFTCAP),
+    ),
+    Rule(
+        id="megatron.softcap_dropout",
+        path="model.attention_dropout",
+        backends=MEGATRON,
+        holds=lambda r: implies(r.model.attention_softcap is not None, r.model.attention_dropout == 0),
+        message="attention with a soft cap has no dropout, attention_dropout = {model.attention_dropout}",
+        source="train/attention.py: flex attention has none",
+        repairs=change(model__attention_dropout=0.0),
+    ),
 )
+
+
+def _capped(model: Model) -> tuple[float | None, float | None]:
+    return model.attention_softcap, model.final_softcap
 
 
 def _our_layers(r: Layout) -> str:

@@ -10,10 +10,13 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from meshwright.emit.megatron import environment, flags, uses_fsdp
 from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.megatron_parts import parts
 from meshwright.plan import Plan
 from meshwright.verify.megatron_emulation import arguments_module, emulate_gpu, silence, substitutions
 from meshwright.verify.verdict import Check
@@ -41,11 +44,8 @@ def warm() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what judges."""
-    import megatron.core
-    import torch
-
-    return {"megatron-core": str(megatron.core.__version__), "torch": str(torch.__version__)}
+    """Of what judges. Megatron's own ``__version__`` ends in the commit of whatever repository it is called in."""
+    return {name: version(name) for name in ("megatron-core", "torch")}
 
 
 def parsed(plan: Plan, words: list[str] | None = None) -> Check:
@@ -129,7 +129,7 @@ def expected(plan: Plan) -> dict[str, Any]:
         "num_attention_heads": model.heads,
         "untie_embeddings_and_output_weights": not model.tied_embeddings,
         "add_bias_linear": model.linear_bias,
-        "swiglu": model.activation == "swiglu",
+        "swiglu": model.gated,
         "vocab_size": model.vocab,
         "num_experts": moe.experts if moe else None,
         "moe_router_topk": moe.topk if moe else 2,
@@ -170,9 +170,10 @@ def _microbatch_difference(plan: Plan, count: int) -> Iterator[str]:
 
 def _config_differences(from_flags: Any, plan: Plan) -> Iterator[str]:
     from_kwargs = type(from_flags)(**objects(kwargs(plan)[type(from_flags).__name__]))
+    by_our_layers = {"activation_func"} if "geglu_tanh" in parts(plan.spec.model) else set()  # once they are built
     for field in dataclasses.fields(from_flags):
         ours, theirs = getattr(from_kwargs, field.name), getattr(from_flags, field.name)
-        if field.name not in SET_LATER and ours != theirs:
+        if field.name not in SET_LATER.keys() | by_our_layers and ours != theirs:
             yield f"{field.name} is {theirs!r} by the flags and {ours!r} by the keyword arguments"
 
 
@@ -198,7 +199,12 @@ def objects(values: dict[str, Any]) -> dict[str, Any]:
     from megatron.core.activations import squared_relu
     from megatron.core.transformer.enums import AttnBackend
 
-    functions = {"silu": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu, "squared_relu": squared_relu}
+    functions = {
+        "silu": torch.nn.functional.silu,
+        "gelu": torch.nn.functional.gelu,
+        "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
+        "squared_relu": squared_relu,
+    }
     made = dict(values)
     for name, value in values.items():
         if name.endswith("dtype") and isinstance(value, str) and name != "moe_router_dtype":

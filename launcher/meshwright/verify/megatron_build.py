@@ -188,9 +188,10 @@ def _with_our_parts(block: Any, model: Model) -> Any:
     if parts(model):
         from meshwright.train.layers import amend, install
 
-        install(parts(model), _Norm)
+        install(parts(model), norm=_Norm)
         for layer in block.layer_specs:
-            amend(layer, tuple(part for part in parts(model) if part != "alibi"))  # attention holds no parameters
+            attention = ("alibi", "attention_softcap")  # which holds no parameters
+            amend(layer, tuple(part for part in parts(model) if part not in attention))
     return block
 
 
