@@ -25,8 +25,9 @@ others published, with their sources in `sources.csv` beside it. Errors are pred
 The nine constants of a machine (docs/cost.md) were fitted on the rows of that machine, with a prior that weighs as much
 as one row. So the tables "Step time" and "Peak memory" show the fit and not a forecast; "Groups kept out" is the
 forecast. No fit has seen `korthikanti2022` and `llama3_paper`, but they are no blind test either: the weight of
-`megatron_sc21` and the bound on `intra_link` in the A100 fit were settled while looking at the former, and the
-constants of `grand_teton_h100` are those of three candidates that come nearest to the latter.
+`megatron_sc21`, the bounds on `matmul` and `intra_link` in the A100 fit, and what is assumed of each source's kernels
+were settled while looking at the former, and the constants of `grand_teton_h100` are those of three candidates that
+come nearest to the latter.
 
 Memory has no fitted constants, but what it counts at the head, what is assumed of each framework (`PRACTICES` in
 launcher/meshwright/cost/practices.py) and the usable part of a GPU were settled on the rows of `simumax-b200`,

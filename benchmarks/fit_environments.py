@@ -82,10 +82,10 @@ def _report(name: str, environment: Environment, rows: list[Row]) -> dict[str, l
     """Print the constants; each group's errors, predicted by constants fitted without it."""
     counts = Counter(row.source for row in rows)
     weights = [(environment.sources[row.source] or counts[row.source]) / counts[row.source] for row in rows]
-    scale = len(rows) / sum(weights)
+    weights = [w * len(rows) / sum(weights) for w in weights]
     start = _constants(environment.like) if environment.like else START
-    fitted = fit(rows, [w * scale for w in weights], start=start)
-    errors = [float(e) for e in left_out(rows, start=start, steps=8)]
+    fitted = fit(rows, weights, start=start)
+    errors = [float(e) for e in left_out(rows, weights, start, steps=8)]
     known = [e for e in errors if e == e] or [float(e) for e in fitted.errors]
     efficiency = replace(fitted.efficiency, spread=spread(known), source=f"fitted on {', '.join(counts)}")
     print(f"# {name}: {len(rows)} rows")

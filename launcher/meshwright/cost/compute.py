@@ -19,6 +19,9 @@ __all__ = ["Seconds", "head", "layer", "peak"]
 
 PIECES = 4.0
 """Further kernels where softmax is in pieces (upcast, scale, mask, softmax, downcast), each moving the scores."""
+LOSS_KERNELS = (28, 15)
+"""Forward and backward, from the last norm on (counted in megatron/core/tensor_parallel/cross_entropy.py)."""
+FUSED_LOSS_KERNELS = (8, 6)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Seconds:
     forward: Number
     backward: Number
     recompute: Number
+    idle: tuple[Number, Number, Number] = (0, 0, 0)  # of each, in which the device waits for the host
 
     @property
     def total(self) -> Number:
@@ -40,7 +44,7 @@ class _Kernel:
     matmul: Number
     attention: Number
     memory: Number
-    gradient: Number  # adding the weight gradient to its buffer
+    gradient: Number  # adding the weight gradient to its buffer, from 16 bits where that is a kernel of its own
     launch: Number
 
 
@@ -56,26 +60,34 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     """One decoder layer."""
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
-    forward = _at_least_launched(kernels, 1, sum(k.matmul + k.attention + k.memory for k in kernels))
+    once = sum(k.matmul + k.attention + k.memory for k in kernels)
+    forward = _at_least_launched(kernels, 1, once)
     flash = s.framework.kernels.flash
     device = sum(2 * k.matmul + (2.5 if flash else 2) * k.attention + 2 * k.memory + k.gradient for k in kernels)
     backward = _at_least_launched(kernels, 2, device)
     again = [k for o, k in zip(operations, kernels, strict=True) if _recomputed(s, o)]
     selective = sum(k.matmul + k.attention + k.memory for k in again)
     r = s.layout.recompute
-    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)))
+    idle = (forward - once, backward - device, (r == 2) * (forward - once))
+    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)), idle)
 
 
 def head(s: Scene) -> Seconds:
     """Output projection, softmax and loss."""
     model, e = s.layout.model, s.layout.cluster.efficiency
+    fused = s.layout.backend.megatron.cross_entropy_fusion
     rows = s.vocab / s.layout.tp
     product = 2 * s.tokens * model.hidden * rows / (s.layout.cluster.accelerator.bf16_tflops * 1e12 * e.matmul)
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
-    each = 6 if s.layout.backend.megatron.cross_entropy_fusion else 20
+    each = 6 if fused else 20
     loss = each * s.tokens * rows / rate
     weights = (4 * rows * model.hidden + 2 * s.tokens * (rows + model.hidden)) / rate
-    return Seconds(product + loss + weights, 2 * product + loss / 2 + 2 * weights, 0 * product)
+    forward, backward = (n * e.launch_us * 1e-6 for n in (FUSED_LOSS_KERNELS if fused else LOSS_KERNELS))
+    return Seconds(
+        maximum(forward, product + loss + weights),
+        maximum(backward, 2 * product + loss / 2 + 2 * weights),
+        0 * product,
+    )
 
 
 def _kernel(s: Scene, o: Operation) -> _Kernel:
@@ -94,7 +106,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         matmul=flops / (peak(s) * e.matmul),
         attention=scores / attention_peak,
         memory=(moved + 2 * elements) / rate + kernels * e.kernel_us * 1e-6,
-        gradient=2 * s.framework.gradient_bytes * elements / rate,
+        gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
         launch=kernels * e.launch_us * 1e-6,
     )
 

@@ -31,6 +31,7 @@ class Framework:
     boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     fixed_gib: float = 0.0  # allocated whatever the layout
     grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
+    fused_gradients: bool = True  # added to their buffer by the matrix product that makes them
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 
@@ -75,6 +76,7 @@ def framework_of(layout: Layout) -> Framework:
         gradient_bytes=gradient,
         optimizer_bytes=optimizer,
         reduce_bytes=reduce,
+        fused_gradients=backend.name == "megatron" and backend.megatron.gradient_accumulation_fusion,
         fsdp2=torch_fsdp,
         grouped_softmax=backend.name == "megatron" and not kernels.flash,
     )

@@ -16,6 +16,8 @@ from meshwright.cost.scene import Load, Scene
 
 __all__ = ["StageTime", "Step", "sends", "stage_time", "step"]
 
+Triple = tuple[Number, Number, Number]  # forward, backward, recompute
+
 
 @dataclass(frozen=True)
 class StageTime:
@@ -59,9 +61,9 @@ class _Layer:
     """One layer with its communication, forward and backward."""
 
     seconds: Seconds
-    tensor: tuple[Number, Number, Number]  # forward, backward, recompute
-    expert: tuple[Number, Number, Number]
-    context: tuple[Number, Number, Number]
+    tensor: Triple
+    expert: Triple
+    context: Triple
 
 
 def stage_time(s: Scene, load: Load) -> StageTime:
@@ -87,10 +89,21 @@ def stage_time(s: Scene, load: Load) -> StageTime:
 
 def _layer(s: Scene, moe: bool) -> _Layer:
     seconds = layer(s, s.moe if moe else s.dense)
-    return _Layer(seconds, _tensor(s, moe), _expert(s, moe), _context(s, seconds))
+    idle = seconds.idle
+    tensor, idle = _hidden(_tensor(s, moe), idle)
+    expert, idle = _hidden(_expert(s, moe), idle)
+    context, _ = _hidden(_context(s, seconds), idle)
+    return _Layer(seconds, tensor, expert, context)
 
 
-def _tensor(s: Scene, moe: bool) -> tuple[Number, Number, Number]:
+def _hidden(seconds: Triple, idle: Triple) -> tuple[Triple, Triple]:
+    """Communication fills the time in which the device waits for the host: what is left of both."""
+    (a, b, c), (x, y, z) = seconds, idle
+    left = maximum(0, a - x), maximum(0, b - y), maximum(0, c - z)
+    return left, (maximum(0, x - a), maximum(0, y - b), maximum(0, z - c))
+
+
+def _tensor(s: Scene, moe: bool) -> Triple:
     """Exposed tensor-parallel time of a layer.
 
     Without sequence parallelism: two all-reduces forward, two backward that run beside the weight gradients. With it:
@@ -107,7 +120,7 @@ def _tensor(s: Scene, moe: bool) -> tuple[Number, Number, Number]:
     return on * forward, on * backward, on * where(r.recompute == 2, forward, 0 * forward)
 
 
-def _expert(s: Scene, moe: bool) -> tuple[Number, Number, Number]:
+def _expert(s: Scene, moe: bool) -> Triple:
     """Dispatch and combine: one all-to-all each, and as many backward; etp gathers and scatters besides."""
     r = s.layout
     if not moe or r.model.moe is None:
@@ -120,7 +133,7 @@ def _expert(s: Scene, moe: bool) -> tuple[Number, Number, Number]:
     return once, once, where(r.recompute == 2, once, 0 * once)
 
 
-def _context(s: Scene, seconds: Seconds) -> tuple[Number, Number, Number]:
+def _context(s: Scene, seconds: Seconds) -> Triple:
     """Key and value blocks travel the ring while attention computes on the last ones; a2a waits for its exchange."""
     r, model = s.layout, s.layout.model
     keys = 2 * model.kv_heads * model.head_dim if model.mla is None else 2 * model.heads * model.mla.v_dim
