@@ -42,7 +42,7 @@ def _nvidia(gpu: str) -> Environment:
 
 
 ENVIRONMENTS = {
-    "dgx_a100_80gb": Environment({"vtrain-single": 1.0, "vtrain-multi": 1.0, "megatron_sc21": 2.5}, "A100"),
+    "dgx_a100_80gb": Environment({"vtrain-single": 1.0, "vtrain-multi": 1.0, "megatron_sc21": 4.0}, "A100"),
     "a100_jean_zay": Environment({"bigscience": 0.0}, "A100", like="dgx_a100_80gb"),
     "dgx_h100": _nvidia("H100-80GB"),
     "dgx_b200": Environment({"simumax-b200": 0.0}, "B200"),

@@ -32,6 +32,7 @@ class Framework:
     fixed_gib: float = 0.0  # allocated whatever the layout
     grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
     fused_gradients: bool = True  # added to their buffer by the matrix product that makes them
+    overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 

@@ -54,8 +54,9 @@ _OLD = Practice(
     overlap_data=False,
     overlap_pipeline=False,
     dropout=0.1,
-    # the loss keeps fp32 logits, their exponentials and their gradient
-    changes={"scattered_sends": True, "loss_bytes": 14.0, "fused_gradients": False},
+    # the loss keeps fp32 logits, their exponentials and their gradient; until Megatron-LM v3.0 nothing was joined to
+    # the product that makes a weight's gradient, or ran beside it
+    changes={"scattered_sends": True, "loss_bytes": 14.0, "fused_gradients": False, "overlaps_gradients": False},
 )
 
 DEFAULT = Practice(cluster=_NVIDIA, overlap_tensor=True)
@@ -66,8 +67,7 @@ _RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, changes={"weigh
 _FSDP2 = Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False, kernels={"norm": True})
 
 PRACTICES: Mapping[str, Practice] = {
-    # Megatron-LM v3.0 brought sequence parallelism and gradient accumulation fusion together
-    "korthikanti2022": replace(_OLD, changes={**_OLD.changes, "fused_gradients": True}),
+    "korthikanti2022": replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True}),
     "megatron_sc21": _OLD,
     "megatron_sc21_table2": _OLD,
     "vtrain-multi": replace(_OLD, grad_reduce="bf16"),

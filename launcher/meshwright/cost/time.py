@@ -113,9 +113,10 @@ def _tensor(s: Scene, moe: bool) -> Triple:
     size = 2 * r.model.hidden * s.tokens
     once = ring(s, group(s, r.tp, 1), size)
     hidden = r.cluster.efficiency.overlap
+    beside = hidden * s.framework.overlaps_gradients
     pairs = 1 if moe else 2  # the experts' exchange is counted apart
     forward = pairs * 2 * once * (1 - hidden * (p.overlap_tp + 0))
-    backward = where(r.sp, pairs * once * (1 + 2 * (1 - hidden)), pairs * 2 * once * (1 - hidden))
+    backward = where(r.sp, pairs * once * (1 + 2 * (1 - beside)), pairs * 2 * once * (1 - beside))
     on = (r.tp > 1) + 0
     return on * forward, on * backward, on * where(r.recompute == 2, forward, 0 * forward)
 
