@@ -56,7 +56,7 @@ def test_all_problems_at_once() -> None:
         "rate: expected a number, got 'fast'",
         "on: expected true or false, got 1",
         "many[0].size: not set; give it a value",
-        "table: expected a mapping, got 3",
+        "table: expected a mapping, got 3; write 'table={a:1,b:2}' with its quotes",
     ]
 
 

@@ -49,6 +49,16 @@ def test_all_that_is_wrong_with_tp_24() -> None:
     assert "set parallelism.tp=32, or parallelism.tp=16" in found[1]
 
 
+def test_where_one_value_mends_everything_no_other_is_proposed() -> None:
+    """tp = 26 would divide ffn = 53248, and break everything else still."""
+    base = llama_405b()
+    for problem in problems(replace(base, parallelism=replace(base.parallelism, tp=24))):
+        assert problem.repairs
+        for repair in problem.repairs:
+            for path, value in repair.items():
+                assert resolve(override(base, path, value))
+
+
 def test_a_degree_of_zero_is_the_only_thing_said() -> None:
     assert lines(pp=0) == ["parallelism.pp: 0 is not a positive count; set parallelism.pp=1"]
 

@@ -91,7 +91,8 @@ def _sequence(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:
 
 def _mapping(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:
     if not isinstance(value, Mapping):
-        problems.append(Problem(path, f"expected a mapping, got {value!r}"))
+        quoted = f"'{path}={{a:1,b:2}}'"
+        problems.append(Problem(path, f"expected a mapping, got {value!r}; write {quoted} with its quotes"))
         return {}
     return {str(key): _value(hint, item, join(path, key), problems) for key, item in value.items()}
 

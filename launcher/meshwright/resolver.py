@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
+from itertools import islice
 from typing import Any
 
 from meshwright.count import active_parameters, padded_vocab, stage, total_parameters
@@ -106,15 +106,18 @@ def _recompute(parallelism: Parallelism) -> Parallelism:
     )
 
 
-def _repairs(spec: Spec, rule: Rule, wrong: list[Rule], backend: str) -> Iterable[Repair]:
-    """The first few proposals that mend ``rule`` and break nothing else."""
-    others, shown = {r.id for r in wrong} - {rule.id}, 0
-    for tried, repair in enumerate(rule.repairs(layout(normalise(spec)))):
-        if shown == SHOWN_REPAIRS or tried == TRIED_REPAIRS:
-            return
-        if _broken_after(spec, repair, backend) <= others:
-            shown += 1
-            yield repair
+def _repairs(spec: Spec, rule: Rule, wrong: list[Rule], backend: str) -> list[Repair]:
+    """The first few proposals after which nothing is broken; where there are none, those that mend ``rule`` alone."""
+    others = {r.id for r in wrong} - {rule.id}
+    whole: list[Repair] = []
+    partial: list[Repair] = []
+    for repair in islice(rule.repairs(layout(normalise(spec))), TRIED_REPAIRS):
+        left = _broken_after(spec, repair, backend)
+        if left <= others:
+            (partial if left else whole).append(repair)
+        if len(whole) == SHOWN_REPAIRS:
+            break
+    return (whole or partial)[:SHOWN_REPAIRS]
 
 
 def _broken_after(spec: Spec, repair: Repair, backend: str) -> set[str]:

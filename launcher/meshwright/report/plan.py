@@ -30,7 +30,8 @@ def _headline(plan: Plan) -> str:
     cluster, grid = plan.spec.cluster, plan.grid
     nodes = f"{grid.nodes} node{'s' * (grid.nodes > 1)} of {cluster.name}"
     gpus = f"{grid.world:,} {cluster.accelerator.name}"
-    return f"{plan.spec.model.name} on {gpus}, {nodes}, backend {plan.spec.backend.name}"
+    model = f"{plan.spec.model.name} " if plan.spec.model.name != plan.spec.name else ""
+    return f"{model}on {gpus}, {nodes}, backend {plan.spec.backend.name}"
 
 
 def _facts(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from meshwright.compose import Run
+from meshwright.count import total_parameters
 from meshwright.finding import Finding, contradictions
 from meshwright.library import disclosure, statuses
 from meshwright.recipe import Recipe, Record, provenance_of
@@ -22,6 +23,7 @@ def summary(recipe: Recipe, run: Run, findings: Sequence[Finding], values: bool 
         "id": recipe.name,
         "title": about.title,
         "model": run.stages[0].model.name,
+        "parameters": total_parameters(run.stages[0].model),
         "cluster": run.stages[0].cluster.name,
         "backend": run.stages[0].backend.name,
         "layout": [_layout(spec) for spec in run.stages],

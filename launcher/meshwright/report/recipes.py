@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,17 +15,23 @@ from meshwright.recipe import Claim, Provenance, Recipe, Record, provenance_of
 
 __all__ = ["disclosed", "layout", "show_all", "show_one"]
 
+WIDE = 240  # columns where nobody's terminal limits them
 STYLES = {"published": "green", "derived": "green", "inferred": "yellow", "ours": "magenta"}
 
 
 def show_all(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
     """One line for each recipe's summary, then the contradictions the audit found."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("recipe", "layout", "disclosure", "values"):
+    table.add_column("recipe", no_wrap=True)
+    for name in ("size", "layout", "disclosure", "values"):
         table.add_column(name, overflow="fold")
+    table.add_column("sources", no_wrap=True, max_width=None if console.width >= WIDE else console.width // 5)
     for row in rows:
-        table.add_row(row["id"], layout(row["layout"]), row["disclosure"], disclosed(row["values"]))
+        size = f"{row['parameters'] / 1e9:,.3g}B"
+        first, *more = (source["ref"] for source in row["sources"].values())
+        sources = f"{first}, {len(more)} more" if more else first
+        table.add_row(row["id"], size, layout(row["layout"]), row["disclosure"], disclosed(row["values"]), sources)
     console.print(table)
     for row in rows:
         for finding in row["findings"]:
