@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from meshwright.cli import main
 
@@ -60,6 +62,54 @@ def test_multirun_plans_every_point(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("world ") == 4
 
 
+def test_a_sweep_as_json_is_one_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-m", *BASE, "parallelism.zero=0,1", "output=json"]) == 0
+    documents = json.loads(capsys.readouterr().out)
+    assert [document["zero"] for document in documents] == [0, 1]
+
+
+def test_a_sweep_is_compiled_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compile", "-m", *BASE, "parallelism.pp=1,3", "verify=false"]) == 2
+    assert list(tmp_path.iterdir()) == []
+    assert main(["compile", "-m", *BASE, "parallelism.pp=1,2", "verify=false", "output=json"]) == 0
+    assert [Path(point["folder"]).is_dir() for point in json.loads(capsys.readouterr().out)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["-m", *BASE, "parallelism.tp=glob(*)"], "the sweep has no points"),
+        (["-m", *BASE, "parallelism.tp=range(1,2,0)"], "cannot compose: range()"),
+        (["--resolve"], "--resolve: belongs to --cfg job"),
+        (["model=nope", "--cfg", "job"], "model: no option 'nope'"),
+        ([*BASE, "nope=1", "--cfg", "job"], "nope: unknown key"),
+        (["recipe=llama3_405b", "stage=long_12k", "--cfg", "job"], "stage: no stage 'long_12k'"),
+        ([*BASE, "--config-dir", "/nope"], "--config-dir: /nope does not exist"),
+    ],
+)
+def test_words_that_make_no_run_are_one_line(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(line)
+    assert shown.err.count("\n") == 1
+
+
+def test_the_configuration_of_one_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "recipe=llama3_405b", "stage=long_128k", "--cfg", "job"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["training"]["sequence"], shown["parallelism"]["cp"]) == (131072, 16)
+
+
+def test_a_sketch_says_so_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "recipe=yi_lightning"]) == 0
+    assert capsys.readouterr().out.startswith("sketch: Yi-Lightning, a sketch\n")
+    assert main(["plan", "recipe=llama3_405b", "stage=gpus_16384"]) == 0
+    assert not capsys.readouterr().out.startswith("sketch")
+
+
 @pytest.mark.parametrize("flags", [["--cfg", "job"], ["--help"], ["--info", "defaults"]])
 def test_hydras_own_flags_answer(flags: list[str]) -> None:
     command = [sys.executable, "-m", "meshwright.cli", "plan", *flags]
@@ -98,3 +148,35 @@ def test_nothing_is_written_where_the_configuration_is_wrong(
     assert main(["compile", *BASE, "parallelism.pp=3"]) == 2
     assert list(tmp_path.iterdir()) == []
     assert "cannot name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["file", "file/x", "/proc/none", "x" * 300], ids=lambda folder: folder[:8])
+def test_a_folder_that_cannot_be_written_is_one_line(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert main(["compile", *BASE, "verify=false", f"runs={folder}"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("runs: ")
+    assert shown.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_name_is_no_longer_than_a_folder_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", *BASE, f"name={'a' * 300}"]) == 2
+    assert "at most 200 of them" in capsys.readouterr().err
+
+
+def test_a_folder_lists_what_it_holds(tmp_path: Path) -> None:
+    assert main(["compile", *BASE, "verify=false", f"runs={tmp_path}"]) == 0
+    (folder,) = tmp_path.iterdir()
+    listed = re.findall(r"^- `(.+?)`", (folder / "README.md").read_text(), re.MULTILINE)
+    assert listed
+    assert [name for name in listed if not (folder / name).exists()] == []
+
+
+def test_the_folder_of_a_sketch_says_so(tmp_path: Path) -> None:
+    assert main(["compile", "recipe=yi_lightning", "stage=pretrain", "verify=false", f"runs={tmp_path}"]) == 0
+    (text,) = [path.read_text() for path in tmp_path.rglob("README.md")]
+    assert "Yi-Lightning, a sketch: its authors do not publish the model." in text

@@ -8,6 +8,7 @@ import pytest
 
 from meshwright.compose import Run, load, run_of
 from meshwright.errors import ConfigError
+from meshwright.resolver import resolve
 
 BASE = ("model=tiny", "cluster=local_cpu", "cluster.gpus=8")
 
@@ -66,8 +67,8 @@ def test_one_stage_can_be_chosen_and_changed(private: str) -> None:
     assert values(load(["recipe=mine", "stage=long", "stages.long.training.sequence=512"], private)) == [
         ("long", 512, 2, 1)
     ]
-    assert problems("recipe=mine", "stage=longer", config_dir=private) == [
-        "stage: no stage 'longer'; there are short, long"
+    assert problems("recipe=mine", "stage=other", config_dir=private) == [
+        "stage: no stage 'other'; there are short, long"
     ]
 
 
@@ -118,3 +119,74 @@ def test_a_value_that_was_never_set() -> None:
 def test_stages_must_be_a_mapping() -> None:
     with pytest.raises(ConfigError, match="stages: expected a mapping"):
         run_of({**load(BASE).composed, "stages": [1]}, ())
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("stages.lung.training.sequence=512", "stages.lung: no stage 'lung'; did you mean long?"),
+        ("stages={third: {}}", "stages.third: no stage 'third'; there are short, long"),
+        ("stages.long=null", "stages.long: expected a mapping, got null; a stage is the keys it changes, {} for none"),
+        ("stages.long=5", "stages.long: expected a mapping, got 5; a stage is the keys it changes, {} for none"),
+    ],
+)
+def test_only_a_recipe_makes_stages(override: str, line: str, private: str) -> None:
+    assert problems("recipe=mine", override, config_dir=private) == [line]
+
+
+def test_a_run_without_a_recipe_has_no_stages() -> None:
+    assert problems(*BASE, "stages.a.training.sequence=64") == ["stages.a: no stage 'a'; there are none"]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("model=null", "model: no option 'null'; there are apertus_70b, "),
+        ("recipe=", "recipe: no option ''; there are apertus_70b, "),
+        ("model=7", "model: no option '7'; there are "),
+        ("recipe=../../etc/passwd", "recipe: no option '../../etc/passwd'; there are "),
+        ("model.path=/x", "model.path: tiny is described without it; choose model=hf"),
+        ("model.layers=1e30", "model.layers: expected a number below 9.2e+18, got 1e+30"),
+    ],
+)
+def test_a_choice_that_is_none(override: str, line: str) -> None:
+    (said,) = problems(*(word for word in BASE if word.partition("=")[0] != override.partition("=")[0]), override)
+    assert said.startswith(line)
+
+
+def test_private_options_are_proposed(private: str, tmp_path: Path) -> None:
+    assert problems("recipe=mines", config_dir=private) == ["recipe: no option 'mines'; did you mean mine?"]
+    (tmp_path / "with a space").mkdir()
+    (tmp_path / "recipe").rename(tmp_path / "with a space" / "recipe")
+    assert load(["recipe=mine"], tmp_path / "with a space").name == "mine"
+
+
+@pytest.mark.parametrize(("folder", "what"), [("none", "does not exist"), ("file", "is a file")])
+def test_private_options_lie_in_a_folder(folder: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    wrong = tmp_path / folder
+    assert problems(*BASE, config_dir=str(wrong)) == [f"--config-dir: {wrong} {what}; give a folder of options"]
+
+
+@pytest.mark.parametrize("words", [None, "model=tiny", 5, ["model=tiny", 5]])
+def test_overrides_are_a_list_of_words(words: object) -> None:
+    with pytest.raises(TypeError, match=r"such as|not 5"):
+        load(words)  # type: ignore[arg-type]
+
+
+def test_a_run_is_resolved_stage_by_stage() -> None:
+    with pytest.raises(TypeError, match=r"resolve takes one Spec, such as load\(...\).stages\[0\], not a Run"):
+        resolve(load(BASE))  # type: ignore[arg-type]
+
+
+def test_a_program_that_uses_hydra_itself_goes_on_with_its_own() -> None:
+    from hydra import compose, initialize_config_module, version
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize_config_module("meshwright.conf", version_base="1.2"):
+        host = GlobalHydra.instance().hydra
+        assert load(BASE).name == "tiny"
+        assert GlobalHydra.instance().hydra is host
+        assert str(version.getbase()) == "1.2"
+        assert compose("config", ["model=tiny"]).model.name == "tiny"
+    assert not GlobalHydra.instance().is_initialized()

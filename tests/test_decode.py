@@ -85,5 +85,16 @@ def test_not_a_number_is_no_number() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(1e30, "below 9.2e+18, got 1e+30"), (-(10**30), "got one of 100 bits"), (10**5000, "got one of 16610 bits")],
+    ids=["float", "whole", "thousands of digits"],
+)
+def test_a_number_beyond_all_sizes(size: float, said: str) -> None:
+    (line,) = errors({"name": "x", "inner": {"size": size}})
+    assert line.startswith("inner.size: expected a number")
+    assert line.endswith(said)
+
+
 def test_a_value_cannot_draw_on_the_terminal() -> None:
     assert "\x1b" not in errors({"name": "x", "inner": {"size": 1}, "\x1b[31mred": 1})[0]

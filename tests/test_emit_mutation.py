@@ -57,7 +57,6 @@ COMMON = {
     "cluster.gpus_per_node": "on one node torchrun starts as many ranks as the world has",
     "launch.kind": PLACES,
     "launch.dry_run": PLACES,
-    "launch.test_only": PLACES,
     "launch.slurm": "read by the sbatch script, tested there",
     "launch.port": "one node stands alone; with several it is in launch.sh, tested there",
     "model.mtp_loss_weight": "without multi-token prediction there is no such loss",
@@ -85,7 +84,6 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "model.rope.scaling": "factors of the other kinds of scaling",
         "parallelism.dp": "the same number stated instead of derived",
         "training.data.epochs": "checked before a launch",
-        "training.data.split": "mock data are not split",
         "training.data.tokenizer.kind": "bytes and null are Megatron's NullTokenizer",
         "training.schedule.wsd_decay_steps": "wsd only",
         "training.schedule.wsd_decay_style": "wsd only",
@@ -133,7 +131,7 @@ def others(hint: Any, value: Any) -> list[Any]:
     if plain is int:
         return [value + 1, value * 2] if value else [1, 2]
     if plain is float:
-        return [value * 2, value + 0.5] if value else [0.5]
+        return [value / 2, value * 2, value + 0.5] if value else [0.5]
     return ["other"] if plain is str else []
 
 

@@ -98,6 +98,13 @@ def test_the_sketch_says_so_before_anything_else() -> None:
     assert library.disclosure(library.recipe("yi_lightning")) == "sketch"
 
 
+def test_hyperparameters_that_no_source_states_are_listed_as_ours() -> None:
+    gemma = library.unstated(library.recipe("gemma2_27b"), library.run("gemma2_27b"))
+    assert gemma["training.optimizer.lr"] == 3e-4
+    llama = library.unstated(library.recipe("llama3_405b"), library.run("llama3_405b"))
+    assert "training.optimizer.lr" not in llama
+
+
 def test_what_cannot_be_realised_keeps_what_was_published() -> None:
     record = library.recipe("llama3_405b").records[0]
     zero = record.provenance["parallelism.zero"]

@@ -13,7 +13,7 @@ from builders import llama_405b, small_model, spec
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import normalise, override, refusals, resolve
 from meshwright.rules import EVERY, POSITIVE, RULES
-from meshwright.spec import PipelineSplit, RampStep, Spec
+from meshwright.spec import PipelineSplit, RampStep, Schedule, Spec
 from meshwright.spec_model import Moe
 
 MOE = Moe(experts=8, topk=2, ffn=64)
@@ -96,6 +96,58 @@ def test_a_ramp_grows_from_zero_tokens_to_the_global_batch() -> None:
         assert problems(replace(base, training=replace(base.training, ramp=bad)))[0].rule == "batch.ramp"
 
 
+def trained(**changes: Any) -> Spec:
+    """A run of sequences of 512 tokens in batches of 16, on eight GPUs."""
+    base = spec(small_model(), 8, global_batch=16, zero=1)
+    return replace(base, training=replace(base.training, **changes))
+
+
+@pytest.mark.parametrize("backend", EVERY)
+def test_steps_and_tokens_that_disagree_are_refused(backend: str) -> None:
+    """100 steps of 16 sequences of 512 tokens are 819,200 tokens; papers round them."""
+    assert not refusals(trained(steps=100, tokens=820_000), backend)
+    (problem,) = refusals(trained(steps=100, tokens=1_000_000_000), backend)
+    assert str(problem) == (
+        "training.steps: 100 steps, but 1,000,000,000 tokens are 122,071 at this batch; "
+        "set training.tokens=null, or training.steps=null"
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [
+        ({"steps": 100}, "500 steps of warm-up do not end before the decay does, after 100 (the run's steps)"),
+        ({"tokens": 819_200}, "after 100 (the run's steps)"),
+        ({}, "after 100 (the run's length is not stated)"),
+    ],
+)
+def test_a_warm_up_ends_within_the_run(length: dict[str, int], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshwright.length.UNSTATED_STEPS", 100)
+    monkeypatch.setattr("meshwright.rules.length.UNSTATED_STEPS", 100)
+    (problem,) = problems(trained(**length, schedule=Schedule(warmup_steps=500)))
+    assert said in problem.message
+    assert {"training.schedule.warmup_steps": 10} in problem.repairs
+    assert resolve(trained(**length, schedule=Schedule(warmup_steps=500, decay_steps=1000)))
+
+
+def test_what_is_wrong_with_a_ramp_in_words() -> None:
+    base = spec(small_model(), 8, global_batch=16)
+    ramp = (RampStep(from_tokens=5, global_batch=16), RampStep(from_tokens=2, global_batch=12))
+    (problem,) = problems(replace(base, training=replace(base.training, ramp=ramp)))
+    assert str(problem) == (
+        "training.ramp: batches 12 of the ramp do not divide by micro_batch·dp = 1·8, and the ramp starts at 5 tokens, "
+        "not at 0, and the ramp does not grow: batches 16, 12 from 5, 2 tokens on, and the ramp ends at 12 sequences, "
+        "not at training.global_batch = 16; set training.ramp=[]"
+    )
+
+
+def test_dense_layers_first_but_not_more_than_there_are() -> None:
+    (problem,) = problems(spec(small_model(moe=replace(MOE, first_dense=99)), 8))
+    assert str(problem) == (
+        "model.moe.first_dense: 99 dense layers come first, but there are 8 layers in all; set model.moe.first_dense=0"
+    )
+
+
 def test_derived_ends_need_one_of_gpus_nodes_and_dp() -> None:
     base = spec(small_model(), 8, tp=2, sp=True)
     free = replace(base.cluster, gpus=None)
@@ -104,7 +156,7 @@ def test_derived_ends_need_one_of_gpus_nodes_and_dp() -> None:
     assert resolve(replace(base, cluster=replace(free, nodes=2))).grid.dp == 8
     by_dp = replace(base, cluster=free, parallelism=replace(base.parallelism, dp=3))
     assert resolve(by_dp).grid.world == 6
-    assert [w.rule for w in resolve(by_dp).warnings] == ["whole-nodes"]
+    assert [w.rule for w in resolve(by_dp).warnings] == ["length", "whole-nodes"]
 
 
 def test_every_need_stands_before_the_rule_that_needs_it() -> None:

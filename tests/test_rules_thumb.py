@@ -29,6 +29,7 @@ AGAINST: dict[str, tuple[Spec, str]] = {
     "pp-last": (spec(small_model(), 16, pp=2, order="tp-cp-ep-pp-dp"), "dp outermost"),
     "bubble": (spec(small_model(), 16, pp=4, global_batch=16), "4 micro-batches on pp = 4, vpp = 1: bubble 75%"),
     "save-interval": (SLURM, "a failure of one of 2 nodes loses every step"),
+    "length": (spec(small_model(), 8), "neither they nor training.tokens are stated: Megatron trains 1,000"),
     "whole-nodes": (spec(small_model(), 12), "12 GPUs leave the last node with 4 of 8"),
 }
 
@@ -45,6 +46,7 @@ def test_every_rule_of_thumb_is_tried() -> None:
 
 
 def test_a_layout_by_the_book_is_not_warned() -> None:
-    assert resolve(spec(small_model(), 16, tp=2, sp=True, zero=1)).warnings == ()
-    saving = override(SLURM, "training.logging.save_interval", 100)
+    described = override(spec(small_model(), 16, tp=2, sp=True, zero=1), "training.steps", 100)
+    assert resolve(described).warnings == ()
+    saving = override(override(SLURM, "training.steps", 1000), "training.logging.save_interval", 100)
     assert resolve(replace(saving, parallelism=replace(saving.parallelism, zero=1))).warnings == ()

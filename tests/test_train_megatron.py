@@ -21,8 +21,11 @@ import meshwright
 from meshwright.rehearse import RankError, Rehearsal, miniature
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import PROGRAMS, curve, prepare
+from meshwright.resolver import resolve
 from meshwright.run_folder import compile
+from meshwright.spec import RampStep, Schedule
 from meshwright.train.metrics import read
+from meshwright.train.schedule import rates
 
 STEPS = 6
 SIGNALLED = 75  # EX_TEMPFAIL
@@ -88,6 +91,25 @@ def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["loss"] for line in lines] == pytest.approx(alone.losses, abs=1e-5)
     assert all(line["tokens_per_s"] > 0 and line["grad_norm"] > 0 for line in lines)
+
+
+def test_a_ramp_trains_at_the_rates_of_the_plan_and_goes_on(scene, tmp_path):
+    """Two steps of two sequences, then of eight; the second start is in the middle of the decay."""
+    base = plan_with(scene, "dp").spec
+    sequence = base.training.sequence
+    ramp = (RampStep(from_tokens=0, global_batch=2), RampStep(from_tokens=4 * sequence, global_batch=8))
+    schedule = Schedule(style="cosine", warmup_steps=1)
+    training = replace(base.training, micro_batch=1, global_batch=8, ramp=ramp, steps=STEPS, schedule=schedule)
+    plan = resolve(replace(base, training=training))
+    compile(plan, tmp_path / "run", verify=False)
+    words = [str(tmp_path / "run"), *scene.words[:2]]
+    with pytest.raises(RankError):
+        train(PROGRAMS["megatron"], 2, [*words, "--exit-interval", "4"], tmp_path / "first")
+    train(PROGRAMS["megatron"], 2, words, tmp_path / "second")
+    lines = read(tmp_path / "run" / "metrics.jsonl")
+    rate = rates({**vars(schedule), "lr": training.optimizer.lr}, STEPS, sequence, 8, [vars(part) for part in ramp])
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert [line["lr"] for line in lines] == pytest.approx([rate(step + 1) for step in range(STEPS)])
 
 
 def test_a_rank_that_fails_shows_the_end_of_its_log(scene, tmp_path):

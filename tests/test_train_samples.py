@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshwright.train.samples import Indexed, Mixture, Mock
-from meshwright.train.schedule import batches, learning_rate
+from meshwright.train.schedule import batches, learning_rate, rates
 
 SCHEDULE = {
     **{"style": "cosine", "lr": 1.0, "min_lr": 0.1, "warmup_steps": 10, "decay_steps": None},
@@ -98,6 +98,31 @@ def test_learning_rates_are_megatrons() -> None:
             group = optimizer.param_groups[0]
             assert learning_rate(step, 100, ours) == pytest.approx(group["lr"]), (style, step)
             made.step(1)
+
+
+RAMP = [{"from_tokens": 0, "global_batch": 4}, {"from_tokens": 2560, "global_batch": 16}]  # ten steps of four
+
+
+def test_without_a_ramp_a_schedule_counts_steps() -> None:
+    rate = rates(SCHEDULE, 100, 64, 16, [])
+    assert [rate(step) for step in (5, 10, 55, 100)] == pytest.approx([0.5, 1.0, 0.55, 0.1])
+
+
+def test_under_a_ramp_warm_up_and_decay_end_in_the_steps_that_were_said() -> None:
+    """With the ramp over when the decay begins, every step has the rate that it has without one."""
+    ramped, plain = rates(SCHEDULE, 40, 64, 16, RAMP), rates(SCHEDULE, 40, 64, 16, [])
+    assert [ramped(step) for step in range(41)] == pytest.approx([plain(step) for step in range(41)])
+
+
+def test_within_a_ramp_a_step_counts_by_its_batch() -> None:
+    """20 steps of warm-up are 40 + 10·16 = 200 sequences, the first ten 40 of them."""
+    rate = rates({**SCHEDULE, "warmup_steps": 20}, 40, 64, 16, RAMP)
+    assert [rate(step) for step in (10, 15, 20, 40)] == pytest.approx([0.2, 0.6, 1.0, 0.1])
+
+
+def test_the_last_phase_of_wsd_keeps_its_steps_under_a_ramp() -> None:
+    rate = rates({**SCHEDULE, "style": "wsd", "decay_steps": 40}, 40, 64, 16, RAMP)
+    assert [rate(step) for step in (10, 20, 30, 40)] == pytest.approx([1.0, 1.0, 0.55, 0.1])
 
 
 def test_a_ramp_counts_tokens() -> None:

@@ -12,7 +12,7 @@ from meshwright import library
 from meshwright.errors import ConfigError
 from meshwright.plan import Plan
 from meshwright.resolver import override, resolve
-from meshwright.spec import Backend, MegatronOptions, Schedule, Spec
+from meshwright.spec import Backend, MegatronOptions, RampStep, Schedule, Spec
 from meshwright.transition import alternatives, chain, joined
 
 BASE = override(spec(small_model(), 8, global_batch=16, zero=1), "training.steps", 100)
@@ -50,6 +50,15 @@ def test_schedule_and_data_go_on_where_they_are_the_same() -> None:
     assert (second.spec.after.step, second.spec.after.sample) == (100, 1600)
     assert (third.spec.after.step, third.spec.after.sample) == (200, 1600 + 3200)
     assert third.spec.training.schedule.decay_steps == 300  # one schedule over all three
+
+
+def test_after_a_ramp_the_data_goes_on_at_the_sample_it_reached() -> None:
+    """Ten steps of 8 sequences, then 90 of 16."""
+    ramp = (RampStep(from_tokens=0, global_batch=8), RampStep(from_tokens=80 * 512, global_batch=16))
+    links = chain(stages({"training.ramp": ramp}, {}))
+    assert links.plans[1].spec.after is not None
+    assert links.plans[1].spec.after.sample == 80 + 90 * 16
+    assert f"{(80 + 90 * 16) * 512:,} tokens trained before" in links.transitions[0].lines[0]
 
 
 def test_they_begin_anew_where_they_are_not() -> None:

@@ -12,7 +12,7 @@ from meshwright.emit.megatron import flags
 from meshwright.grid import Axes, Grid
 from meshwright.plan import Plan
 from meshwright.resolver import resolve
-from meshwright.spec import Spec
+from meshwright.spec import RampStep, Schedule, Spec
 from meshwright.spec_model import Mla, Moe
 from meshwright.verify import verify
 from meshwright.verify.pool import Crash, fork_map
@@ -87,6 +87,53 @@ def test_what_megatron_rejects_fails_with_its_words(word: str, said: str) -> Non
     crash = judged(plan, "parsed", words=[*flags(plan), word])
     assert isinstance(crash, Crash)
     assert said in crash.text
+
+
+RAMP = (RampStep(from_tokens=0, global_batch=4), RampStep(from_tokens=20_480, global_batch=16))  # ten steps of four
+
+
+def ramped(**schedule: Any) -> Plan:
+    """40 steps of sequences of 512 tokens, 520 of them in all."""
+    base = spec(small_model(), 4, global_batch=16)
+    schedule = {"warmup_steps": 5, "min_lr": 1e-5, **schedule}
+    return resolve(replace(base, training=replace(base.training, steps=40, ramp=RAMP, schedule=Schedule(**schedule))))
+
+
+@pytest.mark.parametrize("style", ["constant", "linear", "cosine", "wsd", "inverse_sqrt"])
+def test_a_ramp_keeps_the_schedule(style: str) -> None:
+    """Megatron takes one micro-batch a rank for its batch then; in samples, that does no harm."""
+    plan = ramped(style=style, wsd_decay_steps=10)
+    words = " ".join(flags(plan))
+    assert "--train-samples 520" in words
+    assert "--lr-warmup-samples 20 --lr-decay-samples 520" in words
+    assert ("--lr-wsd-decay-samples 160" in words) == (style == "wsd")
+    check = judged(plan, "parsed")
+    assert isinstance(check, Check), check.text
+    assert check.passed, check.details
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--train-samples", "536"), "41 steps, the plan says 40"),
+        (("--lr-warmup-samples", "10"), "the learning rate of step 1 is 0.00012, the plan says 6e-05"),
+        (("--lr-decay-samples", "160"), "the learning rate of step 38 is 1e-05"),
+        (("--step-batch-size-schedule", "0:4 10240:16"), "the batch of step 5 is 16, the plan says 4"),
+    ],
+)
+def test_a_schedule_that_is_not_the_plans_is_found(change: tuple[str, str], said: str) -> None:
+    words = flags(ramped())
+    words[words.index(change[0]) + 1] = change[1]
+    check = judged(ramped(), "parsed", words=words)
+    assert isinstance(check, Check), check.text
+    assert said in check.details
+
+
+def test_a_warm_up_longer_than_the_run_is_found() -> None:
+    plan = resolve(spec(small_model(), 4))
+    crash = judged(plan, "parsed", words=[*flags(plan), "--lr-warmup-iters", "2000"])
+    assert isinstance(crash, Crash)
+    assert "AssertionError" in crash.text
 
 
 def test_a_wrong_parameter_count_fails_built() -> None:

@@ -100,15 +100,17 @@ def layer_kinds(every: int) -> Part:
 
     def read(config: Flat) -> Flat:
         layers, n = config["num_hidden_layers"], config.get("sliding_window_pattern", every)
+        window, twice = config.get("sliding_window", 4096), config.get("sliding_window_size")
+        _refuse_unless(twice in (None, window), "sliding_window_size", twice)
         kinds = config.get("layer_types") or [_KINDS[(i + 1) % n == 0] for i in range(layers)]
         if "sliding_attention" not in kinds:
             return {"sliding_window": None, "full_attention_every": 0}
         n = kinds.index("full_attention") + 1 if "full_attention" in kinds else 0
         regular = [_KINDS[n > 0 and (i + 1) % n == 0] for i in range(layers)]
         _refuse_unless(kinds == regular, "layer_types", "an irregular pattern")
-        return {"sliding_window": config.get("sliding_window", 4096), "full_attention_every": n}
+        return {"sliding_window": window, "full_attention_every": n}
 
-    keys = ("sliding_window", "layer_types", "sliding_window_pattern", "_sliding_window_pattern")
+    keys = ("sliding_window", "sliding_window_size", "layer_types", "sliding_window_pattern", "_sliding_window_pattern")
     return Part(keys, ("sliding_window", "full_attention_every"), write, read)
 
 

@@ -47,10 +47,16 @@ def _tied(default: bool) -> Part:
 
 
 def _head_dim(flat: Flat) -> int:
-    return int(flat["hidden"] // flat["heads"])
+    return _per_head(flat["hidden"], flat["heads"])
 
 
-_HEAD_DIM = key("head_dim", "head_dim", lambda config: config["hidden_size"] // config["num_attention_heads"])
+def _per_head(hidden: int, heads: int) -> int:
+    if not heads:
+        raise ValueError(f"there are {heads} attention heads")
+    return int(hidden // heads)
+
+
+_HEAD_DIM = key("head_dim", "head_dim", lambda config: _per_head(config["hidden_size"], config["num_attention_heads"]))
 _FFN = key("ffn", "intermediate_size")
 _SILU = _activation("hidden_act", GATED, "silu")
 
@@ -338,6 +344,7 @@ _TABLE = (
         {**_LAYER, **_OWN_HEADS, "positions": "rope", "kv_heads": lambda flat: flat["heads"], "linear_bias": True},
         {"attention_bias": True},
         ("classifier_dropout",),
+        {"attention_probs_dropout_prob": 0, "hidden_dropout_prob": 0},
         ulysses=False,
     ),
     Architecture(
@@ -345,9 +352,9 @@ _TABLE = (
         "BloomForCausalLM",
         (
             key("vocab", "vocab_size"),
-            key("hidden", "hidden_size"),
-            key("layers", "n_layer"),
-            key("heads", "n_head"),
+            key("hidden", "hidden_size", former=("n_embed",)),
+            key("layers", "n_layer", former=("num_hidden_layers",)),
+            key("heads", "n_head", former=("num_attention_heads",)),
             key("max_positions", "seq_length", 2048),  # alibi: read by nobody, but a model is made for a length
             key("init_std", "initializer_range", 0.02),
             key("norm_eps", "layer_norm_epsilon", 1e-5),
@@ -360,7 +367,10 @@ _TABLE = (
             **{"embedding_norm": True, "kv_heads": lambda flat: flat["heads"], "ffn": lambda flat: 4 * flat["hidden"]},
         },
         {"apply_residual_connection_post_layernorm": False},
-        ("slow_but_exact", "skip_bias_add", "skip_bias_add_qkv", "masked_softmax_fusion", "n_inner", "unk_token_id"),
+        (
+            *("slow_but_exact", "skip_bias_add", "skip_bias_add_qkv", "masked_softmax_fusion", "n_inner"),
+            *("attention_softmax_in_fp32", "bias_dropout_fusion"),
+        ),
         sdpa=False,
         flash=False,
         autotp=False,

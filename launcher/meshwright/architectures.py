@@ -55,6 +55,7 @@ class Architecture:
     implied: Flat = field(default_factory=dict)  # a value, or a function of the flat model
     required: Flat = field(default_factory=dict)
     ignored: tuple[str, ...] = ()  # keys that mean nothing once the required ones hold
+    former: Flat = field(default_factory=dict)  # keys that nothing reads any more, and the values that lose nothing
     sdpa: bool = True  # PyTorch's scaled_dot_product_attention is implemented
     flash: bool = True
     autotp: bool = True
@@ -72,18 +73,24 @@ class Architecture:
         return value(flat) if callable(value) else value
 
 
-def key(path: str, name: str, default: Any = ..., write: Any = None, read: Any = None) -> Part:
+def key(
+    path: str, name: str, default: Any = ..., write: Any = None, read: Any = None, former: tuple[str, ...] = ()
+) -> Part:
     """One key for one field. ``default``: what transformers takes where the key is absent (... : it must be there).
 
     ``write`` and ``read`` translate the value: functions, or mappings from their values to the other side's.
+    ``former`` are other names of the key, which older files use.
     """
-    to, back = _translation(write), _translation(read)
+    to, back, names = _translation(write), _translation(read), (name, *former)
 
     def reading(config: Flat) -> Flat:
-        absent = default(config) if callable(default) else default
-        return {path: back(config[name] if config.get(name) is not None else absent)}
+        given = {other: config[other] for other in names if config.get(other) is not None}
+        if any(value != next(iter(given.values())) for value in given.values()):
+            raise ValueError(f"contradicts one of its other names: {given}")
+        absent = default(config) if callable(default) and not given else default
+        return {path: back(next(iter(given.values()), absent))}
 
-    return Part((name,), (path,), lambda flat: {name: to(flat[path])} if path in flat else {}, reading)
+    return Part(names, (path,), lambda flat: {name: to(flat[path])} if path in flat else {}, reading)
 
 
 def flatten(value: Any, root: str = "") -> dict[str, Any]:

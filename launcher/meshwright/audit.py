@@ -124,7 +124,7 @@ def _tokens(plans: Sequence[Plan], claimed: float, whole: bool) -> Iterator[Find
 
 def _trained(plan: Plan) -> float | None:
     tokens = plan.spec.training.tokens
-    return float(tokens) if tokens is not None else plan.steps * plan.batch.tokens if plan.steps else None
+    return float(tokens) if tokens is not None else plan.tokens or None
 
 
 def _hours(plan: Plan, metric: str, claimed: float, tokens: float, best_mfu: float | None) -> Finding:

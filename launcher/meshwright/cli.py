@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from meshwright.errors import ConfigError
@@ -68,11 +68,36 @@ def _hydra(words: list[str]) -> int:
     """Let Hydra answer: --help, --cfg, --info, completion."""
     import hydra
 
-    if any(word.startswith("query=") for word in words) and _complete_verb():
+    completion = any(word.startswith("query=") for word in words)
+    if _complete_verb() if completion else _configuration(words):
         return 0
     sys.argv = ["meshwright", *words]
     hydra.main(version_base="1.3", config_path="pkg://meshwright.conf", config_name="config")(lambda _: None)()
     return 0
+
+
+def _configuration(words: list[str]) -> bool:
+    """Answer ``--cfg job`` ourselves, since Hydra knows no stages; refuse what it would answer with a traceback."""
+    from meshwright.compose import compose, run_of, whole
+
+    config_dir, rest = _config_dir(words)
+    overrides = [word for word in rest if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    flags = [word for word in rest if word not in (*overrides, "--resolve")]
+    if "--resolve" in rest and not {"--cfg", "-c", "--help", "-h"}.intersection(flags):
+        raise ConfigError("--resolve: belongs to --cfg job; give both")
+    composed = compose(overrides, config_dir)
+    if overrides and "parallelism=auto" not in overrides:  # which would search
+        run_of(composed, overrides, config_dir)
+    if flags not in (["--cfg", "job"], ["-c", "job"]):
+        return False
+    _print_yaml(whole(composed, overrides, config_dir))
+    return True
+
+
+def _print_yaml(document: Mapping[str, object]) -> None:
+    import yaml
+
+    print(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True), end="")
 
 
 def _complete_verb() -> bool:
@@ -98,6 +123,8 @@ def _jobs(words: list[str]) -> list[Words]:
     from meshwright.sweep import expand
 
     points = expand(rest, config_dir)
+    if not points:
+        raise ConfigError("the sweep has no points: a glob(), range() or choice() in it matches nothing")
     return [Words(tuple(point), config_dir, i, len(points)) for i, point in enumerate(points)]
 
 

@@ -14,6 +14,9 @@ from meshwright.errors import ConfigError, Problem
 
 __all__ = ["decode", "join"]
 
+LARGEST: Mapping[Any, float] = {int: 2**63, float: 1e30}
+"""Whatever is counted or measured here is far smaller, and products of a few such numbers stay finite."""
+
 
 def decode[T](cls: type[T], data: object, root: str = "") -> T:
     """Build the dataclass ``cls`` from plain ``data`` (mappings, lists, scalars).
@@ -104,15 +107,24 @@ def _scalar(hint: Any, choices: tuple[Any, ...] | None, value: Any, path: str, p
             hint_text = f"; did you mean {close[0]}?" if close else ""
             problems.append(Problem(path, f"expected one of {', '.join(map(str, choices))}, got {value!r}{hint_text}"))
         return value
+    if hint in LARGEST and type(value) in LARGEST and not abs(value) < LARGEST[hint]:
+        problems.append(Problem(path, _no_size(value, LARGEST[hint])))
+        return value
     if hint is float and type(value) is int:
         return float(value)
     if hint is int and type(value) is float and value.is_integer():
         return int(value)  # 15.6e12 tokens: YAML has no integers in scientific notation
     if hint is not object and type(value) is not hint:
         problems.append(Problem(path, _wrong_type(hint, value)))
-    elif hint is float and not isfinite(value):
-        problems.append(Problem(path, f"expected a finite number, got {value!r}"))
     return value
+
+
+def _no_size(value: float, limit: float) -> str:
+    """What is wrong with a number beyond all sizes; one of thousands of digits is not printed."""
+    if isinstance(value, float) and not isfinite(value):
+        return f"expected a finite number, got {value!r}"
+    shown = f"{value:g}" if isinstance(value, float) else f"one of {value.bit_length()} bits"
+    return f"expected a number below {limit:.2g}, got {shown}"
 
 
 def _wrong_type(hint: type, value: Any) -> str:

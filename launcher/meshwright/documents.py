@@ -13,6 +13,7 @@ from meshwright.audit import audit
 from meshwright.report.recipe_summary import summary
 from meshwright.report.recipes import disclosed, layout
 from meshwright.rules import RULES, Rule
+from meshwright.rules.values import RANGES
 
 __all__ = ["PROOFS", "main", "recipes_page", "rules_page"]
 
@@ -47,7 +48,22 @@ def rules_page() -> str:
         "| rule | key | backends | message | source |",
         "|---|---|---|---|---|",
     ]
-    return "\n".join([*head, *map(_rule, RULES)]) + "\n"
+    return "\n".join([*head, *map(_rule, RULES), *_ranges()]) + "\n"
+
+
+def _ranges() -> Iterator[str]:
+    """Every range with the keys it is for."""
+    yield from (
+        "",
+        "## Ranges",
+        "",
+        "What a single number may be, whatever the layout.",
+        "",
+        "| range | keys |",
+        "|---|---|",
+    )
+    for words in dict.fromkeys(map(str, RANGES.values())):
+        yield _row((words, ", ".join(f"`{path}`" for path, within in RANGES.items() if str(within) == words)))
 
 
 def _rule(rule: Rule) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ConfigError", "Problem", "Repair"]
+__all__ = ["ConfigError", "Problem", "Repair", "distinct"]
 
 Repair = Mapping[str, object]
 """Override paths and the values to set, for example ``{"parallelism.pp": 14}``."""
@@ -37,9 +37,17 @@ class ConfigError(ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+def distinct(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, where stages or points of a sweep share it."""
+    return list({str(problem): problem for problem in problems}.values())
+
+
 def _assignments(repair: Repair) -> str:
     return " ".join(f"{path}={_literal(value)}" for path, value in repair.items())
 
 
 def _literal(value: object) -> str:
+    """A value as Hydra's grammar reads it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_literal, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

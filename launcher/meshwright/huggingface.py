@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -61,27 +62,39 @@ def read(path: str | Path) -> dict[str, Any]:
         ConfigError: with one problem for each key that is missing or has no counterpart here.
 
     """
-    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
-    config = _load(file)
+    file, config = _load(Path(path))
     architecture = _architecture(config, file)
     flat, problems = _flat(architecture, config, file)
     problems += _lost(architecture, config, file)
     if problems:
         raise ConfigError(problems)
-    name = Path(str(config.get("_name_or_path") or file.resolve().parent.name)).name
-    return {"name": name, "transformers": architecture.model_type, **nested(flat)}
+    return {"name": _name(config, file), "transformers": architecture.model_type, **nested(flat)}
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that ``path`` means, and what it holds."""
     try:
-        config = json.loads(file.read_text())
+        file = path / "config.json" if path.is_dir() else path
+        config = json.loads(file.read_text(), parse_constant=_no_number)
     except OSError as error:
-        raise ConfigError([Problem("model.path", f"cannot read {file}: {error.strerror}")]) from None
+        raise ConfigError([Problem("model.path", f"cannot read {path}: {error.strerror}")]) from None
+    except RecursionError:
+        raise ConfigError([Problem("model.path", f"{path} is nested too deeply for a config.json")]) from None
     except ValueError as error:
-        raise ConfigError([Problem("model.path", f"{file} is not JSON: {error}")]) from None
+        raise ConfigError([Problem("model.path", f"{path} is not JSON: {error}")]) from None
     if not isinstance(config, dict):
-        raise ConfigError([Problem("model.path", f"{file} is not a mapping")])
-    return config
+        raise ConfigError([Problem("model.path", f"{path} is not a mapping")])
+    return file, config
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"it holds {word}, which is no number")
+
+
+def _name(config: Mapping[str, Any], file: Path) -> str:
+    """The model's name, as the files of a run can carry it."""
+    stated = Path(str(config.get("_name_or_path") or file.resolve().parent.name)).name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stated).strip("._-") or "model"
 
 
 def _architecture(config: Mapping[str, Any], file: Path) -> Architecture:
@@ -100,7 +113,7 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
     for part in architecture.parts:
         try:
             values = part.read(config)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _UNREADABLE as error:
             problems.append(_problem(file, f"{', '.join(part.keys[:1])}: {_reason(part.keys, config, error)}"))
             continue
         for path, value in values.items():
@@ -108,9 +121,15 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
                 problems.append(_problem(file, f"{part.keys[0]} is missing"))
             elif flat.setdefault(path, value) != value:
                 problems.append(_problem(file, f"{part.keys[0]}: {value!r} contradicts {flat[path]!r} of model.{path}"))
-    if not problems:
-        flat |= {path: architecture.fixed(path, flat) for path in architecture.implied}
+    try:
+        flat |= {} if problems else {path: architecture.fixed(path, flat) for path in architecture.implied}
+    except _UNREADABLE as error:
+        problems.append(_problem(file, f"what follows from its sizes does not: {error}"))
     return flat, problems
+
+
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError)
+"""What a value of an unforeseen kind makes of our translation of it."""
 
 
 def _reason(keys: tuple[str, ...], config: Mapping[str, Any], error: Exception) -> str:
@@ -124,10 +143,11 @@ def _reason(keys: tuple[str, ...], config: Mapping[str, Any], error: Exception) 
 def _lost(architecture: Architecture, config: Mapping[str, Any], file: Path) -> Iterator[Problem]:
     """Keys that mean something which a Model cannot say."""
     known = {key for part in architecture.parts for key in part.keys} | IRRELEVANT | set(architecture.ignored)
+    held = {**architecture.required, **architecture.former}
     for key, value in config.items():
-        if key in architecture.required:
-            if value != architecture.required[key]:
-                wanted = architecture.required[key]
+        if key in held:
+            if value != held[key]:
+                wanted = held[key]
                 yield _problem(file, f"{key}: {value!r} has no counterpart here, only {wanted!r}")
         elif key not in known and value is not None:
             yield _problem(file, f"{key}: {value!r} has no counterpart here")

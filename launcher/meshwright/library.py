@@ -16,9 +16,9 @@ from typing import Any, Literal
 import yaml
 
 from meshwright.compose import Run, run_of
-from meshwright.recipe import Recipe, Status, provenance_of
+from meshwright.recipe import DISCLOSED, Recipe, Status, provenance_of
 
-__all__ = ["composed", "disclosure", "names", "recipe", "run", "statuses"]
+__all__ = ["composed", "disclosure", "names", "recipe", "run", "sketch", "statuses", "unstated"]
 
 Disclosure = Literal["full", "partial", "sketch"]
 
@@ -70,6 +70,18 @@ def statuses(recipe: Recipe) -> dict[Status, int]:
     return counts
 
 
+def unstated(recipe: Recipe, run: Run) -> dict[str, object]:
+    """What shapes the training and no record of the recipe states: the values of conf/training, which are ours."""
+    training = run.stages[0].training
+    kept = {f"training.optimizer.{name}": getattr(training.optimizer, name) for name in _OPTIMIZER}
+    kept |= {f"training.schedule.{name}": getattr(training.schedule, name) for name in _SCHEDULE}
+    return {p: v for p, v in kept.items() if not any(provenance_of(p, r.provenance) for r in recipe.records)}
+
+
+_OPTIMIZER = ("name", "lr", "beta1", "beta2", "eps", "weight_decay", "clip")
+_SCHEDULE = ("style", "warmup_steps", "min_lr")
+
+
 def disclosure(recipe: Recipe) -> Disclosure:
     """How much of a run its authors disclose.
 
@@ -78,10 +90,17 @@ def disclosure(recipe: Recipe) -> Disclosure:
     """
     record = recipe.records[0]
     entries = {path: provenance_of(path, record.provenance) for path in ("model", *PLACES_RANKS, *COUNTS)}
-    known = {path: entry.status in ("published", "derived") for path, entry in entries.items() if entry is not None}
+    known = {path: entry.status in DISCLOSED for path, entry in entries.items() if entry is not None}
     if not known["model"]:
         return "sketch"
     return "full" if all(known.values()) else "partial"
+
+
+def sketch(name: str) -> str | None:
+    """The title of a recipe that is no more than a sketch, None for every other name."""
+    if name not in names() or disclosure(recipe(name)) != "sketch":
+        return None
+    return recipe(name).about.title
 
 
 def _conf() -> Traversable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwright.grid import Grid
+from meshwright.length import sequences
 from meshwright.spec import Spec
 
 __all__ = ["Batch", "Chunk", "Plan", "Stage", "Warning"]
@@ -77,3 +78,12 @@ class Plan:
     active_parameters: int  # used by one token: topk and shared experts only
     steps: int | None  # optimizer steps of this stage of the run, where its length is stated
     warnings: tuple[Warning, ...]
+
+    def sequences(self, step: int) -> int:
+        """Sequences trained in the first ``step`` steps, ramp included."""
+        return sequences(self.spec.training.ramp, self.batch.sequence, self.batch.global_batch, step)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained in all steps; 0 where the length is not stated."""
+        return self.sequences(self.steps or 0) * self.batch.sequence

@@ -10,6 +10,7 @@ from meshwright.decode import decode, join
 from meshwright.errors import ConfigError, Problem
 
 __all__ = [
+    "DISCLOSED",
     "OF_THE_RUN",
     "About",
     "Claim",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 Status = Literal["published", "derived", "inferred", "ours"]
+DISCLOSED: frozenset[Status] = frozenset({"published", "derived"})
+"""What the authors print, or what follows from it."""
 
 Metric = Literal[
     "active_parameters",  # used by one token

@@ -6,13 +6,15 @@ from dataclasses import fields, is_dataclass, replace
 from itertools import islice
 from typing import Any
 
+from meshwright import length
 from meshwright.count import active_parameters, padded_vocab, stage, total_parameters
 from meshwright.errors import ConfigError, Problem, Repair
 from meshwright.grid import Grid
 from meshwright.pipeline import split
 from meshwright.plan import Batch, Plan
-from meshwright.rules import Layout, Rule, broken
+from meshwright.rules import POSITIVE, Layout, Rule, broken
 from meshwright.rules.thumb import warnings
+from meshwright.rules.values import value_problems
 from meshwright.spec import Cluster, Parallelism, Spec, Training
 
 __all__ = ["layout", "normalise", "override", "refusals", "resolve"]
@@ -26,8 +28,11 @@ def resolve(spec: Spec) -> Plan:
 
     Raises:
         ConfigError: with one problem, and its repairs, for each rule of the chosen backend that is broken.
+        TypeError: where ``spec`` is something else, such as a whole Run.
 
     """
+    if not isinstance(spec, Spec):
+        raise TypeError(f"resolve takes one Spec, such as load(...).stages[0], not a {type(spec).__name__}")
     problems = refusals(spec, spec.backend.name)
     if problems:
         raise ConfigError(problems)
@@ -37,6 +42,9 @@ def resolve(spec: Spec) -> Plan:
 def refusals(spec: Spec, backend: str) -> list[Problem]:
     """Why ``backend`` cannot run this layout; empty when it can."""
     numbers = layout(normalise(spec))
+    values = value_problems(spec, backend)
+    if values:  # rules would reckon with them
+        return [*values, *(rule.problem(numbers) for rule in POSITIVE if not rule.holds(numbers))]
     wrong = broken(numbers, backend)
     return [rule.problem(numbers, tuple(_repairs(spec, rule, wrong, backend))) for rule in wrong]
 
@@ -171,13 +179,4 @@ def _batch(training: Training, grid: Grid) -> Batch:
 
 def steps(training: Training, batch: Batch) -> int | None:
     """Optimizer steps of the run: as stated, or its tokens over the tokens of a step, ramp included."""
-    if training.steps is not None or training.tokens is None:
-        return training.steps
-    done = 0
-    starts = [step.from_tokens for step in training.ramp[1:]] + [training.tokens]
-    seen = 0
-    for step, end in zip(training.ramp, starts, strict=False):
-        size = step.global_batch * batch.sequence
-        count = -(-max(0, min(end, training.tokens) - seen) // size)
-        done, seen = done + count, seen + count * size
-    return done + -(-max(0, training.tokens - seen) // batch.tokens)
+    return length.steps(training, batch.global_batch)

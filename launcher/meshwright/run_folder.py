@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,14 +59,16 @@ def compile(plan: Plan, directory: str | Path, *, verify: bool = True) -> Compil
 def compile_all(plans: Sequence[Plan], folders: Sequence[Path], *, verify: bool = True) -> list[Compiled]:
     """``compile`` for the stages of a run: all are checked before any is written, the backends are imported once."""
     for plan, folder in zip(plans, folders, strict=True):
-        _refuse_foreign(folder, identity(plan.spec))
-    texts = [files(plan) for plan in plans]
+        with _usable(folder):
+            _refuse_foreign(folder, identity(plan.spec))
+    texts = [files(plan, verify) for plan in plans]
     verdicts = _verify(plans) if verify else [()] * len(plans)
     compiled = []
     for plan, folder, names, judged in zip(plans, folders, texts, verdicts, strict=True):
         if verify:
             names["verdicts.json"] = _json([asdict(verdict) for verdict in judged])
-        _write(folder, names, identity(plan.spec))
+        with _usable(folder):
+            _write(folder, names, identity(plan.spec))
         compiled.append(Compiled(folder, tuple(names), tuple(judged)))
     return compiled
 
@@ -73,20 +76,21 @@ def compile_all(plans: Sequence[Plan], folders: Sequence[Path], *, verify: bool 
 def folder_name(spec: Spec) -> Path:
     """``<name>-<hash>``, or ``<name>/<stage>-<hash>`` for a stage of a recipe."""
     for path, name in (("name", spec.name), ("stage", spec.stage or "x")):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            allowed = "start with a letter or digit and use only letters, digits, '.', '_' and '-'"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+            allowed = "start with a letter or digit, use only these, '.', '_' and '-', and at most 200 of them"
             raise ConfigError([Problem(path, f"{name!r} cannot name a folder; {allowed}")])
     last = f"{spec.stage or spec.name}-{identity(spec)}"
     return Path(spec.name) / last if spec.stage else Path(last)
 
 
 def identity(spec: Spec) -> str:
-    """Eight hex digits of the resolved Spec."""
-    return hashlib.sha256(_json(asdict(spec)).encode()).hexdigest()[:8]
+    """Eight hex digits of what is trained. How it is launched may change from one start to the next."""
+    trained = {name: value for name, value in asdict(spec).items() if name != "launch"}
+    return hashlib.sha256(_json(trained).encode()).hexdigest()[:8]
 
 
-def files(plan: Plan) -> dict[str, str]:
-    """Every generated file by its path in the folder; pure."""
+def files(plan: Plan, verified: bool = True) -> dict[str, str]:
+    """Every generated file by its path in the folder, but the verdicts that are added if they are ``verified``."""
     from meshwright.emit.torchrun import script
 
     texts = {
@@ -104,7 +108,7 @@ def files(plan: Plan) -> dict[str, str]:
 
         texts["job.sbatch"] = job(plan)
         texts["health.py"] = (Path(__file__).parent / "train" / "health.py").read_text()
-    texts["README.md"] = "\n".join(_readme(plan, sorted(texts))) + "\n"
+    texts["README.md"] = "\n".join(_readme(plan, [*sorted(texts), *["verdicts.json"] * verified])) + "\n"
     return texts
 
 
@@ -139,12 +143,16 @@ def _verify(plans: Sequence[Plan]) -> list[tuple[Verdict, ...]]:
 
 
 def _readme(plan: Plan, names: Sequence[str]) -> Iterator[str]:
+    from meshwright.library import sketch
+
     stage = f", stage {plan.spec.stage}" if plan.spec.stage else ""
     yield f"# {plan.spec.name}{stage}"
     yield f"\n{GENERATED}\n"
     yield f"{plan.spec.model.name} on {plan.grid.world} GPUs. Run it on its nodes with `bash launch.sh`.\n"
+    yield from (f"Warning: {warning}\n" for warning in plan.warnings)
+    sketched = sketch(plan.spec.name)
+    yield from (f"{sketched}: its authors do not publish the model.\n",) if sketched else ()
     yield from (f"- `{name}`: {_PURPOSE[Path(name).name]}" for name in names)
-    yield "- `verdicts.json`: what the backends' own code said of these files, with versions and substitutions"
 
 
 _PURPOSE = {
@@ -161,12 +169,24 @@ _PURPOSE = {
     "config.json": "the model for transformers",
     "program.json": "what our program on the nodes needs beside them: length, schedule, data, logging",
     "REFUSED.txt": "why this backend cannot run the plan",
+    "verdicts.json": "what the backends' own code said of these files, with versions and substitutions",
 }
 
 
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Where the file system refuses, the user named the wrong folder."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot write {folder}: {error.strerror}; name a folder that can be written"
+        raise ConfigError([Problem("runs", message)]) from None
+
+
 def _refuse_foreign(folder: Path, mine: str) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError([Problem("runs", f"{folder} is a file; name a folder")])
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError([Problem("runs", f"{there} is a file; name a folder")])
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     marker = folder / MARKER

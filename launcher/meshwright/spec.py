@@ -165,7 +165,10 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Learning rate over the run."""
+    """Learning rate over the run, in optimizer steps.
+
+    Under a ramp each phase ends in its step; within a phase a step counts by its batch, as Megatron counts samples.
+    """
 
     style: Literal["constant", "linear", "cosine", "wsd", "inverse_sqrt"] = "cosine"
     warmup_steps: int = 0
@@ -222,7 +225,7 @@ class Training:
     """Batch, precision, optimizer, schedule, data. Batches are in sequences.
 
     Any one of ``global_batch`` and ``microbatches`` may be left out: ``global_batch = micro_batch*dp*microbatches``.
-    The length of the run is ``steps`` or ``tokens``.
+    The length of the run is ``steps`` or ``tokens``; where both are set, they say the same.
     """
 
     sequence: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshwright.errors import ConfigError
+from meshwright.hydra_words import folders, problem_of
 
 __all__ = ["expand"]
 
@@ -18,11 +19,11 @@ def expand(overrides: Sequence[str], config_dir: str | None = None) -> list[list
     from hydra.errors import HydraException
 
     search_path = create_config_search_path("pkg://meshwright.conf")
-    if config_dir:
-        search_path.append("command-line", config_dir)
+    for folder in folders(config_dir)[1:]:
+        search_path.append("command-line", f"file://{folder.absolute()}")
     try:
         parser = OverridesParser.create(config_loader=ConfigLoaderImpl(search_path))
         batches = BasicSweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size=None)
-    except HydraException as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+    except (HydraException, ValueError) as error:  # ValueError: range(1,2,0)
+        raise ConfigError([problem_of(error)]) from None
     return [list(point) for batch in batches for point in batch]

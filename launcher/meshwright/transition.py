@@ -226,7 +226,7 @@ def _join(done: Sequence[Plan], plan: Plan) -> tuple[Plan, Transition]:
     logging = replace(plan.spec.training.logging, load=None)
     spec = replace(plan.spec, after=after, training=replace(plan.spec.training, logging=logging))
     stage = resolve(spec) if deepspeed else _with_flags(resolve(spec), NEW_SCHEDULE)
-    tokens = sum((p.steps or 0) * p.batch.tokens for p in done)
+    tokens = sum(p.tokens for p in done)
     lines = tuple(_lines(before, stage, resharded, goes_on, tokens))
     return stage, Transition(before.spec.stage or "", plan.spec.stage or "", lines)
 
@@ -236,12 +236,8 @@ def _schedule_step(plan: Plan) -> int:
 
 
 def _next_sample(plan: Plan) -> int:
-    """The sample after the last one of a stage; a ramp's samples are those of its tokens."""
-    training = plan.spec.training
-    own = (plan.steps or 0) * plan.batch.global_batch
-    if training.ramp and training.tokens is not None:
-        own = -(-training.tokens // training.sequence)
-    return (plan.spec.after.sample if plan.spec.after else 0) + own
+    """The sample after the last one of a stage."""
+    return (plan.spec.after.sample if plan.spec.after else 0) + plan.sequences(plan.steps or 0)
 
 
 def _same_data(before: Plan, after: Plan) -> bool:

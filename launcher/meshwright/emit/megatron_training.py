@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
+from meshwright.length import UNSTATED_STEPS, decay_steps
 from meshwright.plan import Plan
 from meshwright.spec import Data, Logging, Optimizer
 
 __all__ = ["training_flags"]
-
-UNSTATED_STEPS = 1000  # ours: a run whose length nobody stated; Megatron asks for one
 
 
 def training_flags(plan: Plan) -> Iterator[str]:
     """Everything about the run that is neither model nor layout."""
     training = plan.spec.training
     yield from _batch(plan)
-    yield from flag("--train-iters", plan.steps or UNSTATED_STEPS)
     yield from _precision(plan)
     yield from _optimizer(training.optimizer)
     yield from _schedule(plan)
@@ -27,14 +25,17 @@ def training_flags(plan: Plan) -> Iterator[str]:
 
 
 def _batch(plan: Plan) -> Iterator[str]:
-    training, batch = plan.spec.training, plan.batch
+    """Batch and length. Under a ramp the length is in samples: a step would count micro_batch*dp (arguments.py:685)."""
+    training, batch, length = plan.spec.training, plan.batch, plan.steps or UNSTATED_STEPS
     yield from flag("--seq-length", batch.sequence)
     yield from flag("--micro-batch-size", batch.micro_batch)
     if training.ramp:  # thresholds in tokens (core/num_microbatches_calculator.py); it replaces --global-batch-size
         steps = " ".join(f"{step.from_tokens}:{step.global_batch}" for step in training.ramp)
         yield from flag("--step-batch-size-schedule", steps)
+        yield from flag("--train-samples", plan.sequences(length))
     else:
         yield from flag("--global-batch-size", batch.global_batch)
+        yield from flag("--train-iters", length)
 
 
 _FP8 = {"fp8_delayed": "delayed", "fp8_tensorwise": "tensorwise", "fp8_blockwise": "blockwise", "mxfp8": "mxfp8"}
@@ -77,13 +78,26 @@ _STYLES = {"wsd": "WSD", "inverse_sqrt": "inverse-square-root"}
 
 def _schedule(plan: Plan) -> Iterator[str]:
     schedule = plan.spec.training.schedule
+    unit, warmup, decay, last = _lengths(plan)
     yield from flag("--lr-decay-style", _STYLES.get(schedule.style, schedule.style), "linear")
-    yield from flag("--lr-warmup-iters", schedule.warmup_steps, 0)
-    yield from flag("--lr-decay-iters", schedule.decay_steps)
+    yield from flag(f"--lr-warmup-{unit}", warmup, 0)
+    yield from flag(f"--lr-decay-{unit}", decay)
     yield from flag("--min-lr", schedule.min_lr, 0.0)
     if schedule.style == "wsd":
         yield from flag("--lr-wsd-decay-style", schedule.wsd_decay_style, "exponential")
-        yield from flag("--lr-wsd-decay-iters", schedule.wsd_decay_steps)
+        yield from flag(f"--lr-wsd-decay-{unit}", last)
+
+
+def _lengths(plan: Plan) -> tuple[str, int, int | None, int | None]:
+    """The unit, and in it the warm-up, the decay and WSD's last phase: under a ramp, samples trained until the step."""
+    training = plan.spec.training
+    schedule = training.schedule
+    if not training.ramp:
+        return "iters", schedule.warmup_steps, schedule.decay_steps, schedule.wsd_decay_steps
+    end = decay_steps(training, plan.batch.global_batch)
+    decay, last = plan.sequences(end), schedule.wsd_decay_steps
+    anneal = None if last is None else decay - plan.sequences(end - last)
+    return "samples", plan.sequences(schedule.warmup_steps), decay, anneal
 
 
 _TOKENIZERS = {

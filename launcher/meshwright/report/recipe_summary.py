@@ -9,7 +9,7 @@ from typing import Any
 from meshwright.compose import Run
 from meshwright.count import total_parameters
 from meshwright.finding import Finding, contradictions
-from meshwright.library import disclosure, statuses
+from meshwright.library import disclosure, statuses, unstated
 from meshwright.recipe import Recipe, Record, provenance_of
 from meshwright.spec import Spec
 
@@ -29,6 +29,7 @@ def summary(recipe: Recipe, run: Run, findings: Sequence[Finding], values: bool 
         "layout": [_layout(spec) for spec in run.stages],
         "disclosure": disclosure(recipe),
         "values": statuses(recipe),
+        "unstated": unstated(recipe, run),
         "sources": {key: asdict(source) for key, source in about.sources.items()},
         "authors_framework": about.authors_framework,
         "differences": list(about.differences),

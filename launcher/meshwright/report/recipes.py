@@ -43,8 +43,10 @@ def show_all(rows: Sequence[Mapping[str, Any]], console: Console | None = None) 
     console.print("values: published/derived/inferred/ours; one recipe in full: meshwright recipes recipe=NAME")
 
 
-def show_one(recipe: Recipe, findings: Sequence[Finding], console: Console | None = None) -> None:
-    """Sources, every value with its status, differences from the authors' run, claims, and the audit."""
+def show_one(
+    recipe: Recipe, unstated: Mapping[str, object], findings: Sequence[Finding], console: Console | None = None
+) -> None:
+    """Sources, every value with its status, what nobody states, differences from the authors' run, and the audit."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print(Text(f"{recipe.name}: {recipe.about.title}", style="bold"))
     console.print(f"trained with {recipe.about.authors_framework}")
@@ -52,6 +54,8 @@ def show_one(recipe: Recipe, findings: Sequence[Finding], console: Console | Non
         console.print(f"  {key:<8} {source.ref}{f' ({source.url})' if source.url else ''}")
     for record in recipe.records:
         _show_record(record, console)
+    left = ", ".join(f"{path.removeprefix('training.')}={_literal(value)}" for path, value in unstated.items())
+    _show_list("stated by no source, so conf/training's values are trained with", [left] if left else [], console)
     _show_list("differences from the authors' run", recipe.about.differences, console)
     console.print(Text("audit", style="bold"))
     for finding in findings:

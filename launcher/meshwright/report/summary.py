@@ -65,7 +65,7 @@ def _stage(index: int, stage: Stage) -> dict[str, Any]:
     }
 
 
-def print_json(document: Mapping[str, Any]) -> None:
+def print_json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """One JSON document on stdout."""
     json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
     print()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from math import lcm
 
+from meshwright.rules._ramp import ramp_faults, ramp_holds
 from meshwright.rules._repairs import any_of, change, near_batch, near_world, nearest
 from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Number, Rule, implies
 
@@ -217,20 +218,9 @@ RULES: tuple[Rule, ...] = (
         path="training.ramp",
         backends=EVERY,
         needs=("batch.global",),
-        holds=lambda r: _ramp_divides(r),
-        message="a batch of the ramp {training.ramp} does not divide by micro_batch·dp = {micro_batch}·{dp}, or they "
-        "do not start at 0 tokens, grow, and end at the global batch of {global_batch}",
+        holds=lambda r: ramp_holds(r),
+        message=lambda r: ", and ".join(ramp_faults(r)),
         source="core/num_microbatches_calculator.py:381 for every batch of the schedule",
         repairs=change(training__ramp=()),
     ),
 )
-
-
-def _ramp_divides(r: Layout) -> object:
-    """Each step's batch divides; steps are in order, from 0 tokens, and end at the global batch."""
-    ramp = r.training.ramp
-    if not ramp:
-        return r.dp > 0
-    starts, batches = [s.from_tokens for s in ramp], [s.global_batch for s in ramp]
-    ordered = starts[0] == 0 and starts == sorted(set(starts)) and batches == sorted(set(batches))
-    return sum(b % (r.micro_batch * r.dp) for b in batches) + (r.global_batch != batches[-1]) + (not ordered) == 0

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshwright.errors import Problem
+from meshwright.plan import Plan
 from meshwright.spec import Spec
 from meshwright.spec_launch import Launch, Slurm
 
-__all__ = ["launch_problems", "seconds", "slurm_problems"]
+__all__ = ["TAKEN", "launch_problems", "seconds", "slurm_problems"]
 
 
 def launch_problems(spec: Spec) -> Iterator[Problem]:
     """What is wrong for every way of launching."""
     launch = spec.launch
-    if not 1 <= launch.port <= 65535:
+    if launch.port is not None and not 1 <= launch.port <= 65535:
         yield Problem("launch.port", f"{launch.port} is no port; give 1024 to 65535", "launch.port")
     if launch.test_only and launch.kind != "slurm":
         yield Problem(
@@ -29,15 +30,29 @@ def launch_problems(spec: Spec) -> Iterator[Problem]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             allowed = "use letters, digits and '_', no digit first"
             yield Problem(f"{owner}.environment", f"{name!r} cannot name a variable; {allowed}", "launch.environment")
+        elif name in TAKEN:
+            message = f"{name!r} is a variable that the scripts themselves set or read; leave it out"
+            yield Problem(f"{owner}.environment", message, "launch.environment")
     yield from _control_characters(spec)
 
 
-def slurm_problems(spec: Spec) -> Iterator[Problem]:
+SCRIPTS = """arguments at before checkpoints code failures folder identity job log max_restarts names nodes owner
+    processes rank requeue slices step stopping task torchrun MASTER_ADDR MASTER_PORT NODE_RANK RANK WORLD_SIZE
+    LOCAL_RANK LOCAL_WORLD_SIZE SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_JOB_ID SLURM_JOB_NODELIST
+    SLURM_JOB_NUM_NODES SLURM_LOCALID SLURM_NODEID SLURM_NTASKS SLURM_PROCID SLURM_RESTART_COUNT SLURM_SUBMIT_DIR"""
+BASHS = "BASHOPTS BASH_ENV BASH_VERSINFO EUID IFS PPID SHELLOPTS UID"
+TAKEN = frozenset((*SCRIPTS.split(), *BASHS.split()))
+"""What job.sbatch and launch.sh set or read for themselves, and what bash lets nobody set."""
+
+
+def slurm_problems(plan: Plan) -> Iterator[Problem]:
     """What is wrong for ``launch=slurm``, too."""
-    slurm = spec.launch.slurm
+    spec, slurm = plan.spec, plan.spec.launch.slurm
     yield from launch_problems(spec)
     yield from _forms(slurm)
     yield from _numbers(spec)
+    yield from _slices(slurm)
+    yield from _ranks(plan)
     yield from _container(slurm)
     yield from _extra(slurm)
 
@@ -65,11 +80,15 @@ def _texts(value: Launch | Slurm, root: str = "launch") -> Iterator[tuple[str, s
 
 
 TIME = r"\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+|\d+-\d+:\d\d|\d+-\d+:\d\d:\d\d"
+JOBS = r"[a-z]+(:[^,?\s]+)?"
 FORMS: dict[str, tuple[str, str]] = {
-    "time": (TIME, "MINUTES, HH:MM:SS or D-HH:MM:SS, for example '1-00:00:00'"),
+    "time": (rf"UNLIMITED|{TIME}", "MINUTES, HH:MM:SS, D-HH:MM:SS or UNLIMITED, for example '1-00:00:00'"),
     "mem": (r"\d+[KMGT]?", "a number with K, M, G or T, for example '512G', or '0' for all"),
     "array": (r"\d+-\d+%1", "'0-9%1': time slices of one run, one after the other; a sweep (-m) makes its own array"),
-    "dependency": (r"[a-z]+(:[^,?\s]+)?([,?][a-z]+(:[^,?\s]+)?)*", "for example 'afterok:123' or 'singleton'"),
+    "dependency": (
+        rf"{JOBS}((,{JOBS})*|(\?{JOBS})*)",
+        "for example 'afterok:123', 'singleton', or several with ',' for all of them or '?' for any, not both",
+    ),
     "switches": (rf"\d+(@({TIME}))?", "'8' or '8@00:10:00'"),
     "mail_type": (r"[A-Z_0-9]+(,[A-Z_0-9]+)*", "for example 'END,FAIL'"),
     "partition": (r"[^\s,]+(,[^\s,]+)*", "names without spaces, with commas between"),
@@ -120,6 +139,22 @@ def _numbers(spec: Spec) -> Iterator[Problem]:
         yield Problem("launch.slurm.gpu_type", message, "slurm.gpu_type", ({"launch.slurm.gpu_type": None},))
 
 
+def _slices(slurm: Slurm) -> Iterator[Problem]:
+    if slurm.array is not None and slurm.requeue:
+        message = f"{slurm.array}: the next slice goes on at the limit, and so does a requeued one; have one of them"
+        repairs = {"launch.slurm.requeue": False}, {"launch.slurm.array": None}
+        yield Problem("launch.slurm.array", message, "slurm.slices", repairs)
+
+
+def _ranks(plan: Plan) -> Iterator[Problem]:
+    """One task a rank: SLURM would spread the ranks of a node that is not full over all of them."""
+    grid = plan.grid
+    rest = grid.world % grid.gpus_per_node
+    if plan.spec.launch.slurm.tasks == "rank" and grid.nodes > 1 and rest:
+        message = f"rank, and the last of {grid.nodes:,} nodes holds {rest} ranks instead of {grid.gpus_per_node}"
+        yield Problem("launch.slurm.tasks", message, "slurm.tasks", ({"launch.slurm.tasks": "node"},))
+
+
 def _container(slurm: Slurm) -> Iterator[Problem]:
     if slurm.container == "none":
         for name in ("image", "mounts"):
@@ -134,23 +169,10 @@ def _container(slurm: Slurm) -> Iterator[Problem]:
             yield Problem(f"launch.slurm.mounts[{i}]", message, "slurm.mounts")
 
 
-SET_HERE = (
-    *("account", "array", "chdir", "comment", "constraint", "cpus-per-task", "dependency", "exclude", "exclusive"),
-    *("gpus-per-node", "gres", "job-name", "mail-type", "mail-user", "mem", "no-requeue", "nodelist", "nodes"),
-    *(
-        "ntasks",
-        "ntasks-per-node",
-        "open-mode",
-        "output",
-        "partition",
-        "qos",
-        "requeue",
-        "reservation",
-        "segment",
-        "signal",
-    ),
-    *("switches", "time", "wrap"),
-)
+KEYS = """account array chdir comment constraint cpus-per-task dependency distribution exclude exclusive gpus-per-node
+    gres job-name mail-type mail-user mem no-requeue nodelist nodes ntasks ntasks-per-gpu ntasks-per-node open-mode
+    output partition qos requeue reservation segment signal switches time wrap"""
+SET_HERE = frozenset(KEYS.split())
 """Options of sbatch that other keys of ``launch.slurm`` set, or that the script relies on."""
 
 

@@ -284,18 +284,6 @@ _TRAINING = (
         source="core/optimizer_param_scheduler.py: WSD asserts it",
     ),
     Rule(
-        id="megatron.warmup",
-        path="training.schedule.warmup_steps",
-        backends=MEGATRON,
-        holds=lambda r: (
-            r.training.schedule.decay_steps is None
-            or r.training.schedule.warmup_steps < r.training.schedule.decay_steps
-        ),
-        message="{training.schedule.warmup_steps} steps of warm-up do not end before {training.schedule.decay_steps} "
-        "of decay",
-        source="core/optimizer_param_scheduler.py: lr_warmup_steps < lr_decay_steps",
-    ),
-    Rule(
         id="megatron.fp32_reduce",
         path="training.grad_reduce",
         backends=MEGATRON,

@@ -222,12 +222,10 @@ _MODEL = (
         id="model.moe_layers",
         path="model.moe.first_dense",
         backends=EVERY,
-        holds=lambda r: (
-            (r.model.moe is None) or (0 <= r.model.moe.first_dense <= r.model.layers and r.model.moe.every >= 1)
-        ),
-        message="first_dense = {model.moe.first_dense}, every = {model.moe.every} of {model.layers} layers",
+        holds=lambda r: (r.model.moe is None) or (r.model.moe.first_dense <= r.model.layers),
+        message="{model.moe.first_dense} dense layers come first, but there are {model.layers} layers in all",
         source="core/models/gpt/gpt_layer_specs.py:653",
-        repairs=change(model__moe__first_dense=0, model__moe__every=1),
+        repairs=change(model__moe__first_dense=0),
     ),
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from meshwright.grid import Grid
+from meshwright.length import UNSTATED_STEPS
 from meshwright.plan import Warning
 from meshwright.spec import Spec
 
@@ -86,6 +87,12 @@ def _saves_on_the_way(spec: Spec, grid: Grid) -> str | None:
     return f"no interval: a failure of one of {grid.nodes:,} nodes loses every step since the start" if never else None
 
 
+def _stated_length(spec: Spec, grid: Grid) -> str | None:
+    unstated = spec.training.steps is None and spec.training.tokens is None
+    made_up = f"Megatron trains {UNSTATED_STEPS:,}, DeepSpeed does not start"
+    return f"neither they nor training.tokens are stated: {made_up}" if unstated else None
+
+
 THUMBS: tuple[Thumb, ...] = (
     Thumb("tp-within-node", "parallelism.tp", _tp_within_node, "Narayanan et al. 2021, takeaway 1"),
     Thumb("etp-within-node", "parallelism.etp", _expert_tp_within_node, "Narayanan et al. 2021, takeaway 1"),
@@ -102,6 +109,12 @@ THUMBS: tuple[Thumb, ...] = (
         "training.logging.save_interval",
         _saves_on_the_way,
         "Llama 3, section 3.3.4: 419 unexpected interruptions in 54 days on 16,384 GPUs",
+    ),
+    Thumb(
+        "length",
+        "training.steps",
+        _stated_length,
+        "megatron/training/training.py:1939 asks for a length; the number is ours",
     ),
     Thumb("whole-nodes", "cluster.gpus", _whole_nodes, "schedulers hand out nodes"),
 )

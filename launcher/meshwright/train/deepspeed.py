@@ -31,7 +31,7 @@ from meshwright.train import deepspeed_patches as patches
 from meshwright.train import metrics, stages
 from meshwright.train.deepspeed_engine import Job, engine, read
 from meshwright.train.samples import Samples, dataset
-from meshwright.train.schedule import batches, learning_rate
+from meshwright.train.schedule import batches, rates
 
 __all__ = ["SIGNALLED", "main"]
 
@@ -75,11 +75,12 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
     begin = stages.after(folder) or {"step": 0, "sample": 0}
     every = program["logging"]["save_interval"]
-    for step, done, size in batches(program["steps"], program["sequence"], job.global_batch, program["ramp"]):
+    shape = program["steps"], program["sequence"], job.global_batch, program["ramp"]
+    rate = rates(program["schedule"], *shape)
+    for step, done, size in batches(*shape):
         if step < first:
             continue
-        rate = learning_rate(step + begin["step"], program["steps"], program["schedule"])
-        _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate)
+        _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate(step + begin["step"]))
         stop = _anywhere(bool(signals))
         last = step + 1 == program["steps"]
         if stop or last or (every and (step + 1) % every == 0):

@@ -1,12 +1,43 @@
-"""Learning rate and global batch of each step, by Megatron's formulas: both backends train on the same numbers."""
+"""Learning rate and global batch of each step, by Megatron's formulas: both backends train on the same numbers.
+
+A schedule's lengths are steps. Under a ramp of the batch Megatron counts samples instead, so here, too, its lengths
+become the sequences trained in as many steps: warmup and decay end in the step that was said, and between them a step
+counts by its batch.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-__all__ = ["batches", "learning_rate"]
+from meshwright.length import sequences
+from meshwright.spec import RampStep
+
+__all__ = ["batches", "in_sequences", "learning_rate", "rates"]
+
+Ramp = Sequence[Mapping[str, int]]
+
+
+def rates(schedule: Mapping[str, Any], steps: int, sequence: int, final: int, ramp: Ramp) -> Callable[[int], float]:
+    """The learning rate of each optimizer step (from 0) of a run of ``steps``."""
+    if not ramp:
+        return lambda step: learning_rate(step, steps, schedule)
+    trained = _trained(sequence, final, ramp)
+    counted = in_sequences(steps, schedule, trained)
+    return lambda step: learning_rate(trained(step), trained(steps), counted)
+
+
+def in_sequences(steps: int, schedule: Mapping[str, Any], trained: Callable[[int], int]) -> Mapping[str, Any]:
+    """The same schedule with its lengths in sequences; ``trained`` says how many are trained in so many steps."""
+    end, last = schedule["decay_steps"] or steps, schedule["wsd_decay_steps"]
+    return {
+        **schedule,
+        "warmup_steps": trained(schedule["warmup_steps"]),
+        "decay_steps": trained(end),
+        "wsd_decay_steps": None if last is None else trained(end) - trained(end - last),
+    }
 
 
 def learning_rate(step: int, steps: int, schedule: Mapping[str, Any]) -> float:
@@ -27,14 +58,15 @@ def learning_rate(step: int, steps: int, schedule: Mapping[str, Any]) -> float:
     return float(lowest + _part(step, warmup, decay, schedule) * (peak - lowest))
 
 
-def batches(steps: int, sequence: int, final: int, ramp: Sequence[Mapping[str, int]]) -> Iterator[tuple[int, int, int]]:
+def batches(steps: int, sequence: int, final: int, ramp: Ramp) -> Iterator[tuple[int, int, int]]:
     """(step, sequences trained before it, its global batch), following a ramp over trained tokens."""
-    done = 0
-    for step in range(steps):
-        started = [r["global_batch"] for r in ramp if r["from_tokens"] <= done * sequence]
-        size = started[-1] if started else final
-        yield step, done, size
-        done += size
+    trained = _trained(sequence, final, ramp)
+    return ((step, trained(step), trained(step + 1) - trained(step)) for step in range(steps))
+
+
+def _trained(sequence: int, final: int, ramp: Ramp) -> Callable[[int], int]:
+    """Sequences trained before a step."""
+    return partial(sequences, [RampStep(**part) for part in ramp], sequence, final)
 
 
 def _part(step: int, warmup: int, decay: int, schedule: Mapping[str, Any]) -> float:

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from meshwright.compose import load
+from meshwright.compose import Run, load
+from meshwright.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.run_folder import Compiled, compile_all, folder_name
 from meshwright.transition import joined
 from meshwright.verbs import Words
+from meshwright.verbs.points import every, print_all
 
-__all__ = ["run"]
+__all__ = ["run", "sweep"]
+
+Point = tuple[Run, list[Plan], list[Path]]
 
 
 def run(words: Words) -> int:
     """Compile every stage; 1 where a check of a verdict failed."""
-    asked = load(words.overrides, words.config_dir)
-    plans = joined([resolve(spec) for spec in asked.stages])
-    folders = [Path(asked.options.runs) / folder_name(plan.spec) for plan in plans]
-    compiled = compile_all(plans, folders, verify=asked.options.verify)
-    if asked.options.output == "json":
-        from meshwright.report.summary import print_json, run_summary
+    return sweep([words])
 
-        document = run_summary(asked.name, plans)
-        extras = [_extras(one) for one in compiled]
-        document["stages"] = [{**stage, **extra} for stage, extra in zip(document["stages"], extras, strict=True)]
-        print_json({**document, **(extras[0] if len(extras) == 1 else {})})
+
+def sweep(jobs: Sequence[Words]) -> int:
+    """Compile every point, as ``run`` does."""
+    points = every(jobs, _resolved)
+    options = points[0][0].options
+    plans = [plan for _, plans, _ in points for plan in plans]
+    folders = [folder for _, _, folders in points for folder in folders]
+    compiled = compile_all(plans, folders, verify=options.verify)
+    if options.output == "json":
+        print_all(list(_documents(points, compiled)))
     else:
         from meshwright.report.compiled import show
 
         for plan, one in zip(plans, compiled, strict=True):
             show(plan, one)
     return 0 if all(one.passed for one in compiled) else 1
+
+
+def _resolved(words: Words) -> Point:
+    asked = load(words.overrides, words.config_dir)
+    plans = list(joined([resolve(spec) for spec in asked.stages]))
+    return asked, plans, [Path(asked.options.runs) / folder_name(plan.spec) for plan in plans]
+
+
+def _documents(points: Sequence[Point], compiled: Sequence[Compiled]) -> Iterator[dict[str, Any]]:
+    from meshwright.report.summary import run_summary
+
+    written = iter(compiled)
+    for asked, plans, _ in points:
+        document = run_summary(asked.name, plans)
+        extras = [_extras(next(written)) for _ in plans]
+        document["stages"] = [{**stage, **extra} for stage, extra in zip(document["stages"], extras, strict=True)]
+        yield {**document, **(extras[0] if len(extras) == 1 else {})}
 
 
 def _extras(compiled: Compiled) -> dict[str, Any]:

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-from meshwright.compose import load
+from collections.abc import Sequence
+
+from meshwright.compose import Run, load
+from meshwright.errors import ConfigError, Problem
+from meshwright.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
+from meshwright.verbs.points import every, print_all
 
-__all__ = ["run"]
+__all__ = ["run", "sweep"]
 
 
 def run(words: Words) -> int:
     """Print each stage's plan."""
-    asked = load(words.overrides, words.config_dir)
-    plans = [resolve(spec) for spec in asked.stages]
-    if asked.options.output == "json":
-        from meshwright.report.summary import print_json, run_summary
+    return sweep([words])
 
-        print_json(run_summary(asked.name, plans))
+
+def sweep(jobs: Sequence[Words]) -> int:
+    """Print the plans of every point."""
+    points = every(jobs, _resolved)
+    if points[0][0].options.output == "json":
+        from meshwright.report.summary import run_summary
+
+        print_all([run_summary(asked.name, plans) for asked, plans in points])
     else:
-        from meshwright.cost import cost
-        from meshwright.report.cost import show_cost
-        from meshwright.report.plan import show
-
-        for plan in plans:
-            show(plan)
-            show_cost(cost(plan))
+        for asked, plans in points:
+            _show(asked, plans)
     return 0
+
+
+def _resolved(words: Words) -> tuple[Run, list[Plan]]:
+    asked = load(words.overrides, words.config_dir)
+    if asked.options.why:
+        elsewhere = "answered by meshwright search, with the same words; plan resolves one layout and ranks none"
+        raise ConfigError([Problem("why", elsewhere, "plan.why")])
+    return asked, [resolve(spec) for spec in asked.stages]
+
+
+def _show(asked: Run, plans: Sequence[Plan]) -> None:
+    from meshwright.cost import cost
+    from meshwright.report.cost import show_cost
+    from meshwright.report.plan import show
+
+    if asked.sketch:
+        print(f"sketch: {asked.sketch}")
+    for plan in plans:
+        show(plan)
+        show_cost(cost(plan))

@@ -32,7 +32,7 @@ def run(words: Words) -> int:
     else:
         from meshwright.report.recipes import show_one
 
-        show_one(recipe, findings)
+        show_one(recipe, library.unstated(recipe, asked), findings)
     return 0
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwright.compose import Options, load
+from meshwright.errors import ConfigError, Problem
 from meshwright.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
@@ -30,6 +31,8 @@ def run(words: Words) -> int:
     from meshwright.report.summary import print_json
 
     asked = load(words.overrides, words.config_dir)
+    if asked.options.rehearse.steps < 1:
+        raise ConfigError([Problem("rehearse.steps", f"{asked.options.rehearse.steps} train nothing; give at least 1")])
     plans = [resolve(spec) for spec in asked.stages]
     quiet = asked.options.output == "json"
     console = Console(highlight=False, soft_wrap=True, quiet=quiet)

@@ -18,7 +18,9 @@ from meshwright.emit.megatron import environment, flags, uses_fsdp
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.megatron_parts import parts
 from meshwright.plan import Plan
+from meshwright.verify import megatron_schedule
 from meshwright.verify.megatron_emulation import arguments_module, emulate_gpu, silence, substitutions
+from meshwright.verify.megatron_schedule import schedule_differences
 from meshwright.verify.verdict import Check
 
 __all__ = ["CHECKS", "check", "expected", "objects", "parse", "parsed", "versions", "warm"]
@@ -40,7 +42,10 @@ def warm() -> None:
     silence()
     arguments_module()
     import megatron.core.optimizer
+    import megatron.core.optimizer_param_scheduler
     import megatron.core.transformer.moe.moe_utils  # noqa: F401
+
+    megatron_schedule.warm()
 
 
 def versions() -> dict[str, str]:
@@ -54,10 +59,12 @@ def parsed(plan: Plan, words: list[str] | None = None) -> Check:
     wrong = [
         *_differences(arguments, expected(plan)),
         *_microbatch_difference(plan, microbatches),
+        *schedule_differences(arguments, plan),
         *_config_differences(config, plan),
         *_other_configs(arguments, plan),
     ]
-    read = f"{len(expected(plan))} arguments and {len(dataclasses.fields(config))} fields of {type(config).__name__}"
+    fields = f"{len(dataclasses.fields(config))} fields of {type(config).__name__}"
+    read = f"{len(expected(plan))} arguments, {fields}, batches and learning rates"
     return Check("parsed", not wrong, "; ".join(wrong) or f"read back {read}", substitutions(plan))
 
 
@@ -139,7 +146,6 @@ def expected(plan: Plan) -> dict[str, Any]:
         "micro_batch_size": training.micro_batch,
         "bf16": training.precision not in ("fp16", "fp32"),
         "fp16": training.precision == "fp16",
-        "train_iters": plan.steps or 1000,
         "lr": optimizer.lr,
         "weight_decay": optimizer.weight_decay,
         "clip_grad": optimizer.clip,

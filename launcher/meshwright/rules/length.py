@@ -1,0 +1,70 @@
+"""How long a run is: where steps and tokens are both stated, they are one length, and a warm-up ends within it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshwright.errors import Repair
+from meshwright.length import UNSTATED_STEPS, decay_steps, steps, steps_of_tokens
+from meshwright.rules._repairs import any_of, change
+from meshwright.rules._rule import EVERY, MEGATRON, Layout, Number, Rule
+
+__all__ = ["RULES"]
+
+ROUNDED = 100  # ours: papers round their tokens; steps and tokens may differ by one part in as many
+
+
+def _agree(r: Layout) -> Number:
+    training = r.training
+    if training.steps is None or training.tokens is None:
+        return r.dp > 0
+    return abs(steps_of_tokens(training, r.global_batch) - training.steps) * ROUNDED <= training.steps
+
+
+def _both(r: Layout) -> str:
+    said = f"{r.training.steps:,} steps, but {r.training.tokens:,} tokens are"
+    return f"{said} {steps_of_tokens(r.training, r.global_batch):,} at this batch"
+
+
+def _decay(r: Layout) -> str:
+    """The length of the decay, and where it comes from."""
+    training = r.training
+    count = f"{decay_steps(training, r.global_batch):,}"
+    if training.schedule.decay_steps is not None:
+        return count
+    if steps(training, r.global_batch) is None:
+        return f"{UNSTATED_STEPS:,} (the run's length is not stated)"
+    return f"{count} (the run's steps)"
+
+
+def _shorter_warmup(r: Layout) -> Iterable[Repair]:
+    """A tenth of the decay, as is usual."""
+    end = decay_steps(r.training, r.global_batch)
+    return ({"training.schedule.warmup_steps": end // 10},) if end >= 10 else ()
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        id="length.both",
+        path="training.steps",
+        backends=EVERY,
+        needs=("batch.ramp",),
+        holds=_agree,
+        message=_both,
+        source="two lengths of one run; which of them is meant only its author knows",
+        repairs=any_of(change(training__tokens=None), change(training__steps=None)),
+    ),
+    Rule(
+        id="megatron.warmup",
+        path="training.schedule.warmup_steps",
+        backends=MEGATRON,
+        needs=("batch.ramp",),
+        holds=lambda r: r.training.schedule.warmup_steps < decay_steps(r.training, r.global_batch),
+        message=lambda r: (
+            f"{r.training.schedule.warmup_steps:,} steps of warm-up do not end before the decay does, after "
+            f"{_decay(r)}; warm up for fewer, or set training.schedule.decay_steps to the schedule's whole length"
+        ),
+        source="core/optimizer_param_scheduler.py: lr_warmup_steps < lr_decay_steps",
+        repairs=any_of(_shorter_warmup, change(training__schedule__warmup_steps=0)),
+    ),
+)

@@ -1,0 +1,80 @@
+"""What a user asked for: the stages of a run, and what the verbs are to do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from meshwright.recipe import DISCLOSED
+from meshwright.spec import Spec
+
+__all__ = ["Options", "Rehearsal", "Run", "Search", "Text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """The miniature that ``rehearse`` trains."""
+
+    ranks: int = 4
+    steps: int = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What a search looks for, and what it writes beside its answer."""
+
+    objective: Literal["time", "throughput", "gpu_hours", "memory", "gpus"] = "time"
+    top: int = 5
+    place: int = 1
+    days: float | None = None
+    scaling: Literal["strong", "weak"] = "strong"
+    table: str | None = None
+    plot: str | None = None
+    compile: bool = False
+    folder: str | None = None
+    nodes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """What the verb data reads and writes."""
+
+    input: tuple[str, ...] = ()
+    prefix: str | None = None
+    field: str = "text"
+    workers: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the verbs ask beside the run itself."""
+
+    output: Literal["text", "json"] = "text"
+    stage: str | None = None
+    runs: str = "runs"
+    verify: bool = True
+    why: Mapping[str, object] | None = None
+    rehearse: Rehearsal = Rehearsal()
+    rows: str | None = None
+    search: Search = Search()
+    data: Text = Text()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run: its stages in order, each a whole Spec. ``about`` and ``provenance`` are the recipe's, as composed."""
+
+    name: str
+    stages: tuple[Spec, ...]
+    options: Options
+    about: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    composed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sketch(self) -> str | None:
+        """The recipe's title where its authors do not even publish the model."""
+        model = self.provenance.get("model")
+        disclosed = not isinstance(model, Mapping) or model.get("status") in DISCLOSED
+        return None if disclosed else str(self.about.get("title"))

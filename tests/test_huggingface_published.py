@@ -1,0 +1,99 @@
+"""config.json as published on the hub, whole: older forms of the keys, and files that are broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import small_model
+from meshwright.cli import main
+from meshwright.compose import load
+from meshwright.count import total_parameters
+from meshwright.decode import decode
+from meshwright.emit.huggingface import config
+from meshwright.errors import ConfigError
+from meshwright.huggingface import read
+from meshwright.spec_model import Model
+
+BLOOM: dict[str, Any] = {  # bigscience/bloom
+    **{"apply_residual_connection_post_layernorm": False, "attention_dropout": 0.0, "hidden_dropout": 0.0},
+    **{"architectures": ["BloomForCausalLM"], "attention_softmax_in_fp32": True, "bias_dropout_fusion": True},
+    **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "unk_token_id": 0, "use_cache": True},
+    **{"initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "masked_softmax_fusion": True, "model_type": "bloom"},
+    **{"n_embed": 14336, "n_layer": 70, "num_attention_heads": 112, "vocab_size": 250880, "pretraining_tp": 4},
+    **{"slow_but_exact": False, "transformers_version": "4.21.0", "torch_dtype": "bfloat16"},
+}
+GPT_NEOX: dict[str, Any] = {  # EleutherAI/gpt-neox-20b
+    **{"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox", "hidden_act": "gelu_fast"},
+    **{"attention_probs_dropout_prob": 0, "hidden_dropout_prob": 0, "bos_token_id": 0, "eos_token_id": 0},
+    **{"hidden_size": 6144, "initializer_range": 0.02, "intermediate_size": 24576, "layer_norm_eps": 1e-05},
+    **{"max_position_embeddings": 2048, "num_attention_heads": 64, "num_hidden_layers": 44, "rotary_emb_base": 10000},
+    **{"rotary_pct": 0.25, "tie_word_embeddings": False, "torch_dtype": "float16", "vocab_size": 50432},
+    **{"transformers_version": "4.19.0.dev0", "use_cache": True},
+}
+GEMMA2: dict[str, Any] = {  # google/gemma-2-9b
+    **{"architectures": ["Gemma2ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 2},
+    **{"attn_logit_softcapping": 50.0, "cache_implementation": "hybrid", "eos_token_id": 1, "pad_token_id": 0},
+    **{"final_logit_softcapping": 30.0, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh", "hidden_size": 3584},
+    **{"hidden_activation": "gelu_pytorch_tanh", "initializer_range": 0.02, "intermediate_size": 14336},
+    **{"max_position_embeddings": 8192, "model_type": "gemma2", "num_attention_heads": 16, "num_hidden_layers": 42},
+    **{"num_key_value_heads": 8, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_theta": 10000.0},
+    **{"sliding_window": 4096, "sliding_window_size": 4096, "torch_dtype": "float32", "vocab_size": 256000},
+    **{"transformers_version": "4.42.0.dev0", "use_cache": True},
+}
+
+
+def written(folder: Path, settings: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "ours"), [(BLOOM, "bloom_176b"), (GPT_NEOX, "gpt_neox_20b"), (GEMMA2, "gemma2_9b")]
+)
+def test_the_published_file_is_the_model_of_the_library(settings: dict[str, Any], ours: str, tmp_path: Path) -> None:
+    theirs = decode(Model, read(written(tmp_path, settings)))
+    (spec,) = load([f"model={ours}", "cluster.gpus=8"]).stages
+    assert total_parameters(theirs) == total_parameters(spec.model)
+    assert (theirs.layers, theirs.heads, theirs.positions) == (
+        spec.model.layers,
+        spec.model.heads,
+        spec.model.positions,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({**BLOOM, "hidden_size": 1024}, "hidden_size: contradicts one of its other names"),
+        ({**GPT_NEOX, "hidden_dropout_prob": 0.1}, "hidden_dropout_prob: 0.1 has no counterpart here, only 0"),
+        ({**GEMMA2, "sliding_window_size": 1024}, "sliding_window_size: 1024 has no counterpart here"),
+        ({**config(small_model()), "head_dim": None, "num_attention_heads": 0}, "there are 0 attention heads"),
+        ({**GPT_NEOX, "num_attention_heads": 0}, "there are 0 attention heads"),
+        ({**GPT_NEOX, "hidden_size": "wide"}, "what follows from its sizes does not"),
+        ({**config(small_model()), "rms_norm_eps": float("nan")}, "it holds NaN, which is no number"),
+    ],
+)
+def test_a_broken_file_is_one_line(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(written(tmp_path, settings))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        read(tmp_path)
+
+
+def test_a_folder_whose_name_has_spaces_compiles(tmp_path: Path) -> None:
+    folder = written(tmp_path / "my own (small) model", config(small_model()))
+    words = ["model=hf", f"model.path='{folder}'", "cluster.gpus=8", f"runs={tmp_path / 'runs'}", "verify=false"]
+    assert main(["compile", *words]) == 0
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name.startswith("my-own-small-model-")
