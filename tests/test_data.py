@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from meshwright.errors import ConfigError
 from meshwright.indexed import lengths, read_index, write_index
 from meshwright.resolver import resolve
 from meshwright.spec import Data, Tokenizer
-from meshwright.tokenize import job, parts, tokenize
+from meshwright.tokenize import Part, job, parts, tokenize
 
 BYTES = Tokenizer(kind="bytes")
 TEXTS = [f"document {i}: " + "é" * i for i in range(50)]
@@ -124,6 +126,51 @@ def test_everything_wrong_is_said_at_once() -> None:
     assert paths == ["data.input", "data.prefix", "data.workers", "training.data.tokenizer.path"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl.gz", b"\x1f\x8b", "is packed; unpack it first (gunzip)"),
+        ("a.json", b"[]", "write one object a line into a .jsonl file"),
+        ("a.txt", b"\x89PNG\0", "is no text: it holds bytes of 0"),
+        ("a.jsonl", b"", "no document in"),
+        ("a.jsonl", b"\n \n", "no document in"),
+    ],
+)
+def test_what_holds_no_text_is_refused(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        dataset(tmp_path, tmp_path / name)
+    assert said in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_without_a_tokenizer_is_refused(corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    described = Tokenizer(kind="huggingface", path=str(tmp_path))
+    with pytest.raises(ConfigError, match="holds no tokenizer that transformers reads"):
+        tokenize(job(Text(input=(str(corpus),), prefix=str(tmp_path / "t")), described))
+
+
+def test_a_place_that_cannot_be_written_is_named(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.prefix: .*corpus.jsonl.*: Not a directory; mend that"):
+        tokenize(job(Text(input=(str(corpus),), prefix=str(corpus / "tokens")), BYTES))
+
+
+def test_a_killed_process_ends_it(corpus: Path, tmp_path: Path) -> None:
+    """A tokenizer that kills its process stands in for the kernel when memory is short."""
+    work = job(Text(input=(str(corpus),), prefix=str(tmp_path / "t")), BYTES)
+    with pytest.raises(ConfigError, match="one of 1 processes was killed"):
+        tokenize(replace(work, parts=(Deadly(corpus, 0, 1),)))
+
+
+@dataclass(frozen=True)
+class Deadly(Part):
+    """Kills the process that unpickles it."""
+
+    def __setstate__(self, state: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def problems(**data: Any) -> list[str]:
     base = spec(small_model(), 1, sequence=16, global_batch=2)
     training = replace(base.training, steps=10, data=Data(**data))
@@ -150,8 +197,6 @@ def test_enough_data_is_fine(tmp_path: Path) -> None:
         ({"paths": ("{folder}/cut",)}, "cut.bin is cut off: its size is no multiple of 2 bytes"),
         ({"paths": ("{folder}/short",)}, "16 tokens are not one sequence of 16 and one more"),
         ({"paths": ("{folder}/a",), "split": "10,90,0"}, "320 tokens would read the training share 3.2 times"),
-        ({"paths": ("{folder}/a",), "weights": (1.0, 2.0)}, "2 weights for 1 paths"),
-        ({"paths": ("{folder}/a",), "split": "all"}, "'all' is not three shares"),
         ({"tokenizer": Tokenizer(kind="huggingface", path="org/model")}, "'org/model' does not exist; nodes seldom"),
     ],
 )

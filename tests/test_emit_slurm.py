@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import pytest
 from builders import llama_405b, small_model, spec
 from meshwright.emit.slurm import options, script
 from meshwright.errors import ConfigError
-from meshwright.resolver import resolve
-from meshwright.rules.launch import seconds
+from meshwright.resolver import override, resolve
+from meshwright.rules.launch import TAKEN, seconds
 from meshwright.spec import EnvVariable, Launch, Spec
 from meshwright.spec_launch import Slurm
 
@@ -90,12 +91,12 @@ def test_options_that_only_newer_slurm_knows_are_written() -> None:
     )
     assert "#SBATCH --segment=16\n" in said
     assert "--container-image='nvcr.io#nvidia/pytorch:25.04' " in said
-    assert '--container-mounts="$folder:$folder",/data:/data:ro ' in said
+    assert '--container-mounts="${folder%/*}:${folder%/*}",/data:/data:ro ' in said
 
 
 def test_apptainer_stands_before_the_task() -> None:
     said = text(llama_405b(), container="apptainer", image="torch.sif", mounts=("/data:/data",))
-    assert 'apptainer exec --nv --bind "$folder" --bind /data:/data torch.sif bash -c "$task"' in said
+    assert 'apptainer exec --nv --bind "${folder%/*}" --bind /data:/data torch.sif bash -c "$task"' in said
 
 
 def test_megatrons_own_program_gets_the_same_flags_and_listens_to_the_signal() -> None:
@@ -106,8 +107,30 @@ def test_megatrons_own_program_gets_the_same_flags_and_listens_to_the_signal() -
 
 
 def test_the_disk_must_hold_a_checkpoint() -> None:
-    assert f'health.py" 8 {405_853_388_800 * 14 / 2**30:.1f} "$folder/checkpoints"' in text(llama_405b())
+    assert f'health.py" 8 {405_853_388_800 * 14 / 2**30:.1f} "$checkpoints"' in text(llama_405b())
     assert "health.py" not in text(llama_405b(), health_check=False)
+
+
+def test_a_job_without_a_time_limit() -> None:
+    assert "#SBATCH --time=UNLIMITED\n" in text(llama_405b(), time="UNLIMITED")
+
+
+def test_commands_of_the_user_may_use_unset_variables() -> None:
+    assert "set +u # what modules and environments run uses unset variables\n. env/bin/activate\nset -u\n" in text(
+        llama_405b(), before=(". env/bin/activate",)
+    )
+
+
+def test_jobs_on_a_shared_node_meet_at_ports_of_their_own() -> None:
+    assert "MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))\n" in text(llama_405b())
+    assert "MASTER_PORT=29501\n" in text(llama_405b(), {"port": 29501})
+
+
+def test_a_container_sees_where_checkpoints_are_saved() -> None:
+    saved = override(llama_405b(), "training.logging.save", "/ck/run")
+    assert " --bind /ck/run:/ck/run " in text(saved, container="apptainer", image="torch.sif")
+    said = text(saved, container="apptainer", image="torch.sif", mounts=("/fast:/ck",))
+    assert "/ck/run:/ck/run" not in said  # the user's own mount holds it
 
 
 @pytest.mark.parametrize("slurm", [{}, {"tasks": "rank"}, {"container": "apptainer", "image": "a b.sif"}])
@@ -141,6 +164,16 @@ def test_times_mean_what_sbatch_reads(time: str, expected: int) -> None:
         ),
         ({"mem": "lots"}, "launch.slurm.mem: 'lots' is not what sbatch reads"),
         ({"array": "0-9"}, "launch.slurm.array: '0-9' is not what sbatch reads; write '0-9%1': time slices"),
+        (
+            {"array": "0-9%1"},
+            "0-9%1: the next slice goes on at the limit, and so does a requeued one",
+        ),
+        (
+            {"dependency": "afterok:1,afterok:2?afterok:3"},
+            "or several with ',' for all of them or '?' for any",
+        ),
+        ({"extra": ("--distribution=cyclic",)}, "launch.slurm.extra[0]: --distribution has a key of its own"),
+        ({"extra": ("--ntasks-per-gpu=1",)}, "launch.slurm.extra[0]: --ntasks-per-gpu has a key of its own"),
         ({"switches": "few"}, "launch.slurm.switches: 'few' is not"),
         ({"exclusive": False}, "cpus_per_task: not set, and nodes are shared"),
         ({"cpus_per_task": 0}, "launch.slurm.cpus_per_task: 0 is less than 1"),
@@ -158,14 +191,26 @@ def test_what_sbatch_could_not_read_is_refused(slurm: dict[str, Any], said: str)
     assert any(said in line for line in refused(**slurm)), refused(**slurm)
 
 
+def test_a_node_that_is_not_full_cannot_have_one_task_a_rank() -> None:
+    with pytest.raises(ConfigError, match="rank, and the last of 2 nodes holds 4 ranks instead of 8; set"):
+        text(spec(small_model(), 12), tasks="rank")
+
+
+@pytest.mark.parametrize("name", ["folder", "job", "MASTER_ADDR", "UID", "SLURM_SUBMIT_DIR"])
+def test_the_scripts_own_variables_are_refused(name: str) -> None:
+    (line,) = refused({"environment": {name: "1"}})
+    assert f"'{name}' is a variable that the scripts themselves set or read" in line
+
+
+def test_every_variable_that_the_script_sets_is_known() -> None:
+    said = text(llama_405b(), {"entry": MEGATRON_LM})
+    assert set(re.findall(r"^\s*(?:export |local )?([a-z_]+)\+?=", said, re.MULTILINE)) <= TAKEN
+
+
 def test_everything_wrong_is_said_at_once() -> None:
-    lines = refused({"port": 0, "environment": {"A-B": "1"}}, time="soon", mem="some")
-    assert [line.partition(":")[0] for line in lines] == [
-        "launch.port",
-        "launch.environment",
-        "launch.slurm.time",
-        "launch.slurm.mem",
-    ]
+    lines = refused(time="soon", mem="some", cpus_per_task=0, extra=("-N3",))
+    paths = ["launch.slurm.time", "launch.slurm.mem", "launch.slurm.cpus_per_task", "launch.slurm.extra[0]"]
+    assert [line.partition(":")[0] for line in lines] == paths
 
 
 HOSTILE = ["$(touch pwned)", "`touch pwned`", "'; touch pwned; '", '"; touch pwned; "', "-x", "é ü ⚙", "a # b", "\\"]

@@ -10,6 +10,7 @@ import pytest
 
 from builders import llama_405b, small_model, spec
 from meshwright.emit.torchrun import script
+from meshwright.errors import ConfigError
 from meshwright.resolver import resolve
 from meshwright.spec import EnvVariable, Launch, Spec
 
@@ -38,13 +39,13 @@ def test_what_megatron_insists_on_is_exported() -> None:
     assert "export CUDA_DEVICE_MAX_CONNECTIONS=8" in text(spec(small_model(), 8, zero=3))
 
 
-HOSTILE = ["$(touch pwned)", "`touch pwned`", "'; touch pwned; '", '"; touch pwned; "', "a\ntouch pwned", "-x", "é ü"]
+HOSTILE = ["$(touch pwned)", "`touch pwned`", "'; touch pwned; '", '"; touch pwned; "', "-x", "é ü"]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_no_value_runs(value: str, tmp_path: Path) -> None:
     base = spec(small_model(), 4)
-    launch = Launch(entry=value, environment={"X": value}, python="true")
+    launch = Launch(entry=f"./{value}", environment={"X": value}, python="true")
     cluster = replace(base.cluster, environment={"Y": EnvVariable(value=value, why=value)})
     path = tmp_path / "launch.sh"
     path.write_text(text(replace(base, launch=launch, cluster=cluster)))
@@ -53,3 +54,11 @@ def test_no_value_runs(value: str, tmp_path: Path) -> None:
     done = subprocess.run(["bash", str(path)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"), [("a\ntouch pwned", "only printable characters"), ("-x", "reads as a flag")]
+)
+def test_what_would_end_a_line_or_read_as_a_flag_is_refused(entry: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        text(replace(spec(small_model(), 4), launch=Launch(entry=entry)))

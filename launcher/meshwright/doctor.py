@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 __all__ = ["Finding", "findings"]
 
 GIB = 2**30
+PATIENCE_S = 15
 
 
 @dataclass(frozen=True)
@@ -68,42 +70,87 @@ PACKAGES = (
 
 def _packages() -> Iterator[Finding]:
     for name, distributions, allows, install in PACKAGES:
-        yield Finding(name, next(filter(None, map(_version, distributions)), None), allows, install)
+        found = next(filter(None, map(_version, distributions)), None)
+        yield Finding(name, f"{found}, {_build()}" if found and name == "PyTorch" else found, allows, install)
 
 
-def _version(distribution: str) -> str | None:
+def _build() -> str:
+    """What PyTorch was built for; it says so in a file, and importing it takes seconds."""
+    path = Path(str(distribution("torch").locate_file("torch/version.py")))
+    text = path.read_text() if path.is_file() else ""
+    for name, shown in (("cuda", "CUDA"), ("hip", "ROCm")):
+        number = re.search(rf"^{name}\b.*= *'([^']+)'", text, re.MULTILINE)
+        if number:
+            return f"built for {shown} {number[1]}"
+    return "built for the CPU alone: no GPU is used"
+
+
+def _version(name: str) -> str | None:
     try:
-        return version(distribution)
+        return version(name)
     except PackageNotFoundError:
         return None
 
 
 def _hardware() -> Iterator[Finding]:
-    lines = _said("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-    found = f"{len(lines)} x {lines[0]}" if lines else None
-    yield Finding("GPUs", found, "training at speed; without them everything runs on the CPU", "NVIDIA's driver")
+    said = _ask("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    found = f"{len(said.lines)} x {said.lines[0]}" if said.lines else None
+    allows = "training at speed; without them everything runs on the CPU"
+    yield Finding("GPUs", found, allows, said.why or "NVIDIA's driver")
     yield Finding("CPU cores", str(len(os.sched_getaffinity(0))), "rehearse: one process a core is fast")
 
 
 def _programs() -> Iterator[Finding]:
-    slurm = _said("sbatch", "--version")
-    yield Finding("SLURM", slurm[0] if slurm else None, "launch=slurm", "log in to a node of the cluster")
-    allows = "launch.slurm.container=pyxis"
-    pyxis = "plugin of srun" if any("--container-image" in line for line in _said("srun", "--help")) else None
-    yield Finding("pyxis", pyxis, allows, "the site's administrator adds it to SLURM")
-    apptainer = _said("apptainer", "--version")
-    yield Finding("apptainer", apptainer[0] if apptainer else None, "launch.slurm.container=apptainer", "module load")
-    shellcheck = [line for line in _said("shellcheck", "--version") if line.startswith("version:")]
+    yield _slurm()
+    pyxis = "plugin of srun" if any("--container-image" in line for line in _ask("srun", "--help").lines) else None
+    yield Finding("pyxis", pyxis, "launch.slurm.container=pyxis", "the site's administrator adds it to SLURM")
+    enroot = _ask("enroot", "version")
+    yield Finding("enroot", enroot.first, "what pyxis runs containers with", "the site's administrator adds it")
+    apptainer = _ask("apptainer", "--version")
+    yield Finding("apptainer", apptainer.first, "launch.slurm.container=apptainer", apptainer.why or "module load")
+    shellcheck = [line for line in _ask("shellcheck", "--version").lines if line.startswith("version:")]
     found = shellcheck[0].partition(": ")[2] if shellcheck else None
     yield Finding("shellcheck", found, "the tests of job.sbatch", "pip install 'meshwright[dev]'")
 
 
-def _said(*words: str) -> list[str]:
-    """The lines a program prints; none where it is missing or fails."""
+def _slurm() -> Finding:
+    """Often sbatch is installed where no slurmctld can be asked."""
+    allows = "launch=slurm"
+    if shutil.which("sbatch") is None:
+        return Finding("SLURM", None, allows, "log in to a node of the cluster")
+    version, partitions = _ask("sbatch", "--version"), _ask("sinfo", "--noheader", "--format=%R")
+    if version.first and partitions.lines:
+        return Finding("SLURM", f"{version.first}, {len(partitions.lines)} partitions", allows)
+    why = version.why or partitions.why or "sinfo knows no partition"
+    hint = "point SLURM_CONF at the cluster's slurm.conf, or log in to one of its nodes"
+    return Finding("SLURM", None, allows, f"sbatch is here, but cannot be used ({why}); {hint}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The lines a program prints; ``why`` there are none, where it is here at all."""
+
+    lines: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def first(self) -> str | None:
+        """The first line."""
+        return self.lines[0] if self.lines else None
+
+
+def _ask(*words: str) -> Answer:
     if shutil.which(words[0]) is None:
-        return []
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
-    return done.stdout.splitlines() if done.returncode == 0 else []
+        return Answer()
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    except (subprocess.TimeoutExpired, OSError) as error:
+        slow = isinstance(error, subprocess.TimeoutExpired)
+        return Answer(why=f"{words[0]} does not answer in {PATIENCE_S} s" if slow else f"{words[0]}: {error}")
+    if done.returncode == 0:
+        return Answer(tuple(done.stdout.splitlines()))
+    last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+    return Answer(why=last[0] if last else f"{words[0]} ends with code {done.returncode}")
 
 
 def _disk(folder: Path) -> Finding:

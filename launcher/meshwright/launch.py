@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from meshwright import claim, slurm
-from meshwright.errors import ConfigError, Problem
+from meshwright.errors import ConfigError, Problem, distinct
+from meshwright.launch_paths import absolute
 from meshwright.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.rules.launch import launch_problems, slurm_problems
@@ -40,19 +41,19 @@ def links(specs: Sequence[Spec]) -> Chain:
         ConfigError: where they are alternatives, or something cannot be carried, or an option is wrong.
 
     """
-    plans = [resolve(unstarted(spec)) for spec in specs]
+    plans = [resolve(absolute(unstarted(spec))) for spec in specs]
     if len(plans) > 1 and alternatives(plans):
         names = ", ".join(str(plan.spec.stage) for plan in plans)
         raise ConfigError([Problem("stage", f"the stages are alternatives; choose one of {names}", "launch.stage")])
     joined = chain(plans)
-    wrong = [problem for plan in joined.plans for problem in problems(plan)]
+    wrong = [*_following(joined.plans), *(problem for plan in joined.plans for problem in problems(plan))]
     if wrong:
-        raise ConfigError(list(dict.fromkeys(wrong)))
+        raise ConfigError(distinct(wrong))
     return joined
 
 
 def unstarted(spec: Spec) -> Spec:
-    """Without the options that only say how far to go now: the run folder is the same."""
+    """Without the options that only say how far to go now: the files are the same."""
     return replace(spec, launch=replace(spec.launch, dry_run=False, test_only=False))
 
 
@@ -61,11 +62,25 @@ def problems(plan: Plan) -> list[Problem]:
     from meshwright.data import data_problems
 
     launch = plan.spec.launch
-    found = list((slurm_problems if launch.kind == "slurm" else launch_problems)(plan.spec))
+    found = list(slurm_problems(plan) if launch.kind == "slurm" else launch_problems(plan.spec))
     if launch.kind == "local" and plan.grid.nodes > 1:
         message = f"local starts this node alone, the layout needs {plan.grid.nodes:,}; launch=slurm, or run"
         found.append(Problem("launch.kind", f"{message} launch.sh on every node", "launch.nodes"))
     return [*found, *data_problems(plan)]
+
+
+def _following(plans: Sequence[Plan]) -> list[Problem]:
+    """What keeps a stage from following another one's job."""
+    slurm = plans[0].spec.launch.slurm
+    found = []
+    if len(plans) > 1 and "?" in (slurm.dependency or ""):
+        message = f"{slurm.dependency!r} would start a stage without the one before it; divide the jobs with ','"
+        found.append(Problem("launch.slurm.dependency", message, "launch.stages"))
+    if len(plans) > 1 and slurm.array is not None:
+        message = f"{slurm.array}: slices end at the limit, and none of the {len(plans)} stages would follow"
+        repair = {"launch.slurm.array": None, "launch.slurm.requeue": True}
+        found.append(Problem("launch.slurm.array", message, "launch.stages", (repair,)))
+    return found
 
 
 def here(folders: Sequence[Path], words: Sequence[str] = ()) -> list[Launched]:

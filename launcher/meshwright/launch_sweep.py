@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -44,7 +44,8 @@ def submit(chains: Sequence[Chain], folders: Sequence[Sequence[Path]], runs: Pat
     submitted: list[Launched] = []
     try:
         for _, group in groupby(points, key=_resources):
-            submitted += _arrays(list(group), runs)
+            for one in _arrays(list(group), runs):
+                submitted.append(one)  # one by one: what is in the queue is undone, too, if the next is refused
     except ConfigError:
         launch.undo(submitted)
         raise
@@ -64,9 +65,8 @@ def _shared(plan: Plan) -> list[str]:
     return options(replace(plan, spec=replace(plan.spec, launch=replace(plan.spec.launch, slurm=own))))
 
 
-def _arrays(points: Sequence[Point], runs: Path) -> list[Launched]:
+def _arrays(points: Sequence[Point], runs: Path) -> Iterator[Launched]:
     """One array a stage."""
-    submitted: list[Launched] = []
     before: str | None = None
     for stage, plan in enumerate(points[0][0].plans):
         folders = [of_point[stage] for _, of_point in points]
@@ -76,8 +76,7 @@ def _arrays(points: Sequence[Point], runs: Path) -> list[Launched]:
         words = (f"--dependency=aftercorr:{before}", launch.AFTER) if before else ()
         before = _submit(where, folders, words)
         command = ("sbatch", *words, "array.sbatch")
-        submitted += [Launched(folder, command, f"{before}_{task}") for task, folder in enumerate(folders)]
-    return submitted
+        yield from (Launched(folder, command, f"{before}_{task}") for task, folder in enumerate(folders))
 
 
 def _submit(where: Path, folders: Sequence[Path], words: Sequence[str]) -> str:

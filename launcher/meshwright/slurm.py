@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -33,12 +34,16 @@ def try_out(folder: Path) -> tuple[bool, str]:
 
 
 def state(job: str) -> str | None:
-    """What squeue says of a job, for example ``PENDING (Resources)``; None where it is over, or there is no SLURM."""
-    if shutil.which("squeue") is None:
+    """What squeue says of a job, for example ``PENDING (Resources)``; None where it is over."""
+    if not job:  # cut off while it was written; squeue would list everybody's
         return None
+    if shutil.which("squeue") is None:
+        return "unknown: there is no squeue here"
     words = ["squeue", "--noheader", f"--jobs={job}", "--format=%T (%r)"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return done.stdout.partition("\n")[0].strip().removesuffix(" (None)") or None
+    if done.returncode == 0:
+        return done.stdout.partition("\n")[0].strip().removesuffix(" (None)") or None
+    return None if "Invalid job id" in done.stderr else f"unknown: {_one_line(done.stderr)}"
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -55,4 +60,4 @@ def _sbatch(folder: Path, words: Sequence[str]) -> subprocess.CompletedProcess[s
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.replace("sbatch: error: ", "").replace("sbatch: ", "").split())
+    return " ".join(re.sub(r"\b(sbatch|squeue): (error: |fatal: )?", "", text).split())

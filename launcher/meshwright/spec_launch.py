@@ -25,7 +25,7 @@ class Slurm:
     gpu_type: str | None = None
     cpus_per_task: int | None = None
     mem: str | None = None  # "0" asks for all of a node
-    array: str | None = None  # "0-9%1": time slices of one run, one after the other
+    array: str | None = None  # "0-9%1": time slices of one run, one after the other, without requeue
     throttle: int | None = None  # jobs of a sweep that may run at once
     dependency: str | None = None
     requeue: bool = True
@@ -58,7 +58,7 @@ class Launch:
     kind: Literal["local", "slurm"] = "local"
     entry: str = "meshwright"  # our node-side program, or the path of a pretrain_gpt.py
     python: str = "python3"
-    port: int = 29500
+    port: int | None = None  # None: from the job's id, 29500 without SLURM
     dry_run: bool = False
     test_only: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from meshwright import claim
 from meshwright.errors import ConfigError, Problem
 from meshwright.train.metrics import read
+from meshwright.train.stages import SAVED
 
 __all__ = ["Status", "status", "statuses"]
 
@@ -25,7 +29,7 @@ class Status:
     folder: Path
     name: str
     stage: str | None
-    state: str  # done; what squeue says; or not running
+    state: str  # done; what squeue says; running here; or not running
     step: int
     steps: int | None
     loss: float | None
@@ -98,7 +102,19 @@ def status(folder: Path) -> Status:
 def _state(folder: Path) -> str:
     if (folder / "DONE").is_file():
         return "done"
-    return claim.owner(folder) or "not running"
+    return claim.owner(folder) or ("running here" if _locked(folder / ".lock") else "not running")
+
+
+def _locked(path: Path) -> bool:
+    """Whether launch.sh works in the folder: it holds this lock as long as it does."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none
+        return False
+    return False
 
 
 def _events(folder: Path) -> list[str]:
@@ -132,9 +148,14 @@ def _published(name: str, stage: str | None) -> float | None:
 
 def _checkpoint(folder: Path) -> int | None:
     """The step of the last whole checkpoint: Megatron's or DeepSpeed's."""
-    for name in ("latest_checkpointed_iteration.txt", "latest"):
-        path = folder / "checkpoints" / name
+    for name in SAVED:
+        path = _saves(folder) / name
         if path.is_file():
             number = re.search(r"\d+", path.read_text())
             return int(number[0]) if number else None
     return None
+
+
+def _saves(folder: Path) -> Path:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    return folder / (config["training"]["logging"]["save"] or "checkpoints")

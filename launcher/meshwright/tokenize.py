@@ -11,6 +11,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import get_context
@@ -24,7 +26,16 @@ from meshwright.spec import Tokenizer
 
 __all__ = ["Job", "Part", "job", "parts", "tokenize"]
 
-PART_BYTES = 16 << 20
+PART_BYTES, PROBE_BYTES = 16 << 20, 4096
+PACKED = {
+    ".gz": "gunzip",
+    ".zst": "unzstd",
+    ".xz": "unxz",
+    ".bz2": "bunzip2",
+    ".zip": "unzip",
+    ".parquet": "pandas.read_parquet",
+}
+AGAIN = "mend that and run it again: it goes on where it stopped"
 BYTES_VOCAB, BYTES_END = 256, 255  # one token a byte; one that UTF-8 never uses ends a document
 
 
@@ -72,8 +83,9 @@ def _problems(text: Text, tokenizer: Tokenizer, paths: Sequence[Path]) -> Iterat
     if not paths:
         yield Problem("data.input", "not set; give files, for example data.input=[corpus/*.jsonl]", "data.input")
     for path in paths:
-        if not path.is_file():
-            yield Problem("data.input", f"{path} is no file", "data.input")
+        wrong = _no_text(path)
+        if wrong:
+            yield Problem("data.input", f"{path} {wrong}", "data.input")
     if text.prefix is None:
         yield Problem("data.prefix", "not set; give the prefix of the files to write", "data.prefix")
     if text.workers < 1:
@@ -84,6 +96,21 @@ def _problems(text: Text, tokenizer: Tokenizer, paths: Sequence[Path]) -> Iterat
     if tokenizer.kind == "huggingface" and (tokenizer.path is None or not Path(tokenizer.path).is_dir()):
         message = f"{tokenizer.path!r} is no folder; give one with a tokenizer.json"
         yield Problem("training.data.tokenizer.path", message, "data.tokenizer")
+
+
+def _no_text(path: Path) -> str | None:
+    """Why a file cannot be tokenized."""
+    if not path.is_file():
+        return "is no file"
+    if path.suffix in PACKED:
+        return f"is packed; unpack it first ({PACKED[path.suffix]})"
+    if path.suffix == ".json":
+        return "would be one document with its brackets; write one object a line into a .jsonl file"
+    try:
+        with path.open("rb") as file:
+            return "is no text: it holds bytes of 0" if b"\0" in file.read(PROBE_BYTES) else None
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def parts(path: Path, size: int = PART_BYTES) -> Iterator[Part]:
@@ -105,16 +132,33 @@ def tokenize(job: Job, done: Callable[[int, int], None] = lambda *_: None) -> in
     """Write the dataset; the number of its tokens. ``done`` hears (parts done, parts in all).
 
     Raises:
-        ConfigError: where a line is no JSON object with the field.
+        ConfigError: where a line is no JSON object with the field, or the files cannot be written.
 
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    todo = [i for i in range(len(job.parts)) if not Path(f"{job.folder / str(i)}.idx").exists()]
-    done(len(job.parts) - len(todo), len(job.parts))
-    with get_context("spawn").Pool(min(job.text.workers, max(1, len(todo)))) as pool:
-        for count, _ in enumerate(pool.imap_unordered(partial(_write_part, job), todo), 1):
+    _encoder(job.tokenizer)  # what is wrong with it is said before anything is written
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        todo = [i for i in range(len(job.parts)) if not Path(f"{job.folder / str(i)}.idx").exists()]
+        done(len(job.parts) - len(todo), len(job.parts))
+        for count, _ in enumerate(_written(job, todo), 1):
             done(len(job.parts) - len(todo) + count, len(job.parts))
-    return _join(job)
+        return _join(job)
+    except OSError as error:
+        message = f"{error.filename or job.prefix}: {error.strerror}; {AGAIN}"
+        raise ConfigError([Problem("data.prefix", message, "data.write")]) from None
+
+
+def _written(job: Job, todo: Sequence[int]) -> Iterator[None]:
+    """Write the parts ``todo``; one item as each is there."""
+    with ProcessPoolExecutor(min(job.text.workers, max(1, len(todo))), get_context("spawn")) as pool:
+        try:
+            for part in as_completed([pool.submit(_write_part, job, number) for number in todo]):
+                yield part.result()
+        except BrokenProcessPool:
+            message = f"one of {job.text.workers} processes was killed, as where memory is short; {AGAIN}"
+            raise ConfigError([Problem("data.workers", message, "data.workers")]) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _write_part(job: Job, number: int) -> None:
@@ -160,20 +204,33 @@ def _encoder(tokenizer: Tokenizer) -> tuple[Callable[[str], Sequence[int]], int,
     """Text to tokens, the token that ends a document, and the size of the vocabulary."""
     if tokenizer.kind == "bytes":
         return (lambda text: text.encode()), BYTES_END, BYTES_VOCAB
-    from transformers import AutoTokenizer
-
-    made = AutoTokenizer.from_pretrained(tokenizer.path, local_files_only=True)
+    made = _hugging_face(tokenizer.path)
     if made.eos_token_id is None:
         message = f"{tokenizer.path} has no end-of-text token, which would part the documents"
         raise ConfigError([Problem("training.data.tokenizer.path", message, "data.tokenizer")])
     return partial(made.encode, add_special_tokens=False), made.eos_token_id, len(made)
 
 
+def _hugging_face(path: str | None) -> Any:
+    try:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except ImportError as error:
+        message = f"{error}; pip install 'meshwright[hf]'"
+    except (OSError, ValueError, KeyError, TypeError) as error:  # as the files in it mislead transformers
+        message = f"{path} holds no tokenizer that transformers reads: {' '.join(str(error).split())[:200]}"
+    raise ConfigError([Problem("training.data.tokenizer.path", message, "data.tokenizer")])
+
+
 def _join(job: Job) -> int:
     import numpy as np
 
     prefixes = [str(job.folder / str(i)) for i in range(len(job.parts))]
-    sizes = np.concatenate([lengths(prefix) for prefix in prefixes])
+    sizes = np.concatenate([np.zeros(0, dtype=np.int32), *map(lengths, prefixes)])
+    if not sizes.size:
+        shutil.rmtree(job.folder.parent)
+        raise ConfigError([Problem("data.input", f"no document in {', '.join(job.text.input)}", "data.input")])
     partly = Path(f"{job.prefix}.bin.partial")
     with partly.open("wb") as file:
         for prefix in prefixes:

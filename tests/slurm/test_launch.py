@@ -181,6 +181,17 @@ def test_a_signal_saves_requeues_and_goes_on(launch: Launch, cluster: Cluster, r
     assert cluster.show(one["job"])["Restarts"] == "1"
 
 
+def test_time_slices_follow_one_another(launch: Launch, cluster: Cluster, runs: Path) -> None:
+    (runs / "FAIL").touch()
+    sliced = ("launch.slurm.array=0-1%1", "launch.slurm.requeue=false")
+    _, document = launch(*SMALL, "training.seed=11", *sliced)
+    one = document["launched"][0]
+    folder, events = Path(one["folder"]), Path(one["folder"]) / "RESTARTS"
+    cluster.until(lambda: events.exists() and " failed " in events.read_text(), 60, "the first slice does not fail")
+    (runs / "FAIL").unlink()
+    cluster.until((folder / "DONE").exists, 60, "the second slice does not go on")
+
+
 def test_a_sweep_is_one_array(launch: Launch, cluster: Cluster, runs: Path) -> None:
     assert launch(*SMALL, "training.optimizer.lr=1e-3,2e-3,3e-3", "launch.slurm.throttle=2", "-m")[0] == 0
     (array,) = runs.glob("sweep-*/array.sbatch")

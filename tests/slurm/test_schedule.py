@@ -72,7 +72,7 @@ OPTIONS: list[tuple[dict[str, Any], str, str]] = [
     ({"job_name": "mine"}, "JobName", "mine"),
     ({"comment": "$(id) it's"}, "Comment", "$(id)"),
     ({"switches": "64@01:00:00"}, "WaitForSwitch", ""),
-    ({"array": "0-9%1"}, "ArrayTaskThrottle", "1"),
+    ({"array": "0-9%1", "requeue": False}, "ArrayTaskThrottle", "1"),
     ({"extra": ("--nice=100",)}, "Nice", "100"),
 ]
 

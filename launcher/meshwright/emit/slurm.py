@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from meshwright.emit import slurm_text as text
 from meshwright.emit.torchrun import exports, program, ranks_on_node
@@ -11,7 +12,6 @@ from meshwright.errors import ConfigError
 from meshwright.plan import Plan
 from meshwright.rules.launch import slurm_problems
 from meshwright.spec import Launch
-from meshwright.spec_launch import Slurm
 
 __all__ = ["checkpoint_gib", "options", "script"]
 
@@ -26,7 +26,7 @@ def script(plan: Plan) -> str:
         ConfigError: where an option cannot be written for sbatch.
 
     """
-    problems = list(slurm_problems(plan.spec))
+    problems = list(slurm_problems(plan))
     if problems:
         raise ConfigError(problems)
     launch = plan.spec.launch
@@ -58,6 +58,7 @@ def options(plan: Plan) -> list[str]:
     return sorted(map(_quoted, [*flags, *switches, *s.extra]))
 
 
+UNSET = "set +u # what modules and environments run uses unset variables\n"
 PLAIN = (
     *("account", "array", "comment", "constraint", "cpus_per_task", "dependency", "exclude", "mail_type", "mail_user"),
     *("nodelist", "partition", "qos", "reservation", "segment"),
@@ -83,58 +84,62 @@ def _settings(plan: Plan) -> Iterator[str]:
 
     s = plan.spec.launch.slurm
     yield f"identity={identity(plan.spec)}\nnodes={plan.grid.nodes}\n"
-    yield f"requeue={int(s.requeue)}\nmax_restarts={s.max_restarts}\n"
+    yield f"requeue={int(s.requeue)}\nmax_restarts={s.max_restarts}\nslices={int(s.array is not None)}\n"
+    yield f"checkpoints={shlex.quote(plan.spec.training.logging.save or '')}\n"
 
 
 def _surroundings(plan: Plan) -> Iterator[str]:
     """Modules, variables with the reason for each, and the user's own commands."""
     s = plan.spec.launch.slurm
     if s.modules:
-        yield "\nset +u # the functions of environment modules use unset variables\n"
+        yield f"\n{UNSET}"
         yield from (f"module load {shlex.quote(module)}\n" for module in s.modules)
         yield "set -u\n"
     yield "\n"
     yield from exports(plan)
     if s.before:
-        yield "\n# launch.slurm.before\n"
+        yield f"\n# launch.slurm.before\n{UNSET}"
         yield from (f"{command}\n" for command in s.before)
+        yield "set -u\n"
 
 
 def _node(plan: Plan) -> Iterator[str]:
     """The function ``on_nodes LOG PROGRAM...``: one task a node or one a rank, in a container or not."""
     launch = plan.spec.launch
     task = _torchrun(plan) if launch.slurm.tasks == "node" else _rank(plan)
-    yield text.RENDEZVOUS.replace("@PORT@", str(launch.port))
+    yield text.RENDEZVOUS.replace("@PORT@", str(launch.port or text.PORT))
     folder = f"cd {shlex.quote(launch.slurm.workdir)}\n" if launch.slurm.workdir else ""
-    yield text.TASK.replace("@TASK@", shlex.quote(f"{text.IGNORE}{folder}{task}"))
-    yield text.ON_NODES.replace("@OPTIONS@", "".join(f" {word}" for word in _srun(launch.slurm))).replace(
-        "@CONTAINER@", _apptainer(plan)
-    )
+    yield text.TASK.replace("@TASK@", shlex.quote(f"{folder}{task}"))
+    options = "".join(f" {word}" for word in _srun(plan))
+    yield text.ON_NODES.replace("@OPTIONS@", options).replace("@CONTAINER@", _apptainer(plan))
 
 
 def _torchrun(plan: Plan) -> str:
     processes = ranks_on_node(plan, "SLURM_NODEID")
     where = f'--nnodes={plan.grid.nodes} --node-rank="$SLURM_NODEID" --nproc-per-node="{processes}"'
     meet = '--master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" --max-restarts=0'
-    return f'exec {_python(plan.spec.launch)} -m torch.distributed.run \\\n    {where} \\\n    {meet} "$@"'
+    run = f'{_python(plan.spec.launch)} -m torch.distributed.run \\\n    {where} \\\n    {meet} "$@"'
+    return text.TORCHRUN.replace("@TORCHRUN@", run)
 
 
 def _rank(plan: Plan) -> str:
     local = f"LOCAL_RANK=$SLURM_LOCALID LOCAL_WORLD_SIZE={ranks_on_node(plan, 'SLURM_NODEID')}"
-    return f'export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS {local}\nexec {_python(plan.spec.launch)} "$@"'
+    world = f"export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS {local}\n"
+    return f'{text.IGNORE}{world}exec {_python(plan.spec.launch)} "$@"'
 
 
 def _python(launch: Launch) -> str:
     return shlex.quote(launch.python)
 
 
-def _srun(s: Slurm) -> Iterator[str]:
+def _srun(plan: Plan) -> Iterator[str]:
+    s = plan.spec.launch.slurm
     if s.cpus_per_task:
         yield f"--cpus-per-task={s.cpus_per_task}"  # since SLURM 22.05 srun does not take it from sbatch
     if s.container == "pyxis":
-        mounts = "".join(f",{mount}" for mount in s.mounts)
+        mounts = "".join(f",{mount}" for mount in (*_seen(plan), *s.mounts))
         yield f"--container-image={shlex.quote(s.image or '')}"
-        yield f'--container-mounts="$folder:$folder"{shlex.quote(mounts) if mounts else ""}'
+        yield f'--container-mounts="${{folder%/*}}:${{folder%/*}}"{shlex.quote(mounts) if mounts else ""}'
 
 
 def _apptainer(plan: Plan) -> str:
@@ -142,8 +147,17 @@ def _apptainer(plan: Plan) -> str:
     if s.container != "apptainer":
         return ""
     gpu = "--rocm" if plan.spec.cluster.accelerator.name.startswith("MI") else "--nv"
-    binds = "".join(f" --bind {shlex.quote(mount)}" for mount in s.mounts)
-    return f'apptainer exec {gpu} --bind "$folder"{binds} {shlex.quote(s.image or "")} '
+    binds = "".join(f" --bind {shlex.quote(mount)}" for mount in (*_seen(plan), *s.mounts))
+    return f'apptainer exec {gpu} --bind "${{folder%/*}}"{binds} {shlex.quote(s.image or "")} '
+
+
+def _seen(plan: Plan) -> Iterator[str]:
+    """Mounts of what training writes or starts from outside the folder of the stages, if the user names none."""
+    logging, mounts = plan.spec.training.logging, plan.spec.launch.slurm.mounts
+    mounted = [PurePosixPath(mount.split(":")[1]) for mount in mounts]
+    for path in dict.fromkeys(filter(None, (logging.save, logging.load, logging.tensorboard))):
+        if path.startswith("/") and not any(PurePosixPath(path).is_relative_to(at) for at in mounted):
+            yield f"{path}:{path}"
 
 
 def _health(plan: Plan) -> Iterator[str]:
@@ -152,9 +166,7 @@ def _health(plan: Plan) -> Iterator[str]:
         return
     gpus = 0 if s.gpus == "none" else min(plan.grid.gpus_per_node, plan.grid.world)
     disk = checkpoint_gib(plan) if s.checkpoint_disk_gib is None else s.checkpoint_disk_gib
-    saved = plan.spec.training.logging.save
-    where = shlex.quote(saved) if saved else '"$folder/checkpoints"'
-    yield text.HEALTH.replace("@WORDS@", f"{gpus} {disk:.1f} {where}")
+    yield text.HEALTH.replace("@WORDS@", f'{gpus} {disk:.1f} "$checkpoints"')
 
 
 def checkpoint_gib(plan: Plan) -> float:

@@ -12,8 +12,10 @@ __all__ = [
     "HEALTH",
     "IGNORE",
     "ON_NODES",
+    "PORT",
     "RENDEZVOUS",
     "TASK",
+    "TORCHRUN",
     "TRAIN",
 ]
 
@@ -26,8 +28,11 @@ set -euo pipefail
 
 FOLDER = """
 folder=$SLURM_SUBMIT_DIR
+checkpoints=${checkpoints:-$folder/checkpoints}
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
 job=${job:-$SLURM_JOB_ID}
+owner=$job
+[ "$slices" = 0 ] || owner=$SLURM_ARRAY_JOB_ID # time slices have the folder together
 say() { echo "$(date +%FT%T) job $job: $*"; }
 refuse() {
     say "refused: $*" >&2
@@ -42,6 +47,30 @@ again() { # REASON EXIT_CODE: put this job back into the queue, where that is al
         sleep 300 # slurmctld ends this script meanwhile
     fi
     exit "$2"
+}
+saved() { # the step of the last whole checkpoint: Megatron's or DeepSpeed's
+    cat "$checkpoints"/latest{_checkpointed_iteration.txt,} 2>/dev/null | tr -dc '0-9' || true
+}
+failed() { # EXIT_CODE WHY: counted since this job was submitted, and since its last checkpoint
+    local at failures
+    at=$(saved)
+    at="at step ${at:-0}"
+    failures=$(grep -cF " $job failed $at:" RESTARTS || true)
+    if [ "$failures" -lt "$max_restarts" ]; then
+        again "failed $at: $2, restart $((failures + 1)) of $max_restarts" "$1"
+    fi
+    say "failed $at: $2, after $max_restarts restarts"
+    exit "$1"
+}
+busy() { # JOB: whether it is in the queue; where nobody can say, this job does not start
+    local answer
+    if answer=$(squeue --noheader --format="job %i" --jobs="$1" 2>&1); then
+        [[ $answer == *"job "* ]]
+    elif [[ $answer == *"Invalid job id"* ]]; then
+        return 1
+    else
+        refuse "squeue cannot say whether job $1 still works in $folder: $answer"
+    fi
 }
 
 stopping=0
@@ -59,16 +88,18 @@ if [ -e DONE ]; then
     exit 0
 fi
 # Two jobs in one folder would overwrite each other's checkpoints.
-if ! (set -o noclobber && echo "$job" >JOB) 2>/dev/null; then
-    owner=$(cat JOB)
-    if [ "$owner" != "$job" ] && [ -n "$(squeue --noheader --jobs="$owner" 2>/dev/null)" ]; then
-        refuse "job $owner already works in $folder"
+if ! (set -o noclobber && echo "$owner" >JOB) 2>/dev/null; then
+    before=$(cat JOB)
+    if [ -n "$before" ] && [ "$before" != "$owner" ] && busy "$before"; then
+        refuse "job $before already works in $folder"
     fi
-    echo "$job" >JOB
+    echo "$owner" >JOB
 fi
-mkdir -p logs checkpoints
+mkdir -p logs "$checkpoints"
 note "start ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"
 """
+
+PORT = "$((20000 + SLURM_JOB_ID % 10000))"  # jobs may share a node
 
 # not `| head -n 1`: with 2,048 nodes the list does not fit a pipe, and scontrol dies of SIGPIPE under pipefail
 RENDEZVOUS = """
@@ -82,13 +113,32 @@ TASK = """
 task=@TASK@
 """
 
-IGNORE = 'trap "" USR1 # torchrun would die of it; the ranks below it listen for themselves\n'
+IGNORE = 'trap "" USR1 # the rank listens for it as soon as it can save\n'
+
+# Under proctrack/cgroup SLURM signals this shell alone.
+TORCHRUN = """trap "" USR1 # torchrun would die of it, and does not pass it on
+@TORCHRUN@ &
+torchrun=$!
+ask() { # every child of torchrun is a rank
+    local rank
+    for rank in $(grep -ls "^PPid:[[:space:]]*$torchrun\\$" /proc/[0-9]*/status); do
+        rank=${rank#/proc/}
+        kill -USR1 "${rank%/status}" 2>/dev/null
+    done
+}
+trap ask USR1
+trap "kill -TERM $torchrun 2>/dev/null" TERM
+while kill -0 "$torchrun" 2>/dev/null; do wait "$torchrun"; done # wait returns early when a signal arrives
+wait "$torchrun"
+"""
 
 ON_NODES = """
 on_nodes() { # LOG PROGRAM...
     local log=$1
     shift
-    exec srun --kill-on-bad-exit=1 --cpu-bind=none --open-mode=append --output="$log"@OPTIONS@ \\
+    # sbatch --export=NONE would empty the tasks' environment; ranks follow the nodes in order
+    exec srun --export=ALL --distribution=block --kill-on-bad-exit=1 --cpu-bind=none \\
+        --open-mode=append --output="$log"@OPTIONS@ \\
         @CONTAINER@bash -c "$task" task "$@"
 }
 """
@@ -97,6 +147,9 @@ HEALTH = """
 say "checking the nodes"
 if ! (on_nodes logs/%j-health.log "$folder/health.py" @WORDS@); then
     grep -h '^unfit' "logs/$SLURM_JOB_ID-health.log" >&2 || tail -n 20 "logs/$SLURM_JOB_ID-health.log" >&2
+    if [ "${SLURM_RESTART_COUNT:-0}" != 0 ]; then
+        failed 1 "a node is not fit (see above)"
+    fi
     refuse "a node is not fit (see above); submit again with --exclude=NODE, or mend what is wrong"
 fi
 """
@@ -124,21 +177,13 @@ trap stop USR1
 """
 
 FOLLOW = """
+while kill -0 "$step" 2>/dev/null; do wait "$step" || true; done # wait returns early when a signal arrives
 code=0
 wait "$step" || code=$?
-while kill -0 "$step" 2>/dev/null; do # wait returns early when a signal arrives
-    code=0
-    wait "$step" || code=$?
-done
 """
 
 _FAILURE = """
-failures=$(grep -c ' failed' RESTARTS || true)
-if [ "$failures" -lt "$max_restarts" ]; then
-    again "failed with code $code, restart $((failures + 1)) of $max_restarts" "$code"
-fi
-say "failed with code $code after $max_restarts restarts"
-exit "$code"
+failed "$code" "code $code"
 """
 
 # Our program ends with 0 only where every step is done (stopped by a signal: 75, which torchrun makes a 1).

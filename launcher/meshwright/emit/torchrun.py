@@ -22,9 +22,10 @@ if [ "${NODE_RANK:-0}" = 0 ] && ! flock --nonblock 9; then
 fi
 """
 
-NODE = 'NODE_RANK="${NODE_RANK:?set it to this node\'s number, from 0}"\n' + (
-    'MASTER_ADDR="${MASTER_ADDR:?set it to the first node\'s address}"\n'
-)
+NODE = """NODE_RANK="${NODE_RANK:?set it to the number of this node, from 0}"
+MASTER_ADDR="${MASTER_ADDR:?set it to the address of the first node}"
+"""
+PORT = 29500  # torchrun's own; every node must name the same
 
 
 def script(plan: Plan) -> str:
@@ -32,7 +33,7 @@ def script(plan: Plan) -> str:
     several = plan.grid.nodes > 1
     parts = [HEADER, *exports(plan), "\n", NODE if several else "", *_processes(plan), "\n"]
     where = '--node-rank="$NODE_RANK" --master-addr="$MASTER_ADDR"' if several else "--standalone"
-    port = f" --master-port={plan.spec.launch.port}" if several else ""
+    port = f" --master-port={plan.spec.launch.port or PORT}" if several else ""
     python = shlex.quote(plan.spec.launch.python)
     run = f"{python} -m torch.distributed.run --nnodes={plan.grid.nodes} \\\n    {where}{port}"
     return "".join(parts) + f'exec {run} --nproc-per-node="$processes" \\\n    {program(plan)}\n'

@@ -40,11 +40,12 @@ def show_launched(launched: Sequence[Launched], console: Console | None = None) 
             console.print(Text(f"  ended with code {one.code}", style="red"))
 
 
-def document(name: str, links: Chain, launched: Sequence[Launched]) -> dict[str, Any]:
-    """The machine-readable form."""
+def document(name: str, chains: Sequence[Chain], launched: Sequence[Launched]) -> dict[str, Any]:
+    """The machine-readable form of a run, or of all points of a sweep."""
+    transitions = [link for links in chains for link in links.transitions]
     return {
         "name": name,
-        "transitions": [{"before": t.before, "after": t.after, "lines": list(t.lines)} for t in links.transitions],
-        "left_out": list(links.left_out),
+        "transitions": [{"before": t.before, "after": t.after, "lines": list(t.lines)} for t in transitions],
+        "left_out": list(dict.fromkeys(line for links in chains for line in links.left_out)),
         "launched": [{**asdict(one), "folder": str(one.folder), "command": list(one.command)} for one in launched],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,30 @@ __all__ = ["install", "read", "write"]
 
 
 def write(path: Path, **values: float | int | None) -> None:
-    """Append one line. Losses keep their full precision."""
-    with path.open("a") as file:
-        file.write(json.dumps(values) + "\n")
+    """Append one line, on its own even where the last one was cut off. Losses keep their full precision."""
+    line = json.dumps(values).encode() + b"\n"
+    with path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines in order of their steps; where a run went back to a checkpoint, the later line counts."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [line for _, line in sorted({line["step"]: line for line in lines}.items())]
+    """The lines in order of their steps; where a run went back to a checkpoint, the later line counts.
+
+    A line that was cut off, or is being written, is left out.
+    """
+    said = filter(None, map(_line, path.read_text(errors="replace").splitlines() if path.exists() else ()))
+    return [line for _, line in sorted({line["step"]: line for line in said}.items())]
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    try:
+        line: Any = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and "step" in line else None
 
 
 def install(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,28 @@ def source(folder: Path) -> Path | None:
     """The checkpoints that a stage starts from.
 
     Raises:
-        SystemExit: where there is none yet; training would silently begin with random weights.
+        SystemExit: where there is none yet, or not the last one; training would silently begin with other weights.
 
     """
     said = after(folder)
     if said is None:
         return None
     start = folder / str(said["checkpoints"])
-    if not any((start / name).is_file() for name in SAVED):
+    saved = _saved_step(start)
+    if saved is None:
         raise SystemExit(f"no checkpoint in {start}: the stage before this one has not finished")
+    steps = json.loads((start.parent / "plan.json").read_text())["steps"]
+    if saved < steps and not (start.parent / "DONE").is_file():
+        raise SystemExit(f"step {saved} of {steps} in {start}: the stage before this one has not finished")
     return start
+
+
+def _saved_step(checkpoints: Path) -> int | None:
+    for path in (checkpoints / name for name in SAVED):
+        number = re.search(r"\d+", path.read_text()) if path.is_file() else None
+        if number:
+            return int(number[0])
+    return None
 
 
 def first_sample() -> int:

@@ -2,56 +2,118 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from meshwright import launch
 from meshwright.compose import Run, load
+from meshwright.errors import ConfigError, Problem
 from meshwright.launch import Launched
 from meshwright.run_folder import Compiled, compile_all, folder_name
 from meshwright.transition import Chain
 from meshwright.verbs import Words
+from meshwright.verbs.points import every
 
 __all__ = ["run", "sweep"]
 
 
+@dataclass(frozen=True)
+class Done:
+    """A run or a sweep: its stages, joined, and what came of them. Nothing is launched where a proof failed."""
+
+    links: Chain
+    launched: tuple[Launched, ...]
+    passed: bool
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return 0 if self.passed and not any(one.code for one in self.launched) else 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run, or one of a sweep: its stages and their folders."""
+
+    asked: Run
+    links: Chain
+    folders: tuple[Path, ...]
+
+
 def run(words: Words) -> int:
     """Launch the stages of a run; 1 where a proof or a stage failed, or slurmctld would not take a job."""
-    asked = load(words.overrides, words.config_dir)
-    links = launch.links(asked.stages)
-    folders = _folders(asked, links)
-    compiled = compile_all(links.plans, folders, verify=asked.options.verify)
-    if asked.options.output == "text":
-        _show(links, compiled)
-    if not all(one.passed for one in compiled):
-        return 1
-    launched = _launch(asked, links, folders)
-    _report(asked, links, launched)
-    return 1 if any(one.code for one in launched) else 0
+    point = _point(words)
+    done = _one(point)
+    _report(point.asked, [done])
+    return done.code
 
 
 def sweep(jobs: Sequence[Words]) -> int:
     """Launch every point of a sweep: one after the other here, as array jobs on SLURM."""
+    points = every(jobs, _point)
+    _refuse_shared(points)
+    option = points[0].asked.stages[0].launch
+    if option.kind == "slurm" and not (option.dry_run or option.test_only):
+        done = [_arrays(points)]
+    else:
+        done = [_one(point) for point in points]
+    _report(points[0].asked, done)
+    return max(one.code for one in done)
+
+
+def _point(words: Words) -> Point:
+    asked = load(words.overrides, words.config_dir)
+    links = _links(asked)
+    return Point(asked, links, tuple(Path(asked.options.runs) / folder_name(plan.spec) for plan in links.plans))
+
+
+def _refuse_shared(points: Sequence[Point]) -> None:
+    """A run folder is named after what is trained, not after how it is launched."""
+    shared = [folder for folder, times in Counter(f for point in points for f in point.folders).items() if times > 1]
+    if shared:
+        message = f"several points would train in {shared[0]}: they differ in launch alone; sweep over name, too"
+        raise ConfigError([Problem("launch", message, "launch.sweep")])
+
+
+def _one(point: Point) -> Done:
+    asked, links = point.asked, point.links
+    compiled = compile_all(links.plans, point.folders, verify=asked.options.verify)
+    if asked.options.output == "text":
+        _show(links, compiled)
+    passed = all(one.passed for one in compiled)
+    return Done(links, tuple(_launch(asked, links, point.folders)) if passed else (), passed)
+
+
+def _arrays(points: Sequence[Point]) -> Done:
     from meshwright.launch_sweep import submit
 
-    runs = [load(words.overrides, words.config_dir) for words in jobs]
-    option = runs[0].stages[0].launch
-    if option.kind == "local" or option.dry_run or option.test_only:
-        return max(run(words) for words in jobs)
-    chains = [launch.links(one.stages) for one in runs]
-    folders = [_folders(asked, links) for asked, links in zip(runs, chains, strict=True)]
-    plans = [plan for links in chains for plan in links.plans]
-    compiled = compile_all(plans, [folder for of_one in folders for folder in of_one], verify=runs[0].options.verify)
-    if not all(one.passed for one in compiled):
-        return 1
-    submitted = submit(chains, folders, Path(runs[0].options.runs))
-    _report(runs[0], Chain(tuple(plans), (), ()), submitted)
-    return 0
+    options = points[0].asked.options
+    plans = [plan for point in points for plan in point.links.plans]
+    compiled = compile_all(plans, [f for point in points for f in point.folders], verify=options.verify)
+    passed = all(one.passed for one in compiled)
+    chains, folders = [point.links for point in points], [point.folders for point in points]
+    submitted = submit(chains, folders, Path(options.runs)) if passed else []
+    return Done(Chain(tuple(plans), (), ()), tuple(submitted), passed)
 
 
-def _folders(asked: Run, links: Chain) -> list[Path]:
-    return [Path(asked.options.runs) / folder_name(plan.spec) for plan in links.plans]
+def _links(asked: Run) -> Chain:
+    links = launch.links(asked.stages)
+    return replace(links, left_out=(*links.left_out, *_before(asked)))
+
+
+def _before(asked: Run) -> tuple[str, ...]:
+    """What a stage misses that was chosen by its name."""
+    stages, chosen = asked.composed.get("stages") or {}, asked.options.stage
+    earlier = list(takewhile(lambda name: name != chosen, stages)) if chosen else []
+    ramps = [((stage or {}).get("training") or {}).get("ramp") for stage in stages.values()]
+    if not earlier or any(ramps[1:]) or asked.stages[0].training.logging.load:  # alternatives begin by themselves
+        return ()
+    hint = "launch the recipe without stage=, or set training.logging.load to a checkpoint"
+    return (f"{', '.join(earlier)}: left out, so stage {chosen} begins with RANDOM WEIGHTS; {hint}",)
 
 
 def _launch(asked: Run, links: Chain, folders: Sequence[Path]) -> list[Launched]:
@@ -74,12 +136,14 @@ def _show(links: Chain, compiled: Sequence[Compiled]) -> None:
     show_chain(links)
 
 
-def _report(asked: Run, links: Chain, launched: Sequence[Launched]) -> None:
+def _report(asked: Run, done: Sequence[Done]) -> None:
+    """One table or one JSON document for all points."""
     from meshwright.report.launch import document, show_launched
     from meshwright.report.summary import print_json
 
-    if asked.options.output == "json":
-        result: dict[str, Any] = document(asked.name, links, launched)
-        print_json(result)
-    else:
+    launched = [one for point in done for one in point.launched]
+    if asked.options.output == "text":
         show_launched(launched)
+    elif launched or all(one.passed for one in done):
+        result: dict[str, Any] = document(asked.name, [one.links for one in done], launched)
+        print_json(result)

@@ -1,0 +1,45 @@
+"""Paths of a run, made absolute: a job works in its run folder, not where it was launched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from meshwright.spec import Data, Launch, Logging, Spec
+
+__all__ = ["absolute"]
+
+
+def absolute(spec: Spec) -> Spec:
+    """``spec`` with every relative path of the user's as seen from here."""
+    training = spec.training
+    training = replace(training, data=_data(training.data), logging=_logging(training.logging))
+    return replace(spec, training=training, launch=_launch(spec.launch))
+
+
+def _data(data: Data) -> Data:
+    paths = tuple(str(Path(path).absolute()) for path in data.paths)
+    tokenizer = replace(data.tokenizer, path=_here(data.tokenizer.path))
+    return replace(data, paths=paths, cache=_here(data.cache), tokenizer=tokenizer)
+
+
+def _logging(logging: Logging) -> Logging:
+    return replace(logging, save=_here(logging.save), load=_here(logging.load), tensorboard=_here(logging.tensorboard))
+
+
+def _launch(launch: Launch) -> Launch:
+    """In a container, its programs have paths of its own."""
+    slurm = replace(launch.slurm, workdir=_here(launch.slurm.workdir))
+    image = slurm.image
+    if image is not None and Path(image).is_file():
+        slurm = replace(slurm, image=_here(image))
+    if slurm.container != "none":
+        return replace(launch, slurm=slurm)
+    python = launch.python if "/" not in launch.python else str(Path(launch.python).absolute())
+    ours = launch.entry == "meshwright" or launch.entry.startswith("-")  # which is refused
+    entry = launch.entry if ours else str(Path(launch.entry).absolute())
+    return replace(launch, slurm=slurm, python=python, entry=entry)
+
+
+def _here(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
