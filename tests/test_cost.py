@@ -172,3 +172,74 @@ def test_a_plan_that_does_not_fit_is_told_what_would() -> None:
 def test_two_changes_are_named_where_one_is_not_enough() -> None:
     (first, *_) = cost(planned("training.micro_batch=4", "parallelism.zero=0")).advice
     assert " with parallelism.zero=" in first.message
+
+
+def test_experts_sharded_over_few_ranks_are_gathered_between_nodes() -> None:
+    """With ep 8 on 8 GPUs a node, the ranks that share an expert stand on different nodes, whatever shares the rest."""
+    words = ("model=deepseek_v2", "cluster.gpus=512", "training.sequence=4096", "training.global_batch=1024")
+    alone, spread = (
+        cost(resolve(load([*LLAMA, *words, "parallelism.zero=3", f"parallelism.ep={ep}"]).stages[0])) for ep in (1, 8)
+    )
+    assert spread.step.data > alone.step.data / 8  # a rank holds an eighth of the experts
+    assert spread.step_time > 2 * alone.step_time / 8
+
+
+def test_zero_2_scatters_gradients_in_every_micro_batch() -> None:
+    """What is kept of them is a shard: 64 ranks, 4 micro-batches."""
+    first, second = (cost(planned(f"parallelism.zero={zero}")).traffic.data.size for zero in (1, 2))
+    parameters = planned().stages[0].parameters
+    assert second - first == pytest.approx(3 * 4 * parameters * 63 / 64)
+
+
+def test_the_order_of_ranks_decides_which_links_are_crossed() -> None:
+    words = ("cluster.gpus=16", "parallelism.pp=4")
+    usual = cost(planned(*words)).traffic
+    other = cost(planned(*words, "parallelism.order=tp-cp-ep-pp-dp")).traffic
+    assert (usual.data.link, usual.pipeline.link) == ("within nodes", "between nodes")
+    assert (other.data.link, other.pipeline.link) == ("between nodes", "within nodes")
+
+
+def test_block_recomputation_repeats_the_first_layers_of_each_chunk_only() -> None:
+    words = ("parallelism.tp=4", "parallelism.pp=4", "parallelism.recompute=full")
+    whole = cost(planned(*words))
+    block = cost(planned(*words, "parallelism.recompute_method=block", "parallelism.recompute_layers=1"))
+    assert block.step.recompute == pytest.approx(whole.step.recompute / 8)
+    assert block.hfu / block.mfu - 1 == pytest.approx((whole.hfu / whole.mfu - 1) / 8)
+    assert whole.traffic.tensor.size / block.traffic.tensor.size == pytest.approx(3 / (2 + 1 / 8))
+
+
+def test_what_is_recomputed_counts_as_hardware_flops() -> None:
+    core, mlp = (
+        cost(planned("parallelism.recompute=selective", f"parallelism.recompute_modules=[{module}]"))
+        for module in ("core_attn", "mlp")
+    )
+    assert mlp.hfu / mlp.mfu > core.hfu / core.mfu + 0.1
+
+
+def test_a_sliding_window_makes_attention_cheaper() -> None:
+    full, windowed = (cost(planned(*words)) for words in ((), ("model.sliding_window=1024",)))
+    assert windowed.step_time < full.step_time
+    assert windowed.notes == ("MFU and HFU count attention in full, as if there were no sliding window",)
+
+
+@pytest.mark.parametrize(("vpp", "first"), [(1, 1), (2, 3), (4, 7)])
+def test_each_chunk_sends_forward_but_the_last_and_backward_but_the_first(vpp: int, first: int) -> None:
+    plan = planned("parallelism.tp=8", "parallelism.pp=2", f"parallelism.vpp={vpp}")
+    assert cost(plan).traffic.pipeline.messages == first * plan.batch.microbatches
+
+
+def test_deepspeed_fills_buckets_and_an_offloaded_optimizer_leaves_the_gpu() -> None:
+    words = ("backend=deepspeed", "parallelism.zero=2")
+    here = cost(planned(*words)).stages[0]
+    small = cost(planned(*words, "backend.deepspeed.reduce_bucket=50000000")).stages[0]
+    assert here.communication - small.communication == 2 * 2 * 450e6
+    away = cost(planned(*words, "backend.deepspeed.offload_optimizer.device=cpu"))
+    assert away.stages[0].optimizer == 0
+    assert away.notes
+
+
+def test_messages_add_up_to_the_traffic() -> None:
+    plan = planned("parallelism.tp=4", "parallelism.sp=true", "training.micro_batch=1")
+    flow = cost(plan).traffic.tensor
+    assert flow.messages == 2 * 32 * 5 * plan.batch.microbatches  # a pair of GEMMs twice a layer: 2 forward, 3 backward
+    assert flow.size / flow.messages == pytest.approx(2 * 8192 * 4096 * 3 / 4)

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwright.cost.numbers import Number, clip, log2, maximum
+from meshwright.cost.numbers import Number, clip, log2, maximum, where
 from meshwright.cost.scene import Scene
 
-__all__ = ["Group", "all_to_all", "group", "point_to_point", "ring"]
+__all__ = [
+    "Group",
+    "all_to_all",
+    "data_group",
+    "expert_data_group",
+    "group",
+    "pipeline_group",
+    "point_to_point",
+    "ring",
+]
 
 _START_US = 15.0
 """Before the first byte of a ring's pass moves. An all-reduce of 1 MiB within a DGX A100 takes 44 us on two GPUs and 92
@@ -34,6 +43,25 @@ def group(s: Scene, size: Number, stride: Number) -> Group:
     pod = s.layout.cluster.pod
     wide = 0 * size if pod is None else (size * stride > pod) + 0
     return Group(size, clip(s.domain // stride, 1, size), stride, wide)
+
+
+def data_group(s: Scene) -> Group:
+    """The ranks that hold the same dense weights: context-parallel neighbours, and their like further away."""
+    r = s.layout
+    near = clip(s.domain // r.tp, 1, r.cp) * clip(s.domain // (r.tp * r.cp * s.inner_stages), 1, r.dp)
+    stride = r.tp * s.inner_stages
+    return Group(s.replicas, near, stride, group(s, s.replicas, stride).wide)
+
+
+def expert_data_group(s: Scene) -> Group:
+    """The ranks that hold the same experts."""
+    return group(s, s.edp, s.layout.etp * s.layout.ep * s.inner_stages)
+
+
+def pipeline_group(s: Scene) -> Group:
+    """The stages of one pipeline."""
+    r = s.layout
+    return group(s, r.pp, r.tp * r.cp * where(s.inner_stages > 1, 1, r.dp))
 
 
 def ring(s: Scene, g: Group, size: Number, passes: int = 1) -> Number:

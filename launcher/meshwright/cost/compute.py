@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from meshwright.cost.counts import is_matrix
-from meshwright.cost.numbers import Number, maximum, where
+from meshwright.cost.counts import is_matrix, recomputed
+from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.scene import Scene
 from meshwright.operations import Operation
 
@@ -65,7 +65,11 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     flash = s.framework.kernels.flash
     device = sum(2 * k.matmul + (2.5 if flash else 2) * k.attention + 2 * k.memory + k.gradient for k in kernels)
     backward = _at_least_launched(kernels, 2, device)
-    again = [k for o, k in zip(operations, kernels, strict=True) if _recomputed(s, o)]
+    again = [
+        k
+        for o, k in zip(operations, kernels, strict=True)
+        if recomputed(o, s.layout.spec.parallelism.recompute_modules)
+    ]
     selective = sum(k.matmul + k.attention + k.memory for k in again)
     r = s.layout.recompute
     idle = (forward - once, backward - device, (r == 2) * (forward - once))
@@ -77,7 +81,9 @@ def head(s: Scene) -> Seconds:
     model, e = s.layout.model, s.layout.cluster.efficiency
     fused = s.layout.backend.megatron.cross_entropy_fusion
     rows = s.vocab / s.layout.tp
-    product = 2 * s.tokens * model.hidden * rows / (s.layout.cluster.accelerator.bf16_tflops * 1e12 * e.matmul)
+    gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
+    units = (gpu.fp32_tflops if precision == "fp32" else gpu.bf16_tflops) * 1e12
+    product = 2 * s.tokens * model.hidden * rows / (units * e.matmul)
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
     each = 6 if fused else 20
     loss = each * s.tokens * rows / rate
@@ -97,7 +103,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     elements = _touched(s, o)
     flops = 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
     sequence = layout.training.sequence
-    scores = 2 * s.tokens * sequence * o.scores / layout.tp * (0.5 if s.framework.kernels.flash else 1)
+    scores = 2 * s.tokens * sequence * o.scores / layout.tp * (0.5 * _seen(s) if s.framework.kernels.flash else 1)
     pieces = PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
     moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence * (1 + pieces) if t.squared else 1) for t in o.moved)
     kernels = o.kernels + pieces
@@ -109,6 +115,17 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
         launch=kernels * e.launch_us * 1e-6,
     )
+
+
+def _seen(s: Scene) -> Number:
+    """Part of what causal attention computes that is inside the sliding windows, over full and windowed layers."""
+    model, sequence = s.layout.model, s.layout.training.sequence
+    if model.sliding_window is None:
+        return 1
+    window = minimum(model.sliding_window, sequence)
+    inside = (2 * window - window * window / sequence) / sequence
+    full = 1 / model.full_attention_every if model.full_attention_every else 0
+    return full + (1 - full) * inside
 
 
 def _softmax_in_pieces(s: Scene) -> Number:
@@ -129,22 +146,3 @@ def _product(s: Scene, elements: Number, shard: str) -> Number:
 
 def _at_least_launched(kernels: Iterable[_Kernel], passes: int, device: Number) -> Number:
     return maximum(device, passes * sum(k.launch for k in kernels))
-
-
-def _recomputed(s: Scene, o: Operation) -> bool:
-    """Whether selective recomputation runs ``o`` twice."""
-    modules = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
-    parts = {
-        "core_attn": ("attention.core",),
-        "mlp": ("mlp.",),
-        "moe": ("router", "dispatch", "experts.", "combine"),
-        "shared_experts": ("shared_experts.",),
-        "layernorm": ("attention.norm", "mlp.norm"),
-        "act": ("mlp.activation",),
-        "second_matmul": ("mlp.up",),
-        "moe_act": ("experts.activation",),
-        "mla_up_proj": ("attention.query_up", "attention.kv_up"),
-    }
-    if o.name.endswith("norm") and not any(t.recompute == "layernorm" for t in o.saved):
-        return False  # it is joined to the linear behind it
-    return any(o.name.startswith(parts.get(module, ())) for module in modules)

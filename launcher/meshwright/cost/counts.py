@@ -18,7 +18,15 @@ from meshwright.count import total_parameters
 from meshwright.operations import Operation, decoder_layer, head, mtp_layer
 from meshwright.spec_model import Model
 
-__all__ = ["CONVENTIONS", "Convention", "forward_by_operation", "hardware_flops", "is_matrix", "training_flops"]
+__all__ = [
+    "CONVENTIONS",
+    "Convention",
+    "forward_by_operation",
+    "hardware_flops",
+    "is_matrix",
+    "recomputed",
+    "training_flops",
+]
 
 Convention = Literal["megatron", "palm", "causal"]
 CONVENTIONS: tuple[Convention, ...] = ("megatron", "palm", "causal")
@@ -64,12 +72,44 @@ def _active(model: Model) -> int:
     return active_parameters(model) if model.moe else total_parameters(model)
 
 
-def hardware_flops(model: Model, sequence: int, recompute: Literal["none", "selective", "full"]) -> float:
-    """FLOPs of one token with what is computed twice: a whole forward, or the attention core's.
+def hardware_flops(
+    model: Model,
+    sequence: int,
+    recompute: Literal["none", "selective", "full"],
+    modules: tuple[str, ...] | None = None,
+    part: float = 1.0,
+) -> float:
+    """FLOPs of one token with what is computed twice: ``part`` of the layers' forward, or that of ``modules``.
 
     The head is outside every checkpoint.
     """
     by_name = forward_by_operation(model, sequence)
     layers = {name: flops for name, flops in by_name.items() if name != "head"}
-    again = {"none": 0, "selective": layers.get("attention.core", 0), "full": sum(layers.values())}[recompute]
+    chosen = sum(flops for name, flops in layers.items() if _within(name, modules))
+    again = {"none": 0.0, "selective": float(chosen), "full": part * sum(layers.values())}[recompute]
     return training_flops(model, sequence) + again
+
+
+def recomputed(o: Operation, modules: tuple[str, ...] | None) -> bool:
+    """Whether selective recomputation of ``modules`` runs ``o`` twice."""
+    if o.name.endswith("norm") and not any(t.recompute == "layernorm" for t in o.saved):
+        return False  # it is joined to the linear behind it
+    return _within(o.name, modules)
+
+
+_OPERATIONS = {
+    "core_attn": ("attention.core",),
+    "mlp": ("mlp.",),
+    "moe": ("router", "dispatch", "experts.", "combine"),
+    "shared_experts": ("shared_experts.",),
+    "layernorm": ("attention.norm", "mlp.norm"),
+    "act": ("mlp.activation",),
+    "second_matmul": ("mlp.up",),
+    "moe_act": ("experts.activation",),
+    "mla_up_proj": ("attention.query_up", "attention.kv_up"),
+}
+"""Operations of each module of Megatron's ``--recompute-modules``, by the beginning of their names."""
+
+
+def _within(name: str, modules: tuple[str, ...] | None) -> bool:
+    return any(name.startswith(_OPERATIONS.get(module, ())) for module in modules or ("core_attn",))

@@ -50,6 +50,8 @@ def framework_of(layout: Layout) -> Framework:
         weight, gradient, optimizer = 4.0, 4.0, 8.0
     else:
         moments = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0}[backend.megatron.optimizer_moments]
+        if training.optimizer.name in ("sgd", "muon"):
+            moments /= 2  # momentum alone
         weight, gradient, optimizer = 2.0, reduce, 4.0 + moments
     local = backend.megatron.transformer == "local"
     eight = backend.name == "megatron" and not local and training.precision.startswith(("fp8", "mxfp8"))

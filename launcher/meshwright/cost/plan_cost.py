@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
 
 from meshwright.cost.advice import Advice, advice
-from meshwright.cost.counts import hardware_flops, training_flops
+from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
-from meshwright.cost.memory import GIB, USABLE, Memory, memory
+from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
 from meshwright.cost.pipeline_time import Work, simulate
 from meshwright.cost.scene import Load, Scene, in_flight, scene
 from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.plan import Plan, Stage
 from meshwright.resolver import layout
+from meshwright.spec import Spec
 
 __all__ = ["Cost", "cost"]
 
@@ -37,12 +38,19 @@ class Cost:
     mfu: float
     hfu: float
     memory_limit: float  # bytes the allocator can use
+    conventions: Mapping[str, float]  # MFU under each of ``counts.CONVENTIONS``
+    notes: tuple[str, ...] = ()  # what of this plan the model does not cover
     advice: tuple[Advice, ...] = ()
 
     @property
     def peak_memory(self) -> float:
         """Bytes of the fullest rank."""
         return float(max(stage.total for stage in self.stages))
+
+    @property
+    def memory_interval(self) -> tuple[float, float]:
+        """Bytes between which 80 % of measured peaks would lie."""
+        return self.peak_memory / exp(SPREAD), self.peak_memory * exp(SPREAD)
 
     @property
     def fullest(self) -> int:
@@ -66,7 +74,7 @@ def cost(plan: Plan) -> Cost:
     peak = spec.cluster.accelerator.bf16_tflops * 1e12
     rate = tokens / seconds / plan.grid.world
     sequence = plan.batch.sequence
-    hardware = hardware_flops(spec.model, sequence, spec.parallelism.recompute)
+    hardware = _hardware_flops(plan)
     model_flops = training_flops(spec.model, sequence) * rate
     spread = exp(spec.cluster.efficiency.spread)
     limit = USABLE * spec.cluster.accelerator.memory_gib * GIB
@@ -83,8 +91,30 @@ def cost(plan: Plan) -> Cost:
         mfu=model_flops / peak,
         hfu=hardware * rate / peak,
         memory_limit=limit,
+        conventions={c: training_flops(spec.model, sequence, c) * rate / peak for c in CONVENTIONS},
+        notes=tuple(_notes(spec)),
         advice=advice(plan, limit),
     )
+
+
+def _notes(spec: Spec) -> Iterator[str]:
+    """What the plan uses and the model leaves out."""
+    o = spec.backend.deepspeed
+    if spec.backend.name == "deepspeed" and o.offload_optimizer.device != "none":
+        yield "the transfers of an offloaded optimizer and the CPU's Adam are not in the step's time"
+    if spec.backend.name == "deepspeed" and o.offload_param.device != "none":
+        yield "offloaded parameters are counted on the GPU"
+    if spec.backend.name == "deepspeed" and (o.hpz > 1 or o.quantized_weights or o.quantized_gradients):
+        yield "ZeRO++ is not modelled: traffic and time are plain ZeRO-3's"
+    if spec.model.sliding_window is not None:
+        yield "MFU and HFU count attention in full, as if there were no sliding window"
+
+
+def _hardware_flops(plan: Plan) -> float:
+    """Of one token, with what this plan computes again."""
+    p, layers = plan.spec.parallelism, plan.spec.model.layers
+    part = min(1.0, (p.recompute_layers or 1) * p.vpp * p.pp / layers) if p.recompute_method == "block" else 1.0
+    return hardware_flops(plan.spec.model, plan.batch.sequence, p.recompute, p.recompute_modules, part)
 
 
 def _load(s: Scene, plan: Plan, index: int, stage: Stage) -> Load:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from meshwright.cost.row_cells import count, number, said
 from meshwright.count import total_parameters
 from meshwright.spec_model import Mla, Model, Moe
 
@@ -19,21 +20,21 @@ _DEEPSEEK = Mla(
 
 def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float) -> Model:
     """The model of one row; whether embeddings are tied is what comes nearest to the published parameters."""
-    name = (record.get("model") or "").lower()
+    name = said(record, "model").lower()
     gated = any(word in name for word in _GATED)
-    hidden, heads = int(record["hidden"]), int(record["heads"])
+    hidden, heads = count(record, "hidden"), count(record, "heads")
     latent = "deepseek" in name and ("v2" in name or "v3" in name)
     moe = _moe(record, name)
     model = Model(
         name=name,
-        layers=int(record["layers"]),
+        layers=count(record, "layers"),
         hidden=hidden,
-        ffn=int(record.get("ffn") or 4 * hidden),
+        ffn=count(record, "ffn", 4 * hidden),
         heads=heads,
-        kv_heads=int(record.get("kv_heads") or heads),
+        kv_heads=count(record, "kv_heads", heads),
         head_dim=_HEAD_DIM.get(name.split("-")[0], hidden // heads) if not name.startswith("gpt-oss") else 64,
-        vocab=int(record.get("vocab") or 51200),
-        max_positions=int(record["seq"]),
+        vocab=count(record, "vocab", 51200),
+        max_positions=count(record, "seq"),
         activation="swiglu" if gated else "squared_relu" if "nemotron" in name else "gelu",
         norm="rmsnorm" if gated else "layernorm",
         positions="rope" if gated or "nemotron" in name else "learned",
@@ -43,23 +44,24 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
         mla=_DEEPSEEK if latent else None,
         moe=moe,
     )
-    published = float(record.get("params_b") or 0) * 1e9
+    published = (number(record, "params_b") or 0) * 1e9
     tied = replace(model, tied_embeddings=True)
     return min(model, tied, key=lambda m: abs(total_parameters(m) - published)) if published else model
 
 
 def _moe(record: Mapping[str, str], name: str) -> Moe | None:
-    if not record.get("num_experts"):
+    experts = count(record, "num_experts", 0, least=0)
+    if not experts:
         return None
-    ffn = int(record.get("moe_ffn") or record["ffn"])
+    ffn = count(record, "moe_ffn", count(record, "ffn", 4 * count(record, "hidden")))
     shared = 2 * ffn if "v2" in name and "deepseek" in name else ffn if "deepseek-v3" in name or "v3" in name else 0
     first = 0
     if "deepseek" in name:
         first = 3 if "v3" in name else 1
-        first = min(first, 1) if int(record["layers"]) <= 8 else first
+        first = min(first, 1) if count(record, "layers") <= 8 else first
     return Moe(
-        experts=int(record["num_experts"]),
-        topk=int(record.get("topk") or 2),
+        experts=experts,
+        topk=count(record, "topk", 2),
         ffn=ffn,
         shared_ffn=shared,
         first_dense=first,

@@ -17,20 +17,12 @@ from typing import TYPE_CHECKING, Any
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.practices import DEFAULT, PRACTICES, Practice
+from meshwright.cost.row_cells import count, flag, number, refuse_misshapen, said
+from meshwright.cost.row_layout import backend, parallelism, training
 from meshwright.cost.row_model import model_of
+from meshwright.cost.row_rules import refuse_impossible
 from meshwright.rules import Layout
-from meshwright.spec import (
-    Backend,
-    Cluster,
-    DeepSpeedOptions,
-    Efficiency,
-    Launch,
-    MegatronOptions,
-    Parallelism,
-    PipelineSplit,
-    Spec,
-    Training,
-)
+from meshwright.spec import Cluster, Efficiency, Launch, Spec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,15 +41,20 @@ class Row:
     framework: Framework
     measured: Mapping[str, str]
 
-    def number(self, column: str) -> float | None:
-        """The column's value, or None where it is empty."""
-        value = self.measured.get(column) or ""
-        return float(value) if value else None
+    @property
+    def peak_memory(self) -> float | None:
+        """GiB of the fullest rank, or of the one its source looked at; None where it is not published."""
+        return number(self.measured, "peak_mem_gib")
+
+    @property
+    def oom(self) -> bool | None:
+        """Whether the run ran out of memory; None where that is not published."""
+        return flag(self.measured, "oom")
 
     @property
     def step_time(self) -> float | None:
         """Seconds of a step: as published, or the step's tokens over the published rate of tokens."""
-        seconds, rate = self.number("iter_time_s"), self.number("tokens_per_gpu_s")
+        seconds, rate = number(self.measured, "iter_time_s"), number(self.measured, "tokens_per_gpu_s")
         if seconds is not None or rate is None:
             return seconds
         training, gpus = self.spec.training, self.spec.cluster.gpus
@@ -65,9 +62,10 @@ class Row:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of a CSV file; one without an id is named after its line."""
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a byte order mark
+        reader = csv.DictReader(file)
+        return [{**record, "row_id": record.get("row_id") or f"line {reader.line_num}"} for record in reader]
 
 
 @cache
@@ -92,30 +90,36 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
         ValueError: saying why the row cannot be expressed.
 
     """
-    source = record.get("source") or "rows"
+    refuse_misshapen(record)
+    source = said(record, "source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
     if cluster is None and _gpu(record) not in practice.cluster:
         raise ValueError(f"no cluster describes the GPU {record['gpu']!r}")
-    missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not record.get(c)]
+    missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not said(record, c)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
     for column, pattern, reason in _INEXPRESSIBLE:
-        if re.search(pattern, record.get(column) or ""):
+        if re.search(pattern, said(record, column)):
             raise ValueError(reason)
-    cluster = replace(cluster, gpus=int(record["gpus"])) if cluster else _cluster(record, practice)
-    unfused = (record.get("attn_impl") or "") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
-    model = model_of(record, practice.dropout, 0.1 if unfused else practice.dropout)
-    spec = Spec(
+    spec = _spec(record, practice, cluster)
+    refuse_impossible(spec)
+    group = f"{source} {record.get('model', '')}"
+    row = Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
+    _ = row.step_time, row.peak_memory, row.oom  # what is no number is refused now, not when it is compared
+    return row
+
+
+def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None) -> Spec:
+    unfused = said(record, "attn_impl") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
+    return Spec(
         name=record.get("model") or "rows",
-        model=model,
-        cluster=cluster,
-        parallelism=_parallelism(record, practice),
-        training=_training(record, practice),
-        backend=_backend(record, practice),
+        model=model_of(record, practice.dropout, 0.1 if unfused else practice.dropout),
+        cluster=replace(cluster, gpus=count(record, "gpus")) if cluster else _cluster(record, practice),
+        parallelism=parallelism(record, practice),
+        training=training(record, practice),
+        backend=backend(record, practice),
         launch=Launch(),
     )
-    group = f"{source} {record.get('model', '')}"
-    return Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
 
 
 _INEXPRESSIBLE = (
@@ -136,7 +140,7 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     environment = environments().get(f"{record.get('source')} {_gpu(record)}")
     return replace(
         cluster,
-        gpus=int(record["gpus"]),
+        gpus=count(record, "gpus"),
         accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
         efficiency=environment or cluster.efficiency,
     )
@@ -144,7 +148,7 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
 
 def _gpu(record: Mapping[str, str]) -> str:
     """Its name; a question mark says that the source left it to be guessed."""
-    return record["gpu"].replace("?", "").replace("(", "").replace(")", "")
+    return said(record, "gpu").replace("?", "").replace("(", "").replace(")", "")
 
 
 @cache
@@ -161,7 +165,7 @@ def environments() -> Mapping[str, Efficiency]:
 
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
     usual = framework_of(layout_of(spec))
-    attention = record.get("attn_impl") or ""
+    attention = said(record, "attn_impl")
     norm = {"norm": True} if "RMS" in attention else {}
     return replace(usual, **practice.changes, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
 
@@ -178,80 +182,6 @@ def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
         peak = {"first": first.total, "last": last.total, "fullest": result.peak_memory}[practice.measured_stage]
         seconds[members], memory[members] = result.step_time, peak / 2**30 + practice.context_gib
     return seconds, memory
-
-
-def _int(record: Mapping[str, str], column: str, default: int = 1) -> int:
-    return int(float(record.get(column) or default))
-
-
-def _parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
-    tp, pp, cp = (_int(record, c) for c in ("tp", "pp", "cp"))
-    said = practice.recompute or record.get("recompute") or "none"
-    # JAX's rows do not say; MaxText's remat_policy is "full" unless set
-    kind = "full" if said.startswith(("full", "unknown")) else "selective" if said.startswith("selective") else "none"
-    return Parallelism(
-        tp=tp,
-        sp=tp > 1 and (record.get("sp") == "true" or (not record.get("sp") and practice.sequence_parallel)),
-        pp=pp,
-        vpp=_int(record, "vpp", practice.vpp),
-        pipeline_split=PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends),
-        cp=cp,
-        ep=_int(record, "ep"),
-        etp=_int(record, "etp"),
-        dp=_int(record, "gpus") // (tp * pp * cp),
-        zero=_int(record, "zero_stage", 0),
-        recompute=kind,  # type: ignore[arg-type]
-        recompute_method="uniform" if kind == "full" else None,
-        recompute_layers=1 if kind == "full" else None,
-        recompute_modules=_modules(said),
-        cp_comm=practice.cp_comm,  # type: ignore[arg-type]
-        overlap_grad_reduce=practice.overlap_data,
-        overlap_param_gather=practice.overlap_data,
-        overlap_p2p=practice.overlap_pipeline,
-        overlap_tp=practice.overlap_tensor,
-    )
-
-
-_EVERY_SECOND = ("layernorm", "act", "second_matmul")  # torchtitan's op-level checkpointing keeps every other product
-_MODULES = ("core_attn", "mlp", "moe", "shared_experts", "layernorm", "moe_act", "mla_up_proj")
-
-
-def _modules(said: str) -> tuple[str, ...] | None:
-    if "op" in said and "SAC" in said:
-        return _EVERY_SECOND
-    words = said.replace("[", " ").replace("]", " ").replace("+", " ").replace(":", " ").split()
-    return tuple(word for word in words if word in _MODULES) or None
-
-
-def _training(record: Mapping[str, str], practice: Practice) -> Training:
-    precision = (record.get("precision") or "bf16").lower()
-    eight = "mxfp8" if "mxfp8" in precision else "fp8_tensorwise" if re.search("fp8|float8", precision) else ""
-    kind = eight or ("fp16" if "fp16" in precision else "bf16")
-    reduce = "fp32" if precision.startswith(("amp", "bf16 compute")) else practice.grad_reduce
-    return Training(
-        sequence=_int(record, "seq"),
-        micro_batch=_int(record, "mbs"),
-        global_batch=_int(record, "gbs"),
-        precision=kind,  # type: ignore[arg-type]
-        grad_reduce=reduce,  # type: ignore[arg-type]
-    )
-
-
-def _backend(record: Mapping[str, str], practice: Practice) -> Backend:
-    attention = record.get("attn_impl") or ""
-    old = practice.dropout > 0 and "flash" not in attention
-    unfused = old or attention in ("torch", "fused", "local") or attention.startswith("unfused")
-    engine = practice.transformer_engine and attention != "local"
-    megatron = MegatronOptions(
-        fsdp=practice.fsdp,  # type: ignore[arg-type]
-        transformer="transformer_engine" if engine else "local",
-        gradient_accumulation_fusion=engine,
-        attention="unfused" if unfused else "auto",
-        cross_entropy_fusion=practice.fused_loss,
-    )
-    return Backend(
-        name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions()
-    )
 
 
 def layout_of(spec: Spec) -> Layout:
@@ -297,12 +227,15 @@ def _structure(spec: Spec) -> Any:
     return (str(model), spec.cluster.name, kept, training, str(spec.backend))
 
 
-def usable(records: Iterable[Mapping[str, str]]) -> tuple[list[Row], list[tuple[str, str, str]]]:
-    """The rows that can be expressed, and (row, source, reason) of those that cannot."""
+def usable(
+    records: Iterable[Mapping[str, str]], cluster: Cluster | None = None
+) -> tuple[list[Row], list[tuple[str, str, str]]]:
+    """The rows that can be expressed, on ``cluster`` where given; (row, source, reason) of those that cannot."""
     rows, skipped = [], []
     for record in records:
         try:
-            rows.append(row_of(record))
+            rows.append(row_of(record, cluster))
         except ValueError as error:
-            skipped.append((record.get("row_id", ""), record.get("source", ""), str(error)))
+            reason = "; ".join(str(error).splitlines())
+            skipped.append((record.get("row_id") or "", record.get("source") or "", reason))
     return rows, skipped

@@ -14,7 +14,7 @@ from meshwright.cost.numbers import Number, clip, maximum, minimum, where
 from meshwright.operations import Degrees, Operation, decoder_layer
 from meshwright.rules import Layout
 
-__all__ = ["Load", "Scene", "in_flight", "loads", "scene"]
+__all__ = ["Load", "Scene", "in_flight", "loads", "recomputed_part", "scene"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,16 @@ class Scene:
     def domain(self) -> Number:
         """GPUs joined by the fast links."""
         return self.layout.cluster.nvlink_domain or self.layout.cluster.gpus_per_node
+
+    @property
+    def width(self) -> float:
+        """Bytes of an activation."""
+        return 4.0 if self.layout.training.precision == "fp32" else 2.0
+
+    @property
+    def inner_stages(self) -> Number:
+        """Degree pp where stages are numbered before data-parallel ranks, else 1."""
+        return self.layout.pp if self.layout.spec.parallelism.order.endswith("dp") else 1 + 0 * self.layout.pp
 
     @property
     def replicas(self) -> Number:
@@ -114,6 +124,14 @@ def _dense(r: Layout, layers: Number, index: Number) -> Number:
     chunk = layers / r.vpp
     leading = clip(moe.first_dense - index * chunk, 0, chunk)
     return leading + (layers - leading) * (1 - 1 / moe.every)
+
+
+def recomputed_part(s: Scene, load: Load) -> Number:
+    """Part of the stage's layers that full recomputation runs again: all, or of each chunk the first few (block)."""
+    p = s.layout.spec.parallelism
+    if p.recompute_method != "block":
+        return 1 + 0 * load.layers
+    return minimum(1, (p.recompute_layers or 1) * s.layout.vpp / maximum(1, load.layers))
 
 
 def in_flight(r: Layout, index: Number) -> Number:

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from meshwright.cost.collectives import all_to_all, group, point_to_point, ring
+from meshwright.cost import messages
+from meshwright.cost.collectives import (
+    all_to_all,
+    data_group,
+    expert_data_group,
+    group,
+    pipeline_group,
+    point_to_point,
+    ring,
+)
 from meshwright.cost.compute import Seconds, head, layer
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Work, bound
-from meshwright.cost.scene import Load, Scene
+from meshwright.cost.scene import Load, Scene, recomputed_part
+from meshwright.cost.traffic import scatters
 
 __all__ = ["StageTime", "Step", "sends", "stage_time", "step"]
 
@@ -79,7 +89,11 @@ def stage_time(s: Scene, load: Load) -> StageTime:
     compute = [
         sum(n * getattr(each.seconds, part) for n, each in counts) for part in ("forward", "backward", "recompute")
     ]
-    tensor, expert, context = ([total(kind, i) for i in range(3)] for kind in ("tensor", "expert", "context"))
+    part = where(s.layout.recompute == 2, recomputed_part(s, load), 1)
+    compute[2] = part * compute[2]
+    tensor, expert, context = (
+        [total(kind, 0), total(kind, 1), part * total(kind, 2)] for kind in ("tensor", "expert", "context")
+    )
     heads = load.head * (1 + load.mtp)
     forward = compute[0] + heads * ends.forward + tensor[0] + expert[0] + context[0]
     again = compute[2] + tensor[2] + expert[2] + context[2]
@@ -106,55 +120,50 @@ def _hidden(seconds: Triple, idle: Triple) -> tuple[Triple, Triple]:
 def _tensor(s: Scene, moe: bool) -> Triple:
     """Exposed tensor-parallel time of a layer.
 
-    Without sequence parallelism: two all-reduces forward, two backward that run beside the weight gradients. With it:
-    two all-gathers and two reduce-scatters forward; backward two all-gathers, and two pairs that run beside GEMMs.
+    Without sequence parallelism: all-reduces, of which the backward's run beside the weight gradients. With it:
+    all-gathers on entering and reduce-scatters on leaving; backward, what was gathered is gathered again, and both that
+    and the scatter on the way out run beside products.
     """
     r, p = s.layout, s.layout.spec.parallelism
-    size = 2 * r.model.hidden * s.tokens
-    once = ring(s, group(s, r.tp, 1), size)
     hidden = r.cluster.efficiency.overlap
     beside = hidden * s.framework.overlaps_gradients
-    pairs = 1 if moe else 2  # the experts' exchange is counted apart
-    forward = pairs * 2 * once * (1 - hidden * (p.overlap_tp + 0))
-    backward = where(r.sp, pairs * once * (1 + 2 * (1 - beside)), pairs * 2 * once * (1 - beside))
+    enter, leave = (sum(ring(s, group(s, r.tp, 1), size) for size in sizes) for sizes in messages.tensor(s, moe))
+    forward = (enter + leave) * (1 - hidden * (p.overlap_tp + 0))
+    backward = where(r.sp, leave + 2 * (1 - beside) * enter, (enter + leave) * (1 - beside))
     on = (r.tp > 1) + 0
-    return on * forward, on * backward, on * where(r.recompute == 2, forward, 0 * forward)
+    return on * forward, on * backward, on * (r.recompute == 2) * forward
 
 
 def _expert(s: Scene, moe: bool) -> Triple:
     """Dispatch and combine: one all-to-all each, and as many backward; etp gathers and scatters besides."""
     r = s.layout
-    if not moe or r.model.moe is None:
+    if not moe:
         return 0, 0, 0
-    size = 2 * r.model.moe.topk * r.model.hidden * s.tokens / r.tp
+    size = messages.expert(s)
     exchange = (r.ep > 1) * all_to_all(s, group(s, r.ep, r.etp), size)
     gather = (r.etp > 1) * ring(s, group(s, r.etp, 1), size * r.etp)
     hidden = r.cluster.efficiency.overlap if r.spec.parallelism.overlap_ep else 0
     once = 2 * (exchange + gather) * (1 - hidden)
-    return once, once, where(r.recompute == 2, once, 0 * once)
+    return once, once, messages.again(s, "moe") * once
 
 
 def _context(s: Scene, seconds: Seconds) -> Triple:
     """Key and value blocks travel the ring while attention computes on the last ones; a2a waits for its exchange."""
-    r, model = s.layout, s.layout.model
-    keys = 2 * model.kv_heads * model.head_dim if model.mla is None else 2 * model.heads * model.mla.v_dim
-    size = 2 * s.tokens * keys / r.tp
+    r = s.layout
     g = group(s, r.cp, r.tp)
-    if r.spec.parallelism.cp_comm == "a2a":
-        queries = 2 * model.heads * model.head_dim
-        once = all_to_all(s, g, size) + all_to_all(s, g, 2 * s.tokens * queries / r.tp)
+    if messages.exchanged(s):
+        once = all_to_all(s, g, messages.keys(s)) + all_to_all(s, g, messages.queries(s))
     else:
-        once = (1 - r.cluster.efficiency.overlap) * ring(s, g, size * r.cp)
+        once = (1 - r.cluster.efficiency.overlap) * ring(s, g, messages.keys(s) * r.cp)
     on = (r.cp > 1) + 0
-    return on * once, on * 2 * once, on * where(r.recompute == 2, once, 0 * once)
+    return on * once, on * 2 * once, on * messages.again(s, "core_attn") * once
 
 
 def _send(s: Scene) -> Number:
     """Seconds to hand one micro-batch's hidden states to the next stage."""
-    r = s.layout
-    size = 2 * r.model.hidden * s.tokens / (r.tp if s.framework.scattered_sends else s.degrees.sequence)
-    inside = r.tp * r.cp * r.dp * r.pp <= s.domain
-    return (r.pp > 1) * point_to_point(s, (1 - inside), size)
+    r, g = s.layout, pipeline_group(s)
+    size = messages.hidden(s) / (r.tp if s.framework.scattered_sends else s.degrees.sequence)
+    return (r.pp > 1) * point_to_point(s, (g.near < g.size) + 0, size)
 
 
 def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
@@ -198,28 +207,29 @@ def sends(s: Scene) -> tuple[Number, Number]:
 def _data(s: Scene, load: Load, time: StageTime) -> Number:
     """Exposed reduction of gradients and gathering of parameters of one stage."""
     r, p = s.layout, s.layout.spec.parallelism
-    everything, experts = stage_parameters(s, load)
-    dense = everything - experts
     each = s.framework.reduce_bytes
-    wide, narrow = group(s, s.replicas, r.tp), group(s, s.edp, r.etp * r.ep)
-    reduce = ring(s, wide, each * dense) + ring(s, narrow, each * experts)
-    gather = ring(s, wide, 2 * dense) + ring(s, narrow, 2 * experts)
+    reduce, gather = _over_replicas(s, load, each), _over_replicas(s, load, s.width)
     hidden = r.cluster.efficiency.overlap
     window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
-    reduced = reduce - (p.overlap_grad_reduce + 0) * minimum(hidden * reduce, window)
-    shown = where(r.zero >= 1, gather - (p.overlap_param_gather + 0) * minimum(hidden * gather, time.forward), reduce)
-    once = reduced + where(r.zero >= 1, shown, reduced)
-    sharded = _sharded(s, load, time)
+    volume = where(r.zero >= 1, reduce, 2 * reduce)
+    reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, window)
+    gathered = gather - (p.overlap_param_gather + 0) * minimum(hidden * gather, time.forward)
+    once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
-    return alone * where(r.zero >= 3, sharded, once)
+    return alone * where(r.zero >= 3, _sharded(s, load, time), once)
+
+
+def _over_replicas(s: Scene, load: Load, each: float) -> Number:
+    """Seconds to gather or scatter ``each`` byte of the stage's parameters over the ranks that share them."""
+    everything, experts = stage_parameters(s, load)
+    return ring(s, data_group(s), each * (everything - experts)) + ring(s, expert_data_group(s), each * experts)
 
 
 def _sharded(s: Scene, load: Load, time: StageTime) -> Number:
     """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden."""
     r = s.layout
-    everything, _ = stage_parameters(s, load)
-    wide = group(s, s.replicas, r.tp)
-    gather, scatter = ring(s, wide, 2 * everything), ring(s, wide, 4 * everything)
+    gather = _over_replicas(s, load, s.width)
+    scatter = _over_replicas(s, load, s.framework.reduce_bytes)
     hidden = r.cluster.efficiency.overlap
     left = maximum(gather * (1 - hidden), gather - time.forward)
     right = maximum((gather + scatter) * (1 - hidden), gather + scatter - time.backward)

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwright.cost.collectives import Group, group
+from meshwright.cost import messages
+from meshwright.cost.collectives import Group, data_group, expert_data_group, group, pipeline_group
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, where
-from meshwright.cost.scene import Load, Scene
+from meshwright.cost.scene import Load, Scene, recomputed_part
 
-__all__ = ["Flow", "Traffic", "data_volume", "traffic"]
+__all__ = ["Flow", "Traffic", "data_volume", "scatters", "traffic"]
 
 
 @dataclass(frozen=True)
 class Flow:
-    """Bytes a rank sends in a step; whether its group leaves the fast links of a node, and whether its pod."""
+    """Bytes a rank sends in a step, in how many messages and to how many ranks.
+
+    Whether its group leaves the fast links of a node, and whether its pod.
+    """
 
     size: Number
     between_nodes: Number
     between_pods: Number
+    collective: str
+    messages: Number
+    group: Number
 
     @property
     def link(self) -> str:
@@ -45,29 +52,53 @@ class Traffic:
 
 def traffic(s: Scene, load: Load) -> Traffic:
     """What one rank of the stage ``load`` sends in one step."""
-    r = s.layout
-    tensor, context, expert = group(s, r.tp, 1), group(s, r.cp, r.tp), group(s, r.ep, r.etp)
-    m, hidden = r.microbatches, 2 * r.model.hidden * s.tokens
-    passes = where(r.recompute == 2, 3, 2)  # a recomputed forward communicates again
-    pairs = 2 * load.dense + load.moe
-    regathered = where(r.sp, pairs, 0 * pairs)  # the backward gathers a linear's input again
-    tensor_bytes = m * (2 * passes * pairs + regathered) * _share(tensor) * hidden
-    moe = r.model.moe
-    routed = load.moe * (moe.topk if moe else 0) * hidden / r.tp
-    keys = r.model.heads * 2 * r.model.mla.v_dim if r.model.mla else 2 * r.model.kv_heads * r.model.head_dim
-    around = 2 * s.tokens * keys / r.tp * (r.cp - 1) * (passes + 1) * load.layers
-    sends = (load.index > 0) + 0 + (load.index < r.pp - 1)
+    r, m = s.layout, s.layout.microbatches
+    part = where(r.recompute == 2, recomputed_part(s, load), 1)
+    # each chunk sends forward but the model's last, and backward but the first
+    sends = (r.pp > 1) * (2 * r.vpp - (load.index == 0) - (load.index == r.pp - 1))
     return Traffic(
-        tensor=_flow(tensor_bytes, tensor),
-        context=_flow(m * around, context),
-        expert=_flow(m * 2 * passes * _share(expert) * routed, expert),
-        pipeline=_flow(m * r.vpp * sends * hidden / s.degrees.sequence, group(s, r.pp, r.world // r.pp)),
+        tensor=_tensor(s, load, part),
+        context=_context(s, load, part),
+        expert=_expert(s, load, part),
+        pipeline=_flow(m * sends * messages.hidden(s) / s.degrees.sequence, pipeline_group(s), "send", m * sends),
         data=_data(s, load),
     )
 
 
-def _flow(size: Number, g: Group) -> Flow:
-    return Flow(size, g.size > g.near, g.wide)
+def _tensor(s: Scene, load: Load, part: Number) -> Flow:
+    """An all-reduce is a scatter and a gather; with sequence parallelism the backward gathers the inputs again."""
+    r, g = s.layout, group(s, s.layout.tp, 1)
+    kinds = ((load.dense, messages.tensor(s, False)), (load.moe, messages.tensor(s, True)))
+    entering, leaving = (sum(layers * sum(sizes[i]) for layers, sizes in kinds) for i in (0, 1))
+    passes = 2 + part * messages.again(s)
+    gathered = where(r.sp, passes * (entering + leaving) + entering, 2 * passes * leaving)
+    pairs = r.microbatches * leaving / messages.hidden(s)
+    count = pairs * where(r.sp, 2 * passes + 1, passes) * (r.tp > 1)
+    kind = "all-gather and reduce-scatter" if r.spec.parallelism.sp else "all-reduce"
+    return _flow(r.microbatches * gathered * _share(g), g, kind, count)
+
+
+def _context(s: Scene, load: Load, part: Number) -> Flow:
+    """Keys and values go round, and round again with their gradients; a2a exchanges queries and outputs as well."""
+    cp, g = s.layout.cp, group(s, s.layout.cp, s.layout.tp)
+    layers, passes = s.layout.microbatches * load.layers, 2 + part * messages.again(s, "core_attn")
+    if messages.exchanged(s):
+        size = passes * (messages.keys(s) + messages.queries(s)) * (cp - 1) / cp
+        return _flow(layers * size, g, "all-to-all", 2 * layers * passes * (cp > 1))
+    rounds = layers * (passes + 1) * (cp - 1)
+    return _flow(rounds * messages.keys(s), g, "send", rounds)
+
+
+def _expert(s: Scene, load: Load, part: Number) -> Flow:
+    """Dispatch and combine, to the experts' ranks and among those that share an expert."""
+    g = group(s, s.layout.ep, s.layout.etp)
+    count = s.layout.microbatches * load.moe * 2 * (2 + part * messages.again(s, "moe"))
+    size = messages.expert(s) * (_share(g) + (s.layout.etp - 1))
+    return _flow(count * size, g, "all-to-all", count * (s.layout.ep * s.layout.etp > 1))
+
+
+def _flow(size: Number, g: Group, collective: str, messages: Number) -> Flow:
+    return Flow(size, g.size > g.near, g.wide, collective, messages, g.size)
 
 
 def _share(g: Group) -> Number:
@@ -76,17 +107,29 @@ def _share(g: Group) -> Number:
 
 def _data(s: Scene, load: Load) -> Flow:
     everything, experts = stage_parameters(s, load)
-    r, f = s.layout, s.framework
-    wide, narrow = group(s, s.replicas, r.tp), group(s, s.edp, r.etp * r.ep)
-    each = data_volume(r.zero, r.microbatches, f.reduce_bytes)
+    r = s.layout
+    wide, narrow = data_group(s), expert_data_group(s)
+    each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), s.framework.reduce_bytes, s.width)
     dense = everything - experts
-    return _flow(each * (_share(wide) * dense + _share(narrow) * experts), wide)
+    kind = "reduce-scatter and all-gather" if s.layout.spec.parallelism.zero else "all-reduce"
+    count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
+    return _flow(each * (_share(wide) * dense + _share(narrow) * experts), wide, kind, count * (wide.size > 1))
+
+
+def scatters(s: Scene) -> Number:
+    """Times that ZeRO-0 to 2 reduce gradients in a step.
+
+    ZeRO-2 keeps a shard of them only, so that every micro-batch scatters its own (DeepSpeed's stage_1_and_2.py,
+    Megatron-FSDP's grad_reduce_every_bprop); behind a pipeline Llama 3's trainer does it once (section 3.3.2).
+    """
+    return where((s.layout.zero == 2) & (s.layout.pp == 1), s.layout.microbatches, 1)
 
 
 def data_volume(zero: Number, microbatches: Number = 1, gradient: float = 2.0, weight: float = 2.0) -> Number:
     """Bytes sent for each parameter in a large group: gradients reduced, parameters gathered.
 
-    ZeRO-0 all-reduces gradients; 1 and 2 scatter them and gather the new parameters; 3 gathers parameters forward
-    and backward and scatters gradients, in every micro-batch.
+    ZeRO-0 all-reduces gradients; 1 scatters them and gathers the new parameters; 2 scatters them in every micro-batch;
+    3 gathers parameters forward and backward, too.
     """
-    return where(zero >= 3, microbatches * (2 * weight + gradient), where(zero >= 1, gradient + weight, 2 * gradient))
+    scattered = where(zero == 2, microbatches, 1) * gradient
+    return where(zero >= 3, microbatches * (2 * weight + gradient), where(zero >= 1, scattered + weight, 2 * gradient))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import exp, log
+from math import exp, isfinite, log
 from statistics import mean, median
 from typing import Any
 
@@ -32,13 +32,12 @@ class Judged:
     @property
     def measured_memory(self) -> float | None:
         """GiB of the fullest rank, or of the one its source looked at."""
-        return self.row.number("peak_mem_gib")
+        return self.row.peak_memory
 
     @property
     def oom(self) -> bool | None:
         """Whether the run ran out of memory."""
-        said = self.row.measured.get("oom")
-        return None if not said else said == "true"
+        return self.row.oom
 
     @property
     def fits(self) -> bool:
@@ -58,7 +57,14 @@ def judge(records: Iterable[Mapping[str, str]]) -> tuple[list[Judged], list[dict
     rows, skipped = usable(records)
     seconds, memory = predict(rows)
     judged = [Judged(r, float(t), float(m)) for r, t, m in zip(rows, seconds, memory, strict=True)]
-    return judged, [dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in skipped]
+    skipped += [(j.row.row_id, j.row.source, "too large to be costed") for j in judged if not _finite(j)]
+    return [j for j in judged if _finite(j)], [
+        dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in skipped
+    ]
+
+
+def _finite(j: Judged) -> bool:
+    return isfinite(j.step_time + j.peak_memory)
 
 
 def document(records: Iterable[Mapping[str, str]]) -> dict[str, Any]:

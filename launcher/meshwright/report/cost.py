@@ -12,6 +12,7 @@ from rich.text import Text
 
 from meshwright.cost import Cost
 from meshwright.cost.memory import GIB, Memory
+from meshwright.cost.traffic import Flow
 
 __all__ = ["cost_summary", "show_cost"]
 
@@ -37,6 +38,8 @@ def show_cost(cost: Cost, console: Console | None = None) -> None:
     console.print(_bars({_WORDS[f.name]: float(getattr(cost.step, f.name)) for f in fields(cost.step)}, "s"))
     fullest = cost.stages[cost.fullest]
     console.print(_bars({f.name: float(getattr(fullest, f.name)) / GIB for f in fields(Memory)}, "GiB"))
+    for note in cost.notes:
+        console.print(Text(f"  note: {note}", style="yellow"))
     for one in cost.advice:
         console.print(Text(f"  {one.path}: {one.message}", style="yellow"))
 
@@ -48,13 +51,14 @@ def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
     yield (
         "rate",
         f"{cost.tokens_per_second:,.0f} tokens/s, {cost.model_flops / 1e12:.0f} TFLOP/s per GPU, "
-        f"MFU {cost.mfu:.1%}, HFU {cost.hfu:.1%}",
+        f"MFU {cost.mfu:.1%}, HFU {cost.hfu:.1%} (attention in full, of the bf16 peak)",
     )
     room = (cost.memory_limit - cost.peak_memory) / GIB
     verdict = f"fits with {room:.1f} GiB to spare" if cost.fits else f"{-room:.1f} GiB too much"
     where = f" on stage {cost.fullest}" if len(cost.stages) > 1 else ""
+    low, high = (one / GIB for one in cost.memory_interval)
     limit = f"of {cost.memory_limit / GIB:.1f} usable"
-    yield "memory", f"{cost.peak_memory / GIB:.1f} GiB{where}, {limit}: {verdict}"
+    yield "memory", f"{cost.peak_memory / GIB:.1f} GiB{where} (80 %: {low:.0f} to {high:.0f}), {limit}: {verdict}"
     flows = {f.name: getattr(cost.traffic, f.name) for f in fields(cost.traffic)}
     said = [f"{name} {flow.size / 1e9:,.1f} GB {flow.link}" for name, flow in flows.items() if flow.size]
     yield "traffic", ", ".join(said) or "none"
@@ -86,13 +90,30 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
         "tokens_per_second": cost.tokens_per_second,
         "tflops_per_gpu": cost.model_flops / 1e12,
         "mfu": cost.mfu,
+        "mfu_by_convention": dict(cost.conventions),
         "hfu": cost.hfu,
         "peak_memory_bytes": cost.peak_memory,
         "peak_memory_stage": cost.fullest,
+        "peak_memory_80_bytes": list(cost.memory_interval),
         "memory_limit_bytes": cost.memory_limit,
         "fits": cost.fits,
         "memory_bytes": [{f.name: float(getattr(stage, f.name)) for f in fields(Memory)} for stage in cost.stages],
         "traffic_bytes": {f.name: float(getattr(cost.traffic, f.name).size) for f in fields(cost.traffic)},
         "traffic_links": {f.name: getattr(cost.traffic, f.name).link for f in fields(cost.traffic)},
+        "messages": {f.name: _messages(getattr(cost.traffic, f.name)) for f in fields(cost.traffic)},
+        "notes": list(cost.notes),
         "advice": [{"path": one.path, "message": one.message} for one in cost.advice],
+    }
+
+
+def _messages(flow: Flow) -> dict[str, Any]:
+    """One rank's messages of a kind in a step: how many, bytes of one on the average, among how many ranks."""
+    count = float(flow.messages)
+    each = float(flow.size) / count if count else 0.0
+    return {
+        "collective": flow.collective,
+        "count": count,
+        "bytes_each": each,
+        "group": int(flow.group),
+        "link": flow.link,
     }

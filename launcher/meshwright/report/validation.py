@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -11,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["show", "statistics_line"]
+__all__ = ["calibration", "show", "skipped_lines", "statistics_line"]
+
+_NAMED = 3  # skipped rows that are named for one reason
 
 
 def show(result: Mapping[str, Any], console: Console | None = None) -> None:
@@ -25,8 +26,33 @@ def show(result: Mapping[str, Any], console: Console | None = None) -> None:
             console.print(_errors(rows))
     for name, values in sources.items():
         _show_rest(console, name, values)
-    for reason, count in Counter(skip["reason"] for skip in result["skipped"]).most_common():
-        console.print(Text(f"  skipped {count}: {reason}", style="dim"))
+    for line in skipped_lines(result["skipped"]):
+        console.print(Text(line, style="dim"))
+
+
+def skipped_lines(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """A line for each reason, the most frequent first, with the first rows that it skips."""
+    by_reason: dict[str, list[str]] = {}
+    for skip in skipped:
+        by_reason.setdefault(skip["reason"], []).append(skip["row_id"])
+    for reason, rows in sorted(by_reason.items(), key=lambda pair: -len(pair[1])):
+        named = ", ".join([*rows[:_NAMED], *["..."] * (len(rows) > _NAMED)])
+        yield f"  skipped {len(rows)}: {reason} ({named})"
+
+
+def calibration(result: Mapping[str, Any]) -> Iterator[str]:
+    """How well fitted constants meet the rows, and what their interval is worth."""
+    spread = result["efficiency"]["spread"]
+    yield statistics_line("in the fit", result["in_fit"])
+    if result["left_out"]:
+        yield statistics_line("each group left out", result["left_out"])
+        yield f"  spread {spread:.3f}: holds 80 % of the rows whose group was left out"
+    else:
+        yield (
+            f"  spread {spread:.3f}: the cluster's former one, or that of the fit where it is larger. All rows are one "
+            "group (source and model), so none could be left out and no interval is known; add another model's rows"
+        )
+    yield from skipped_lines(result["skipped"])
 
 
 def statistics_line(title: str, errors: Sequence[float]) -> str:

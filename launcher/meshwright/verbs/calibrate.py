@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
+from meshwright.spec import Cluster, Efficiency
 from meshwright.verbs import Words
 from meshwright.verbs.validate import options_and_rows
+
+if TYPE_CHECKING:
+    from meshwright.cost.rows import Row
 
 __all__ = ["run"]
 
@@ -16,33 +23,76 @@ _FEWEST = 3
 
 def run(words: Words) -> int:
     """Fit, report the error with whole groups left out, and write ``<cluster>_calibrated.yaml`` here."""
-    from meshwright.cost.calibrate import as_yaml, cluster_rows, fit, left_out
-    from meshwright.cost.validate import spread
+    from meshwright.cost.calibrate import cluster_rows, fit, left_out
     from meshwright.report.summary import print_json
-    from meshwright.report.validation import statistics_line
+    from meshwright.report.validation import calibration
 
-    options, records = options_and_rows(words)
-    name = next((o.partition("=")[2] for o in words.overrides if o.startswith("cluster=")), None)
-    if name is None:
-        raise ConfigError(
-            [Problem("cluster", "not set; give cluster=NAME, whose constants are fitted", "rows.cluster")]
-        )
-    rows = cluster_rows(records, name)
-    if len(rows) < _FEWEST:
-        message = f"{len(rows)} of {len(records)} rows have a step time and can be expressed; give at least {_FEWEST}"
-        raise ConfigError([Problem("rows", message, "rows.few")])
-    fitted = fit(rows, start=rows[0].spec.cluster.efficiency)
-    kept_out = left_out(rows, start=rows[0].spec.cluster.efficiency)
-    known = [float(e) for e in (kept_out if kept_out[0] == kept_out[0] else fitted.errors)]
-    source = f"fitted on {len(rows)} rows of {Path(str(options.rows)).name}"
-    efficiency = replace(fitted.efficiency, spread=spread(known), source=source)
-    path = Path(f"{name}_calibrated.yaml")
-    path.write_text(f"defaults:\n  - {name}\n  - _self_\n\nname: {name}_calibrated\n{as_yaml(efficiency)}")
+    options, records, composed = options_and_rows(words)
+    name = _named(words.overrides)
+    cluster = decode(Cluster, composed["cluster"], "cluster")
+    rows, skipped = cluster_rows(records, cluster)
+    _refuse_few(rows, len(records), [reason for _, _, reason in skipped])
+    fitted = fit(rows, start=cluster.efficiency)
+    kept_out = [float(e) for e in left_out(rows, start=cluster.efficiency)] if _groups(rows) > 1 else []
+    efficiency = _with_spread(fitted.efficiency, kept_out, [float(e) for e in fitted.errors], cluster.efficiency.spread)
+    alone = "" if kept_out else ", one group: the spread is no forecast's"
+    source = f"fitted on {len(rows)} rows of {Path(str(options.rows)).name}{alone}"
+    efficiency = replace(efficiency, source=source)
+    path = _write(name, efficiency)
+    result = {
+        "cluster": str(path),
+        "efficiency": vars(efficiency),
+        "rows": len(rows),
+        "in_fit": [float(e) for e in fitted.errors],
+        "left_out": kept_out,
+        "skipped": [dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in skipped],
+    }
     if options.output == "json":
-        print_json({"cluster": str(path), "efficiency": vars(efficiency), "rows": len(rows), "left_out": known})
+        print_json(result)
     else:
         print(f"{path}: put it in conf/cluster of a --config-dir and choose cluster={path.stem}")
-        print(statistics_line("in the fit", [float(e) for e in fitted.errors]))
-        if len({row.group for row in rows}) > 1:
-            print(statistics_line("each group left out", known))
+        print(*calibration(result), sep="\n")
     return 0
+
+
+def _named(overrides: Sequence[str]) -> str:
+    name = next((word.partition("=")[2] for word in overrides if word.startswith("cluster=")), None)
+    if name is None:
+        missing = "not set; give cluster=NAME, whose constants are fitted"
+        raise ConfigError([Problem("cluster", missing, "rows.cluster")])
+    return name
+
+
+def _refuse_few(rows: Sequence[Row], records: int, reasons: Sequence[str]) -> None:
+    if len(rows) >= _FEWEST:
+        return
+    most = f"; most often: {max(reasons, key=reasons.count)}" if reasons else ""
+    message = f"{len(rows)} of {records} rows can be fitted{most}; give at least {_FEWEST}"
+    raise ConfigError([Problem("rows", message, "rows.few")])
+
+
+def _groups(rows: Sequence[Row]) -> int:
+    return len({row.group for row in rows})
+
+
+def _with_spread(
+    efficiency: Efficiency, kept_out: Sequence[float], in_fit: Sequence[float], former: float
+) -> Efficiency:
+    """The spread of groups that no fit saw; where there is but one group, its own rows cannot narrow the former."""
+    from meshwright.cost.validate import spread
+
+    return replace(efficiency, spread=spread(kept_out) if kept_out else max(former, spread(in_fit)))
+
+
+def _write(name: str, efficiency: Efficiency) -> Path:
+    from meshwright.cost.calibrate import as_yaml
+
+    path = Path(f"{Path(name).name}_calibrated.yaml")
+    text = f"defaults:\n  - {name}\n  - _self_\n\nname: {path.stem}\n{as_yaml(efficiency)}"
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ConfigError(
+            [Problem("cluster", f"cannot write {path}: {error}; run it elsewhere", "rows.write")]
+        ) from None
+    return path

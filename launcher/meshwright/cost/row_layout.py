@@ -1,0 +1,108 @@
+"""Layout, training and backend of a measured row: what its columns say, and what its framework did beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from meshwright.cost.practices import Practice
+from meshwright.cost.row_cells import count, flag, said
+from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Parallelism, PipelineSplit, Training
+
+__all__ = ["backend", "parallelism", "training"]
+
+
+def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
+    """The degrees of the columns."""
+    tp, pp, cp = (count(record, c) for c in ("tp", "pp", "cp"))
+    recomputed = practice.recompute or said(record, "recompute") or "none"
+    kind, sp = _kind(recomputed), flag(record, "sp")
+    return Parallelism(
+        tp=tp,
+        sp=tp > 1 and (practice.sequence_parallel if sp is None else sp),
+        pp=pp,
+        vpp=count(record, "vpp", practice.vpp),
+        pipeline_split=PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends),
+        cp=cp,
+        ep=count(record, "ep"),
+        etp=count(record, "etp"),
+        dp=max(1, count(record, "gpus") // (tp * pp * cp)),
+        zero=count(record, "zero_stage", 0, least=0),
+        recompute=kind,  # type: ignore[arg-type]
+        recompute_method="uniform" if kind == "full" else None,
+        recompute_layers=1 if kind == "full" else None,
+        recompute_modules=_modules(recomputed),
+        cp_comm=practice.cp_comm,  # type: ignore[arg-type]
+        overlap_grad_reduce=practice.overlap_data,
+        overlap_param_gather=practice.overlap_data,
+        overlap_p2p=practice.overlap_pipeline,
+        overlap_tp=practice.overlap_tensor,
+    )
+
+
+def _kind(recomputed: str) -> str:
+    word = recomputed.lower()
+    if word.startswith(("full", "unknown")):  # JAX's rows do not say; MaxText's remat_policy is "full" unless set
+        return "full"
+    if not word.startswith(("selective", "none")):
+        raise ValueError(f"recompute = {recomputed} is none of none, selective and full")
+    return "selective" if word.startswith("selective") else "none"
+
+
+_EVERY_SECOND = ("layernorm", "act", "second_matmul")  # torchtitan's op-level checkpointing keeps every other product
+_MODULES = ("core_attn", "mlp", "moe", "shared_experts", "layernorm", "moe_act", "mla_up_proj")
+
+
+def _modules(recomputed: str) -> tuple[str, ...] | None:
+    if "op" in recomputed and "SAC" in recomputed:
+        return _EVERY_SECOND
+    words = recomputed.replace("[", " ").replace("]", " ").replace("+", " ").replace(":", " ").split()
+    return tuple(word for word in words if word in _MODULES) or None
+
+
+def training(record: Mapping[str, str], practice: Practice) -> Training:
+    """Batch and precision of the columns."""
+    precision = (said(record, "precision") or "bf16").lower()
+    reduce = "fp32" if precision.startswith(("amp", "bf16 compute")) else practice.grad_reduce
+    return Training(
+        sequence=count(record, "seq"),
+        micro_batch=count(record, "mbs"),
+        global_batch=count(record, "gbs"),
+        precision=_precision(precision),  # type: ignore[arg-type]
+        grad_reduce=reduce,  # type: ignore[arg-type]
+    )
+
+
+_PRECISIONS = (
+    ("mxfp8", "mxfp8"),
+    ("fp8|float8", "fp8_tensorwise"),
+    (r"fp16|\bfloat16", "fp16"),
+    ("bf16|bfloat16", "bf16"),
+    ("^(tf|fp|float)32", "fp32"),
+)
+"""(pattern in the column, precision of a Spec), the first that is found."""
+
+
+def _precision(written: str) -> str:
+    found = [kind for pattern, kind in _PRECISIONS if re.search(pattern, written)]
+    if not found or re.search(r"int\d|fp4", written):
+        raise ValueError(f"precision = {written} is none of bf16, fp16, fp8, mxfp8 and fp32")
+    return found[0]
+
+
+def backend(record: Mapping[str, str], practice: Practice) -> Backend:
+    """How the framework that ran the row computes."""
+    attention = said(record, "attn_impl")
+    old = practice.dropout > 0 and "flash" not in attention
+    unfused = old or attention in ("torch", "fused", "local") or attention.startswith("unfused")
+    engine = practice.transformer_engine and attention != "local"
+    megatron = MegatronOptions(
+        fsdp=practice.fsdp,  # type: ignore[arg-type]
+        transformer="transformer_engine" if engine else "local",
+        gradient_accumulation_fusion=engine,
+        attention="unfused" if unfused else "auto",
+        cross_entropy_fusion=practice.fused_loss,
+    )
+    return Backend(
+        name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions()
+    )
