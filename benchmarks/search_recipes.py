@@ -44,9 +44,14 @@ resolves small spaces layout by layout and finds the same ones. Each valid one i
 is sampled or cut off. It is a lower bound of the exact cost, so survivors are simulated in the order of their bound
 until no other bound is better than the last of the best: the answer says where that was not reached.
 
-**What to believe.** Two layouts within 2 % are called a tie. Of the excluded layouts the rule is named with an example,
-of those too large the bytes, of those slower the seconds and where they go. `docs/accuracy.md` says how well such
-rankings agree with measurements.
+**A run that goes on.** `search.folder` with `search.nodes` prints the fastest layout with the same global batch, and
+one with a near batch on every node; of the layouts, those that can read the run's checkpoints come first. Each comes
+with the last checkpoint, what is resharded, the sample at which the data goes on, and every key that changes, to stand
+behind the words that described the run. Beside it only `parallelism.*` and `training.micro_batch` can be pinned.
+
+**What to believe.** Two layouts within 2 % are called a tie; with the objective gpus, two steps on as many GPUs. Of the
+excluded layouts the rule is named with an example, of those too large the bytes, of those slower the seconds and where
+they go. `docs/accuracy.md` says how well such rankings agree with measurements.
 
 ## Published layouts
 

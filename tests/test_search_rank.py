@@ -16,7 +16,7 @@ from meshwright.search.candidate import assignments, spec_of
 from meshwright.search.exact import layout_cost, search
 from meshwright.search.objective import DAY, Goal, run_steps
 from meshwright.search.rank import TIE, budget, rank
-from meshwright.search.reasons import compare, why
+from meshwright.search.reasons import asked_of, compare, why
 from meshwright.search.space import space, variants
 from meshwright.search.table import as_layout, enumerate_layouts
 from meshwright.spec import Spec
@@ -111,6 +111,16 @@ def test_ties_are_layouts_that_the_model_cannot_tell_apart():
     assert len(ranking.ties) < len(ranking.best)
 
 
+def test_with_the_objective_gpus_a_tie_is_one_of_step_times():
+    """Nearly all of that score are the GPUs: by it, every layout on as many would tie."""
+    asked = space(dense(steps=100_000))
+    ranking = search(asked, Goal("gpus", top=40, days=1000))
+    winner = ranking.best[0]
+    assert all(c.score <= winner.score * (1 + TIE) for c in ranking.best)
+    assert ranking.ties == [c for c in ranking.best[1:] if c.step_time <= winner.step_time * (1 + TIE)]
+    assert len(ranking.ties) < 39
+
+
 @pytest.mark.parametrize("objective", ["time", "throughput", "gpu_hours", "memory", "gpus"])
 def test_each_objective_has_its_own_best(objective):
     asked = space(dense(steps=100_000), {"cluster.gpus": (8, 16)})
@@ -187,6 +197,26 @@ class TestWhy:
         asked = space(dense())
         with pytest.raises(ConfigError, match=r"why\.tpp"):
             why(asked, search(asked, Goal()), {"tpp": 2})
+
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("tp", "x", "expected a whole number, got 'x'"),
+            ("tp", 4.5, "expected a whole number, got 4.5"),
+            ("tp", [], "is no value of it"),
+            ("pp", -1, "-1 is not a positive count"),
+            ("sp", "maybe", "expected true or false"),
+            ("recompute", "banana", "expected one of none, selective, full"),
+            ("gpus", None, "none is no value of it"),
+        ],
+    )
+    def test_a_value_is_judged_before_the_search(self, key, value, message):
+        with pytest.raises(ConfigError, match=rf"why\.{key}: .*{message}"):
+            asked_of(dense(), {key: value})
+
+    def test_more_stages_than_layers_are_excluded(self):
+        asked = space(dense())
+        assert why(asked, search(asked, Goal()), {"pp": 100}).verdict == "excluded"
 
     def test_a_comparison_reads_as_advice(self):
         asked = space(dense())

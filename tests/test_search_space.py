@@ -17,6 +17,7 @@ from meshwright.errors import ConfigError
 from meshwright.resolver import layout, normalise, override, refusals
 from meshwright.rules import POSITIVE, broken, rules_of
 from meshwright.search.candidate import assignments, spec_of
+from meshwright.search.proposals import splits
 from meshwright.search.space import COLUMNS, command_line, space, split_sets, variants
 from meshwright.search.table import NEUTRAL, as_layout, enumerate_layouts, reads
 from meshwright.spec import Spec
@@ -69,6 +70,27 @@ def test_every_proposed_layout_is_either_in_the_space_or_excluded_by_a_rule():
         layouts = enumerate_layouts(variant)
         valid = sum(len(chunk["tp"]) for chunk in layouts.chunks)
         assert valid + sum(e.points for e in layouts.excluded.values()) == layouts.points
+
+
+def test_no_split_says_what_another_one_says():
+    """Ends as long as a middle stage are an even split, whatever the chunks."""
+    assert (20, 20, 0, 0) not in set(splits(80, 4, 2))
+    for layers, pp, vpp in ((80, 4, 1), (80, 4, 2), (78, 4, 1), (126, 16, 8)):
+        even = layers // pp
+        assert (even, even, 0, 0) not in set(splits(layers, pp, vpp))
+
+
+@pytest.mark.parametrize(
+    ("path", "values"), [("cluster.gpus", (0, 8)), ("parallelism.pp", (-1,)), ("training.micro_batch", (0,))]
+)
+def test_a_count_that_is_none_is_refused_before_anything_is_proposed(path, values):
+    with pytest.raises(ConfigError, match=f"{path}: {values[0]} is not a positive count"):
+        space(small(), {path: values})
+
+
+def test_a_later_word_wins_over_an_earlier_one():
+    _, stated = split_sets({"cluster": {"gpus": [8, 16]}}, ["cluster.gpus=4", "cluster.gpus=[8,16]"])
+    assert stated == {"cluster.gpus": (8, 16)}
 
 
 COLUMN_VALUES = {

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from meshwright.cli import main
 from meshwright.compose import load
 from meshwright.resolver import normalise, resolve
 from meshwright.run_folder import compile as compile_plan
+from meshwright.search.candidate import assignments
 from meshwright.search.elastic import continuations
 from meshwright.search.frontier import scaling
 from meshwright.search.rank import budget, rank
@@ -79,6 +81,32 @@ def test_where_nothing_fits_the_missing_memory_is_said(capsys):
     assert "GiB over" in capsys.readouterr().err
 
 
+def test_where_nothing_is_fast_enough_the_missing_days_are_said(capsys):
+    words = ["search.objective=gpus", "search.days=1", "training.tokens=1000000000000", "parallelism.pp=1"]
+    assert main(["search", *WORDS, *words]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("search.days: 1, but the fastest layout that fits takes ")
+    assert "on 16 GPUs" in err
+
+
+@pytest.mark.parametrize("word", ["search.place=0", "search.place=100000", "search.top=-1", "search.days=0"])
+def test_places_and_days_that_cannot_be_are_refused(word, capsys):
+    for verb in (["search"], ["plan", "parallelism=auto"]):
+        assert main([*verb, *WORDS, word]) == 2
+        assert capsys.readouterr().err.startswith(f"{word.split('=')[0]}: ")
+
+
+def test_a_place_behind_the_last_layout_is_refused(capsys):
+    pinned = [f"parallelism.{word}" for word in ("tp=1", "pp=1", "cp=1", "zero=2", "recompute=full", "vpp=1")]
+    assert main(["plan", *WORDS, "parallelism=auto", *pinned, "training.micro_batch=1", "search.place=7"]) == 2
+    assert "only 1 layout" in capsys.readouterr().err
+
+
+def test_plan_leaves_why_to_search(capsys):
+    assert main(["plan", *WORDS, "why={tp:4}"]) == 2
+    assert "answered by meshwright search" in capsys.readouterr().err
+
+
 def test_a_search_needs_a_batch(capsys):
     assert main(["search", "model=llama3_8b", "cluster.gpus=16"]) == 2
     assert "training.global_batch" in capsys.readouterr().err
@@ -110,12 +138,13 @@ def test_the_command_that_measures_repeats_what_was_asked():
         "parallelism.tp=[2,4]",
         "output=json",
         "why={tp:2}",
-        "search.objective=memory",
+        "search.objective=gpus",
+        "search.days=30",
         "parallelism=3d",
     ]
     assert measure_command(words, 3) == (
-        "meshwright launch recipe=x 'parallelism.tp=[2,4]' parallelism=auto search.objective=memory "
-        "search.place=1,2,3 -m"
+        "meshwright launch recipe=x 'parallelism.tp=[2,4]' parallelism=auto search.objective=gpus "
+        "search.days=30 search.place=1,2,3 -m"
     )
 
 
@@ -168,10 +197,14 @@ def test_tables_and_plots_are_written(tmp_path, capsys):
     assert files["a.png"].read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("word", ["search.table=a.txt", "search.plot=a.gif", "search.table=no/such/folder/a.csv"])
-def test_other_files_are_refused(word, capsys):
+@pytest.mark.parametrize(
+    "word", ["search.table=a.txt", "search.plot=a.gif", "search.table=no/such/folder/a.csv", "search.table=/proc/a.csv"]
+)
+def test_other_files_are_refused_before_the_search(word, capsys):
     assert main(["search", *WORDS, "parallelism.pp=1", "parallelism.cp=1", word]) == 2
-    assert word.split("=")[0] in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert word.split("=")[0] in err
+    assert out == ""
 
 
 def test_weak_scaling_grows_the_batch_and_strong_scaling_does_not():
@@ -203,6 +236,55 @@ def test_fewer_nodes_keep_the_batch_or_come_near_it(tmp_path, capsys):
     assert main(["search", f"search.folder={tmp_path / 'run'}", "search.nodes=7"]) == 0
     assert "the same global batch" in capsys.readouterr().out
     assert main(["search", f"search.folder={tmp_path}", "search.nodes=7"]) == 2
+
+
+RUN = ["model=llama3_8b", "cluster.nodes=8", "parallelism.tp=2", "parallelism.sp=true", "parallelism.zero=1"]
+RUN += ["training.global_batch=128", "training.steps=2000"]
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A compiled run on 8 nodes that has saved step 800."""
+    (spec,) = load(RUN).stages
+    compile_plan(resolve(spec), tmp_path / "run", verify=False)
+    saved = tmp_path / "run" / "checkpoints"
+    saved.mkdir()
+    (saved / "latest_checkpointed_iteration.txt").write_text("800")
+    return tmp_path / "run"
+
+
+def test_a_continuation_says_what_goes_over_from_the_checkpoint(run_folder, capsys):
+    assert main(["search", f"search.folder={run_folder}", "search.nodes=7", "output=json"]) == 0
+    same, near = json.loads(capsys.readouterr().out)["continuations"]
+    for one in (same, near):
+        assert one["carried"]  # its optimizer is sharded as the checkpoint is
+        assert f"data: goes on at sample {800 * 128:,}" in one["transition"]
+        assert "optimizer state: resharded by Megatron (torch_dist)" in one["transition"]
+    assert "length: 153,600 sequences are left, 1,200 steps" in same["transition"]
+    assert any(line.startswith("layout: ") and "dp 32 -> " in line for line in near["transition"])
+    assert any("checkpoints, of step 800" in line for line in near["transition"])
+
+
+def test_words_of_a_continuation_compose_behind_those_of_the_run(run_folder, capsys):
+    pinned = ["parallelism.tp=1", "parallelism.pp=[1,2]"]
+    assert main(["search", f"search.folder={run_folder}", "search.nodes=7", *pinned, "output=json"]) == 0
+    for one in json.loads(capsys.readouterr().out)["continuations"]:
+        assert {"parallelism.tp=1", "parallelism.sp=false"} <= set(one["overrides"])
+        (spec,) = load([*RUN, *one["overrides"]]).stages
+        assert assignments(normalise(spec)) == one["layout"]
+        assert normalise(spec).cluster.gpus == one["gpus"]
+
+
+@pytest.mark.parametrize("word", ["search.objective=memory", "search.table=a.csv", "cluster.gpus=8", "parallelism=3d"])
+def test_what_a_continuation_cannot_honour_is_refused(word, run_folder, capsys):
+    assert main(["search", f"search.folder={run_folder}", "search.nodes=7", word]) == 2
+    assert f"{word.split('=')[0]}: has no meaning beside search.folder" in capsys.readouterr().err
+
+
+def test_a_folder_whose_configuration_is_broken_is_an_error(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("a: [")
+    assert main(["search", f"search.folder={tmp_path}", "search.nodes=7"]) == 2
+    assert "search.folder: cannot read" in capsys.readouterr().err
 
 
 def test_the_report_fits_any_console():

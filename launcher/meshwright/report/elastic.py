@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from meshwright.report.search import layout_words
-from meshwright.search.candidate import differences
+from meshwright.search.candidate import changed, differences
+from meshwright.search.carry import last_step, position
 from meshwright.search.elastic import Continuation
 from meshwright.search.frontier import row
 from meshwright.spec import Spec
@@ -17,8 +20,8 @@ from meshwright.spec import Spec
 __all__ = ["document", "show"]
 
 
-def show(spec: Spec, healthy: int, found: Sequence[Continuation], console: Console | None = None) -> None:
-    """Print each continuation with what it changes and the words that compile it."""
+def show(spec: Spec, folder: Path, healthy: int, found: Sequence[Continuation], console: Console | None = None) -> None:
+    """Print each continuation with what it changes, how the checkpoint goes over, and the words that compile it."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print(
         Text(spec.name, style="bold"), Text(f"  from {spec.cluster.nodes} nodes to {healthy} healthy ones"), sep=""
@@ -30,10 +33,12 @@ def show(spec: Spec, healthy: int, found: Sequence[Continuation], console: Conso
         console.print(Text(f"    {layout_words(one.candidate)}"))
         changes = ", ".join(f"{name} {old}→{new}" for name, old, new in differences(spec, one.candidate.spec))
         console.print(Text(f"    changes: {changes}"))
-        console.print(Text(f"    {' '.join(overrides(one))}", style="dim"))
+        for line in transition(spec, folder, one):
+            console.print(Text(f"    {line}"))
+        console.print(Text(f"    {shlex.join(overrides(spec, one))}", style="dim"))
 
 
-def document(spec: Spec, healthy: int, found: Sequence[Continuation]) -> dict[str, Any]:
+def document(spec: Spec, folder: Path, healthy: int, found: Sequence[Continuation]) -> dict[str, Any]:
     """The same for machines."""
     return {
         "name": spec.name,
@@ -44,7 +49,9 @@ def document(spec: Spec, healthy: int, found: Sequence[Continuation]) -> dict[st
                 "nodes": one.nodes,
                 "idle": one.idle,
                 "batch_change": one.batch_change,
-                "overrides": overrides(one),
+                "overrides": overrides(spec, one),
+                "transition": list(transition(spec, folder, one)),
+                "carried": not one.carried.problems,
                 **row(one.candidate),
             }
             for one in found
@@ -52,13 +59,26 @@ def document(spec: Spec, healthy: int, found: Sequence[Continuation]) -> dict[st
     }
 
 
-def overrides(one: Continuation) -> list[str]:
-    """The layout as words of the command line."""
-    layout = row(one.candidate)["layout"]
-    training = one.candidate.spec.training
-    values = {"cluster.nodes": one.nodes, "cluster.gpus": one.candidate.gpus, **layout}
-    values["training.global_batch"] = training.global_batch
-    return [f"{path}={str(value).lower() if isinstance(value, bool) else value}" for path, value in values.items()]
+def transition(spec: Spec, folder: Path, one: Continuation) -> Iterator[str]:
+    """What goes over from the last checkpoint of ``folder``, and what does not."""
+    checkpoints = folder.absolute() / (spec.training.logging.save or "checkpoints")
+    if one.carried.problems:
+        yield "its checkpoints cannot be read under this layout, the run would begin anew:"
+        yield from (f"  {problem}" for problem in one.carried.problems)
+        return
+    yield from position(spec, one.candidate.spec, checkpoints, last_step(checkpoints))
+    yield from one.carried.lines
+
+
+def overrides(spec: Spec, one: Continuation) -> list[str]:
+    """The layout as words of the command line, to stand behind those that described the run."""
+    return [f"{path}={_word(value)}" for path, value in changed(spec, one.candidate.spec).items()]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _headline(one: Continuation) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from meshwright.compose import Run, run_of
+from meshwright.compose import Run, Search, run_of
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import normalise
 from meshwright.search.candidate import Candidate, with_layout
 from meshwright.search.exact import search
-from meshwright.search.objective import Goal
-from meshwright.search.rank import Ranking
+from meshwright.search.objective import Goal, run_days
+from meshwright.search.rank import Ranking, budget
 from meshwright.search.reasons import over
 from meshwright.search.space import Space, space, split_sets
 from meshwright.spec import Spec
@@ -21,8 +22,11 @@ __all__ = ["goal_of", "nothing_fits", "run"]
 
 MARK = "parallelism=auto"
 
+MOST = 1000
+"""Layouts that can be asked for: simulating each takes milliseconds to a second."""
 
-def run(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | None = None) -> Run:
+
+def run(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None = None) -> Run:
     """The composed run with the best layout (or the ``search.place``-th best) for each of its stages.
 
     Raises:
@@ -41,21 +45,23 @@ def goal_of(described: Run) -> Goal:
     """What the options of the run ask a search for.
 
     Raises:
-        ConfigError: where the objective needs what is not stated.
+        ConfigError: where the objective needs what is not stated, or there cannot be as many layouts.
 
     """
     o = described.options.search
+    problems = list(_wrong_numbers(o))
     if o.objective == "gpus" and (o.days is None or any(not _has_length(stage) for stage in described.stages)):
         missing = "objective gpus needs search.days and the length of the run, training.tokens or training.steps"
-        raise ConfigError([Problem("search.days", missing, "search.days")])
+        problems.append(Problem("search.days", missing, "search.days"))
+    if problems:
+        raise ConfigError(problems)
     return Goal(o.objective, max(o.top, o.place), o.days)
 
 
 def nothing_fits(space: Space, ranking: Ranking) -> ConfigError:
-    """The error of a search without a winner: what is missing to the leanest layout, or which rules exclude all."""
+    """The error of a search without a winner: what the leanest or fastest layout lacks, or which rules exclude all."""
     if ranking.choices:
-        leanest: Candidate = min(ranking.choices.values(), key=lambda c: c.peak_memory)
-        return ConfigError([Problem("cluster.gpus", f"no layout fits; the leanest {over(leanest)}", "search.memory")])
+        return ConfigError([_too_large(ranking)] if _leanest_is_over(ranking) else [_too_slow(ranking)])
     rules = sorted(ranking.excluded.values(), key=lambda e: -e.points)
     by_count = ", ".join(f"{e.rule.id} ({e.points:,})" for e in rules[:5])
     gpus = space.current.cluster.gpus
@@ -65,9 +71,45 @@ def nothing_fits(space: Space, ranking: Ranking) -> ConfigError:
 
 def _best(around: Space, goal: Goal, place: int) -> Spec:
     ranking = search(around, goal)
-    if len(ranking.best) < place:
+    if not ranking.best:
         raise nothing_fits(around, ranking)
+    if len(ranking.best) < place:
+        few = f"{place}, but only {len(ranking.best)} layout(s) do what is asked; give at most {len(ranking.best)}"
+        raise ConfigError([Problem("search.place", few, "search.place")])
     return normalise(with_layout(around.current, ranking.best[place - 1].spec))
+
+
+def _wrong_numbers(asked: Search) -> Iterator[Problem]:
+    for name in ("top", "place"):
+        if not 1 <= (value := getattr(asked, name)) <= MOST:
+            message = f"{value} is not within 1 and {MOST:,}; each of the best is simulated, give fewer"
+            yield Problem(f"search.{name}", message, f"search.{name}")
+    if asked.days is not None and asked.days <= 0:
+        yield Problem("search.days", f"{asked.days:g} days are none; give more than 0, or null", "search.days")
+
+
+def _leanest(ranking: Ranking) -> Candidate:
+    return min(ranking.choices.values(), key=lambda c: c.peak_memory)
+
+
+def _leanest_is_over(ranking: Ranking) -> bool:
+    """Whether memory is what is missing: only objective gpus turns down what fits."""
+    leanest = _leanest(ranking)
+    return ranking.goal.objective != "gpus" or leanest.peak_memory > budget(leanest.spec.cluster)
+
+
+def _too_large(ranking: Ranking) -> Problem:
+    return Problem("cluster.gpus", f"no layout fits; the leanest {over(_leanest(ranking))}", "search.memory")
+
+
+def _too_slow(ranking: Ranking) -> Problem:
+    """The fastest layout that fits: for each number of GPUs, it is among the choices."""
+    assert ranking.goal.days is not None
+    fitting = [c for c in ranking.choices.values() if c.peak_memory <= budget(c.spec.cluster)]
+    fastest = min(fitting, key=lambda c: run_days(c.spec, c.step_time))
+    days = run_days(fastest.spec, fastest.step_time)
+    text = f"{ranking.goal.days:g}, but the fastest layout that fits takes {days:.1f} days on {fastest.gpus:,} GPUs"
+    return Problem("search.days", f"{text}; allow more days, or give more GPUs with cluster.gpus", "search.days")
 
 
 def _has_length(spec: Spec) -> bool:

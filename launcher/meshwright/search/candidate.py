@@ -11,7 +11,7 @@ from meshwright.resolver import normalise, override
 from meshwright.search.space import COLUMNS, Variant
 from meshwright.spec import Parallelism, Spec, Training
 
-__all__ = ["Candidate", "assignments", "differences", "spec_of", "with_layout"]
+__all__ = ["Candidate", "assignments", "changed", "differences", "spec_of", "with_layout"]
 
 _BOOLEAN = ("sp", "embedding", "loss")
 _OPTIONAL = ("first", "last")
@@ -74,6 +74,15 @@ def differences(here: Spec, there: Spec) -> Iterator[tuple[str, Any, Any]]:
     yield from ((name, a, b) for name, a, b in pairs if a != b)
 
 
+def changed(here: Spec, there: Spec) -> dict[str, Any]:
+    """Every key of the layout of ``there``, and those that return to their defaults, as overrides of ``here``."""
+    pairs = _pairs(here.parallelism, there.parallelism, "parallelism.")
+    moved = {path: new for path, old, new in pairs if old != new} | assignments(there)
+    batch = {"training.global_batch": there.training.global_batch}
+    unstated = {"training.microbatches": None} if here.training.microbatches is not None else {}
+    return {"cluster.nodes": there.cluster.nodes, "cluster.gpus": there.cluster.gpus, **moved, **batch, **unstated}
+
+
 def _typed(name: str, value: int) -> Any:
     if name in _BOOLEAN:
         return bool(value)
@@ -90,7 +99,7 @@ def _pairs(here: Any, there: Any, prefix: str) -> Iterator[tuple[str, Any, Any]]
     for name in here.__dataclass_fields__:
         a, b = getattr(here, name), getattr(there, name)
         if name == "pipeline_split":
-            yield from _pairs(a, b, "pipeline_split.")
+            yield from _pairs(a, b, f"{prefix}pipeline_split.")
         else:
             yield prefix + name, a, b
 

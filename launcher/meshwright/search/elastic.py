@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate
+from meshwright.search.carry import Carried, carried
 from meshwright.search.exact import exact
 from meshwright.search.objective import Goal
 from meshwright.search.proposals import divisors
-from meshwright.search.rank import rank
+from meshwright.search.rank import Ranking, budget, rank
 from meshwright.search.space import space
 from meshwright.spec import Spec
 
@@ -25,26 +28,35 @@ TRIED_NODES = 8
 
 TRIED_BATCHES = 4
 
+TRIED_BEST = 4
+"""Layouts asked whether they can read the checkpoints, beside the best for each value of each key."""
+
 
 @dataclass(frozen=True)
 class Continuation:
-    """A layout to go on with. ``idle`` healthy nodes are left over; ``batch_change`` is relative, 0 where kept."""
+    """A layout to go on with. ``idle`` healthy nodes are left over; ``batch_change`` is relative, 0 where kept.
+
+    ``carried`` says what becomes of the weights and the optimizer state.
+    """
 
     candidate: Candidate
     nodes: int
     idle: int
     batch_change: float
+    carried: Carried
 
 
-def continuations(spec: Spec, healthy: int) -> list[Continuation]:
+def continuations(spec: Spec, healthy: int, stated: Mapping[str, tuple[Any, ...]] | None = None) -> list[Continuation]:
     """The fastest layout with the same global batch on at most ``healthy`` nodes, and one with a near batch on all.
 
-    The second is, of the nearest batches, the one with most tokens a second. Either may be missing.
+    The second is, of the nearest batches, the one with most tokens a second. Either may be missing. A layout that can
+    read the checkpoints of ``spec`` is preferred to any other; ``stated`` as for ``space``.
     """
     assert spec.training.global_batch is not None
     batch = spec.training.global_batch
-    same = [c for n in range(healthy, max(0, healthy - TRIED_NODES), -1) for c in _best(_on(spec, n, batch))]
-    near = [c for b in _near_batches(spec, healthy) for c in _best(_on(spec, healthy, b))]
+    tried = range(healthy, max(0, healthy - TRIED_NODES), -1)
+    same = [c for n in tried for c in _best(spec, _on(spec, n, batch), stated)]
+    near = [c for b in _near_batches(spec, healthy) for c in _best(spec, _on(spec, healthy, b), stated)]
     found = [min(same, key=lambda c: c.step_time)] if same else []
     found += [max(near, key=lambda c: c.tokens_per_gpu)] if near else []
     return [_continuation(spec, c, healthy) for one in found if (c := exact(one, Goal()))]
@@ -62,7 +74,12 @@ def read_folder(folder: Path) -> Spec:
         raise ConfigError(
             [Problem("search.folder", f"{folder} is no run folder: no config.yaml in it", "search.folder")]
         )
-    return decode(Spec, yaml.safe_load(path.read_text()))
+    try:
+        return decode(Spec, yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())
+        message = f"cannot read {path}: {why}; compile the run again"
+        raise ConfigError([Problem("search.folder", message, "search.folder")]) from None
 
 
 def _on(spec: Spec, nodes: int, batch: int) -> Spec:
@@ -71,8 +88,18 @@ def _on(spec: Spec, nodes: int, batch: int) -> Spec:
     return replace(spec, cluster=cluster, training=training, parallelism=replace(spec.parallelism, dp=None))
 
 
-def _best(spec: Spec) -> Iterator[Candidate]:
-    yield from rank(space(spec), Goal(top=1)).best[:1]
+def _best(before: Spec, spec: Spec, stated: Mapping[str, tuple[Any, ...]] | None) -> Iterator[Candidate]:
+    """The fastest layout on which ``before`` can go on; the fastest of all where there is none."""
+    ranking = rank(space(spec, stated), Goal(top=1))
+    found = _in_order(ranking)
+    readable = (c for c in found if not carried(before, c.spec).problems)
+    yield from [*islice(readable, 1)] or found[:1]
+
+
+def _in_order(ranking: Ranking) -> list[Candidate]:
+    """The best, and the best for each value of each key: what can be carried often depends on one key alone."""
+    fitting = [c for c in ranking.choices.values() if c.peak_memory <= budget(c.spec.cluster)]
+    return sorted([*ranking.best[:TRIED_BEST], *fitting], key=lambda c: c.score)
 
 
 def _near_batches(spec: Spec, nodes: int) -> list[int]:
@@ -89,4 +116,4 @@ def _continuation(spec: Spec, candidate: Candidate, healthy: int) -> Continuatio
     assert before is not None
     assert after is not None
     nodes = candidate.gpus // spec.cluster.gpus_per_node
-    return Continuation(candidate, nodes, healthy - nodes, after / before - 1)
+    return Continuation(candidate, nodes, healthy - nodes, after / before - 1, carried(spec, candidate.spec))

@@ -10,7 +10,7 @@ from typing import Any
 from meshwright.cost.memory import GIB
 from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate, assignments
-from meshwright.search.objective import DAY, run_steps
+from meshwright.search.objective import run_days
 from meshwright.search.rank import Ranking, budget
 
 __all__ = ["Point", "plot", "row", "scaling", "write_csv"]
@@ -114,4 +114,4 @@ def _days(candidate: Candidate) -> float | None:
     training = candidate.spec.training
     if training.steps is None and training.tokens is None:
         return None
-    return candidate.step_time * run_steps(candidate.spec) / DAY
+    return run_days(candidate.spec, candidate.step_time)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from meshwright.cost.memory import GIB
 from meshwright.spec import Spec
 
-__all__ = ["DAY", "LATE", "OBJECTIVES", "Goal", "Objective", "run_steps", "score"]
+__all__ = ["DAY", "LATE", "OBJECTIVES", "Goal", "Objective", "run_days", "run_steps", "score"]
 
 Objective = Literal["time", "throughput", "gpu_hours", "memory", "gpus"]
 
@@ -50,6 +50,11 @@ def score(objective: Objective, spec: Spec, step_time: Any, peak_memory: Any, da
         share = step_time * steps / (days * DAY)
         return gpus + share / 2 + (share > 1) * LATE
     return step_time if objective == "time" else step_time * gpus
+
+
+def run_days(spec: Spec, step_time: float) -> float:
+    """Days of the whole run at ``step_time`` seconds a step."""
+    return step_time * run_steps(spec) / DAY
 
 
 def run_steps(spec: Spec) -> int:

@@ -48,7 +48,7 @@ def splits(layers: int, pp: int, vpp: int) -> Iterator[tuple[int, int, int, int]
     """(first, last, embedding, loss): evenly, with slots for the ends, or with ends shorter than a middle stage.
 
     Shorter by whole multiples of ``vpp`` (each chunk gives up as many), together by at most ``GIVEN_UP`` a chunk.
-    What a slot of the embedding or the loss already says is not said again by ``first`` and ``last``.
+    What an even split, or a slot of the embedding or the loss already says is not said again by ``first`` and ``last``.
     """
     yield from (
         (0, 0, embedding, loss) for embedding, loss in product((0, 1), repeat=2) if pp > 1 or not embedding + loss
@@ -58,8 +58,8 @@ def splits(layers: int, pp: int, vpp: int) -> Iterator[tuple[int, int, int, int]
         given_up = pp * middle - layers
         for first_less in range(0, given_up + 1, vpp):
             first, last = middle - first_less, middle - (given_up - first_less)
-            slots = vpp == 1 and {first_less, given_up - first_less} <= {0, 1}
-            if min(first, last) > 0 and not slots:
+            said = {first_less, given_up - first_less} <= ({0, 1} if vpp == 1 else {0})
+            if min(first, last) > 0 and not said:
                 yield first, last, 0, 0
         middle += vpp
 
@@ -70,7 +70,7 @@ def _pipeline(spec: Spec, stated: Mapping[str, tuple[int, ...]], of_world: tuple
     rows = {
         (pp, vpp, *split)
         for pp in stated.get("pp", tuple(d for d in of_world if d <= layers + 2))
-        for vpp in stated.get("vpp", range(1, (layers + 2) // pp + 1))
+        for vpp in stated.get("vpp", range(1, max(1, (layers + 2) // pp) + 1))
         for split in _chosen_splits(layers, pp, vpp, spec, stated)
     }
     columns = np.array(sorted(rows), dtype=np.int64).reshape(-1, 6)

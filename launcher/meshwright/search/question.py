@@ -12,7 +12,7 @@ from meshwright.search.candidate import Candidate
 from meshwright.search.exact import explained, layout_cost, refined
 from meshwright.search.objective import Goal
 from meshwright.search.rank import Progress, Ranking, rank
-from meshwright.search.reasons import Answer, Comparison, compare, why
+from meshwright.search.reasons import Answer, Comparison, asked_of, compare, why
 from meshwright.search.space import Space
 
 __all__ = ["Result", "answer"]
@@ -34,7 +34,13 @@ class Result:
 def answer(
     space: Space, goal: Goal, question: Mapping[str, Any] | None = None, progress: Progress | None = None
 ) -> Result:
-    """Rank ``space`` and explain the winner; ``question`` as for ``why``."""
+    """Rank ``space`` and explain the winner; ``question`` as for ``why``.
+
+    Raises:
+        ConfigError: as ``why`` does, before anything is ranked.
+
+    """
+    asked_of(space.current, question or {})
     ranking = explained(refined(rank(space, goal, progress)))
     wrong = tuple(refusals(space.current, space.current.backend.name))
     current = None if wrong else layout_cost(normalise(space.current), goal)

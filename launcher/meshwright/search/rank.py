@@ -70,7 +70,14 @@ class Ranking:
     @property
     def ties(self) -> list[Candidate]:
         """The kept layouts that the model cannot tell from the winner."""
-        return [c for c in self.best[1:] if c.score <= self.best[0].score * (1 + TIE)]
+        return [c for c in self.best[1:] if self._tied(c)]
+
+    def _tied(self, other: Candidate) -> bool:
+        """By the score; that of objective gpus counts GPUs, which are known, so there it is the step that ties."""
+        winner = self.best[0]
+        if self.goal.objective == "gpus":
+            return other.gpus == winner.gpus and other.step_time <= winner.step_time * (1 + TIE)
+        return other.score <= winner.score * (1 + TIE)
 
 
 def rank(space: Space, goal: Goal | None = None, progress: Progress | None = None, by: Estimator = estimate) -> Ranking:

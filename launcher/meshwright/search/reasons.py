@@ -12,10 +12,10 @@ from meshwright.resolver import override, refusals
 from meshwright.search.candidate import Candidate, differences
 from meshwright.search.exact import search
 from meshwright.search.rank import Ranking, budget
-from meshwright.search.space import Space
+from meshwright.search.space import Space, values_of, wrong
 from meshwright.spec import Parallelism, PipelineSplit, Spec
 
-__all__ = ["PARTS", "Answer", "Comparison", "compare", "over", "paths_of", "slower", "why"]
+__all__ = ["PARTS", "Answer", "Comparison", "asked_of", "compare", "over", "slower", "why"]
 
 PARTS = {
     "compute": "computing",
@@ -77,10 +77,10 @@ def why(space: Space, ranking: Ranking, question: Mapping[str, Any]) -> Answer:
     """Why the layouts with the values in ``question`` (``{"tp": 4, "pp": 8}``) are not the winner.
 
     Raises:
-        ConfigError: where a key of the question is none of a layout.
+        ConfigError: where a key of the question is none of a layout, or a value none of its key.
 
     """
-    paths = paths_of(question)
+    paths = asked_of(space.current, question)
     inside = search(replace(space, stated={**space.stated, **paths}), replace(ranking.goal, top=1))
     asked = {path: values[0] if len(values) == 1 else values for path, values in paths.items()}
     if inside.valid == 0:
@@ -114,16 +114,45 @@ def slower(winner: Candidate, candidate: Candidate) -> Iterator[str]:
         yield f"{_signed(spare, 1)} GiB, {candidate.gpus} GPUs"
 
 
-def paths_of(question: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Short names of a question (``tp``, ``micro_batch``, ``first``) as paths, and values as sets of them."""
+def asked_of(spec: Spec, question: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Short names of a question (``tp``, ``micro_batch``, ``first``) as paths, and values as sets of them.
+
+    Raises:
+        ConfigError: as for ``why``.
+
+    """
+    paths = {name: _path(name) for name in question}
+    sets = {name: values_of(path, question[name]) for name, path in paths.items() if path}
+    problems = [
+        Problem(f"why.{name}", f"no key of a layout; there are {', '.join(_known())}", "why")
+        for name, path in paths.items()
+        if not path
+    ]
+    for name, values in sets.items():
+        problems += [Problem(f"why.{name}", p.message, "why") for v in values for p in _refused(spec, paths[name], v)]
+    if problems:
+        raise ConfigError(problems)
+    return {paths[name]: values for name, values in sets.items()}
+
+
+def _refused(spec: Spec, path: str, value: Any) -> Iterator[Problem]:
+    if value == [] or (value is None and path in ("parallelism.dp", "cluster.gpus")):
+        yield Problem(path, f"{_word(value)} is no value of it; give one, or a list of them", "why")
+    else:
+        yield from wrong(spec, path, value)
+
+
+def _path(name: str) -> str:
+    """The path of a short or a whole name; empty where there is none."""
+    known = _known()
+    return known.get(name, name if name in known.values() else "")
+
+
+def _known() -> dict[str, str]:
+    """Paths by short names."""
     known = {name: f"parallelism.{name}" for name in Parallelism.__dataclass_fields__ if name != "pipeline_split"}
     known |= {name: f"parallelism.pipeline_split.{name}" for name in PipelineSplit.__dataclass_fields__}
-    known |= {"micro_batch": "training.micro_batch", "gpus": "cluster.gpus"}
-    unknown = [name for name in question if name not in known and name not in known.values()]
-    if unknown:
-        names = ", ".join(known)
-        raise ConfigError([Problem(f"why.{name}", f"no key of a layout; there are {names}", "why") for name in unknown])
-    return {known.get(n, n): tuple(v) if isinstance(v, (list, tuple)) else (v,) for n, v in question.items()}
+    return known | {"micro_batch": "training.micro_batch", "gpus": "cluster.gpus"}
 
 
 def _excluded(space: Space, ranking: Ranking, asked: Mapping[str, Any], inside: Ranking) -> Answer:

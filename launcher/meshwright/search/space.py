@@ -11,15 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from meshwright.compose import Run, compose, run_of
 from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
-from meshwright.resolver import normalise, override
+from meshwright.resolver import layout, normalise, override
+from meshwright.rules import POSITIVE
 from meshwright.spec import Parallelism, PipelineSplit, Spec, Training
 
-__all__ = ["COLUMNS", "Space", "Variant", "command_line", "space", "split_sets", "variants"]
+__all__ = ["COLUMNS", "Space", "Variant", "command_line", "space", "split_sets", "values_of", "variants", "wrong"]
 
 COLUMNS = {
     **{f"parallelism.{name}": name for name in ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero", "dp")},
@@ -63,20 +65,29 @@ def space(spec: Spec, stated: Mapping[str, tuple[Any, ...]] | None = None, weak:
     """The space around ``spec``.
 
     Raises:
-        ConfigError: where nothing says how large the global batch is, so that layouts could not be compared, or a
-            stated value has the wrong type.
+        ConfigError: where nothing says how large the global batch is, so that layouts could not be compared, a
+            stated value has the wrong type, or a size or a number of GPUs is not positive.
 
     """
     stated = dict(stated or {})
-    problems = [problem for path, values in stated.items() for v in values for problem in _wrong(spec, path, v)]
+    problems = [problem for path, values in stated.items() for v in values for problem in wrong(spec, path, v)]
     if spec.training.global_batch is None and spec.training.microbatches is None:
         missing = "not set; layouts are compared at one global batch, give it in sequences"
         problems.append(Problem("training.global_batch", missing, "search.batch"))
     if problems:
         raise ConfigError(problems)
     filled = normalise(spec)
+    _refuse_empty(normalise(_blank(filled)))
     batch = replace(filled.training, microbatches=None)
     return Space(replace(filled, training=batch, parallelism=spec.parallelism), stated, weak)
+
+
+def _refuse_empty(spec: Spec) -> None:
+    """What a layout does not consist of must be positive, or there is nothing to propose."""
+    numbers = layout(spec)
+    problems = [rule.problem(numbers) for rule in POSITIVE if not rule.holds(numbers)]
+    if problems:
+        raise ConfigError(problems)
 
 
 def variants(space: Space) -> Iterator[Variant]:
@@ -93,7 +104,7 @@ def variants(space: Space) -> Iterator[Variant]:
         yield Variant(normalise(spec), {COLUMNS[p]: _numbers(v) for p, v in space.stated.items() if p in COLUMNS})
 
 
-def command_line(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Run, dict[str, Any]]:
+def command_line(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Run, dict[str, Any]]:
     """The run that the overrides describe, and the values they state for each searched path."""
     plain, stated = split_sets(compose(overrides, config_dir), overrides)
     plain["parallelism"] = {key: value for key, value in plain["parallelism"].items() if key != "auto"}
@@ -109,10 +120,10 @@ def split_sets(composed: Mapping[str, Any], overrides: Sequence[str]) -> tuple[d
         *parents, last = path.split(".")
         if not parents or not (path.startswith("parallelism.") or path in ("training.micro_batch", *_WORLD)):
             continue
-        holder = _descend(plain, parents)
-        if holder is None or last not in holder:
+        holder, given = _descend(plain, parents), _descend(composed, parents)
+        if holder is None or given is None or last not in holder:
             continue
-        values = _values(path, holder[last])
+        values = values_of(path, given[last])
         holder[last] = values[0]
         if values != (None,):
             stated[path] = values
@@ -120,6 +131,8 @@ def split_sets(composed: Mapping[str, Any], overrides: Sequence[str]) -> tuple[d
 
 
 _WORLD = ("cluster.gpus", "cluster.nodes")
+_DEGREES = ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch")
+_COUNTS = (*_WORLD, *(path for path, name in COLUMNS.items() if name in _DEGREES))
 
 
 def _descend(data: Any, path: Sequence[str]) -> Any:
@@ -128,7 +141,7 @@ def _descend(data: Any, path: Sequence[str]) -> Any:
     return data if isinstance(data, dict) else None
 
 
-def _values(path: str, value: Any) -> tuple[Any, ...]:
+def values_of(path: str, value: Any) -> tuple[Any, ...]:
     """A list is a set of values; of lists, for the one key that is a list itself."""
     if path.endswith("recompute_modules"):
         several = isinstance(value, list) and value and isinstance(value[0], list)
@@ -136,8 +149,8 @@ def _values(path: str, value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list) and value else (value,)
 
 
-def _wrong(spec: Spec, path: str, value: Any) -> Iterator[Problem]:
-    """The problems of one stated value, by the decoder's own judgement."""
+def wrong(spec: Spec, path: str, value: Any) -> Iterator[Problem]:
+    """The problems of one stated value, by the decoder's own judgement; of what is proposed, a count is positive."""
     section, *names = path.split(".")
     data: Any = asdict(getattr(spec, section))
     holder = _descend(data, names[:-1]) if names[:-1] else data
@@ -149,6 +162,9 @@ def _wrong(spec: Spec, path: str, value: Any) -> Iterator[Problem]:
         decode(kind, data, section)
     except ConfigError as error:
         yield from error.problems
+    else:
+        if path in _COUNTS and value is not None and value < 1:
+            yield Problem(path, f"{value} is not a positive count; give at least 1", "search.count")
 
 
 def _blank(spec: Spec) -> Spec:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from meshwright.errors import ConfigError, Problem
+from meshwright.run import Search
 from meshwright.search.auto import goal_of, nothing_fits
+from meshwright.search.outputs import Outputs, outputs, write
 from meshwright.search.question import Result, answer
 from meshwright.search.rank import Progress
 from meshwright.search.space import command_line, space
@@ -18,6 +21,7 @@ from meshwright.verbs import Words
 
 __all__ = ["measure_command", "run"]
 
+_BESIDE_FOLDER = ("search.folder", "search.nodes", "output", "training.micro_batch")
 _OURS = ("search.", "output", "why", "parallelism")
 
 
@@ -26,14 +30,15 @@ def run(words: Words) -> int:
     described, stated = command_line(words.overrides, words.config_dir)
     options = described.options
     if options.search.folder:
-        return _go_on(options.search.folder, options.search.nodes, options.output)
+        return _go_on(words, options.search, stated, options.output)
     goal, weak = goal_of(described), options.search.scaling == "weak"
     spaces = [space(stage, stated, weak) for stage in described.stages]
+    files = outputs(options.search, [stage.stage for stage in described.stages])
     with _progress() as progress:
         results = [answer(space, goal, options.why, progress) for space in spaces]
-    command = measure_command(words.overrides, goal.top)
+    command = measure_command(words.overrides, max(1, min(len(result.ranking.best) for result in results)))
     _report(described.name, results, options.output, command)
-    _write(results, options.search.table, options.search.plot, command)
+    _write(results, files, command)
     if options.search.compile:
         _compile(results, options.runs, options.verify)
     for result in results:
@@ -49,27 +54,45 @@ def measure_command(overrides: Sequence[str], top: int) -> str:
         for word in overrides
         if not word.lstrip("+~").partition("=")[0].startswith(_OURS) or "parallelism." in word
     ]
-    objective = [word for word in overrides if word.startswith("search.objective=")]
+    objective = [word for word in overrides if word.startswith(("search.objective=", "search.days="))]
     places = "search.place=" + ",".join(map(str, range(1, top + 1)))
     return shlex.join(["meshwright", "launch", *kept, "parallelism=auto", *objective, places, "-m"])
 
 
-def _go_on(folder: str, nodes: int | None, output: str) -> int:
+def _go_on(words: Words, asked: Search, stated: Mapping[str, Any], output: str) -> int:
     """Layouts for a run folder's run on another number of nodes; 1 where there is none."""
     from meshwright.report.elastic import document, show
     from meshwright.search.elastic import continuations, read_folder
 
+    folder, nodes = Path(str(asked.folder)), asked.nodes
+    problems = [_foreign(word) for word in words.overrides if not _belongs(word)]
     if nodes is None or nodes < 1:
-        raise ConfigError([Problem("search.nodes", "how many nodes are healthy? give at least 1", "search.nodes")])
-    spec = read_folder(Path(folder))
-    found = continuations(spec, nodes)
+        problems.append(Problem("search.nodes", "how many nodes are healthy? give at least 1", "search.nodes"))
+    if problems or nodes is None:
+        raise ConfigError(problems)
+    spec = read_folder(folder)
+    found = continuations(spec, nodes, stated)
     if output == "json":
         from meshwright.report.summary import print_json
 
-        print_json(document(spec, nodes, found))
+        print_json(document(spec, folder, nodes, found))
     else:
-        show(spec, nodes, found)
+        show(spec, folder, nodes, found)
     return 0 if found else 1
+
+
+def _belongs(word: str) -> bool:
+    """Whether a word has a meaning beside search.folder."""
+    key = word.lstrip("+~").partition("=")[0]
+    return key in _BESIDE_FOLDER or key.startswith(("parallelism.", "hydra."))
+
+
+def _foreign(word: str) -> Problem:
+    key = word.lstrip("+~").partition("=")[0]
+    message = "has no meaning beside search.folder, which goes on with that folder's run by its fastest layout"
+    return Problem(
+        key, f"{message}; leave it out (parallelism.* and training.micro_batch can be pinned)", "search.folder"
+    )
 
 
 def _report(name: str, results: Sequence[Result], output: str, command: str) -> None:
@@ -85,37 +108,16 @@ def _report(name: str, results: Sequence[Result], output: str, command: str) -> 
     print_json({**(stages[0] if len(stages) == 1 else {}), "name": name, "stages": stages})
 
 
-def _write(results: Sequence[Result], table: str | None, plot: str | None, command: str) -> None:
-    """The files that were asked for; of a run with stages, one for each."""
-    from meshwright.search import frontier
-
-    for result in results:
-        stage = result.space.current.stage if len(results) > 1 else None
-        if table:
-            path = _file(table, stage, (".csv", ".json"), "search.table")
-            if path.suffix == ".json":
-                _write_json(path, result, command)
-            else:
-                frontier.write_csv(path, result.ranking)
-        if plot:
-            frontier.plot(_file(plot, stage, (".svg", ".png"), "search.plot"), result.ranking)
-
-
-def _write_json(path: Path, result: Result, command: str) -> None:
-    import json
-
+def _write(results: Sequence[Result], files: Sequence[Outputs], command: str) -> None:
+    """The files that were asked for."""
     from meshwright.report.search import document
 
-    path.write_text(json.dumps(document(result, command), indent=2, ensure_ascii=False) + "\n")
+    for result, of_stage in zip(results, files, strict=True):
 
+        def as_json(result: Result = result) -> str:
+            return json.dumps(document(result, command), indent=2, ensure_ascii=False) + "\n"
 
-def _file(name: str, stage: str | None, suffixes: tuple[str, ...], key: str) -> Path:
-    path = Path(name)
-    if path.suffix not in suffixes:
-        raise ConfigError([Problem(key, f"{name} ends neither in {' nor in '.join(suffixes)}", "search.file")])
-    if not path.parent.is_dir():
-        raise ConfigError([Problem(key, f"there is no folder {path.parent}", "search.file")])
-    return path.with_stem(f"{path.stem}-{stage}") if stage else path
+        write(of_stage, result.ranking, as_json)
 
 
 def _compile(results: Sequence[Result], runs: str, verify: bool) -> None:
