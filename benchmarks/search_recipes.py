@@ -63,8 +63,9 @@ constants of the recipe's cluster. Tensor parallelism within an expert stays the
 DISCUSSION = """
 ## Why authors' layouts are not first
 
-* Nearest to the top stand BloombergGPT, OLMo 2 32B, Gemma 2 9B and 27B (first, in small spaces), Korthikanti et al. at
-  530B (0.5 %) and 1T (3.6 %), OLMo 2 7B, DeepSeek-V2, SmolLM2 135M and MegaScale 530B (3 to 5 %).
+* Nearest to the top stand OLMo 2 32B and Gemma 2 (first, in small spaces), Korthikanti et al. at 530B (0.6 %) and 1T
+  (3.9 %), DeepSeek-V2 (0.8 %), OLMo 7B and OLMo 2 7B (1.5 and 2.8 %), SmolLM2 135M, torchtitan's Llama 3 8B and
+  MegaScale 530B (4 to 5 %).
 * Many recipes predate a feature: full recomputation without flash attention, no sequence parallelism (before May
   2022), no interleaving with uneven stages, no ZeRO-1. The model costs today's Megatron with all of them; this is most
   of what Narayanan et al. 2021, MT-NLG and GPT-3 lose ("recomputing activations").

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from math import log
 from pathlib import Path
 from statistics import mean, median
 
 import pytest
 
 import meshwright
+from meshwright.cost.memory import SPREAD
 from meshwright.cost.rows import read
 from meshwright.cost.validate import Judged, document, judge, kendall
 
@@ -34,7 +36,7 @@ def memory_errors(source: str) -> list[float]:
 
 def test_korthikanti_is_met_by_constants_fitted_elsewhere() -> None:
     """No fit sees them (docs/accuracy.md says what they did settle). Best other: mean 3.65 %, largest 8.9 %."""
-    errors = time_errors("korthikanti2022")  # Table 5's eight: 3.1 %; with the ninth, on 2,240 GPUs: 2.8 %
+    errors = time_errors("korthikanti2022")  # Table 5's eight: 3.4 %; with the ninth, on 2,240 GPUs: 3.1 %
     assert mean(errors) <= 0.035
     assert max(errors) <= 0.08
 
@@ -97,3 +99,8 @@ def test_kendall() -> None:
     assert kendall([(1, 1), (2, 2), (3, 3)]) == 1
     assert kendall([(1, 3), (2, 2), (3, 1)]) == -1
     assert kendall([(1, 1), (1, 2)]) == 0
+
+
+def test_four_peaks_of_five_lie_within_the_interval_that_plan_prints() -> None:
+    ratios = [abs(log(j.peak_memory / j.measured_memory)) for j in judged() if j.measured_memory]
+    assert 0.78 <= mean(ratio <= SPREAD for ratio in ratios) <= 0.85
