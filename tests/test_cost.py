@@ -177,11 +177,11 @@ def test_two_changes_are_named_where_one_is_not_enough() -> None:
 def test_experts_sharded_over_few_ranks_are_gathered_between_nodes() -> None:
     """With ep 8 on 8 GPUs a node, the ranks that share an expert stand on different nodes, whatever shares the rest."""
     words = ("model=deepseek_v2", "cluster.gpus=512", "training.sequence=4096", "training.global_batch=1024")
-    alone, spread = (
-        cost(resolve(load([*LLAMA, *words, "parallelism.zero=3", f"parallelism.ep={ep}"]).stages[0])) for ep in (1, 8)
-    )
-    assert spread.step.data > alone.step.data / 8  # a rank holds an eighth of the experts
-    assert spread.step_time > 2 * alone.step_time / 8
+    spec = load([*LLAMA, *words, "parallelism.zero=3", "parallelism.ep=8"]).stages[0]
+    found = cost(resolve(spec))
+    # nearly all of the bytes are experts', and each rank sends its own over one network adapter
+    sent = found.traffic.data.size / (spec.cluster.inter.bandwidth_gb_s * 1e9)
+    assert found.step.data > 0.9 * (1 - spec.cluster.efficiency.overlap) * sent
 
 
 def test_zero_2_scatters_gradients_in_every_micro_batch() -> None:

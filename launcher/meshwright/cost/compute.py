@@ -22,6 +22,7 @@ PIECES = 4.0
 LOSS_KERNELS = (28, 15)
 """Forward and backward, from the last norm on (counted in megatron/core/tensor_parallel/cross_entropy.py)."""
 FUSED_LOSS_KERNELS = (8, 6)
+"""The same with megatron/core/fusions/fused_cross_entropy.py."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshwright.operation import FUSED, Kernels
 from meshwright.rules import Layout
+from meshwright.spec import Backend
 
 __all__ = ["Framework", "framework_of"]
 
@@ -66,13 +67,7 @@ def framework_of(layout: Layout) -> Framework:
         )
     return Framework(
         kernels=kernels,
-        loss_bytes=16.0
-        if backend.name == "deepspeed"
-        else 14.0
-        if torch_fsdp
-        else 2.0
-        if backend.megatron.cross_entropy_fusion
-        else 6.0,
+        loss_bytes=_loss_bytes(backend),
         gathered_loss=backend.name == "deepspeed",
         dummy_gradients=backend.name == "megatron" and not local and backend.megatron.gradient_accumulation_fusion,
         weight_bytes=weight,
@@ -83,3 +78,11 @@ def framework_of(layout: Layout) -> Framework:
         fsdp2=torch_fsdp,
         grouped_softmax=backend.name == "megatron" and not kernels.flash,
     )
+
+
+def _loss_bytes(backend: Backend) -> float:
+    if backend.name == "deepspeed":
+        return 16.0
+    if backend.megatron.fsdp == "torch":
+        return 14.0
+    return 2.0 if backend.megatron.cross_entropy_fusion else 6.0

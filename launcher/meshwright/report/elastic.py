@@ -12,10 +12,11 @@ from rich.text import Text
 
 from meshwright.report.search import layout_words
 from meshwright.search.candidate import changed, differences
-from meshwright.search.carry import last_step, position
+from meshwright.search.carry import position
 from meshwright.search.elastic import Continuation
 from meshwright.search.frontier import row
 from meshwright.spec import Spec
+from meshwright.train.stages import saved_step
 
 __all__ = ["document", "show"]
 
@@ -66,7 +67,7 @@ def transition(spec: Spec, folder: Path, one: Continuation) -> Iterator[str]:
         yield "its checkpoints cannot be read under this layout, the run would begin anew:"
         yield from (f"  {problem}" for problem in one.carried.problems)
         return
-    yield from position(spec, one.candidate.spec, checkpoints, last_step(checkpoints))
+    yield from position(spec, one.candidate.spec, checkpoints, saved_step(checkpoints))
     yield from one.carried.lines
 
 

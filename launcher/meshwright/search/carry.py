@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,9 @@ from meshwright.errors import ConfigError
 from meshwright.length import UNSTATED_STEPS, sequences, steps
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
-from meshwright.train.stages import SAVED
 from meshwright.transition import Chain, chain
 
-__all__ = ["Carried", "carried", "last_step", "position"]
+__all__ = ["Carried", "carried", "position"]
 
 _BEYOND_DATA = ("tp", "pp", "ep", "etp")
 
@@ -36,15 +34,6 @@ def carried(before: Spec, after: Spec) -> Carried:
     kept = ("layout:", "optimizer state:", "vocabulary:")
     lines = [line for line in link.transitions[0].lines if line.startswith(kept)]
     return Carried((*lines, *_missing(before, link)))
-
-
-def last_step(checkpoints: Path) -> int | None:
-    """The step of the last whole checkpoint; None where there is none."""
-    for path in (checkpoints / name for name in SAVED):
-        number = re.search(r"\d+", path.read_text()) if path.is_file() else None
-        if number:
-            return int(number[0])
-    return None
 
 
 def position(before: Spec, after: Spec, checkpoints: Path, step: int | None) -> Iterator[str]:

@@ -32,7 +32,7 @@ def source(folder: Path) -> Path | None:
     if said is None:
         return None
     start = folder / str(said["checkpoints"])
-    saved = _saved_step(start)
+    saved = saved_step(start)
     if saved is None:
         raise SystemExit(f"no checkpoint in {start}: the stage before this one has not finished")
     steps = json.loads((start.parent / "plan.json").read_text())["steps"]
@@ -41,7 +41,8 @@ def source(folder: Path) -> Path | None:
     return start
 
 
-def _saved_step(checkpoints: Path) -> int | None:
+def saved_step(checkpoints: Path) -> int | None:
+    """The step of the last whole checkpoint; None where there is none."""
     for path in (checkpoints / name for name in SAVED):
         number = re.search(r"\d+", path.read_text()) if path.is_file() else None
         if number:
