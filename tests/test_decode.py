@@ -8,8 +8,8 @@ from typing import Literal
 
 import pytest
 
-from meshwright.decode import decode
 from meshwright.errors import ConfigError
+from meshwright.spec.decode import decode
 
 
 @dataclass(frozen=True)

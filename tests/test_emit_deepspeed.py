@@ -12,7 +12,7 @@ from builders import small_model, spec
 from meshwright.emit.deepspeed import config, program
 from meshwright.resolver import override, refusals, resolve
 from meshwright.spec import Spec
-from meshwright.spec_model import Moe
+from meshwright.spec.model import Moe
 
 
 def deepspeed(gpus: int = 8, changes: Mapping[str, Any] | None = None, **degrees: Any) -> Spec:

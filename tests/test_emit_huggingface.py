@@ -13,12 +13,12 @@ from meshwright.architecture_table import ARCHITECTURES
 from meshwright.architectures import UNWRITTEN, flatten
 from meshwright.compose import load
 from meshwright.count import total_parameters
-from meshwright.decode import decode
 from meshwright.emit.huggingface import config, mismatches
 from meshwright.errors import ConfigError
 from meshwright.huggingface import read
 from meshwright.resolver import override
-from meshwright.spec_model import Model, Rope, RopeScaling
+from meshwright.spec.decode import decode
+from meshwright.spec.model import Model, Rope, RopeScaling
 
 MODELS = sorted(
     p.stem for p in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml") if p.stem not in ("_base", "hf")

@@ -18,7 +18,7 @@ from meshwright.emit.torchrun import script
 from meshwright.errors import ConfigError
 from meshwright.resolver import override, refusals, resolve
 from meshwright.spec import Spec
-from meshwright.spec_model import Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import Mla, Moe, Rope, RopeScaling
 
 LLAMA3 = Rope(scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
 YARN = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))

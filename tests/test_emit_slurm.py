@@ -19,7 +19,7 @@ from meshwright.errors import ConfigError
 from meshwright.resolver import override, resolve
 from meshwright.rules.launch import TAKEN, seconds
 from meshwright.spec import EnvVariable, Launch, Spec
-from meshwright.spec_launch import Slurm
+from meshwright.spec.launch import Slurm
 
 MEGATRON_LM = "/opt/Megatron-LM/pretrain_gpt.py"
 

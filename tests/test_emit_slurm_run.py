@@ -19,7 +19,7 @@ from meshwright.emit.slurm_text import TORCHRUN
 from meshwright.resolver import resolve
 from meshwright.run_folder import identity
 from meshwright.spec import Launch
-from meshwright.spec_launch import Slurm
+from meshwright.spec.launch import Slurm
 
 # Stands in for torchrun: one rank, whose failure is its own.
 PARENT = "import subprocess, sys; sys.exit(1 if subprocess.run([sys.executable, *sys.argv[1:]]).returncode else 0)"

@@ -12,11 +12,11 @@ from builders import small_model
 from meshwright.cli import main
 from meshwright.compose import load
 from meshwright.count import total_parameters
-from meshwright.decode import decode
 from meshwright.emit.huggingface import config
 from meshwright.errors import ConfigError
 from meshwright.huggingface import read
-from meshwright.spec_model import Model
+from meshwright.spec.decode import decode
+from meshwright.spec.model import Model
 
 BLOOM: dict[str, Any] = {  # bigscience/bloom
     **{"apply_residual_connection_post_layernorm": False, "attention_dropout": 0.0, "hidden_dropout": 0.0},

@@ -25,7 +25,7 @@ from meshwright.launch_paths import absolute
 from meshwright.resolver import override, resolve
 from meshwright.run_folder import compile, folder_name, identity
 from meshwright.spec import Launch, Spec
-from meshwright.spec_launch import Slurm
+from meshwright.spec.launch import Slurm
 from meshwright.status import status
 from meshwright.train import metrics, stages
 

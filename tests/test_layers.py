@@ -12,7 +12,7 @@ from meshwright.compose import load
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.megatron_parts import SPECS, parts, spec_name
 from meshwright.resolver import refusals, resolve
-from meshwright.spec_model import Model
+from meshwright.spec.model import Model
 from meshwright.verify.megatron import objects
 from meshwright.verify.pool import Crash, fork_map
 

@@ -26,7 +26,7 @@ from meshwright.rules import grid as grid_rules
 from meshwright.rules import pipeline as pipeline_rules
 from meshwright.rules import sharding as sharding_rules
 from meshwright.spec import PipelineSplit, Spec
-from meshwright.spec_model import Mla, Moe
+from meshwright.spec.model import Mla, Moe
 from meshwright.verify.pool import Crash, fork_map
 
 pytest.importorskip("megatron.core", reason="megatron-core is not installed")

@@ -17,7 +17,7 @@ from meshwright.rehearse.shapes import small_model as shrink
 from meshwright.rehearse.shrink import miniature, one_process, substitutions
 from meshwright.resolver import refusals, resolve
 from meshwright.spec import PipelineSplit
-from meshwright.spec_model import Mla, Moe
+from meshwright.spec.model import Mla, Moe
 
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
 

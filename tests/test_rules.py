@@ -14,7 +14,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import normalise, override, refusals, resolve
 from meshwright.rules import EVERY, POSITIVE, RULES
 from meshwright.spec import PipelineSplit, RampStep, Schedule, Spec
-from meshwright.spec_model import Moe
+from meshwright.spec.model import Moe
 
 MOE = Moe(experts=8, topk=2, ffn=64)
 

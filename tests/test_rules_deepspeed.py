@@ -13,7 +13,7 @@ from meshwright.rules.deepspeed import RULES
 from meshwright.rules.deepspeed_extra import check_extra
 from meshwright.rules.deepspeed_keys import KEYS
 from meshwright.spec import Launch, PipelineSplit
-from meshwright.spec_model import Moe
+from meshwright.spec.model import Moe
 from test_emit_deepspeed import deepspeed
 
 MOE = Moe(experts=8, topk=2, ffn=256, aux_loss=0.01)

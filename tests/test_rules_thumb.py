@@ -10,7 +10,7 @@ from builders import small_model, spec
 from meshwright.resolver import override, resolve
 from meshwright.rules.thumb import THUMBS
 from meshwright.spec import Spec
-from meshwright.spec_model import Moe
+from meshwright.spec.model import Moe
 
 WIDE = small_model(heads=32, kv_heads=32)
 EXPERTS = small_model(heads=32, kv_heads=32, moe=Moe(experts=4, topk=2, ffn=256))

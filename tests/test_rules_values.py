@@ -15,7 +15,7 @@ from meshwright.resolver import override, refusals, resolve
 from meshwright.rules import POSITIVE
 from meshwright.rules.values import RANGES, Range
 from meshwright.spec import EnvVariable, RampStep, Spec
-from meshwright.spec_model import Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import Mla, Moe, Rope, RopeScaling
 
 ROPE = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))
 MOE = Moe(experts=8, topk=2, ffn=64, capacity_factor=1.0)

@@ -20,7 +20,7 @@ from meshwright.search.reasons import asked_of, compare, why
 from meshwright.search.space import space, variants
 from meshwright.search.table import as_layout, enumerate_layouts
 from meshwright.spec import Spec
-from meshwright.spec_model import Moe
+from meshwright.spec.model import Moe
 
 
 def dense(gpus: int = 16, **training: Any) -> Spec:

@@ -21,7 +21,7 @@ from meshwright.search.proposals import splits
 from meshwright.search.space import COLUMNS, command_line, space, split_sets, variants
 from meshwright.search.table import NEUTRAL, as_layout, enumerate_layouts, reads
 from meshwright.spec import Spec
-from meshwright.spec_model import Moe
+from meshwright.spec.model import Moe
 
 MOE = builders.small_model(moe=Moe(experts=4, topk=2, ffn=256), transformers="mixtral")
 

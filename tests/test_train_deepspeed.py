@@ -19,7 +19,7 @@ from meshwright.emit.deepspeed import config, program
 from meshwright.emit.huggingface import config as architecture
 from meshwright.resolver import resolve
 from meshwright.spec import RampStep
-from meshwright.spec_model import Moe
+from meshwright.spec.model import Moe
 from meshwright.train import metrics
 from test_emit_deepspeed import deepspeed
 

@@ -13,7 +13,7 @@ from meshwright.emit.deepspeed import config
 from meshwright.resolver import resolve
 from meshwright.rules.deepspeed_extra import REMOVED
 from meshwright.rules.deepspeed_keys import KEYS
-from meshwright.spec_model import Moe
+from meshwright.spec.model import Moe
 from meshwright.verify.pool import Crash, fork_map
 from test_emit_deepspeed import deepspeed
 from test_rules_deepspeed import TYPOS

@@ -13,7 +13,7 @@ from meshwright.grid import Axes, Grid
 from meshwright.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import RampStep, Schedule, Spec
-from meshwright.spec_model import Mla, Moe
+from meshwright.spec.model import Mla, Moe
 from meshwright.verify import verify
 from meshwright.verify.pool import Crash, fork_map
 from meshwright.verify.verdict import Check

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
-from meshwright.spec_model import Model, Moe, Rope
+from meshwright.spec.model import Model, Moe, Rope
 
 __all__ = ["UNWRITTEN", "Architecture", "Flat", "Part", "flatten", "key"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from meshwright.grid import Grid
 from meshwright.operations import Operation, decoder_layer, embedding, final_norm, head, mtp_layer, parameters
 from meshwright.plan import Chunk, Stage
-from meshwright.spec_model import Model
+from meshwright.spec.model import Model
 
 __all__ = ["active_parameters", "padded_vocab", "stage", "total_parameters"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshwright.spec_model import Model
+from meshwright.spec.model import Model
 
 __all__ = ["ATTENTION_SOFTCAP", "FINAL_SOFTCAP", "MODULE", "SPECS", "parts", "spec_name"]
 

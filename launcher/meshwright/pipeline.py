@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from meshwright.plan import Chunk
 from meshwright.spec import PipelineSplit
-from meshwright.spec_model import Model
+from meshwright.spec.model import Model
 
 __all__ = ["chunk_layers", "parse_layout", "split"]
 

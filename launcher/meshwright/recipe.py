@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from meshwright.decode import decode, join
 from meshwright.errors import ConfigError, Problem
+from meshwright.spec.decode import decode, join
 
 __all__ = [
     "DISCLOSED",

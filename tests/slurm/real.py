@@ -17,7 +17,7 @@ from meshwright.rehearse.run import PROGRAMS
 from meshwright.resolver import resolve
 from meshwright.run_folder import compile_all, folder_name
 from meshwright.spec import Launch
-from meshwright.spec_launch import Slurm
+from meshwright.spec.launch import Slurm
 from meshwright.train.metrics import read
 from meshwright.transition import chain
 

@@ -14,7 +14,7 @@ from meshwright.emit.slurm import script
 from meshwright.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import Launch, Spec
-from meshwright.spec_launch import Slurm
+from meshwright.spec.launch import Slurm
 from proofs import note
 from slurm.cluster import PAPER, Cluster
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from meshwright.count import total_parameters
 from meshwright.operations import Operation, decoder_layer, head, mtp_layer
-from meshwright.spec_model import Model
+from meshwright.spec.model import Model
 
 __all__ = [
     "CONVENTIONS",

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from meshwright.cost.row_cells import count, number, said
 from meshwright.count import total_parameters
-from meshwright.spec_model import Mla, Model, Moe
+from meshwright.spec.model import Mla, Model, Moe
 
 __all__ = ["model_of"]
 

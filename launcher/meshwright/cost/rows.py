@@ -74,7 +74,7 @@ def cluster_named(name: str) -> Cluster:
     from omegaconf import OmegaConf
 
     from meshwright.compose import CONF
-    from meshwright.decode import decode
+    from meshwright.spec.decode import decode
 
     folder = CONF / "cluster"
     merged: Any = OmegaConf.merge(OmegaConf.load(folder / "_base.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
@@ -156,7 +156,7 @@ def environments() -> Mapping[str, Efficiency]:
     """Fitted constants by ``source GPU``, of data/environments.yaml."""
     from omegaconf import OmegaConf
 
-    from meshwright.decode import decode
+    from meshwright.spec.decode import decode
 
     path = Path(__file__).parents[1] / "data" / "environments.yaml"
     plain: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}

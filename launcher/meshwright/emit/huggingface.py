@@ -9,7 +9,7 @@ from typing import Any
 from meshwright.architecture_table import ARCHITECTURES
 from meshwright.architectures import UNWRITTEN, Architecture, Flat, flatten
 from meshwright.errors import ConfigError, Problem
-from meshwright.spec_model import Model
+from meshwright.spec.model import Model
 
 __all__ = ["config", "mismatches"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from meshwright.emit._flags import flag, switch
 from meshwright.megatron_parts import MODULE, spec_name
 from meshwright.plan import Plan
-from meshwright.spec_model import Model, Moe, Rope
+from meshwright.spec.model import Model, Moe, Rope
 
 __all__ = ["model_flags", "moe_pattern"]
 

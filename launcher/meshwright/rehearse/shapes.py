@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meshwright.spec_model import Mla, Model, Moe
+from meshwright.spec.model import Mla, Model, Moe
 
 __all__ = ["HEADS", "HEAD_DIM", "SEQUENCE", "VOCAB", "small_model"]
 

@@ -22,8 +22,8 @@ from meshwright.spec import (
     Tokenizer,
     Training,
 )
-from meshwright.spec_launch import Launch
-from meshwright.spec_model import Model
+from meshwright.spec.launch import Launch
+from meshwright.spec.model import Model
 
 __all__ = ["miniature", "one_process", "substitutions"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from meshwright.errors import Problem
 from meshwright.plan import Plan
 from meshwright.spec import Spec
-from meshwright.spec_launch import Launch, Slurm
+from meshwright.spec.launch import Launch, Slurm
 
 __all__ = ["TAKEN", "launch_problems", "seconds", "slurm_problems"]
 

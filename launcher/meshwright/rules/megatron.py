@@ -7,7 +7,7 @@ from collections.abc import Callable
 from meshwright.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, SPECS, parts, spec_name
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
-from meshwright.spec_model import Model, Moe
+from meshwright.spec.model import Model, Moe
 
 __all__ = ["RULES", "contradictions"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate
 from meshwright.search.carry import Carried, carried
@@ -20,6 +19,7 @@ from meshwright.search.proposals import divisors
 from meshwright.search.rank import Ranking, budget, rank
 from meshwright.search.space import space
 from meshwright.spec import Spec
+from meshwright.spec.decode import decode
 
 __all__ = ["Continuation", "continuations", "read_folder"]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.compose import Run, compose, run_of
-from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import layout, normalise, override
 from meshwright.rules import POSITIVE
 from meshwright.spec import Parallelism, PipelineSplit, Spec, Training
+from meshwright.spec.decode import decode
 
 __all__ = ["COLUMNS", "Space", "Variant", "command_line", "space", "split_sets", "values_of", "variants", "wrong"]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
 from meshwright.spec import Cluster, Efficiency
+from meshwright.spec.decode import decode
 from meshwright.verbs import Words
 from meshwright.verbs.validate import options_and_rows
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.compose import Options, compose
-from meshwright.decode import decode
 from meshwright.errors import ConfigError, Problem
+from meshwright.spec.decode import decode
 from meshwright.verbs import Words
 
 __all__ = ["options_and_rows", "run"]

@@ -14,12 +14,12 @@ from typing import Any
 
 from meshwright.architecture_table import ARCHITECTURES
 from meshwright.architectures import flatten
-from meshwright.decode import decode
 from meshwright.emit.deepspeed import config
 from meshwright.emit.huggingface import config as architecture_config
 from meshwright.huggingface import nested
 from meshwright.plan import Plan
-from meshwright.spec_model import Model
+from meshwright.spec.decode import decode
+from meshwright.spec.model import Model
 from meshwright.train.deepspeed_patches import experts, on_cpu
 from meshwright.verify.verdict import Check
 

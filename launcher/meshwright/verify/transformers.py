@@ -7,7 +7,7 @@ from typing import Any
 
 from meshwright.emit.huggingface import config, mismatches
 from meshwright.plan import Plan
-from meshwright.spec_model import Model
+from meshwright.spec.model import Model
 from meshwright.verify.verdict import Check
 
 __all__ = ["build", "count", "counted", "extra_rows", "warm"]

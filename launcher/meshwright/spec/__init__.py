@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meshwright.spec_launch import Launch
-from meshwright.spec_model import Model
+from meshwright.spec.launch import Launch
+from meshwright.spec.model import Model
 
 __all__ = [
     "Accelerator",
