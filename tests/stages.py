@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.rehearse.shrink import miniature, one_process
 from meshwright.resolver import resolve
 from meshwright.run_folder import compile_all, folder_name

@@ -19,7 +19,7 @@ from meshwright.cost.counts import hardware_flops, training_flops
 from meshwright.cost.memory import GIB, Memory
 from meshwright.cost.pipeline_time import Work, bound, simulate
 from meshwright.cost.traffic import data_volume
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import layout, resolve
 
 LLAMA = (

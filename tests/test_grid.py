@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwright.grid import Axes, Grid
+from meshwright.layout.grid import Axes, Grid
 
 DEGREES = st.sampled_from([1, 2, 3, 4])
 

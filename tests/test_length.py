@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from builders import small_model, spec
 from meshwright.errors import ConfigError
-from meshwright.length import decay_steps, sequences, steps, steps_of_tokens
+from meshwright.layout.length import decay_steps, sequences, steps, steps_of_tokens
 from meshwright.resolver import override, refusals, resolve
 from meshwright.rules import EVERY
 from meshwright.run_folder import files

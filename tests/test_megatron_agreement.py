@@ -18,8 +18,8 @@ import pytest
 from builders import small_model, spec
 from meshwright.emit.megatron import flags
 from meshwright.emit.megatron_kwargs import kwargs
-from meshwright.grid import Grid
-from meshwright.plan import Batch, Plan
+from meshwright.layout.grid import Grid
+from meshwright.layout.plan import Batch, Plan
 from meshwright.resolver import normalise, override, refusals
 from meshwright.rules import POSITIVE, rules_of
 from meshwright.rules import grid as grid_rules

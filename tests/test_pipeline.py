@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders import LLAMA_405B, small_model
-from meshwright.pipeline import parse_layout, split
+from meshwright.layout.pipeline import parse_layout, split
 from meshwright.spec import PipelineSplit
 
 

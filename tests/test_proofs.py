@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from meshwright import library
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.verify import Verdict, verify
 from proofs import PAGE

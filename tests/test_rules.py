@@ -122,7 +122,7 @@ def test_steps_and_tokens_that_disagree_are_refused(backend: str) -> None:
     ],
 )
 def test_a_warm_up_ends_within_the_run(length: dict[str, int], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshwright.length.UNSTATED_STEPS", 100)
+    monkeypatch.setattr("meshwright.layout.length.UNSTATED_STEPS", 100)
     monkeypatch.setattr("meshwright.rules.length.UNSTATED_STEPS", 100)
     (problem,) = problems(trained(**length, schedule=Schedule(warmup_steps=500)))
     assert said in problem.message

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builders import small_model, spec
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.rehearse import RankError
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import PROGRAMS, prepare

@@ -10,7 +10,7 @@ import pytest
 from builders import small_model, spec
 from meshwright import library
 from meshwright.errors import ConfigError
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import override, resolve
 from meshwright.spec import Backend, MegatronOptions, RampStep, Schedule, Spec
 from meshwright.transition import alternatives, chain, joined

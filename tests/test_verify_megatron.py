@@ -9,8 +9,8 @@ import pytest
 
 from builders import llama_405b, small_model, spec
 from meshwright.emit.megatron import flags
-from meshwright.grid import Axes, Grid
-from meshwright.plan import Plan
+from meshwright.layout.grid import Axes, Grid
+from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import RampStep, Schedule, Spec
 from meshwright.spec.model import Mla, Moe

@@ -8,7 +8,7 @@ from meshwright.compose import Run
 from meshwright.conventions import hardware_flops_per_token, mfu, model_flops_per_token, peak_flops
 from meshwright.errors import ConfigError
 from meshwright.finding import Finding, compare, possible
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.recipe import Claim, Recipe
 from meshwright.resolver import resolve
 from meshwright.spec import Spec

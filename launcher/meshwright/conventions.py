@@ -8,7 +8,7 @@ recomputation every layer runs forward twice, 8 for 6.
 
 from __future__ import annotations
 
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec import Model
 
 __all__ = ["hardware_flops_per_token", "mfu", "model_flops_per_token", "peak_flops"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meshwright.errors import Problem
 from meshwright.indexed import read_index, tokens
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec import Data
 
 __all__ = ["data_problems", "passes"]

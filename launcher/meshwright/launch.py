@@ -12,7 +12,7 @@ from pathlib import Path
 from meshwright import claim, slurm
 from meshwright.errors import ConfigError, Problem, distinct
 from meshwright.launch_paths import absolute
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.rules.launch import launch_problems, slurm_problems
 from meshwright.spec import Spec

@@ -14,7 +14,7 @@ from meshwright import claim, launch, slurm
 from meshwright.emit.slurm import options
 from meshwright.errors import ConfigError, Problem
 from meshwright.launch import Launched
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.transition import Chain
 
 __all__ = ["script", "submit"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.report.summary import plan_summary
 from meshwright.resolver import refusals
 from meshwright.spec import Spec

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright import launch
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import PROGRAMS
 from meshwright.resolver import resolve

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from builders import small_model, spec
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.rehearse.processes import warm
 from meshwright.rehearse.shrink import miniature
 from meshwright.resolver import resolve

@@ -11,7 +11,7 @@ import pytest
 from builders import llama_405b, small_model, spec
 from meshwright import library
 from meshwright.emit.slurm import script
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import Launch, Spec
 from meshwright.spec.launch import Slurm

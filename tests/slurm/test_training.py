@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshwright import library
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.rehearse.run import prepare
 from meshwright.rehearse.shrink import miniature
 from meshwright.resolver import override, resolve

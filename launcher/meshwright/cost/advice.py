@@ -9,7 +9,7 @@ from typing import Any
 
 from meshwright.cost.estimate import Estimate, estimate, peak_memory
 from meshwright.cost.memory import GIB
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import layout, normalise, override
 from meshwright.rules import Layout, broken
 from meshwright.spec import Spec

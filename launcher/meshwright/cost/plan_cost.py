@@ -14,7 +14,7 @@ from meshwright.cost.pipeline_time import Work, simulate
 from meshwright.cost.scene import Load, Scene, in_flight, scene
 from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
-from meshwright.plan import Plan, Stage
+from meshwright.layout.plan import Plan, Stage
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 from meshwright.architecture_table import ARCHITECTURES
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec import DeepSpeedOptions, Model, Offload, Optimizer
 
 __all__ = ["attention", "config", "program"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.emit import megatron
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec import EnvVariable
 
 __all__ = ["variables"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from meshwright.emit._flags import flag, switch
 from meshwright.emit.megatron_model import model_flags
 from meshwright.emit.megatron_training import training_flags
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec import Parallelism
 
 __all__ = ["checkpoint_format", "environment", "flags", "shards", "uses_fsdp"]

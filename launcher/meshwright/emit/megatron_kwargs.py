@@ -11,7 +11,7 @@ from typing import Any
 
 from meshwright.emit.megatron import shards, uses_fsdp
 from meshwright.emit.megatron_model import moe_pattern
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
 
 __all__ = ["kwargs"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meshwright.emit._flags import flag, switch
+from meshwright.layout.plan import Plan
 from meshwright.megatron_parts import MODULE, spec_name
-from meshwright.plan import Plan
 from meshwright.spec.model import Model, Moe, Rope
 
 __all__ = ["model_flags", "moe_pattern"]

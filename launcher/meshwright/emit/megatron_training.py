@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
-from meshwright.length import UNSTATED_STEPS, decay_steps
-from meshwright.plan import Plan
+from meshwright.layout.length import UNSTATED_STEPS, decay_steps
+from meshwright.layout.plan import Plan
 from meshwright.spec import Data, Logging, Optimizer
 
 __all__ = ["training_flags"]

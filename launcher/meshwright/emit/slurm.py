@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from meshwright.emit import slurm_text as text
 from meshwright.emit.torchrun import exports, program, ranks_on_node
 from meshwright.errors import ConfigError
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.rules.launch import slurm_problems
 from meshwright.spec import Launch
 

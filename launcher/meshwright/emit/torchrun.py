@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from meshwright.emit.environment import variables
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 
 __all__ = ["exports", "program", "ranks_on_node", "script"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.rehearse.processes import train, warm
 from meshwright.rehearse.result import Curve, Rehearsal
 from meshwright.rehearse.shrink import miniature, one_process, substitutions

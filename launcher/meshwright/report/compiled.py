@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.run_folder import Compiled
 
 if TYPE_CHECKING:

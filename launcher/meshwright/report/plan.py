@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meshwright.plan import Plan, Stage
+from meshwright.layout.plan import Plan, Stage
 
 __all__ = ["show"]
 

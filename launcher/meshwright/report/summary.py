@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from meshwright.plan import Plan, Stage
+from meshwright.layout.plan import Plan, Stage
 
 __all__ = ["plan_summary", "print_json", "run_summary"]
 

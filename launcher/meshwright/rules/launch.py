@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshwright.errors import Problem
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec import Spec
 from meshwright.spec.launch import Launch, Slurm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshwright.errors import Repair
-from meshwright.length import UNSTATED_STEPS, decay_steps, steps, steps_of_tokens
+from meshwright.layout.length import UNSTATED_STEPS, decay_steps, steps, steps_of_tokens
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import EVERY, MEGATRON, Layout, Number, Rule
 

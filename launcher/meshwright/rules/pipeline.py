@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from meshwright.errors import Repair
-from meshwright.pipeline import parse_layout
+from meshwright.layout.pipeline import parse_layout
 from meshwright.rules._repairs import any_of, change, nearest
 from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Number, Rule, implies
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from meshwright.grid import Grid
-from meshwright.length import UNSTATED_STEPS
-from meshwright.plan import Warning
+from meshwright.layout.grid import Grid
+from meshwright.layout.length import UNSTATED_STEPS
+from meshwright.layout.plan import Warning
 from meshwright.spec import Spec
 
 __all__ = ["THUMBS", "Thumb", "warnings"]

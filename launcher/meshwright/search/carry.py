@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError
-from meshwright.length import UNSTATED_STEPS, sequences, steps
+from meshwright.layout.length import UNSTATED_STEPS, sequences, steps
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
 from meshwright.transition import Chain, chain

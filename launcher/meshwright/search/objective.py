@@ -59,7 +59,7 @@ def run_days(spec: Spec, step_time: float) -> float:
 
 def run_steps(spec: Spec) -> int:
     """Optimizer steps of the whole run; 1 where its length is not stated."""
-    from meshwright.plan import Batch
+    from meshwright.layout.plan import Batch
     from meshwright.resolver import steps
 
     t = spec.training

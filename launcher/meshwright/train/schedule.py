@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from meshwright.length import sequences
+from meshwright.layout.length import sequences
 from meshwright.spec import RampStep
 
 __all__ = ["batches", "in_sequences", "learning_rate", "rates"]

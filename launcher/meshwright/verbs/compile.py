@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.compose import Run, load
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.run_folder import Compiled, compile_all, folder_name
 from meshwright.transition import joined

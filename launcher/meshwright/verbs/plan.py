@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from meshwright.compose import Run, load
 from meshwright.errors import ConfigError, Problem
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
 from meshwright.verbs.points import every, print_all

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from meshwright.compose import Options, load
 from meshwright.errors import ConfigError, Problem
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
 from meshwright.verbs import Words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import refusals
 from meshwright.verify.pool import Crash, fork_map
 from meshwright.verify.verdict import Check, Verdict

@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from meshwright.emit.deepspeed import config
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.verify.recorder import Recorder
 from meshwright.verify.verdict import Check
 

@@ -17,7 +17,7 @@ from meshwright.architectures import flatten
 from meshwright.emit.deepspeed import config
 from meshwright.emit.huggingface import config as architecture_config
 from meshwright.huggingface import nested
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
 from meshwright.train.deepspeed_patches import experts, on_cpu

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 
 __all__ = ["arguments_module", "emulate_gpu", "silence", "substitutions"]
 

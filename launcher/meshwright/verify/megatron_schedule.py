@@ -14,8 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from meshwright.length import UNSTATED_STEPS, decay_steps
-from meshwright.plan import Plan
+from meshwright.layout.length import UNSTATED_STEPS, decay_steps
+from meshwright.layout.plan import Plan
 
 __all__ = ["schedule_differences", "warm"]
 

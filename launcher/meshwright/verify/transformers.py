@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshwright.emit.huggingface import config, mismatches
-from meshwright.plan import Plan
+from meshwright.layout.plan import Plan
 from meshwright.spec.model import Model
 from meshwright.verify.verdict import Check
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwright.grid import Grid
-from meshwright.length import sequences
+from meshwright.layout.grid import Grid
+from meshwright.layout.length import sequences
 from meshwright.spec import Spec
 
 __all__ = ["Batch", "Chunk", "Plan", "Stage", "Warning"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from meshwright.plan import Chunk
+from meshwright.layout.plan import Chunk
 from meshwright.spec import PipelineSplit
 from meshwright.spec.model import Model
 
