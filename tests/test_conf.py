@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from meshwright.compose import CONF, Options, compose, load
-from meshwright.count import active_parameters, total_parameters
+from meshwright.model.count import active_parameters, total_parameters
 from meshwright.spec import Spec
 
 OPTIONS = [

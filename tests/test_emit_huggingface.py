@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from builders import small_model
-from meshwright.architecture_table import ARCHITECTURES
-from meshwright.architectures import UNWRITTEN, flatten
 from meshwright.compose import load
-from meshwright.count import total_parameters
 from meshwright.emit.huggingface import config, mismatches
 from meshwright.errors import ConfigError
-from meshwright.huggingface import read
+from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architectures import UNWRITTEN, flatten
+from meshwright.model.count import total_parameters
+from meshwright.model.huggingface import read
 from meshwright.resolver import override
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model, Rope, RopeScaling

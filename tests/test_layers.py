@@ -10,7 +10,7 @@ import pytest
 
 from meshwright.compose import load
 from meshwright.emit.megatron_kwargs import kwargs
-from meshwright.megatron_parts import SPECS, parts, spec_name
+from meshwright.model.megatron_parts import SPECS, parts, spec_name
 from meshwright.resolver import refusals, resolve
 from meshwright.spec.model import Model
 from meshwright.verify.megatron import objects

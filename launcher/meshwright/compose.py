@@ -163,7 +163,7 @@ def _architecture(model: Any) -> Any:
     """``model.path`` names a folder with a Hugging Face config.json; keys that are set win over it."""
     if not isinstance(model, Mapping) or "path" not in model:
         return model
-    from meshwright.huggingface import read
+    from meshwright.model.huggingface import read
 
     stated = {key: value for key, value in model.items() if key != "path" and value is not None}
     path = model["path"]

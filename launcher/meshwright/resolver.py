@@ -6,12 +6,12 @@ from dataclasses import fields, is_dataclass, replace
 from itertools import islice
 from typing import Any
 
-from meshwright.count import active_parameters, padded_vocab, stage, total_parameters
 from meshwright.errors import ConfigError, Problem, Repair
 from meshwright.layout import length
 from meshwright.layout.grid import Grid
 from meshwright.layout.pipeline import split
 from meshwright.layout.plan import Batch, Plan
+from meshwright.model.count import active_parameters, padded_vocab, stage, total_parameters
 from meshwright.rules import POSITIVE, Layout, Rule, broken
 from meshwright.rules.thumb import warnings
 from meshwright.rules.values import value_problems

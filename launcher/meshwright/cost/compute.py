@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from meshwright.cost.counts import is_matrix, recomputed
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.scene import Scene
-from meshwright.operations import Operation
+from meshwright.model.operations import Operation
 
 __all__ = ["Seconds", "head", "layer", "peak"]
 

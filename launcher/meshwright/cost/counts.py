@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from meshwright.count import total_parameters
-from meshwright.operations import Operation, decoder_layer, head, mtp_layer
+from meshwright.model.count import total_parameters
+from meshwright.model.operations import Operation, decoder_layer, head, mtp_layer
 from meshwright.spec.model import Model
 
 __all__ = [
@@ -67,7 +67,7 @@ def training_flops(model: Model, sequence: int, convention: Convention = "megatr
 
 
 def _active(model: Model) -> int:
-    from meshwright.count import active_parameters
+    from meshwright.model.count import active_parameters
 
     return active_parameters(model) if model.moe else total_parameters(model)
 

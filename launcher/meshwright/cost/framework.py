@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwright.operation import FUSED, Kernels
+from meshwright.model.operation import FUSED, Kernels
 from meshwright.rules import Layout
 from meshwright.spec import Backend
 

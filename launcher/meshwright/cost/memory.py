@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.scene import Load, Scene, recomputed_part
-from meshwright.operations import Operation, embedding, final_norm, parameters
+from meshwright.model.operations import Operation, embedding, final_norm, parameters
 
 __all__ = ["GIB", "SPREAD", "USABLE", "Memory", "layer_input", "memory", "saved", "stage_parameters"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from meshwright.cost.row_cells import count, number, said
-from meshwright.count import total_parameters
+from meshwright.model.count import total_parameters
 from meshwright.spec.model import Mla, Model, Moe
 
 __all__ = ["model_of"]

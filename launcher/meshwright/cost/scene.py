@@ -11,7 +11,7 @@ from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, clip, maximum, minimum, where
-from meshwright.operations import Degrees, Operation, decoder_layer
+from meshwright.model.operations import Degrees, Operation, decoder_layer
 from meshwright.rules import Layout
 
 __all__ = ["Load", "Scene", "in_flight", "loads", "recomputed_part", "scene"]

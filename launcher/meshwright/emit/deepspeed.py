@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from meshwright.architecture_table import ARCHITECTURES
 from meshwright.layout.plan import Plan
+from meshwright.model.architecture_table import ARCHITECTURES
 from meshwright.spec import DeepSpeedOptions, Model, Offload, Optimizer
 
 __all__ = ["attention", "config", "program"]

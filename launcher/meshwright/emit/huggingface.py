@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from meshwright.architecture_table import ARCHITECTURES
-from meshwright.architectures import UNWRITTEN, Architecture, Flat, flatten
 from meshwright.errors import ConfigError, Problem
+from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architectures import UNWRITTEN, Architecture, Flat, flatten
 from meshwright.spec.model import Model
 
 __all__ = ["config", "mismatches"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from meshwright.emit._flags import flag, switch
 from meshwright.layout.plan import Plan
-from meshwright.megatron_parts import MODULE, spec_name
+from meshwright.model.megatron_parts import MODULE, spec_name
 from meshwright.spec.model import Model, Moe, Rope
 
 __all__ = ["model_flags", "moe_pattern"]

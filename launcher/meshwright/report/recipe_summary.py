@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from meshwright.compose import Run
-from meshwright.count import total_parameters
 from meshwright.finding import Finding, contradictions
 from meshwright.library import disclosure, statuses, unstated
+from meshwright.model.count import total_parameters
 from meshwright.recipe import Recipe, Record, provenance_of
 from meshwright.spec import Spec
 

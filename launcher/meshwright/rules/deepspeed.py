@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from meshwright.architecture_table import ARCHITECTURES
-from meshwright.architectures import Architecture
 from meshwright.emit.deepspeed import attention
 from meshwright.emit.huggingface import mismatches
+from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architectures import Architecture
 from meshwright.rules._repairs import any_of, change, nearest
 from meshwright.rules._rule import DEEPSPEED, Layout, Rule, implies
 from meshwright.rules.deepspeed_extra import check_extra

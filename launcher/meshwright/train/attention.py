@@ -13,7 +13,7 @@ import torch
 from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor, nn
 
-from meshwright.megatron_parts import ATTENTION_SOFTCAP
+from meshwright.model.megatron_parts import ATTENTION_SOFTCAP
 
 __all__ = ["AlibiAttention", "SoftcapAttention", "alibi_slopes"]
 

@@ -10,7 +10,7 @@ from megatron.core.models.common.language_module.language_module import Language
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor
 
-from meshwright.megatron_parts import FINAL_SOFTCAP
+from meshwright.model.megatron_parts import FINAL_SOFTCAP
 
 __all__ = ["NormedEmbedding", "ParallelResidualLayer", "SandwichLayer", "capped_logits", "gelu_tanh"]
 

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from meshwright import library
 from meshwright.audit import audit
 from meshwright.compose import load
-from meshwright.count import total_parameters
 from meshwright.finding import Finding, compare
+from meshwright.model.count import total_parameters
 from meshwright.report.recipe_summary import summary
 from meshwright.spec import Model
 from meshwright.verbs import Words

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from meshwright.architecture_table import ARCHITECTURES
-from meshwright.architectures import flatten
 from meshwright.emit.deepspeed import config
 from meshwright.emit.huggingface import config as architecture_config
-from meshwright.huggingface import nested
 from meshwright.layout.plan import Plan
+from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architectures import flatten
+from meshwright.model.huggingface import nested
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
 from meshwright.train.deepspeed_patches import experts, on_cpu

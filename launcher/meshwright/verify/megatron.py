@@ -17,7 +17,7 @@ from typing import Any
 from meshwright.emit.megatron import environment, flags, uses_fsdp
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.plan import Plan
-from meshwright.megatron_parts import parts
+from meshwright.model.megatron_parts import parts
 from meshwright.verify import megatron_schedule
 from meshwright.verify.megatron_emulation import arguments_module, emulate_gpu, silence, substitutions
 from meshwright.verify.megatron_schedule import schedule_differences

@@ -13,7 +13,7 @@ from typing import Any
 
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.plan import Plan, Stage
-from meshwright.megatron_parts import parts
+from meshwright.model.megatron_parts import parts
 from meshwright.spec import Model
 from meshwright.verify.megatron import objects
 from meshwright.verify.megatron_emulation import emulate_gpu, substitutions

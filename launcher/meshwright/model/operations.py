@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from meshwright.operation import FUSED, Cut, Degrees, Kernels, Number, Operation, Shard, Tensor, Weight
+from meshwright.model.operation import FUSED, Cut, Degrees, Kernels, Number, Operation, Shard, Tensor, Weight
 from meshwright.spec import Model
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.layout.grid import Grid
 from meshwright.layout.plan import Chunk, Stage
-from meshwright.operations import Operation, decoder_layer, embedding, final_norm, head, mtp_layer, parameters
+from meshwright.model.operations import Operation, decoder_layer, embedding, final_norm, head, mtp_layer, parameters
 from meshwright.spec.model import Model
 
 __all__ = ["active_parameters", "padded_vocab", "stage", "total_parameters"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshwright.architectures import Flat, Part, key
+from meshwright.model.architectures import Flat, Part, key
 
 __all__ = [
     "ALIASES",

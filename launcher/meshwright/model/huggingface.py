@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from meshwright.architecture_table import ARCHITECTURES
-from meshwright.architectures import Architecture
 from meshwright.errors import ConfigError, Problem
+from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architectures import Architecture
 
 __all__ = ["nested", "read"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from meshwright.architecture_parts import (
+from meshwright.model.architecture_parts import (
     ALIASES,
     GATED,
     LATENT,
@@ -17,7 +17,7 @@ from meshwright.architecture_parts import (
     shared_experts,
     without_rope,
 )
-from meshwright.architectures import Architecture, Flat, Part, key
+from meshwright.model.architectures import Architecture, Flat, Part, key
 
 __all__ = ["ARCHITECTURES"]
 
