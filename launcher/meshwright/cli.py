@@ -122,7 +122,7 @@ def _jobs(words: list[str]) -> list[Words]:
         raise ConfigError(f"{flags[0]}: unknown flag; overrides are written key=value, see meshwright --help")
     if not sweep:
         return [Words(tuple(rest), config_dir)]
-    from meshwright.sweep import expand
+    from meshwright.compose.sweep import expand
 
     points = expand(rest, config_dir)
     if not points:

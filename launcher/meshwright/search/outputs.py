@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from meshwright.compose.run import Search
 from meshwright.errors import ConfigError, Problem
-from meshwright.run import Search
 from meshwright.search import frontier
 from meshwright.search.rank import Ranking
 

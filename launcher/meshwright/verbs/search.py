@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from meshwright.compose.run import Search
 from meshwright.errors import ConfigError, Problem
-from meshwright.run import Search
 from meshwright.search.auto import goal_of, nothing_fits
 from meshwright.search.outputs import Outputs, outputs, write
 from meshwright.search.question import Result, answer

@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from meshwright.compose.precedence import LIBRARY, SPEC, laid, merged, new_stages, of_stages, selected, staged
+from meshwright.compose.run import Options, Rehearsal, Run, Search, Text
+from meshwright.compose.words import CONF, GROUPS, folders, opened, problem_of, refuse
 from meshwright.errors import ConfigError, Problem, distinct
-from meshwright.hydra_words import CONF, GROUPS, folders, opened, problem_of, refuse
-from meshwright.precedence import LIBRARY, SPEC, laid, merged, new_stages, of_stages, selected, staged
 from meshwright.rules.values import value_problems
-from meshwright.run import Options, Rehearsal, Run, Search, Text
 from meshwright.spec import Spec
 from meshwright.spec.decode import decode
 

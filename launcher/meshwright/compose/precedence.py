@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from meshwright.compose.words import GROUPS, folders
 from meshwright.errors import ConfigError, Problem
-from meshwright.hydra_words import GROUPS, folders
 
 __all__ = ["LIBRARY", "SPEC", "laid", "merged", "new_stages", "of_stages", "selected", "staged"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from meshwright.compose.words import folders, problem_of
 from meshwright.errors import ConfigError
-from meshwright.hydra_words import folders, problem_of
 
 __all__ = ["expand"]
 
