@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from meshwright import library
-from meshwright.audit import audit
 from meshwright.compose import load
-from meshwright.finding import Finding, contradictions, same_digits
-from meshwright.recipe import Claim, Recipe
+from meshwright.library.audit import audit
+from meshwright.library.finding import Finding, contradictions, same_digits
+from meshwright.library.recipe import Claim, Recipe
 
 
 def findings(name: str, *overrides: str, recipe: Recipe | None = None) -> tuple[Finding, ...]:

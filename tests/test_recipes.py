@@ -12,7 +12,7 @@ import pytest
 from meshwright import library
 from meshwright.compose import compose, load, run_of
 from meshwright.errors import ConfigError
-from meshwright.recipe import Recipe, Record, leaves, provenance_of
+from meshwright.library.recipe import Recipe, Record, leaves, provenance_of
 from meshwright.resolver import refusals, resolve
 
 NAMES = library.names()

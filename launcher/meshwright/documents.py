@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright import library
-from meshwright.audit import audit
+from meshwright.library.audit import audit
 from meshwright.report.recipe_summary import summary
 from meshwright.report.recipes import disclosed, layout
 from meshwright.rules import RULES, Rule

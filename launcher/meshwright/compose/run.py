@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from meshwright.recipe import DISCLOSED
+from meshwright.library.recipe import DISCLOSED
 from meshwright.spec import Spec
 
 __all__ = ["Options", "Rehearsal", "Run", "Search", "Text"]

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from meshwright.compose import Run
-from meshwright.finding import Finding, contradictions
 from meshwright.library import disclosure, statuses, unstated
+from meshwright.library.finding import Finding, contradictions
+from meshwright.library.recipe import Recipe, Record, provenance_of
 from meshwright.model.count import total_parameters
-from meshwright.recipe import Recipe, Record, provenance_of
 from meshwright.spec import Spec
 
 __all__ = ["summary"]

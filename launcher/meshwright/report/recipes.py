@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meshwright.finding import Finding
-from meshwright.recipe import Claim, Provenance, Recipe, Record, provenance_of
+from meshwright.library.finding import Finding
+from meshwright.library.recipe import Claim, Provenance, Recipe, Record, provenance_of
 
 __all__ = ["disclosed", "layout", "show_all", "show_one"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from meshwright import library
-from meshwright.audit import audit
 from meshwright.compose import load
-from meshwright.finding import Finding, compare
+from meshwright.library.audit import audit
+from meshwright.library.finding import Finding, compare
 from meshwright.model.count import total_parameters
 from meshwright.report.recipe_summary import summary
 from meshwright.spec import Model

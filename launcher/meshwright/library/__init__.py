@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from meshwright.compose import Run, run_of
-from meshwright.recipe import DISCLOSED, Recipe, Status, provenance_of
+from meshwright.library.recipe import DISCLOSED, Recipe, Status, provenance_of
 
 __all__ = ["composed", "disclosure", "names", "recipe", "run", "sketch", "statuses", "unstated"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from meshwright.compose import Run
-from meshwright.conventions import hardware_flops_per_token, mfu, model_flops_per_token, peak_flops
 from meshwright.errors import ConfigError
-from meshwright.finding import Finding, compare, possible
 from meshwright.layout.plan import Plan
-from meshwright.recipe import Claim, Recipe
+from meshwright.library.finding import Finding, compare, possible
+from meshwright.library.published_flops import hardware_flops_per_token, mfu, model_flops_per_token, peak_flops
+from meshwright.library.recipe import Claim, Recipe
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
 
