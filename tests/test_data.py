@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from builders import small_model, spec
-from meshwright import tokenize as module
 from meshwright.cli import main
 from meshwright.compose import Text
-from meshwright.data import data_problems
+from meshwright.corpus import tokenize as module
+from meshwright.corpus.checks import data_problems
+from meshwright.corpus.indexed import lengths, read_index, write_index
+from meshwright.corpus.tokenize import Part, job, parts, tokenize
 from meshwright.errors import ConfigError
-from meshwright.indexed import lengths, read_index, write_index
 from meshwright.resolver import resolve
 from meshwright.spec import Data, Tokenizer
-from meshwright.tokenize import Part, job, parts, tokenize
 
 BYTES = Tokenizer(kind="bytes")
 TEXTS = [f"document {i}: " + "é" * i for i in range(50)]

@@ -59,7 +59,7 @@ def unstarted(spec: Spec) -> Spec:
 
 def problems(plan: Plan) -> list[Problem]:
     """Why this stage cannot be launched as it is."""
-    from meshwright.data import data_problems
+    from meshwright.corpus.checks import data_problems
 
     launch = plan.spec.launch
     found = list(slurm_problems(plan) if launch.kind == "slurm" else launch_problems(plan.spec))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwright.compose import load
-from meshwright.tokenize import job, tokenize
+from meshwright.corpus.tokenize import job, tokenize
 from meshwright.verbs import Words
 
 __all__ = ["run"]

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from meshwright.corpus.indexed import read_index, tokens
 from meshwright.errors import Problem
-from meshwright.indexed import read_index, tokens
 from meshwright.layout.plan import Plan
 from meshwright.spec import Data
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.compose import Text
+from meshwright.corpus.indexed import lengths, token_type, write_index
 from meshwright.errors import ConfigError, Problem
-from meshwright.indexed import lengths, token_type, write_index
 from meshwright.spec import Tokenizer
 
 __all__ = ["Job", "Part", "job", "parts", "tokenize"]

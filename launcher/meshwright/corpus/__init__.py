@@ -1,0 +1,1 @@
+"""A run's text: tokenized, indexed, and checked before anything is queued."""
