@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from meshwright.jobs.run_folder import compile_all, folder_name
+from meshwright.jobs.transition import chain
 from meshwright.layout.plan import Plan
 from meshwright.rehearse.shrink import miniature, one_process
 from meshwright.resolver import resolve
-from meshwright.run_folder import compile_all, folder_name
 from meshwright.spec import Data, Parallelism, Schedule, Spec
-from meshwright.transition import chain
 
 __all__ = ["STEPS", "alone", "compiled", "staged"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from meshwright import doctor
-from meshwright.doctor import Finding, findings
+from meshwright.jobs import doctor
+from meshwright.jobs.doctor import Finding, findings
 
 
 def found(name: str, folder: Path) -> Finding:

@@ -16,8 +16,8 @@ import pytest
 from builders import small_model, spec
 from meshwright.emit.slurm import script
 from meshwright.emit.slurm_text import TORCHRUN
+from meshwright.jobs.run_folder import identity
 from meshwright.resolver import resolve
-from meshwright.run_folder import identity
 from meshwright.spec import Launch
 from meshwright.spec.launch import Slurm
 

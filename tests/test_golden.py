@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from meshwright import library
+from meshwright.jobs.run_folder import files
 from meshwright.resolver import resolve
-from meshwright.run_folder import files
 
 GOLDEN = Path(__file__).parent / "golden"
 HELD = ("plan.json", "megatron/", "deepspeed/")  # scripts and READMEs have tests of their own

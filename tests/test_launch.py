@@ -16,17 +16,19 @@ from typing import Any
 import pytest
 
 from builders import small_model, spec
-from meshwright import claim, launch_sweep, slurm
 from meshwright.cli import main
 from meshwright.emit.torchrun import script
 from meshwright.errors import ConfigError, Problem
-from meshwright.launch import links
-from meshwright.launch_paths import absolute
+from meshwright.jobs import lock as claim
+from meshwright.jobs import slurm
+from meshwright.jobs import sweep as launch_sweep
+from meshwright.jobs.launch import links
+from meshwright.jobs.paths import absolute
+from meshwright.jobs.run_folder import compile, folder_name, identity
+from meshwright.jobs.status import status
 from meshwright.resolver import override, resolve
-from meshwright.run_folder import compile, folder_name, identity
 from meshwright.spec import Launch, Spec
 from meshwright.spec.launch import Slurm
-from meshwright.status import status
 from meshwright.train import metrics, stages
 
 BASE = replace(spec(small_model(), 8, global_batch=16), launch=Launch(kind="slurm"))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from builders import small_model, spec
 from meshwright.errors import ConfigError
+from meshwright.jobs.run_folder import files
 from meshwright.layout.length import decay_steps, sequences, steps, steps_of_tokens
 from meshwright.resolver import override, refusals, resolve
 from meshwright.rules import EVERY
-from meshwright.run_folder import files
 from meshwright.spec import RampStep, Schedule, Training
 from meshwright.verbs import Words, rehearse
 

@@ -15,8 +15,8 @@ from rich.console import Console
 import builders
 from meshwright.cli import main
 from meshwright.compose import load
+from meshwright.jobs.run_folder import compile as compile_plan
 from meshwright.resolver import normalise, resolve
-from meshwright.run_folder import compile as compile_plan
 from meshwright.search.candidate import assignments
 from meshwright.search.elastic import continuations
 from meshwright.search.frontier import scaling

@@ -18,11 +18,11 @@ pytest.importorskip("megatron.core")
 pytest.importorskip("megatron.training")
 
 import meshwright
+from meshwright.jobs.run_folder import compile
 from meshwright.rehearse import RankError, Rehearsal, miniature
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import PROGRAMS, curve, prepare
 from meshwright.resolver import resolve
-from meshwright.run_folder import compile
 from meshwright.spec import RampStep, Schedule
 from meshwright.train.metrics import read
 from meshwright.train.schedule import rates

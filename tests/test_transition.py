@@ -10,10 +10,10 @@ import pytest
 from builders import small_model, spec
 from meshwright import library
 from meshwright.errors import ConfigError
+from meshwright.jobs.transition import alternatives, chain, joined
 from meshwright.layout.plan import Plan
 from meshwright.resolver import override, resolve
 from meshwright.spec import Backend, MegatronOptions, RampStep, Schedule, Spec
-from meshwright.transition import alternatives, chain, joined
 
 BASE = override(spec(small_model(), 8, global_batch=16, zero=1), "training.steps", 100)
 

@@ -8,14 +8,14 @@ from meshwright.errors import ConfigError
 
 if TYPE_CHECKING:
     from meshwright.compose import load
+    from meshwright.jobs.run_folder import compile
     from meshwright.resolver import resolve
-    from meshwright.run_folder import compile
 
 __all__ = ["ConfigError", "__version__", "compile", "load", "resolve"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"compile": "meshwright.run_folder", "load": "meshwright.compose", "resolve": "meshwright.resolver"}
+_HOMES = {"compile": "meshwright.jobs.run_folder", "load": "meshwright.compose", "resolve": "meshwright.resolver"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meshwright import launch
+from meshwright.jobs import launch
+from meshwright.jobs.run_folder import compile_all, folder_name
+from meshwright.jobs.transition import chain
 from meshwright.layout.plan import Plan
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import PROGRAMS
 from meshwright.resolver import resolve
-from meshwright.run_folder import compile_all, folder_name
 from meshwright.spec import Launch
 from meshwright.spec.launch import Slurm
 from meshwright.train.metrics import read
-from meshwright.transition import chain
 
 __all__ = ["here", "losses", "on_slurm", "raw_steps", "submit"]
 

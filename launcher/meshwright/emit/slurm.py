@@ -80,7 +80,7 @@ def _gpus(plan: Plan) -> dict[str, str]:
 
 
 def _settings(plan: Plan) -> Iterator[str]:
-    from meshwright.run_folder import identity
+    from meshwright.jobs.run_folder import identity
 
     s = plan.spec.launch.slurm
     yield f"identity={identity(plan.spec)}\nnodes={plan.grid.nodes}\n"

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from meshwright.jobs.run_folder import compile
 from meshwright.layout.plan import Plan
 from meshwright.rehearse.processes import train, warm
 from meshwright.rehearse.result import Curve, Rehearsal
 from meshwright.rehearse.shrink import miniature, one_process, substitutions
 from meshwright.resolver import resolve
-from meshwright.run_folder import compile
 from meshwright.spec import Spec
 from meshwright.train.metrics import read
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from meshwright.jobs.run_folder import Compiled
 from meshwright.layout.plan import Plan
-from meshwright.run_folder import Compiled
 
 if TYPE_CHECKING:
     from meshwright.verify.verdict import Verdict

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from meshwright.launch import Launched
-from meshwright.transition import Chain
+from meshwright.jobs.launch import Launched
+from meshwright.jobs.transition import Chain
 
 __all__ = ["document", "show_chain", "show_launched"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from meshwright.status import Status
+from meshwright.jobs.status import Status
 
 __all__ = ["document", "show"]
 

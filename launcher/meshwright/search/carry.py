@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError
+from meshwright.jobs.transition import Chain, chain
 from meshwright.layout.length import UNSTATED_STEPS, sequences, steps
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
-from meshwright.transition import Chain, chain
 
 __all__ = ["Carried", "carried", "position"]
 

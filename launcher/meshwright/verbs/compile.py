@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.compose import Run, load
+from meshwright.jobs.run_folder import Compiled, compile_all, folder_name
+from meshwright.jobs.transition import joined
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
-from meshwright.run_folder import Compiled, compile_all, folder_name
-from meshwright.transition import joined
 from meshwright.verbs import Words
 from meshwright.verbs.points import every, print_all
 

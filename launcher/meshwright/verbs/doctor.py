@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from meshwright.compose import load
-from meshwright.doctor import findings
+from meshwright.jobs.doctor import findings
 from meshwright.verbs import Words
 
 __all__ = ["run"]

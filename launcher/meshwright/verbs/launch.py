@@ -9,12 +9,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from meshwright import launch
 from meshwright.compose import Run, load
 from meshwright.errors import ConfigError, Problem
-from meshwright.launch import Launched
-from meshwright.run_folder import Compiled, compile_all, folder_name
-from meshwright.transition import Chain
+from meshwright.jobs import launch
+from meshwright.jobs.launch import Launched
+from meshwright.jobs.run_folder import Compiled, compile_all, folder_name
+from meshwright.jobs.transition import Chain
 from meshwright.verbs import Words
 from meshwright.verbs.points import every
 
@@ -89,7 +89,7 @@ def _one(point: Point) -> Done:
 
 
 def _arrays(points: Sequence[Point]) -> Done:
-    from meshwright.launch_sweep import submit
+    from meshwright.jobs.sweep import submit
 
     options = points[0].asked.options
     plans = [plan for point in points for plan in point.links.plans]

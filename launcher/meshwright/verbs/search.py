@@ -122,9 +122,9 @@ def _write(results: Sequence[Result], files: Sequence[Outputs], command: str) ->
 
 def _compile(results: Sequence[Result], runs: str, verify: bool) -> None:
     """The winner of each stage as a run folder, judged by the backends' own code where ``verify``."""
+    from meshwright.jobs.run_folder import compile_all, folder_name
     from meshwright.report.compiled import show
     from meshwright.resolver import resolve
-    from meshwright.run_folder import compile_all, folder_name
 
     winners: list[Any] = [result.ranking.winner for result in results if result.ranking.winner]
     plans = [resolve(winner.spec) for winner in winners]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meshwright.errors import ConfigError
-from meshwright.status import statuses
+from meshwright.jobs.status import statuses
 from meshwright.verbs import Words
 
 __all__ = ["run"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from meshwright import slurm
 from meshwright.errors import ConfigError, Problem
+from meshwright.jobs import slurm
 
 __all__ = ["claim", "owner", "release", "take"]
 

@@ -10,12 +10,13 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from meshwright import claim, launch, slurm
 from meshwright.emit.slurm import options
 from meshwright.errors import ConfigError, Problem
-from meshwright.launch import Launched
+from meshwright.jobs import launch, slurm
+from meshwright.jobs import lock as claim
+from meshwright.jobs.launch import Launched
+from meshwright.jobs.transition import Chain
 from meshwright.layout.plan import Plan
-from meshwright.transition import Chain
 
 __all__ = ["script", "submit"]
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from meshwright import claim, slurm
 from meshwright.errors import ConfigError, Problem, distinct
-from meshwright.launch_paths import absolute
+from meshwright.jobs import lock as claim
+from meshwright.jobs import slurm
+from meshwright.jobs.paths import absolute
+from meshwright.jobs.transition import Chain, alternatives, chain
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.rules.launch import launch_problems, slurm_problems
 from meshwright.spec import Spec
-from meshwright.transition import Chain, alternatives, chain
 
 __all__ = ["AFTER", "Launched", "here", "links", "planned", "problems", "submit", "try_out", "undo", "unstarted"]
 

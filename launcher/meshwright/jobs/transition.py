@@ -14,9 +14,9 @@ from itertools import pairwise
 
 from meshwright.emit.megatron import checkpoint_format, shards
 from meshwright.errors import ConfigError, Problem
+from meshwright.jobs.run_folder import folder_name
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
-from meshwright.run_folder import folder_name
 from meshwright.spec import After, Model, Spec
 
 __all__ = ["Chain", "Transition", "alternatives", "chain", "joined"]

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from meshwright import claim
 from meshwright.errors import ConfigError, Problem
+from meshwright.jobs import lock as claim
 from meshwright.train.metrics import read
 from meshwright.train.stages import SAVED
 
