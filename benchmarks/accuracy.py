@@ -9,8 +9,8 @@ from statistics import mean, median
 from typing import Any
 
 import meshwright
-from meshwright.cost.rows import read
-from meshwright.cost.validate import document
+from meshwright.measured.rows import read
+from meshwright.measured.validate import document
 
 PACKAGE = Path(meshwright.__file__).parent
 TARGET = Path(__file__).parents[1] / "docs" / "accuracy.md"
@@ -30,7 +30,7 @@ were settled while looking at the former, and the constants of `grand_teton_h100
 come nearest to the latter.
 
 Memory has no fitted constants, but what it counts at the head, what is assumed of each framework (`PRACTICES` in
-launcher/meshwright/cost/practices.py) and the usable part of a GPU were settled on the rows of `simumax-b200`,
+launcher/meshwright/measured/source_defaults.py) and the usable part of a GPU were settled on the rows of `simumax-b200`,
 `torchtitan`, `nanotron_ultrascale` and `hagemann2023`: their errors, too, are of the fit.
 """
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import meshwright
-from meshwright.cost.calibrate import START, as_yaml, fit, left_out
-from meshwright.cost.rows import Row, cluster_named, environments, read, usable
-from meshwright.cost.validate import spread
+from meshwright.measured.calibrate import START, as_yaml, fit, left_out
+from meshwright.measured.rows import Row, cluster_named, environments, read, usable
+from meshwright.measured.validate import spread
 from meshwright.spec import Efficiency
 
 DATA = Path(meshwright.__file__).parent / "data"

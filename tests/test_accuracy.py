@@ -11,8 +11,8 @@ import pytest
 
 import meshwright
 from meshwright.cost.memory import SPREAD
-from meshwright.cost.rows import read
-from meshwright.cost.validate import Judged, document, judge, kendall
+from meshwright.measured.rows import read
+from meshwright.measured.validate import Judged, document, judge, kendall
 
 ROWS = Path(meshwright.__file__).parent / "data" / "measured.csv"
 

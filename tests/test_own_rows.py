@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from meshwright.cli import main
-from meshwright.cost.rows import cluster_named, read, usable
+from meshwright.measured.rows import cluster_named, read, usable
 
 ROW = {
     "source": "ours",

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import meshwright
-from meshwright.cost.rows import read
-from meshwright.cost.validate import document
+from meshwright.measured.rows import read
+from meshwright.measured.validate import document
 
 ROWS = Path(meshwright.__file__).parent / "data" / "measured.csv"
 

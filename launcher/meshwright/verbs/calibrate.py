@@ -14,7 +14,7 @@ from meshwright.verbs import Words
 from meshwright.verbs.validate import options_and_rows
 
 if TYPE_CHECKING:
-    from meshwright.cost.rows import Row
+    from meshwright.measured.rows import Row
 
 __all__ = ["run"]
 
@@ -23,7 +23,7 @@ _FEWEST = 3
 
 def run(words: Words) -> int:
     """Fit, report the error with whole groups left out, and write ``<cluster>_calibrated.yaml`` here."""
-    from meshwright.cost.calibrate import cluster_rows, fit, left_out
+    from meshwright.measured.calibrate import cluster_rows, fit, left_out
     from meshwright.report.summary import print_json
     from meshwright.report.validation import calibration
 
@@ -79,13 +79,13 @@ def _with_spread(
     efficiency: Efficiency, kept_out: Sequence[float], in_fit: Sequence[float], former: float
 ) -> Efficiency:
     """The spread of groups that no fit saw; where there is but one group, its own rows cannot narrow the former."""
-    from meshwright.cost.validate import spread
+    from meshwright.measured.validate import spread
 
     return replace(efficiency, spread=spread(kept_out) if kept_out else max(former, spread(in_fit)))
 
 
 def _write(name: str, efficiency: Efficiency) -> Path:
-    from meshwright.cost.calibrate import as_yaml
+    from meshwright.measured.calibrate import as_yaml
 
     path = Path(f"{Path(name).name}_calibrated.yaml")
     text = f"defaults:\n  - {name}\n  - _self_\n\nname: {path.stem}\n{as_yaml(efficiency)}"

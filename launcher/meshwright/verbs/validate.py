@@ -17,7 +17,7 @@ __all__ = ["options_and_rows", "run"]
 
 def run(words: Words) -> int:
     """Print errors by source, or with output=json every row."""
-    from meshwright.cost.validate import document
+    from meshwright.measured.validate import document
     from meshwright.report.summary import print_json
     from meshwright.report.validation import show
 
@@ -46,7 +46,7 @@ def options_and_rows(words: Words) -> tuple[Options, list[dict[str, str]], Mappi
 
 
 def _records(name: str) -> list[dict[str, str]]:
-    from meshwright.cost.rows import read
+    from meshwright.measured.rows import read
 
     try:
         records = read(Path(name))

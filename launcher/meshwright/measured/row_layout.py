@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from meshwright.cost.practices import Practice
-from meshwright.cost.row_cells import count, flag, said
+from meshwright.measured.cells import count, flag, said
+from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Parallelism, PipelineSplit, Training
 
 __all__ = ["backend", "parallelism", "training"]

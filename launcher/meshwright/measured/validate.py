@@ -10,8 +10,8 @@ from statistics import mean, median
 from typing import Any
 
 from meshwright.cost.memory import USABLE
-from meshwright.cost.practices import DEFAULT, PRACTICES
-from meshwright.cost.rows import Row, predict, usable
+from meshwright.measured.rows import Row, predict, usable
+from meshwright.measured.source_defaults import DEFAULT, PRACTICES
 
 __all__ = ["Judged", "document", "judge", "kendall", "summary"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework
-from meshwright.cost.rows import Row, stack, usable
+from meshwright.measured.rows import Row, stack, usable
 from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency
 

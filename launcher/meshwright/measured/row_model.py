@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from meshwright.cost.row_cells import count, number, said
+from meshwright.measured.cells import count, number, said
 from meshwright.model.count import total_parameters
 from meshwright.spec.model import Mla, Model, Moe
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework, framework_of
-from meshwright.cost.practices import DEFAULT, PRACTICES, Practice
-from meshwright.cost.row_cells import count, flag, number, refuse_misshapen, said
-from meshwright.cost.row_layout import backend, parallelism, training
-from meshwright.cost.row_model import model_of
-from meshwright.cost.row_rules import refuse_impossible
+from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
+from meshwright.measured.row_layout import backend, parallelism, training
+from meshwright.measured.row_model import model_of
+from meshwright.measured.row_rules import refuse_impossible
+from meshwright.measured.source_defaults import DEFAULT, PRACTICES, Practice
 from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency, Launch, Spec
 
