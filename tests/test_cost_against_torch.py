@@ -12,8 +12,8 @@ import pytest
 from builders import spec
 from meshwright.cost.counts import forward_by_operation
 from meshwright.cost.framework import framework_of
+from meshwright.cost.inputs import Scene, scene
 from meshwright.cost.memory import layer_input, saved
-from meshwright.cost.scene import Scene, scene
 from meshwright.model.operation import Kernels
 from meshwright.resolver import layout, normalise
 from meshwright.spec import Model

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, clip, log2, maximum, where
-from meshwright.cost.scene import Scene
 
 __all__ = [
     "Group",

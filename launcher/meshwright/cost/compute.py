@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshwright.cost.counts import is_matrix, recomputed
+from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.cost.scene import Scene
 from meshwright.model.operations import Operation
 
 __all__ = ["Seconds", "head", "layer", "peak"]

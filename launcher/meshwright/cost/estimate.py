@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwright.cost.framework import Framework
+from meshwright.cost.inputs import loads, scene
 from meshwright.cost.memory import Memory, memory
 from meshwright.cost.numbers import Number, maximum
-from meshwright.cost.scene import loads, scene
 from meshwright.cost.time import Step, step
 from meshwright.rules import Layout
 

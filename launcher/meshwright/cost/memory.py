@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.cost.scene import Load, Scene, recomputed_part
 from meshwright.model.operations import Operation, embedding, final_norm, parameters
 
 __all__ = ["GIB", "SPREAD", "USABLE", "Memory", "layer_input", "memory", "saved", "stage_parameters"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, where
-from meshwright.cost.scene import Scene
 
 __all__ = ["again", "exchanged", "expert", "hidden", "keys", "queries", "tensor"]
 

@@ -9,9 +9,9 @@ from math import exp
 from meshwright.cost.advice import Advice, advice
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
+from meshwright.cost.inputs import Load, Scene, in_flight, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
 from meshwright.cost.pipeline_time import Work, simulate
-from meshwright.cost.scene import Load, Scene, in_flight, scene
 from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.plan import Plan, Stage

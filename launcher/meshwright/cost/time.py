@@ -18,10 +18,10 @@ from meshwright.cost.collectives import (
     ring,
 )
 from meshwright.cost.compute import Seconds, head, layer
+from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Work, bound
-from meshwright.cost.scene import Load, Scene, recomputed_part
 from meshwright.cost.traffic import scatters
 
 __all__ = ["StageTime", "Step", "sends", "stage_time", "step"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from meshwright.cost import messages
 from meshwright.cost.collectives import Group, data_group, expert_data_group, group, pipeline_group
+from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, where
-from meshwright.cost.scene import Load, Scene, recomputed_part
 
 __all__ = ["Flow", "Traffic", "data_volume", "scatters", "traffic"]
 
