@@ -12,7 +12,7 @@ from rich.text import Text
 
 from meshwright.report.search import layout_words
 from meshwright.search.candidate import changed, differences
-from meshwright.search.carry import position
+from meshwright.search.checkpoint_fate import position
 from meshwright.search.elastic import Continuation
 from meshwright.search.frontier import row
 from meshwright.spec import Spec

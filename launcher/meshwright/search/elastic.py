@@ -12,7 +12,7 @@ import yaml
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate
-from meshwright.search.carry import Carried, carried
+from meshwright.search.checkpoint_fate import Carried, carried
 from meshwright.search.exact import exact
 from meshwright.search.objective import Goal
 from meshwright.search.proposals import divisors
