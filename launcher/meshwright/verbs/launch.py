@@ -16,7 +16,7 @@ from meshwright.jobs.launch import Launched
 from meshwright.jobs.run_folder import Compiled, compile_all, folder_name
 from meshwright.jobs.transition import Chain
 from meshwright.verbs import Words
-from meshwright.verbs.points import every
+from meshwright.verbs.sweep import every
 
 __all__ = ["run", "sweep"]
 

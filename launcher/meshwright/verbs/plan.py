@@ -9,7 +9,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
-from meshwright.verbs.points import every, print_all
+from meshwright.verbs.sweep import every, print_all
 
 __all__ = ["run", "sweep"]
 
