@@ -30,8 +30,8 @@ were settled while looking at the former, and the constants of `grand_teton_h100
 come nearest to the latter.
 
 Memory has no fitted constants, but what it counts at the head, what is assumed of each framework (`PRACTICES` in
-launcher/meshwright/measured/source_defaults.py) and the usable part of a GPU were settled on the rows of `simumax-b200`,
-`torchtitan`, `nanotron_ultrascale` and `hagemann2023`: their errors, too, are of the fit.
+launcher/meshwright/measured/source_defaults.py) and the usable part of a GPU were settled on the rows of
+`simumax-b200`, `torchtitan`, `nanotron_ultrascale` and `hagemann2023`: their errors, too, are of the fit.
 """
 
 PEERS = """

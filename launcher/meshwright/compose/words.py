@@ -11,7 +11,7 @@ from meshwright.errors import ConfigError, Problem
 
 __all__ = ["CONF", "GROUPS", "folders", "opened", "problem_of", "refuse"]
 
-CONF = Path(__file__).parent / "conf"
+CONF = Path(__file__).parents[1] / "conf"
 GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "recipe")
 
 

@@ -107,7 +107,7 @@ def files(plan: Plan, verified: bool = True) -> dict[str, str]:
         from meshwright.emit.slurm import script as job
 
         texts["job.sbatch"] = job(plan)
-        texts["health.py"] = (Path(__file__).parent / "train" / "health.py").read_text()
+        texts["health.py"] = (Path(__file__).parents[1] / "train" / "health.py").read_text()
     texts["README.md"] = "\n".join(_readme(plan, [*sorted(texts), *["verdicts.json"] * verified])) + "\n"
     return texts
 
