@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from meshwright import library
 from meshwright.documents import PROOFS
+from meshwright.library import files as library
 
 PAGE = Path(__file__).parents[1] / "docs" / PROOFS
 MARKS = {"megatron": "M", "deepspeed": "D"}

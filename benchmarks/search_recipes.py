@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from meshwright import library
 from meshwright.cost import Estimate, estimate
 from meshwright.errors import ConfigError
+from meshwright.library import files as library
 from meshwright.report.search import layout_words
 from meshwright.resolver import layout, normalise, refusals
 from meshwright.rules import Layout

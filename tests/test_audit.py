@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from meshwright import library
 from meshwright.compose import load
+from meshwright.library import files as library
 from meshwright.library.audit import audit
 from meshwright.library.finding import Finding, contradictions, same_digits
 from meshwright.library.recipe import Claim, Recipe

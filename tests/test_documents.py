@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from meshwright import library
 from meshwright.documents import PROOFS, recipes_page, rules_page
+from meshwright.library import files as library
 from meshwright.rules import RULES
 
 DOCS = Path(__file__).parents[1] / "docs"

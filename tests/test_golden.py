@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from meshwright import library
 from meshwright.jobs.run_folder import files
+from meshwright.library import files as library
 from meshwright.resolver import resolve
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from meshwright import library
 from meshwright.layout.plan import Plan
+from meshwright.library import files as library
 from meshwright.resolver import resolve
 from meshwright.verify import Verdict, verify
 from proofs import PAGE

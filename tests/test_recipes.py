@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from meshwright import library
 from meshwright.compose import compose, load, run_of
 from meshwright.errors import ConfigError
+from meshwright.library import files as library
 from meshwright.library.recipe import Recipe, Record, leaves, provenance_of
 from meshwright.resolver import refusals, resolve
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from builders import small_model, spec
-from meshwright import library
 from meshwright.errors import ConfigError
 from meshwright.jobs.transition import alternatives, chain, joined
 from meshwright.layout.plan import Plan
+from meshwright.library import files as library
 from meshwright.resolver import override, resolve
 from meshwright.spec import Backend, MegatronOptions, RampStep, Schedule, Spec
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from meshwright import library
+from meshwright.library import files as library
 from meshwright.library.audit import audit
 from meshwright.report.recipe_summary import summary
 from meshwright.report.recipes import disclosed, layout

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from builders import llama_405b, small_model, spec
-from meshwright import library
 from meshwright.emit.slurm import script
 from meshwright.layout.plan import Plan
+from meshwright.library import files as library
 from meshwright.resolver import resolve
 from meshwright.spec import Launch, Spec
 from meshwright.spec.launch import Slurm

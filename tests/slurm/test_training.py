@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from meshwright import library
 from meshwright.layout.plan import Plan
+from meshwright.library import files as library
 from meshwright.rehearse.run import prepare
 from meshwright.rehearse.shrink import miniature
 from meshwright.resolver import override, resolve

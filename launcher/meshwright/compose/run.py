@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from meshwright.library.recipe import DISCLOSED
 from meshwright.spec import Spec
 
 __all__ = ["Options", "Rehearsal", "Run", "Search", "Text"]
@@ -71,10 +70,3 @@ class Run:
     about: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     composed: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def sketch(self) -> str | None:
-        """The recipe's title where its authors do not even publish the model."""
-        model = self.provenance.get("model")
-        disclosed = not isinstance(model, Mapping) or model.get("status") in DISCLOSED
-        return None if disclosed else str(self.about.get("title"))

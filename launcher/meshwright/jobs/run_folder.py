@@ -143,7 +143,7 @@ def _verify(plans: Sequence[Plan]) -> list[tuple[Verdict, ...]]:
 
 
 def _readme(plan: Plan, names: Sequence[str]) -> Iterator[str]:
-    from meshwright.library import sketch
+    from meshwright.library.files import sketch
 
     stage = f", stage {plan.spec.stage}" if plan.spec.stage else ""
     yield f"# {plan.spec.name}{stage}"

@@ -135,7 +135,7 @@ def _mfu(plan: Mapping[str, Any], tokens_per_s: float | None) -> float | None:
 
 def _published(name: str, stage: str | None) -> float | None:
     """The MFU that the recipe's authors claim for the stage, else for the run."""
-    from meshwright import library
+    from meshwright.library import files as library
 
     if name not in library.names():
         return None

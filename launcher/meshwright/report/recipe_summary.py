@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from meshwright.compose import Run
-from meshwright.library import disclosure, statuses, unstated
+from meshwright.library.files import disclosure, statuses, unstated
 from meshwright.library.finding import Finding, contradictions
 from meshwright.library.recipe import Recipe, Record, provenance_of
 from meshwright.model.count import total_parameters

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from meshwright.compose import Run, load
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
+from meshwright.library.files import sketched
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
 from meshwright.verbs.sweep import every, print_all
@@ -45,8 +46,9 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
     from meshwright.report.cost import show_cost
     from meshwright.report.plan import show
 
-    if asked.sketch:
-        print(f"sketch: {asked.sketch}")
+    sketch = sketched(asked)
+    if sketch:
+        print(f"sketch: {sketch}")
     for plan in plans:
         show(plan)
         show_cost(cost(plan))

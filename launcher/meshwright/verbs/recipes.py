@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from meshwright import library
 from meshwright.compose import load
+from meshwright.library import files as library
 from meshwright.library.audit import audit
 from meshwright.library.finding import Finding, compare
 from meshwright.model.count import total_parameters
