@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from meshwright.compose import load
 from meshwright.library import files as library
 from meshwright.library.audit import audit
 from meshwright.library.finding import Finding, contradictions, same_digits
 from meshwright.library.recipe import Claim, Recipe
+from meshwright.loading import load
 
 
 def findings(name: str, *overrides: str, recipe: Recipe | None = None) -> tuple[Finding, ...]:

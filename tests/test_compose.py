@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from meshwright.compose import Run, load, run_of
+from meshwright.compose import Run, run_of
 from meshwright.errors import ConfigError
+from meshwright.loading import load
 from meshwright.resolver import resolve
 
 BASE = ("model=tiny", "cluster=local_cpu", "cluster.gpus=8")

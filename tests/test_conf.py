@@ -12,7 +12,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from meshwright.compose import CONF, Options, compose, load
+from meshwright.compose import CONF, Options, compose
+from meshwright.loading import load
 from meshwright.model.count import active_parameters, total_parameters
 from meshwright.spec import Spec
 

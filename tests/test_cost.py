@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshwright.compose import load
 from meshwright.cost import cost, estimate
 from meshwright.cost.counts import hardware_flops, training_flops
 from meshwright.cost.memory import GIB, Memory
 from meshwright.cost.pipeline_time import Work, bound, simulate
 from meshwright.cost.traffic import data_volume
 from meshwright.layout.plan import Plan
+from meshwright.loading import load
 from meshwright.resolver import layout, resolve
 
 LLAMA = (

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders import LLAMA_405B, llama_405b, spec
-from meshwright.compose import load
+from meshwright.loading import load
 from meshwright.model.count import active_parameters, total_parameters
 from meshwright.resolver import resolve
 from meshwright.spec import PipelineSplit, Spec

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from builders import small_model
-from meshwright.compose import load
 from meshwright.emit.huggingface import config, mismatches
 from meshwright.errors import ConfigError
+from meshwright.loading import load
 from meshwright.model.architecture_table import ARCHITECTURES
 from meshwright.model.architectures import UNWRITTEN, flatten
 from meshwright.model.count import total_parameters

@@ -16,6 +16,7 @@ import pytest
 from builders import llama_405b, small_model, spec
 from meshwright.emit.slurm import options, script
 from meshwright.errors import ConfigError
+from meshwright.jobs.run_folder import files
 from meshwright.resolver import override, resolve
 from meshwright.rules.launch import TAKEN, seconds
 from meshwright.spec import EnvVariable, Launch, Spec
@@ -32,9 +33,14 @@ def text(base: Spec, launch: dict[str, Any] | None = None, **slurm: Any) -> str:
     return script(resolve(launched(base, launch, **slurm)))
 
 
+def written(base: Spec, launch: dict[str, Any] | None = None, **slurm: Any) -> str:
+    """The script as a run folder gets it, judged before."""
+    return files(resolve(launched(base, launch, **slurm)))["job.sbatch"]
+
+
 def refused(launch: dict[str, Any] | None = None, **slurm: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        text(spec(small_model(), 8), launch, **slurm)
+        written(spec(small_model(), 8), launch, **slurm)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -193,7 +199,7 @@ def test_what_sbatch_could_not_read_is_refused(slurm: dict[str, Any], said: str)
 
 def test_a_node_that_is_not_full_cannot_have_one_task_a_rank() -> None:
     with pytest.raises(ConfigError, match="rank, and the last of 2 nodes holds 4 ranks instead of 8; set"):
-        text(spec(small_model(), 12), tasks="rank")
+        written(spec(small_model(), 12), tasks="rank")
 
 
 @pytest.mark.parametrize("name", ["folder", "job", "MASTER_ADDR", "UID", "SLURM_SUBMIT_DIR"])

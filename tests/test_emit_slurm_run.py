@@ -16,9 +16,9 @@ import pytest
 from builders import small_model, spec
 from meshwright.emit.slurm import script
 from meshwright.emit.slurm_text import TORCHRUN
-from meshwright.jobs.run_folder import identity
 from meshwright.resolver import resolve
 from meshwright.spec import Launch
+from meshwright.spec.identity import identity
 from meshwright.spec.launch import Slurm
 
 # Stands in for torchrun: one rank, whose failure is its own.

@@ -10,9 +10,9 @@ import pytest
 
 from builders import small_model
 from meshwright.cli import main
-from meshwright.compose import load
 from meshwright.emit.huggingface import config
 from meshwright.errors import ConfigError
+from meshwright.loading import load
 from meshwright.model.count import total_parameters
 from meshwright.model.huggingface import read
 from meshwright.spec.decode import decode

@@ -19,15 +19,15 @@ from builders import small_model, spec
 from meshwright.cli import main
 from meshwright.emit.torchrun import script
 from meshwright.errors import ConfigError, Problem
-from meshwright.jobs import lock as claim
-from meshwright.jobs import slurm
+from meshwright.jobs import lock, slurm
 from meshwright.jobs import sweep as launch_sweep
 from meshwright.jobs.launch import links
 from meshwright.jobs.paths import absolute
-from meshwright.jobs.run_folder import compile, folder_name, identity
+from meshwright.jobs.run_folder import compile, folder_name
 from meshwright.jobs.status import status
 from meshwright.resolver import override, resolve
 from meshwright.spec import Launch, Spec
+from meshwright.spec.identity import identity
 from meshwright.spec.launch import Slurm
 from meshwright.train import metrics, stages
 
@@ -107,7 +107,7 @@ def test_a_sweep_is_submitted_as_a_whole_or_not_at_all(tmp_path: Path, monkeypat
     with pytest.raises(ConfigError):
         launch_sweep.submit([chain], [folders], tmp_path)
     assert cancelled == ["12_0"]
-    assert not any(map(claim.owner, folders))
+    assert not any(map(lock.owner, folders))
 
 
 def test_a_sweep_prints_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from meshwright.compose import load
 from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.loading import load
 from meshwright.model.megatron_parts import SPECS, parts, spec_name
 from meshwright.resolver import refusals, resolve
 from meshwright.spec.model import Model

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from meshwright.compose import compose, load, run_of
+from meshwright.compose import compose, run_of
 from meshwright.errors import ConfigError
 from meshwright.library import files as library
 from meshwright.library.recipe import Recipe, Record, leaves, provenance_of
+from meshwright.loading import load
 from meshwright.resolver import refusals, resolve
 
 NAMES = library.names()

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import meshwright
 from builders import llama_405b, small_model, spec
-from meshwright.compose import CONF, load
+from meshwright.compose import CONF
 from meshwright.errors import ConfigError
+from meshwright.loading import load
 from meshwright.rehearse.shapes import small_model as shrink
 from meshwright.rehearse.shrink import miniature, one_process, substitutions
 from meshwright.resolver import refusals, resolve

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from builders import small_model, spec
-from meshwright.compose import load
 from meshwright.errors import ConfigError
+from meshwright.loading import load
 from meshwright.resolver import override, refusals, resolve
 from meshwright.rules import POSITIVE
 from meshwright.rules.values import RANGES, Range

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import builders
-from meshwright.compose import load
+from meshwright.compose.sets import split_sets
 from meshwright.errors import ConfigError
+from meshwright.loading import load
 from meshwright.resolver import layout, normalise, override, refusals
 from meshwright.rules import POSITIVE, broken, rules_of
 from meshwright.search.candidate import assignments, spec_of
 from meshwright.search.proposals import splits
-from meshwright.search.space import COLUMNS, command_line, space, split_sets, variants
+from meshwright.search.space import COLUMNS, command_line, space, variants
 from meshwright.search.table import NEUTRAL, as_layout, enumerate_layouts, reads
 from meshwright.spec import Spec
 from meshwright.spec.model import Moe

@@ -14,8 +14,8 @@ from rich.console import Console
 
 import builders
 from meshwright.cli import main
-from meshwright.compose import load
 from meshwright.jobs.run_folder import compile as compile_plan
+from meshwright.loading import load
 from meshwright.resolver import normalise, resolve
 from meshwright.search.candidate import assignments
 from meshwright.search.elastic import continuations

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from meshwright.errors import ConfigError
 
 if TYPE_CHECKING:
-    from meshwright.compose import load
     from meshwright.jobs.run_folder import compile
+    from meshwright.loading import load
     from meshwright.resolver import resolve
 
 __all__ = ["ConfigError", "__version__", "compile", "load", "resolve"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"compile": "meshwright.jobs.run_folder", "load": "meshwright.compose", "resolve": "meshwright.resolver"}
+_HOMES = {"compile": "meshwright.jobs.run_folder", "load": "meshwright.loading", "resolve": "meshwright.resolver"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from meshwright.compose.precedence import LIBRARY, SPEC, laid, merged, new_stages, of_stages, selected, staged
 from meshwright.compose.run import Options, Rehearsal, Run, Search, Text
+from meshwright.compose.sets import split_sets
 from meshwright.compose.words import CONF, GROUPS, folders, opened, problem_of, refuse
 from meshwright.errors import ConfigError, Problem, distinct
 from meshwright.rules.values import value_problems
@@ -22,8 +23,10 @@ __all__ = ["CONF", "GROUPS", "Options", "Rehearsal", "Run", "Search", "Text", "c
 _TOP = {*SPEC, *LIBRARY} | {f.name for f in fields(Options)}
 
 
-def load(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Run:
+def load(overrides: Sequence[str] = (), config_dir: str | Path | None = None, *, search: bool = False) -> Run:
     """The Run that Hydra ``overrides`` describe, with the options of the folder ``config_dir`` beside ours.
+
+    With ``parallelism=auto``, or for a ``search``, its layouts are open: see ``Run.open``.
 
     Raises:
         ConfigError: with one problem for each thing wrong with the words, the files or the values.
@@ -35,15 +38,22 @@ def load(overrides: Sequence[str] = (), config_dir: str | Path | None = None) ->
     odd = [word for word in overrides if not isinstance(word, str)]
     if odd:
         raise TypeError(f"an override is text, such as 'cluster.gpus=8', not {odd[0]!r}")
-    return run_of(compose(overrides, config_dir), overrides, config_dir)
+    composed = compose(overrides, config_dir)
+    if search or (composed.get("parallelism") or {}).get("auto") is True:
+        return _open(composed, overrides, config_dir)
+    return run_of(composed, overrides, config_dir)
+
+
+def _open(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None) -> Run:
+    """A run whose layouts a search decides: a set of values stands for its first one meanwhile."""
+    words = [word for word in overrides if word != "parallelism=auto"]
+    plain, stated = split_sets(composed, words)
+    plain["parallelism"] = {key: value for key, value in plain["parallelism"].items() if key != "auto"}
+    return replace(run_of(plain, words, config_dir), open=stated)
 
 
 def run_of(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None = None) -> Run:
-    """Decode what Hydra composed, stage by stage; see ``load``. With ``parallelism=auto`` the search lays it out."""
-    if (composed.get("parallelism") or {}).get("auto") is True:
-        from meshwright.search.auto import run
-
-        return run(composed, overrides, config_dir)
+    """Decode what Hydra composed, stage by stage; see ``load``."""
     problems: list[Problem] = list(_unknown(composed))
     own = {key: value for key, value in composed.items() if key in _TOP and key not in (*SPEC, *LIBRARY)}
     options = _try(problems, lambda: decode(Options, own)) or Options()

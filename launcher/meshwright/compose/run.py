@@ -62,7 +62,11 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run: its stages in order, each a whole Spec. ``about`` and ``provenance`` are the recipe's, as composed."""
+    """A run: its stages in order, each a whole Spec. ``about`` and ``provenance`` are the recipe's, as composed.
+
+    ``open``: with ``parallelism=auto`` a search decides the layouts; the values stated for each path it varies.
+    None: the layouts are written.
+    """
 
     name: str
     stages: tuple[Spec, ...]
@@ -70,3 +74,4 @@ class Run:
     about: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     composed: Mapping[str, Any] = field(default_factory=dict)
+    open: Mapping[str, tuple[Any, ...]] | None = None

@@ -8,10 +8,9 @@ from pathlib import PurePosixPath
 
 from meshwright.emit import slurm_text as text
 from meshwright.emit.torchrun import exports, program, ranks_on_node
-from meshwright.errors import ConfigError
 from meshwright.layout.plan import Plan
-from meshwright.rules.launch import slurm_problems
 from meshwright.spec import Launch
+from meshwright.spec.identity import identity
 
 __all__ = ["checkpoint_gib", "options", "script"]
 
@@ -22,13 +21,8 @@ STATE_BYTES = {"adamw": 8, "adam": 8, "muon": 8, "sgd": 4}  # of a parameter's o
 def script(plan: Plan) -> str:
     """The whole file. The same plan gives the same text; it names no folder, so a run folder can be moved.
 
-    Raises:
-        ConfigError: where an option cannot be written for sbatch.
-
+    ``rules.launch.slurm_problems`` must find nothing wrong with the plan.
     """
-    problems = list(slurm_problems(plan))
-    if problems:
-        raise ConfigError(problems)
     launch = plan.spec.launch
     flags = "".join(f"#SBATCH {flag}\n" for flag in options(plan))
     parts = [text.HEADER.replace("@OPTIONS@", flags), *_settings(plan), text.FOLDER, *_surroundings(plan)]
@@ -80,8 +74,6 @@ def _gpus(plan: Plan) -> dict[str, str]:
 
 
 def _settings(plan: Plan) -> Iterator[str]:
-    from meshwright.jobs.run_folder import identity
-
     s = plan.spec.launch.slurm
     yield f"identity={identity(plan.spec)}\nnodes={plan.grid.nodes}\n"
     yield f"requeue={int(s.requeue)}\nmax_restarts={s.max_restarts}\nslices={int(s.array is not None)}\n"

@@ -10,8 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem, distinct
-from meshwright.jobs import lock as claim
-from meshwright.jobs import slurm
+from meshwright.jobs import lock, slurm
 from meshwright.jobs.paths import absolute
 from meshwright.jobs.transition import Chain, alternatives, chain
 from meshwright.layout.plan import Plan
@@ -129,13 +128,13 @@ def planned(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:
 
 
 def _submit(folder: Path, words: Sequence[str]) -> Launched:
-    claim.claim(folder)
+    lock.claim(folder)
     try:
         job = slurm.submit(folder, words)
     except ConfigError:
-        claim.release(folder)
+        lock.release(folder)
         raise
-    claim.take(folder, job)
+    lock.take(folder, job)
     return Launched(folder, ("sbatch", *words, "job.sbatch"), job)
 
 
@@ -143,7 +142,7 @@ def undo(submitted: Sequence[Launched]) -> None:
     """Cancel what was submitted: a chain without its end helps nobody."""
     slurm.cancel([one.job for one in submitted if one.job])
     for one in submitted:
-        claim.release(one.folder)
+        lock.release(one.folder)
 
 
 def _dependency(plan: Plan, job: str | None) -> tuple[str, ...]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -18,12 +16,14 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
 from meshwright.report.summary import plan_summary
 from meshwright.resolver import refusals
+from meshwright.rules.launch import slurm_problems
 from meshwright.spec import Spec
+from meshwright.spec.identity import as_json, identity, plain
 
 if TYPE_CHECKING:
     from meshwright.verify.verdict import Verdict
 
-__all__ = ["BACKENDS", "Compiled", "compile", "compile_all", "files", "folder_name", "identity"]
+__all__ = ["BACKENDS", "Compiled", "compile", "compile_all", "files", "folder_name"]
 
 BACKENDS = ("megatron", "deepspeed")
 MARKER = ".meshwright"
@@ -66,7 +66,7 @@ def compile_all(plans: Sequence[Plan], folders: Sequence[Path], *, verify: bool 
     compiled = []
     for plan, folder, names, judged in zip(plans, folders, texts, verdicts, strict=True):
         if verify:
-            names["verdicts.json"] = _json([asdict(verdict) for verdict in judged])
+            names["verdicts.json"] = as_json([asdict(verdict) for verdict in judged])
         with _usable(folder):
             _write(folder, names, identity(plan.spec))
         compiled.append(Compiled(folder, tuple(names), tuple(judged)))
@@ -83,29 +83,31 @@ def folder_name(spec: Spec) -> Path:
     return Path(spec.name) / last if spec.stage else Path(last)
 
 
-def identity(spec: Spec) -> str:
-    """Eight hex digits of what is trained. How it is launched may change from one start to the next."""
-    trained = {name: value for name, value in asdict(spec).items() if name != "launch"}
-    return hashlib.sha256(_json(trained).encode()).hexdigest()[:8]
-
-
 def files(plan: Plan, verified: bool = True) -> dict[str, str]:
-    """Every generated file by its path in the folder, but the verdicts that are added if they are ``verified``."""
+    """Every generated file by its path in the folder, but the verdicts that are added if they are ``verified``.
+
+    Raises:
+        ConfigError: where an option of ``launch=slurm`` cannot be written for sbatch.
+
+    """
     from meshwright.emit.torchrun import script
 
     texts = {
-        "config.yaml": f"# {GENERATED}\n" + yaml.safe_dump(_plain(asdict(plan.spec)), sort_keys=False),
-        "plan.json": _json(plan_summary(plan)),
+        "config.yaml": f"# {GENERATED}\n" + yaml.safe_dump(plain(asdict(plan.spec)), sort_keys=False),
+        "plan.json": as_json(plan_summary(plan)),
         "launch.sh": script(plan),
     }
     for backend in BACKENDS:
         problems = refusals(plan.spec, backend)
         texts.update(_refusal(backend, problems) if problems else _backend(plan, backend))
     if plan.spec.after:
-        texts["after.json"] = _json(asdict(plan.spec.after))
+        texts["after.json"] = as_json(asdict(plan.spec.after))
     if plan.spec.launch.kind == "slurm":
         from meshwright.emit.slurm import script as job
 
+        problems = list(slurm_problems(plan))
+        if problems:
+            raise ConfigError(problems)
         texts["job.sbatch"] = job(plan)
         texts["health.py"] = (Path(__file__).parents[1] / "train" / "health.py").read_text()
     texts["README.md"] = "\n".join(_readme(plan, [*sorted(texts), *["verdicts.json"] * verified])) + "\n"
@@ -119,16 +121,16 @@ def _backend(plan: Plan, backend: str) -> dict[str, str]:
 
         return {
             "megatron/args.txt": "".join(f"{shlex.quote(word)}\n" for word in flags(plan)),
-            "megatron/kwargs.json": _json(kwargs(plan)),
-            "megatron/environment.json": _json(environment(plan)),
+            "megatron/kwargs.json": as_json(kwargs(plan)),
+            "megatron/environment.json": as_json(environment(plan)),
         }
     from meshwright.emit.deepspeed import config, program
     from meshwright.emit.huggingface import config as architecture
 
     return {
-        "deepspeed/ds_config.json": _json(config(plan)),
-        "deepspeed/config.json": _json(architecture(plan.spec.model)),
-        "deepspeed/program.json": _json(program(plan)),
+        "deepspeed/ds_config.json": as_json(config(plan)),
+        "deepspeed/config.json": as_json(architecture(plan.spec.model)),
+        "deepspeed/program.json": as_json(program(plan)),
     }
 
 
@@ -201,14 +203,3 @@ def _write(folder: Path, texts: Mapping[str, str], mine: str) -> None:
         path.write_text(text)
         if path.suffix in (".sh", ".sbatch"):
             path.chmod(0o755)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """Mappings and tuples as YAML and JSON know them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

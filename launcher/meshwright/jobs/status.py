@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.jobs import lock as claim
+from meshwright.jobs import lock
 from meshwright.train.metrics import read
 from meshwright.train.stages import SAVED
 
@@ -102,7 +102,7 @@ def status(folder: Path) -> Status:
 def _state(folder: Path) -> str:
     if (folder / "DONE").is_file():
         return "done"
-    return claim.owner(folder) or ("running here" if _locked(folder / ".lock") else "not running")
+    return lock.owner(folder) or ("running here" if _locked(folder / ".lock") else "not running")
 
 
 def _locked(path: Path) -> bool:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from meshwright.emit.slurm import options
 from meshwright.errors import ConfigError, Problem
-from meshwright.jobs import launch, slurm
-from meshwright.jobs import lock as claim
+from meshwright.jobs import launch, lock, slurm
 from meshwright.jobs.launch import Launched
 from meshwright.jobs.transition import Chain
 from meshwright.layout.plan import Plan
@@ -84,15 +83,15 @@ def _submit(where: Path, folders: Sequence[Path], words: Sequence[str]) -> str:
     claimed: list[Path] = []
     try:
         for folder in folders:
-            claim.claim(folder)
+            lock.claim(folder)
             claimed.append(folder)
         job = slurm.submit(where, words, "array.sbatch")
     except ConfigError:
         for folder in claimed:
-            claim.release(folder)
+            lock.release(folder)
         raise
     for task, folder in enumerate(folders):
-        claim.take(folder, f"{job}_{task}")
+        lock.take(folder, f"{job}_{task}")
     return job
 
 

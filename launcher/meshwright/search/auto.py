@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from meshwright.compose import Run, Search, run_of
+from meshwright.compose import Run, Search
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import normalise
 from meshwright.search.candidate import Candidate, with_layout
@@ -15,30 +13,28 @@ from meshwright.search.exact import search
 from meshwright.search.objective import Goal, run_days
 from meshwright.search.rank import Ranking, budget
 from meshwright.search.reasons import over
-from meshwright.search.space import Space, space, split_sets
+from meshwright.search.space import Space, space
 from meshwright.spec import Spec
 
-__all__ = ["goal_of", "nothing_fits", "run"]
-
-MARK = "parallelism=auto"
+__all__ = ["goal_of", "laid_out", "nothing_fits"]
 
 MOST = 1000
 """Layouts that can be asked for: simulating each takes milliseconds to a second."""
 
 
-def run(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None = None) -> Run:
-    """The composed run with the best layout (or the ``search.place``-th best) for each of its stages.
+def laid_out(described: Run) -> Run:
+    """The run with the best layout (or the ``search.place``-th best) for each stage, where its layouts are open.
 
     Raises:
         ConfigError: where no layout fits.
 
     """
-    words = [word for word in overrides if word != MARK]
-    plain, stated = split_sets(_unmarked(composed), words)
-    described = run_of(plain, words, config_dir)
+    if described.open is None:
+        return described
+    stated = described.open
     goal, place = goal_of(described), described.options.search.place
     stages = tuple(_best(space(stage, stated), goal, place) for stage in described.stages)
-    return replace(described, stages=stages)
+    return replace(described, stages=stages, open=None)
 
 
 def goal_of(described: Run) -> Goal:
@@ -114,8 +110,3 @@ def _too_slow(ranking: Ranking) -> Problem:
 
 def _has_length(spec: Spec) -> bool:
     return spec.training.tokens is not None or spec.training.steps is not None
-
-
-def _unmarked(composed: Mapping[str, Any]) -> dict[str, Any]:
-    parallelism = {key: value for key, value in composed["parallelism"].items() if key != "auto"}
-    return {**composed, "parallelism": parallelism}

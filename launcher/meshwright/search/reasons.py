@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from meshwright.compose.sets import values_of
 from meshwright.cost.memory import GIB
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import override, refusals
 from meshwright.search.candidate import Candidate, differences
 from meshwright.search.exact import search
 from meshwright.search.rank import Ranking, budget
-from meshwright.search.space import Space, values_of, wrong
+from meshwright.search.space import Space, wrong
 from meshwright.spec import Parallelism, PipelineSplit, Spec
 
 __all__ = ["PARTS", "Answer", "Comparison", "asked_of", "compare", "over", "slower", "why"]

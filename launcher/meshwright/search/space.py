@@ -8,20 +8,20 @@ it is unless it is given as a set.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from meshwright.compose import Run, compose, run_of
+from meshwright.compose import Run, load
+from meshwright.compose.sets import WORLD, descend
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import layout, normalise, override
 from meshwright.rules import POSITIVE
 from meshwright.spec import Parallelism, PipelineSplit, Spec, Training
 from meshwright.spec.decode import decode
 
-__all__ = ["COLUMNS", "Space", "Variant", "command_line", "space", "split_sets", "values_of", "variants", "wrong"]
+__all__ = ["COLUMNS", "Space", "Variant", "command_line", "space", "variants", "wrong"]
 
 COLUMNS = {
     **{f"parallelism.{name}": name for name in ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero", "dp")},
@@ -96,7 +96,7 @@ def variants(space: Space) -> Iterator[Variant]:
     for values in product(*paths.values()):
         spec = _blank(space.current)
         for path, value in zip(paths, values, strict=True):
-            spec = _with_gpus(spec, path, value) if path in _WORLD else override(spec, path, value)
+            spec = _with_gpus(spec, path, value) if path in WORLD else override(spec, path, value)
         if _senseless(spec.parallelism):
             continue
         if space.weak:
@@ -106,54 +106,20 @@ def variants(space: Space) -> Iterator[Variant]:
 
 def command_line(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Run, dict[str, Any]]:
     """The run that the overrides describe, and the values they state for each searched path."""
-    plain, stated = split_sets(compose(overrides, config_dir), overrides)
-    plain["parallelism"] = {key: value for key, value in plain["parallelism"].items() if key != "auto"}
-    return run_of(plain, [word for word in overrides if word != "parallelism=auto"], config_dir), stated
+    run = load(overrides, config_dir, search=True)
+    assert run.open is not None
+    return run, dict(run.open)
 
 
-def split_sets(composed: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The composed values with one value in the place of each set, and what was stated for each searched path."""
-    plain: dict[str, Any] = deepcopy(dict(composed))
-    stated: dict[str, tuple[Any, ...]] = {}
-    for override_ in overrides:
-        path = override_.partition("=")[0].lstrip("+~")
-        *parents, last = path.split(".")
-        if not parents or not (path.startswith("parallelism.") or path in ("training.micro_batch", *_WORLD)):
-            continue
-        holder, given = _descend(plain, parents), _descend(composed, parents)
-        if holder is None or given is None or last not in holder:
-            continue
-        values = values_of(path, given[last])
-        holder[last] = values[0]
-        if values != (None,):
-            stated[path] = values
-    return plain, {p: v for p, v in stated.items() if p not in _WORLD or len(v) > 1}
-
-
-_WORLD = ("cluster.gpus", "cluster.nodes")
 _DEGREES = ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch")
-_COUNTS = (*_WORLD, *(path for path, name in COLUMNS.items() if name in _DEGREES))
-
-
-def _descend(data: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        data = data.get(name) if isinstance(data, dict) else None
-    return data if isinstance(data, dict) else None
-
-
-def values_of(path: str, value: Any) -> tuple[Any, ...]:
-    """A list is a set of values; of lists, for the one key that is a list itself."""
-    if path.endswith("recompute_modules"):
-        several = isinstance(value, list) and value and isinstance(value[0], list)
-        return tuple(tuple(v) for v in value) if several else (None if value is None else tuple(value),)
-    return tuple(value) if isinstance(value, list) and value else (value,)
+_COUNTS = (*WORLD, *(path for path, name in COLUMNS.items() if name in _DEGREES))
 
 
 def wrong(spec: Spec, path: str, value: Any) -> Iterator[Problem]:
     """The problems of one stated value, by the decoder's own judgement; of what is proposed, a count is positive."""
     section, *names = path.split(".")
     data: Any = asdict(getattr(spec, section))
-    holder = _descend(data, names[:-1]) if names[:-1] else data
+    holder = descend(data, names[:-1]) if names[:-1] else data
     if holder is None:
         return
     holder[names[-1]] = value
@@ -185,7 +151,7 @@ def _with_gpus(spec: Spec, path: str, value: int) -> Spec:
 
 def _worlds(space: Space) -> Iterator[Spec]:
     """The run on each of the stated numbers of GPUs."""
-    stated = [(path, value) for path in _WORLD for value in space.stated.get(path, ())]
+    stated = [(path, value) for path in WORLD for value in space.stated.get(path, ())]
     yield from (_with_gpus(space.current, path, value) for path, value in stated) if stated else (space.current,)
 
 

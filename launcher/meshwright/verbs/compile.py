@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from meshwright.compose import Run, load
+from meshwright.compose import Run
 from meshwright.jobs.run_folder import Compiled, compile_all, folder_name
 from meshwright.jobs.transition import joined
 from meshwright.layout.plan import Plan
+from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
 from meshwright.verbs.sweep import every, print_all

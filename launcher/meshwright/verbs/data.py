@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from meshwright.compose import load
 from meshwright.corpus.tokenize import job, tokenize
+from meshwright.loading import load
 from meshwright.verbs import Words
 
 __all__ = ["run"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from meshwright.compose import load
 from meshwright.jobs.doctor import findings
+from meshwright.loading import load
 from meshwright.verbs import Words
 
 __all__ = ["run"]

@@ -9,12 +9,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from meshwright.compose import Run, load
+from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
 from meshwright.jobs import launch
 from meshwright.jobs.launch import Launched
 from meshwright.jobs.run_folder import Compiled, compile_all, folder_name
 from meshwright.jobs.transition import Chain
+from meshwright.loading import load
 from meshwright.verbs import Words
 from meshwright.verbs.sweep import every
 

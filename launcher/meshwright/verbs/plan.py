@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshwright.compose import Run, load
+from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
 from meshwright.library.files import sketched
+from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
 from meshwright.verbs.sweep import every, print_all

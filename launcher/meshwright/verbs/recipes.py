@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from meshwright.compose import load
 from meshwright.library import files as library
 from meshwright.library.audit import audit
 from meshwright.library.finding import Finding, compare
+from meshwright.loading import load
 from meshwright.model.count import total_parameters
 from meshwright.report.recipe_summary import summary
 from meshwright.spec import Model

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from meshwright.compose import Options, load
+from meshwright.compose import Options
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
+from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
 from meshwright.verbs import Words
