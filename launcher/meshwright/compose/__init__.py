@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.compose.precedence import LIBRARY, SPEC, laid, merged, new_stages, of_stages, selected, staged
+from meshwright.compose.quick_yaml import quick_yaml
 from meshwright.compose.run import Options, Rehearsal, Run, Search, Text
 from meshwright.compose.sets import split_sets
 from meshwright.compose.words import CONF, GROUPS, folders, opened, problem_of, refuse
@@ -132,7 +133,7 @@ def _composed(overrides: Sequence[str], config_dir: str | Path | None) -> dict[s
     quoted = [str(folder.absolute()).replace("'", r"\'") for folder in folders(config_dir)[1:]]
     search = [f"hydra.searchpath=['file://{folder}']" for folder in quoted]
     try:
-        with _hydra():
+        with _hydra(), quick_yaml():
             config = hydra_compose("config", [*search, *map(opened, overrides)])
         plain: Any = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:

@@ -18,7 +18,7 @@ import yaml
 from meshwright.compose import Run, run_of
 from meshwright.library.recipe import DISCLOSED, Recipe, Status, provenance_of
 
-__all__ = ["composed", "disclosure", "names", "recipe", "run", "sketch", "sketched", "statuses", "unstated"]
+__all__ = ["composed", "disclosure", "names", "option", "recipe", "run", "sketch", "sketched", "statuses", "unstated"]
 
 Disclosure = Literal["full", "partial", "sketch"]
 
@@ -52,9 +52,9 @@ def run(name: str) -> Run:
 def composed(name: str) -> dict[str, Any]:
     """What Hydra composes for ``recipe=NAME``."""
     primary, stated = _file("", "config"), _file("recipe", name)
-    chosen = {group: option for group, option in _choices(primary["defaults"]).items() if option is not None}
-    chosen |= {group.rpartition("/")[2]: option for group, option in _choices(stated["defaults"]).items()}
-    groups = {group: _option(group, option) for group, option in chosen.items()}
+    chosen = {group: stem for group, stem in _choices(primary["defaults"]).items() if stem is not None}
+    chosen |= {group.rpartition("/")[2]: stem for group, stem in _choices(stated["defaults"]).items()}
+    groups = {group: option(group, stem) for group, stem in chosen.items()}
     own = ("defaults", "hydra")
     return _over(_over(_without(primary, own), groups), _without(stated, own))
 
@@ -126,11 +126,12 @@ def _parsed(text: str) -> dict[str, Any]:
     return data
 
 
-def _option(group: str, option: str) -> dict[str, Any]:
-    stated = _file(group, option)
+def option(group: str, name: str) -> dict[str, Any]:
+    """What conf/GROUP/NAME.yaml says, on top of the files it builds on."""
+    stated = _file(group, name)
     below: dict[str, Any] = {}
     for base in stated.get("defaults", ()):
-        below = below if base == "_self_" else _over(below, _option(group, base))
+        below = below if base == "_self_" else _over(below, option(group, base))
     return _over(below, _without(stated, ("defaults",)))
 
 

@@ -14,8 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework, framework_of
+from meshwright.library.files import option
 from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
 from meshwright.measured.row_layout import backend, parallelism, training
 from meshwright.measured.row_model import model_of
@@ -23,6 +26,7 @@ from meshwright.measured.row_rules import refuse_impossible
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES, Practice
 from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency, Launch, Spec
+from meshwright.spec.decode import decode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,16 +75,7 @@ def read(path: Path) -> list[dict[str, str]]:
 @cache
 def cluster_named(name: str) -> Cluster:
     """The cluster of conf/cluster/``name``.yaml."""
-    from omegaconf import OmegaConf
-
-    from meshwright.compose import CONF
-    from meshwright.spec.decode import decode
-
-    folder = CONF / "cluster"
-    merged: Any = OmegaConf.merge(OmegaConf.load(folder / "_base.yaml"), OmegaConf.load(folder / f"{name}.yaml"))
-    plain: Any = OmegaConf.to_container(merged, resolve=True)
-    plain.pop("defaults", None)
-    return decode(Cluster, plain)
+    return decode(Cluster, option("cluster", name))
 
 
 def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
@@ -154,12 +149,8 @@ def _gpu(record: Mapping[str, str]) -> str:
 @cache
 def environments() -> Mapping[str, Efficiency]:
     """Fitted constants by ``source GPU``, of data/environments.yaml."""
-    from omegaconf import OmegaConf
-
-    from meshwright.spec.decode import decode
-
     path = Path(__file__).parents[1] / "data" / "environments.yaml"
-    plain: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    plain = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
     return {name: decode(Efficiency, values) for name, values in plain.items()}
 
 
