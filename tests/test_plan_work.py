@@ -1,4 +1,4 @@
-"""What ``meshwright plan`` does, counted instead of timed: composes, files read, modules imported, layers taken apart."""
+"""What ``meshwright plan`` does, counted instead of timed: composes, files read, modules imported."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from meshwright.cost.summary import plan_summary
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
-from meshwright.report.summary import plan_summary
 from meshwright.resolver import refusals
 from meshwright.rules.launch import slurm_problems
 from meshwright.spec import Spec

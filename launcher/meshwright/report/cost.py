@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,9 +11,8 @@ from rich.text import Text
 
 from meshwright.cost import Cost
 from meshwright.cost.memory import GIB, Memory
-from meshwright.cost.traffic import Flow
 
-__all__ = ["cost_summary", "show_cost"]
+__all__ = ["show_cost"]
 
 _BAR = 24
 _WORDS = {
@@ -78,42 +76,3 @@ def _bars(parts: Mapping[str, float], unit: str) -> Table:
             bar = "█" * max(1, round(_BAR * value / largest))
             table.add_row(name, f"{_number(value)} {unit}", f"{value / total:.1%}", Text(bar, style="cyan"))
     return table
-
-
-def cost_summary(cost: Cost) -> dict[str, Any]:
-    """The machine-readable form: seconds, bytes, FLOP/s; parts add up to their totals."""
-    return {
-        "step_time_s": cost.step_time,
-        "step_time_80_s": list(cost.interval),
-        "pipeline_simulated": cost.simulated,
-        "step_parts_s": {f.name: float(getattr(cost.step, f.name)) for f in fields(cost.step)},
-        "tokens_per_second": cost.tokens_per_second,
-        "tflops_per_gpu": cost.model_flops / 1e12,
-        "mfu": cost.mfu,
-        "mfu_by_convention": dict(cost.conventions),
-        "hfu": cost.hfu,
-        "peak_memory_bytes": cost.peak_memory,
-        "peak_memory_stage": cost.fullest,
-        "peak_memory_80_bytes": list(cost.memory_interval),
-        "memory_limit_bytes": cost.memory_limit,
-        "fits": cost.fits,
-        "memory_bytes": [{f.name: float(getattr(stage, f.name)) for f in fields(Memory)} for stage in cost.stages],
-        "traffic_bytes": {f.name: float(getattr(cost.traffic, f.name).size) for f in fields(cost.traffic)},
-        "traffic_links": {f.name: getattr(cost.traffic, f.name).link for f in fields(cost.traffic)},
-        "messages": {f.name: _messages(getattr(cost.traffic, f.name)) for f in fields(cost.traffic)},
-        "notes": list(cost.notes),
-        "advice": [{"path": one.path, "message": one.message} for one in cost.advice],
-    }
-
-
-def _messages(flow: Flow) -> dict[str, Any]:
-    """One rank's messages of a kind in a step: how many, bytes of one on the average, among how many ranks."""
-    count = float(flow.messages)
-    each = float(flow.size) / count if count else 0.0
-    return {
-        "collective": flow.collective,
-        "count": count,
-        "bytes_each": each,
-        "group": int(flow.group),
-        "link": flow.link,
-    }

@@ -24,7 +24,7 @@ _FEWEST = 3
 def run(words: Words) -> int:
     """Fit, report the error with whole groups left out, and write ``<cluster>_calibrated.yaml`` here."""
     from meshwright.measured.calibrate import cluster_rows, fit, left_out
-    from meshwright.report.summary import print_json
+    from meshwright.report.print_json import print_json
     from meshwright.report.validation import calibration
 
     options, records, composed = options_and_rows(words)

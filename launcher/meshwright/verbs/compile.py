@@ -50,7 +50,7 @@ def _resolved(words: Words) -> Point:
 
 
 def _documents(points: Sequence[Point], compiled: Sequence[Compiled]) -> Iterator[dict[str, Any]]:
-    from meshwright.report.summary import run_summary
+    from meshwright.cost.summary import run_summary
 
     written = iter(compiled)
     for asked, plans, _ in points:

@@ -21,7 +21,7 @@ def run(words: Words) -> int:
         task = bar.add_task("tokenizing", total=len(work.parts))
         tokens = tokenize(work, lambda done, total: bar.update(task, completed=done, total=total))
     if options.output == "json":
-        from meshwright.report.summary import print_json
+        from meshwright.report.print_json import print_json
 
         print_json({"prefix": str(work.prefix), "tokens": tokens})
     else:

@@ -17,7 +17,7 @@ def run(words: Words) -> int:
     options = load(words.overrides, words.config_dir).options
     found = findings(Path(options.runs))
     if options.output == "json":
-        from meshwright.report.summary import print_json
+        from meshwright.report.print_json import print_json
 
         print_json({"findings": [asdict(one) for one in found]})
         return 0

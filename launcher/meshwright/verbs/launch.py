@@ -140,7 +140,7 @@ def _show(links: Chain, compiled: Sequence[Compiled]) -> None:
 def _report(asked: Run, done: Sequence[Done]) -> None:
     """One table or one JSON document for all points."""
     from meshwright.report.launch import document, show_launched
-    from meshwright.report.summary import print_json
+    from meshwright.report.print_json import print_json
 
     launched = [one for point in done for one in point.launched]
     if asked.options.output == "text":

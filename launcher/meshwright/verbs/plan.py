@@ -25,7 +25,7 @@ def sweep(jobs: Sequence[Words]) -> int:
     """Print the plans of every point."""
     points = every(jobs, _resolved)
     if points[0][0].options.output == "json":
-        from meshwright.report.summary import run_summary
+        from meshwright.cost.summary import run_summary
 
         print_all([run_summary(asked.name, plans) for asked, plans in points])
     else:

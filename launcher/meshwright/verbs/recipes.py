@@ -26,7 +26,7 @@ def run(words: Words) -> int:
     recipe = library.recipe(name, words.config_dir)
     findings = (*audit(recipe, asked), *(_against_transformers(asked.stages[0].model) if asked.options.verify else ()))
     if output == "json":
-        from meshwright.report.summary import print_json
+        from meshwright.report.print_json import print_json
 
         print_json(summary(recipe, asked, findings, values=True))
     else:
@@ -60,7 +60,7 @@ def _all(output: str) -> int:
         recipe, asked = library.recipe(name), library.run(name)
         rows.append(summary(recipe, asked, audit(recipe, asked)))
     if output == "json":
-        from meshwright.report.summary import print_json
+        from meshwright.report.print_json import print_json
 
         print_json({"recipes": rows})
     else:

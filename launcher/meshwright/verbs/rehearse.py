@@ -28,8 +28,8 @@ __all__ = ["run"]
 
 def run(words: Words) -> int:
     """Rehearse every stage whose miniature differs; 1 where a proof or a comparison failed."""
+    from meshwright.report.print_json import print_json
     from meshwright.report.rehearsal import document
-    from meshwright.report.summary import print_json
 
     asked = load(words.overrides, words.config_dir)
     if asked.options.rehearse.steps < 1:

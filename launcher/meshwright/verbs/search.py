@@ -73,7 +73,7 @@ def _go_on(words: Words, asked: Search, stated: Mapping[str, Any], output: str) 
     spec = read_folder(folder)
     found = continuations(spec, nodes, stated)
     if output == "json":
-        from meshwright.report.summary import print_json
+        from meshwright.report.print_json import print_json
 
         print_json(document(spec, folder, nodes, found))
     else:
@@ -102,7 +102,7 @@ def _report(name: str, results: Sequence[Result], output: str, command: str) -> 
         for result in results:
             show(result, command)
         return
-    from meshwright.report.summary import print_json
+    from meshwright.report.print_json import print_json
 
     stages = [document(result, command) for result in results]
     print_json({**(stages[0] if len(stages) == 1 else {}), "name": name, "stages": stages})

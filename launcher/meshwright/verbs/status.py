@@ -18,8 +18,8 @@ def run(words: Words) -> int:
         raise ConfigError("status of what? give a run folder, for example meshwright status runs/llama3_405b")
     found = [one for folder in folders for one in statuses(folder)]
     if "output=json" in words.overrides:
+        from meshwright.report.print_json import print_json
         from meshwright.report.status import document
-        from meshwright.report.summary import print_json
 
         print_json(document(found))
     else:

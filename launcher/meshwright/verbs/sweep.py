@@ -32,6 +32,6 @@ def every[T](jobs: Sequence[Words], attempt: Callable[[Words], T]) -> list[T]:
 
 def print_all(documents: Sequence[Mapping[str, Any]]) -> None:
     """One JSON document: a run's own, or the list of a sweep's."""
-    from meshwright.report.summary import print_json
+    from meshwright.report.print_json import print_json
 
     print_json(documents[0] if len(documents) == 1 else documents)

@@ -18,7 +18,7 @@ __all__ = ["options_and_rows", "run"]
 def run(words: Words) -> int:
     """Print errors by source, or with output=json every row."""
     from meshwright.measured.validate import document
-    from meshwright.report.summary import print_json
+    from meshwright.report.print_json import print_json
     from meshwright.report.validation import show
 
     options, records, _ = options_and_rows(words)
