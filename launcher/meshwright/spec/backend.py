@@ -1,0 +1,69 @@
+"""What only one backend knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["Backend", "DeepSpeedOptions", "MegatronOptions", "Offload"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MegatronOptions:
+    """What only Megatron-core knows."""
+
+    fsdp: Literal["megatron", "torch"] = "megatron"  # realises ZeRO 2 and 3
+    transformer: Literal["transformer_engine", "local"] = "transformer_engine"
+    attention: Literal["auto", "flash", "fused", "unfused"] = "auto"
+    moe_dispatcher: Literal["alltoall", "allgather", "flex"] = "alltoall"
+    moe_grouped_gemm: bool = True
+    moe_permute_fusion: bool = False
+    vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
+    checkpoint_format: Literal["torch_dist", "torch", "fsdp_dtensor", "torch_dcp"] | None = None  # None: what fits
+    gradient_accumulation_fusion: bool = True
+    cross_entropy_fusion: bool = False
+    precision_aware_optimizer: bool = False
+    optimizer_moments: Literal["fp32", "bf16", "fp8"] = "fp32"  # other than fp32 needs precision_aware_optimizer
+    spec: bool = True  # use our layer spec where stock Megatron lacks a part of the model
+    extra: tuple[str, ...] = ()  # flags passed through, checked by Megatron's own parser
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offload:
+    """Where DeepSpeed keeps a state."""
+
+    device: Literal["none", "cpu", "nvme"] = "none"
+    nvme_path: str | None = None
+    pin_memory: bool = True
+    ratio: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSpeedOptions:
+    """What only DeepSpeed knows."""
+
+    offload_optimizer: Offload = Offload()
+    offload_param: Offload = Offload()
+    hpz: int = 1  # ZeRO++ secondary partition size
+    quantized_weights: bool = False  # ZeRO++ qwZ
+    quantized_gradients: bool = False  # ZeRO++ qgZ
+    reduce_bucket: int = 500_000_000  # elements
+    allgather_bucket: int = 500_000_000  # elements; ZeRO 1 and 2
+    prefetch_bucket: int = 50_000_000  # elements; ZeRO 3
+    persistence_threshold: int = 100_000  # elements; ZeRO 3
+    max_live_parameters: int = 1_000_000_000  # ZeRO 3
+    max_reuse_distance: int = 1_000_000_000  # ZeRO 3
+    sub_group_size: int = 1_000_000_000  # ZeRO 3
+    torch_adam: bool = False
+    attention: Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "eager"] = "auto"
+    extra: Mapping[str, object] = field(default_factory=dict)  # merged into the JSON; unread keys are refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """``name`` is the backend that is launched; ``compile`` writes every one that can express the plan."""
+
+    name: Literal["megatron", "deepspeed"] = "megatron"
+    megatron: MegatronOptions = MegatronOptions()
+    deepspeed: DeepSpeedOptions = DeepSpeedOptions()

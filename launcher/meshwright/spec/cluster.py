@@ -1,0 +1,77 @@
+"""Identical nodes of identical GPUs, the links between them, and how much of both a run reaches.
+
+Memory in GiB (2**30 bytes), rates in 1e9 bytes or 1e12 FLOP a second as the field names say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Accelerator", "Cluster", "Efficiency", "EnvVariable", "Link"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """One GPU as the framework sees it (a GCD of an MI250X counts as one)."""
+
+    name: str
+    memory_gib: float
+    memory_bandwidth_gb_s: float  # 1e9 bytes per second
+    bf16_tflops: float  # dense matrix peak, 1e12 FLOP/s
+    fp8_tflops: float | None  # None: the hardware has no fp8 matrix units
+    fp32_tflops: float  # dense matrix peak in fp32 (TF32 where the hardware has it)
+    capability: str  # CUDA compute capability; "0.0" where there is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A class of links as one GPU sees it."""
+
+    bandwidth_gb_s: float  # 1e9 bytes per second, per GPU and direction
+    latency_us: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Efficiency:
+    """Constants of the time model, fitted on measured step times; see docs/cost.md for each one and its fit."""
+
+    matmul: float = 0.85  # part of the matrix peak that large matrix products reach
+    attention: float = 0.5  # part of the matrix peak that fused attention reaches
+    memory: float = 0.8  # part of the memory bandwidth that kernels reach
+    intra_link: float = 0.7  # part of the bandwidth within a node that collectives reach
+    inter_link: float = 0.6  # part of the bandwidth between nodes that collectives reach
+    launch_us: float = 20.0  # host time of one operation of a layer
+    kernel_us: float = 4.0  # device time in which a kernel starts and drains
+    overlap: float = 0.6  # part of a collective that is hidden where the framework overlaps it
+    step_ms: float = 5.0  # fixed cost of an optimizer step: synchronisation, logging, data
+    spread: float = 0.15  # 80 % of measured step times lie within exp(-spread) .. exp(spread) times the prediction
+    source: str = "ours: unfitted defaults"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvVariable:
+    """An environment variable a launch exports, with the reason for it."""
+
+    value: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Identical nodes of identical GPUs. Any one of ``nodes`` and ``gpus`` may be left out."""
+
+    name: str
+    gpus_per_node: int
+    accelerator: Accelerator
+    intra: Link  # between GPUs of one node (NVLink, xGMI)
+    inter: Link  # between nodes
+    nodes: int | None = None
+    gpus: int | None = None
+    nvlink_domain: int | None = None  # GPUs joined by NVLink; None: one node
+    pod: int | None = None  # GPUs joined at the full bandwidth of ``inter``; None: all
+    oversubscription: float = 1.0  # of the fabric between pods: 7.0 means 1:7
+    cpus_per_node: int = 1
+    host_memory_gib: float = 0.0
+    environment: Mapping[str, EnvVariable] = field(default_factory=dict)
+    efficiency: Efficiency = Efficiency()

@@ -1,0 +1,105 @@
+"""What is trained how long: batch, precision, optimizer, schedule, data, logging. Batches are in sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Data", "Logging", "Optimizer", "Precision", "RampStep", "Schedule", "Tokenizer", "Training"]
+
+Precision = Literal["fp32", "fp16", "bf16", "fp8_delayed", "fp8_tensorwise", "fp8_blockwise", "mxfp8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """The optimizer. A ``None`` was published nowhere and is left to the backend's default, said so."""
+
+    name: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    lr: float = 3.0e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1.0e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0  # global gradient norm; 0 turns clipping off
+    momentum: float = 0.9  # SGD only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Learning rate over the run, in optimizer steps.
+
+    Under a ramp each phase ends in its step; within a phase a step counts by its batch, as Megatron counts samples.
+    """
+
+    style: Literal["constant", "linear", "cosine", "wsd", "inverse_sqrt"] = "cosine"
+    warmup_steps: int = 0
+    decay_steps: int | None = None  # None: all steps of the run
+    min_lr: float = 0.0
+    wsd_decay_steps: int | None = None  # length of WSD's last phase
+    wsd_decay_style: Literal["linear", "cosine", "exponential", "minus_sqrt"] = "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """What turns text into token ids on the nodes."""
+
+    kind: Literal["null", "bytes", "huggingface", "sentencepiece", "tiktoken"] = "null"
+    path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Indexed datasets (``prefix`` of ``prefix.bin`` and ``prefix.idx``). Empty: mock data."""
+
+    paths: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()  # one per path; empty: by size
+    split: str = "99,1,0"  # train, validation, test
+    epochs: float = 1.0  # times a stage may read its training share; checked before a launch
+    cache: str | None = None
+    workers: int = 2
+    tokenizer: Tokenizer = Tokenizer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logging:
+    """What a run writes while it trains, and how often it saves."""
+
+    interval: int = 1
+    tensorboard: str | None = None  # directory
+    wandb_project: str | None = None
+    wandb_name: str | None = None
+    save: str | None = None  # checkpoint directory; None: <run folder>/checkpoints
+    save_interval: int | None = None  # steps; None: only at the end and on a signal
+    load: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RampStep:
+    """From ``from_tokens`` trained tokens on, the global batch is ``global_batch`` sequences."""
+
+    from_tokens: int
+    global_batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Batch, precision, optimizer, schedule, data. Batches are in sequences.
+
+    Any one of ``global_batch`` and ``microbatches`` may be left out: ``global_batch = micro_batch*dp*microbatches``.
+    The length of the run is ``steps`` or ``tokens``; where both are set, they say the same.
+    """
+
+    sequence: int
+    micro_batch: int = 1
+    global_batch: int | None = None
+    microbatches: int | None = None
+    ramp: tuple[RampStep, ...] = ()  # pure batch ramp; its last step equals global_batch
+    steps: int | None = None
+    tokens: int | None = None
+    precision: Precision = "bf16"
+    grad_reduce: Literal["fp32", "bf16"] = "fp32"
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    seed: int = 1234
+    data: Data = Data()
+    logging: Logging = Logging()
