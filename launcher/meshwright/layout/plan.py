@@ -8,11 +8,11 @@ from meshwright.layout.grid import Grid
 from meshwright.layout.length import sequences
 from meshwright.spec import Spec
 
-__all__ = ["Batch", "Chunk", "Plan", "Stage", "Warning"]
+__all__ = ["Batch", "Caution", "Chunk", "Plan", "Stage"]
 
 
 @dataclass(frozen=True)
-class Warning:
+class Caution:
     """A rule of thumb that the plan goes against; it names itself."""
 
     rule: str
@@ -77,7 +77,7 @@ class Plan:
     total_parameters: int  # of the whole model, unpadded; equals transformers' count
     active_parameters: int  # used by one token: topk and shared experts only
     steps: int | None  # optimizer steps of this stage of the run, where its length is stated
-    warnings: tuple[Warning, ...]
+    warnings: tuple[Caution, ...]
 
     def sequences(self, step: int) -> int:
         """Sequences trained in the first ``step`` steps, ramp included."""

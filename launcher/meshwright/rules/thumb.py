@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from meshwright.layout.grid import Grid
 from meshwright.layout.length import UNSTATED_STEPS
-from meshwright.layout.plan import Warning
+from meshwright.layout.plan import Caution
 from meshwright.spec import Spec
 
 __all__ = ["THUMBS", "Thumb", "warnings"]
@@ -120,9 +120,9 @@ THUMBS: tuple[Thumb, ...] = (
 )
 
 
-def warnings(spec: Spec, grid: Grid) -> Iterator[Warning]:
+def warnings(spec: Spec, grid: Grid) -> Iterator[Caution]:
     """Each rule of thumb the plan goes against."""
     for thumb in THUMBS:
         message = thumb.against(spec, grid)
         if message is not None:
-            yield Warning(thumb.id, thumb.path, message)
+            yield Caution(thumb.id, thumb.path, message)
