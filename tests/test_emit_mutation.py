@@ -52,6 +52,7 @@ COMMON = {
     "cluster.oversubscription": DESCRIBES,
     "cluster.cpus_per_node": DESCRIBES,
     "cluster.host_memory_gib": DESCRIBES,
+    "cluster.price_per_gpu_hour": DESCRIBES,
     "cluster.efficiency": DESCRIBES,
     "cluster.nodes": "the same number stated instead of derived",
     "cluster.gpus_per_node": "on one node torchrun starts as many ranks as the world has",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
+from meshwright.cost.duration import Duration, duration, together
 from meshwright.cost.memory import Memory
 from meshwright.cost.plan_cost import Cost, cost
 from meshwright.cost.traffic import Flow
@@ -16,13 +17,17 @@ __all__ = ["cost_summary", "plan_summary", "run_summary"]
 
 def run_summary(name: str, plans: Sequence[Plan]) -> dict[str, Any]:
     """All stages of a run. A run of one stage carries that stage's keys at the top, too."""
-    stages = [plan_summary(plan) for plan in plans]
-    return {**(stages[0] if len(stages) == 1 else {}), "name": name, "stages": stages}
+    costs = [cost(plan) for plan in plans]
+    stages = [plan_summary(plan, of_plan) for plan, of_plan in zip(plans, costs, strict=True)]
+    whole = together([duration(*pair) for pair in zip(plans, costs, strict=True)]) if len(plans) > 1 else None
+    total = {"duration": _duration(whole)} if whole else {}
+    return {**(stages[0] if len(stages) == 1 else {}), **total, "name": name, "stages": stages}
 
 
-def plan_summary(plan: Plan) -> dict[str, Any]:
+def plan_summary(plan: Plan, costs: Cost | None = None) -> dict[str, Any]:
     """One stage: degrees, batch, pipeline stages with layers per chunk and parameters of one rank."""
     grid, parallelism = plan.grid, plan.spec.parallelism
+    costs = costs or cost(plan)
     return {
         "name": plan.spec.name,
         "stage": plan.spec.stage,
@@ -51,8 +56,13 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
         "pipeline": [_stage(i, stage) for i, stage in enumerate(plan.stages)],
         "parameters": {"total": plan.total_parameters, "active": plan.active_parameters},
         "warnings": [str(warning) for warning in plan.warnings],
-        "cost": cost_summary(cost(plan)),
+        "cost": {**cost_summary(costs), "duration": _duration(duration(plan, costs))},
     }
+
+
+def _duration(length: Duration | None) -> dict[str, Any] | None:
+    """Days, GPU hours, tokens; None where the length of the run is not stated."""
+    return None if length is None else {**asdict(length), "days": length.days}
 
 
 def _stage(index: int, stage: Stage) -> dict[str, Any]:

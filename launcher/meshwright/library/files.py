@@ -18,7 +18,19 @@ import yaml
 from meshwright.compose import Run, run_of
 from meshwright.library.recipe import DISCLOSED, Recipe, Status, provenance_of
 
-__all__ = ["composed", "disclosure", "names", "option", "recipe", "run", "sketch", "sketched", "statuses", "unstated"]
+__all__ = [
+    "composed",
+    "disclosure",
+    "names",
+    "option",
+    "published_hours",
+    "recipe",
+    "run",
+    "sketch",
+    "sketched",
+    "statuses",
+    "unstated",
+]
 
 Disclosure = Literal["full", "partial", "sketch"]
 
@@ -101,6 +113,15 @@ def sketch(name: str) -> str | None:
     if name not in names() or disclosure(recipe(name)) != "sketch":
         return None
     return recipe(name).about.title
+
+
+def published_hours(run: Run) -> str | None:
+    """The GPU hours that the authors of a recipe claim, with where and what they count; None where they do not."""
+    claim = (run.about.get("claims") or {}).get("gpu_hours")
+    if claim is None:
+        return None
+    note = f"; {claim['note']}" if claim.get("note") else ""
+    return f"{claim['value']:,.0f} GPU hours ({claim['source']}, {claim['where']}{note})"
 
 
 def sketched(run: Run) -> str | None:

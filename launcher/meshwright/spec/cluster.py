@@ -73,5 +73,6 @@ class Cluster:
     oversubscription: float = 1.0  # of the fabric between pods: 7.0 means 1:7
     cpus_per_node: int = 1
     host_memory_gib: float = 0.0
+    price_per_gpu_hour: float | None = None  # in any currency; None: not stated
     environment: Mapping[str, EnvVariable] = field(default_factory=dict)
     efficiency: Efficiency = Efficiency()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
-from meshwright.library.files import sketched
+from meshwright.library.files import published_hours, sketched
 from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
@@ -44,12 +44,22 @@ def _resolved(words: Words) -> tuple[Run, list[Plan]]:
 
 def _show(asked: Run, plans: Sequence[Plan]) -> None:
     from meshwright.cost import cost
+    from meshwright.cost.duration import duration, together
     from meshwright.report.cost import show_cost
+    from meshwright.report.duration import show_duration, show_total
     from meshwright.report.plan import show
 
     sketch = sketched(asked)
     if sketch:
         print(f"sketch: {sketch}")
-    for plan in plans:
+    costs = [cost(plan) for plan in plans]
+    lengths = [duration(plan, of_plan) for plan, of_plan in zip(plans, costs, strict=True)]
+    for plan, of_plan, length in zip(plans, costs, lengths, strict=True):
         show(plan)
-        show_cost(cost(plan))
+        show_cost(of_plan)
+        show_duration(length)
+    if len(plans) > 1:
+        show_total(together(lengths))
+    published = published_hours(asked)
+    if published:
+        print(f"published: {published}")
