@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from meshwright.emit import slurm_text as text
@@ -18,15 +18,17 @@ GIB, BACKSLASH = 2**30, "\\"
 STATE_BYTES = {"adamw": 8, "adam": 8, "muon": 8, "sgd": 4}  # of a parameter's optimizer state, in fp32
 
 
-def script(plan: Plan) -> str:
-    """The whole file. The same plan gives the same text; it names no folder, so a run folder can be moved.
+def script(plan: Plan, probes: Sequence[str] = ()) -> str:
+    """The whole file; ``probes`` are what the health check looks for on every node (rules.requirements).
+
+    The same plan gives the same text; it names no folder, so a run folder can be moved.
 
     ``rules.launch.slurm_problems`` must find nothing wrong with the plan.
     """
     launch = plan.spec.launch
     flags = "".join(f"#SBATCH {flag}\n" for flag in options(plan))
     parts = [text.HEADER.replace("@OPTIONS@", flags), *_settings(plan), text.FOLDER, *_surroundings(plan)]
-    parts += [*_node(plan), *_health(plan), *_training(plan), text.FOLLOW]
+    parts += [*_node(plan), *_health(plan, probes), *_training(plan), text.FOLLOW]
     return "".join(parts) + (text.END_OF_OURS if launch.entry == "meshwright" else text.END_OF_THEIRS)
 
 
@@ -152,13 +154,15 @@ def _seen(plan: Plan) -> Iterator[str]:
             yield f"{path}:{path}"
 
 
-def _health(plan: Plan) -> Iterator[str]:
+def _health(plan: Plan, probes: Sequence[str]) -> Iterator[str]:
     s = plan.spec.launch.slurm
     if not s.health_check:
         return
     gpus = 0 if s.gpus == "none" else min(plan.grid.gpus_per_node, plan.grid.world)
-    disk = checkpoint_gib(plan) if s.checkpoint_disk_gib is None else s.checkpoint_disk_gib
-    yield text.HEALTH.replace("@WORDS@", f'{gpus} {disk:.1f} "$checkpoints"')
+    saves = plan.spec.training.logging.checkpoints
+    disk = checkpoint_gib(plan) * saves if s.checkpoint_disk_gib is None else s.checkpoint_disk_gib
+    words = "".join(f" {probe}" for probe in probes)
+    yield text.HEALTH.replace("@WORDS@", f'{gpus} {disk:.1f} "$checkpoints"{words}')
 
 
 def checkpoint_gib(plan: Plan) -> float:

@@ -10,7 +10,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
 from pathlib import Path
+
+from meshwright.rules.requirements import REQUIREMENTS, Requirement
 
 __all__ = ["Finding", "findings"]
 
@@ -30,7 +33,7 @@ class Finding:
 
 def findings(folder: Path) -> list[Finding]:
     """Everything that matters to a run, ``folder`` being where run folders go. Nothing heavy is imported."""
-    return [_python(), *_packages(), *_hardware(), *_programs(), _disk(folder)]
+    return [_python(), *_packages(), *_components(), *_hardware(), *_programs(), _disk(folder)]
 
 
 def _python() -> Finding:
@@ -72,6 +75,28 @@ def _packages() -> Iterator[Finding]:
     for name, distributions, allows, install in PACKAGES:
         found = next(filter(None, map(_version, distributions)), None)
         yield Finding(name, f"{found}, {_build()}" if found and name == "PyTorch" else found, allows, install)
+
+
+def _components() -> Iterator[Finding]:
+    """Of the table of requirements, what no package above is: each with the options that need it."""
+    known = {name for name, *_ in PACKAGES}
+    rows: dict[str, list[Requirement]] = {}
+    for row in REQUIREMENTS:
+        if row.component not in known:
+            rows.setdefault(row.component, []).append(row)
+    for component, of_it in rows.items():
+        options = "; ".join(f"{row.option} (else {row.instead})" for row in of_it)
+        yield Finding(component, _found(of_it[0].probe), options, of_it[0].install)
+
+
+def _found(probe: str) -> str | None:
+    """Where a program is, or the version of a module's package; looking for it imports nothing."""
+    kind, _, name = probe.partition(":")
+    if kind == "program":
+        return shutil.which(name)
+    if find_spec(name) is None:
+        return None
+    return _version(name.replace("_", "-")) or "here"
 
 
 def _build() -> str:

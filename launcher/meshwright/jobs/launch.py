@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem, distinct
@@ -16,7 +19,9 @@ from meshwright.jobs.transition import Chain, alternatives, chain
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.rules.launch import launch_problems, slurm_problems
+from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
+from meshwright.train.lifeline import follow_parent
 
 __all__ = ["AFTER", "Launched", "here", "links", "planned", "problems", "submit", "try_out", "undo", "unstarted"]
 
@@ -66,7 +71,18 @@ def problems(plan: Plan) -> list[Problem]:
     if launch.kind == "local" and plan.grid.nodes > 1:
         message = f"local starts this node alone, the layout needs {plan.grid.nodes:,}; launch=slurm, or run"
         found.append(Problem("launch.kind", f"{message} launch.sh on every node", "launch.nodes"))
-    return [*found, *data_problems(plan)]
+    return [*found, *data_problems(plan), *_missing_here(plan)]
+
+
+def _missing_here(plan: Plan) -> Iterator[Problem]:
+    """What this machine lacks of what the plan needs, where it is to train here and has a GPU."""
+    if plan.spec.launch.kind != "local" or not Path("/dev/nvidiactl").exists():
+        return
+    for row in needed(plan.spec):
+        kind, _, name = row.probe.partition(":")
+        if (find_spec(name) if kind == "module" else shutil.which(name)) is None:
+            text = f"needs {row.component}, which is not here; set {row.instead}, or {row.install}"
+            yield Problem(row.option.partition("=")[0], text, "launch.needs")
 
 
 def _following(plans: Sequence[Plan]) -> list[Problem]:
@@ -90,12 +106,22 @@ def here(folders: Sequence[Path], words: Sequence[str] = ()) -> list[Launched]:
         if (folder / "DONE").exists():
             continue
         command = ("bash", str(folder / "launch.sh"), *words)
-        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode  # stdout is for output=json
+        code = _followed(command)
         results.append(Launched(folder, command, code=code))
         if code:
             break
         (folder / "DONE").write_text(f"{datetime.now():%FT%T} here\n")
     return results
+
+
+def _followed(command: Sequence[str]) -> int:
+    """The exit code of ``command``, which is asked to end should this process end before it, however that happens."""
+
+    def follow() -> None:
+        follow_parent(signal.SIGTERM)
+
+    # stdout is for output=json
+    return subprocess.run(command, stdout=sys.stderr, check=False, preexec_fn=follow).returncode
 
 
 def submit(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:

@@ -17,6 +17,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
 from meshwright.resolver import refusals
 from meshwright.rules.launch import slurm_problems
+from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
 from meshwright.spec.identity import as_json, identity, plain
 
@@ -108,7 +109,7 @@ def files(plan: Plan, verified: bool = True) -> dict[str, str]:
         problems = list(slurm_problems(plan))
         if problems:
             raise ConfigError(problems)
-        texts["job.sbatch"] = job(plan)
+        texts["job.sbatch"] = job(plan, tuple(dict.fromkeys(row.probe for row in needed(plan.spec))))
         texts["health.py"] = (Path(__file__).parents[1] / "train" / "health.py").read_text()
     texts["README.md"] = "\n".join(_readme(plan, [*sorted(texts), *["verdicts.json"] * verified])) + "\n"
     return texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from meshwright.train.lifeline import follow_parent
 
 __all__ = ["RankError", "train", "warm"]
 
@@ -70,6 +73,7 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
 
 
 def _rank(program: str, rank: int, world: Mapping[str, str], words: Sequence[str], log: Path) -> None:
+    follow_parent(signal.SIGKILL)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

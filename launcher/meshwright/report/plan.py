@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.layout.plan import Plan, Stage
+from meshwright.rules.requirements import needed
 
 __all__ = ["show"]
 
@@ -45,6 +46,9 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "batch", f"{batch.global_batch:,} sequences of {batch.sequence:,} = {batch.tokens:,} tokens = {product}"
     if plan.steps:
         yield "steps", f"{plan.steps:,}"
+    needs = dict.fromkeys(row.component for row in needed(plan.spec))
+    if needs:
+        yield "nodes need", ", ".join(needs)
     active = f", {plan.active_parameters:,} active" if plan.spec.model.moe else ""
     yield (
         "parameters",

@@ -8,6 +8,7 @@ from meshwright.errors import Repair
 from meshwright.layout.length import UNSTATED_STEPS, decay_steps, steps, steps_of_tokens
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import EVERY, MEGATRON, Layout, Number, Rule
+from meshwright.spec import Logging
 
 __all__ = ["RULES"]
 
@@ -43,6 +44,10 @@ def _shorter_warmup(r: Layout) -> Iterable[Repair]:
     return ({"training.schedule.warmup_steps": end // 10},) if end >= 10 else ()
 
 
+def _says_how(logging: Logging) -> bool:
+    return logging.save is not None or logging.save_interval is not None
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         id="length.both",
@@ -53,6 +58,18 @@ RULES: tuple[Rule, ...] = (
         message=_both,
         source="two lengths of one run; which of them is meant only its author knows",
         repairs=any_of(change(training__tokens=None), change(training__steps=None)),
+    ),
+    Rule(
+        id="logging.checkpoints",
+        path="training.logging.checkpoints",
+        backends=EVERY,
+        holds=lambda r: r.training.logging.checkpoints or not _says_how(r.training.logging),
+        message="false writes no checkpoint, but training.logging.save or save_interval says where or when",
+        source="two answers to one question; which of them is meant only its author knows",
+        repairs=any_of(
+            change(training__logging__checkpoints=True),
+            change(training__logging__save=None, training__logging__save_interval=None),
+        ),
     ),
     Rule(
         id="megatron.warmup",

@@ -21,7 +21,7 @@ class MegatronOptions:
     moe_permute_fusion: bool = False
     vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
     checkpoint_format: Literal["torch_dist", "torch", "fsdp_dtensor", "torch_dcp"] | None = None  # None: what fits
-    gradient_accumulation_fusion: bool = True
+    gradient_accumulation_fusion: bool = False  # needs APEX
     cross_entropy_fusion: bool = False
     precision_aware_optimizer: bool = False
     optimizer_moments: Literal["fp32", "bf16", "fp8"] = "fp32"  # other than fp32 needs precision_aware_optimizer

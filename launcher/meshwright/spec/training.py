@@ -69,6 +69,7 @@ class Logging:
     wandb_project: str | None = None
     wandb_name: str | None = None
     save: str | None = None  # checkpoint directory; None: <run folder>/checkpoints
+    checkpoints: bool = True  # false: none is written, on no signal and not at the end
     save_interval: int | None = None  # steps; None: only at the end and on a signal
     load: str | None = None
 

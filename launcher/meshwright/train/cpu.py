@@ -2,7 +2,8 @@
 
 Megatron takes CUDA for granted in a few dozen places. ``install`` redirects those to the CPU and nothing else:
 parallel groups, schedules, gradient buffers, optimizers and checkpoints stay Megatron's own. It is used only where
-there is no GPU.
+there is no GPU, and holds nothing that a GPU needs as well: what the wheel lacks is in ``wheel`` and
+``pytorch_optimizer``, which both ways go through.
 What was substituted is said in ``SUBSTITUTIONS``.
 """
 
@@ -225,10 +226,8 @@ def _pipeline() -> None:
 
 def _loop() -> None:
     """Warming up fused kernels draws random numbers, as many as the layout asks: the weights would depend on it."""
-    from megatron.core.datasets import utils
     from megatron.training import training
 
-    utils.compile_helpers = _nothing  # the wheel ships them compiled
     training.set_jit_fusion_options = _nothing
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch.distributed as dist
 
 from meshwright.train import deepspeed_patches as patches
-from meshwright.train import metrics, stages
+from meshwright.train import lifeline, metrics, stages
 from meshwright.train.deepspeed_engine import Job, engine, read
 from meshwright.train.samples import Samples, dataset
 from meshwright.train.schedule import batches, rates
@@ -83,7 +83,7 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
         _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate(step + begin["step"]))
         stop = _anywhere(bool(signals))
         last = step + 1 == program["steps"]
-        if stop or last or (every and (step + 1) % every == 0):
+        if program["logging"].get("checkpoints", True) and (stop or last or (every and (step + 1) % every == 0)):
             runner.save_checkpoint(str(saved), tag=f"step{step + 1}", client_state={"step": step + 1})
         if stop and not last:
             return SIGNALLED
@@ -231,4 +231,4 @@ def _end(runner: Any, code: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    lifeline.run(main, sys.argv[1:])

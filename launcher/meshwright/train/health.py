@@ -1,7 +1,8 @@
-"""Is this node fit to train? ``health.py GPUS GIB FOLDER``, one process a rank, copied into every run folder.
+"""Is this node fit to train? ``health.py GPUS GIB FOLDER [module:NAME|program:NAME ...]``, one process a rank.
 
-It stands alone (PyTorch, nothing of ours), so that it runs in any container. A node that lacks GPUs or disk space is
-named in a line that begins with ``unfit``; then all ranks add up their ones, on the network that training will use.
+It is copied into every run folder and stands alone (PyTorch, nothing of ours), so that it runs in any container. A node
+that lacks GPUs, disk space or a component is named in a line that begins with ``unfit``; then all ranks add up their
+ones, on the network that training will use.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 __all__ = ["main", "missing"]
@@ -20,7 +22,7 @@ PATIENCE = timedelta(seconds=300)
 GIB = 2**30
 
 
-def missing(gpus: int, gib: float, folder: Path) -> Iterator[str]:
+def missing(gpus: int, gib: float, folder: Path, needs: Sequence[str] = ()) -> Iterator[str]:
     """What this node lacks."""
     import torch
 
@@ -30,11 +32,14 @@ def missing(gpus: int, gib: float, folder: Path) -> Iterator[str]:
     free = shutil.disk_usage(folder).free / GIB
     if free < gib:
         yield f"{free:.1f} GiB free for checkpoints in {folder}, {gib:.1f} needed"
+    for kind, _, name in (need.partition(":") for need in needs):
+        if (find_spec(name) if kind == "module" else shutil.which(name)) is None:
+            yield f"the {kind} {name} is not there; launch where it is, or change the option that needs it (plan says)"
 
 
-def main(gpus: int, gib: float, folder: Path) -> int:
+def main(gpus: int, gib: float, folder: Path, needs: Sequence[str] = ()) -> int:
     """0 where this node and the ways to all others are fit."""
-    lacks = list(missing(gpus, gib, folder)) if os.environ["LOCAL_RANK"] == "0" else []
+    lacks = list(missing(gpus, gib, folder, needs)) if os.environ["LOCAL_RANK"] == "0" else []
     for lack in lacks:
         print(f"unfit {socket.gethostname()}: {lack}", flush=True)
     return 1 if lacks else _add_up(gpus > 0)
@@ -58,4 +63,4 @@ def _add_up(on_gpus: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))

@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 if not torch.cuda.is_available():  # must be known before megatron decorates its functions
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # ranks share the cores; threads would wait
+    from meshwright.train.gpu_packages import hide
+
+    hide()
 
 from megatron.core import parallel_state
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
@@ -38,7 +42,7 @@ from megatron.training.argument_utils import gpt_config_from_args, pretrain_cfg_
 from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
-from meshwright.train import metrics, pytorch_optimizer, stages
+from meshwright.train import lifeline, metrics, pytorch_optimizer, stages, wheel
 
 __all__ = ["SIGNALLED", "command_line", "main"]
 
@@ -60,6 +64,7 @@ def main(words: Sequence[str]) -> None:
         os.environ.setdefault(name, value)
     sys.argv = ["megatron", *line]
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # SLURM's word before the limit
+    wheel.install()
     pytorch_optimizer.install()
     metrics.install(folder / "metrics.jsonl")
     stages.install(folder, line)
@@ -80,11 +85,24 @@ def command_line(folder: Path, extra: Sequence[str] = ()) -> list[str]:
     """
     line = [*shlex.split((folder / "megatron" / "args.txt").read_text()), *extra]
     steps = {"--save-interval": NEVER, "--eval-interval": NEVER, "--eval-iters": 0}
+    if not _saves(folder):
+        return [*line, *_unless_given(line, steps), *_loaded(line, stages.source(folder))]
     line += _unless_given(line, {"--save": folder / "checkpoints", **steps})
     own = line[len(line) - line[::-1].index("--save")]
     if own and (Path(own) / stages.SAVED[0]).is_file():
         return [*line, "--load", own]
     return [*line, *_unless_given(line, {"--load": stages.source(folder) or own or folder / "checkpoints"})]
+
+
+def _saves(folder: Path) -> bool:
+    """Whether the run is to write checkpoints at all: training.logging.checkpoints."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    return bool(config["training"]["logging"].get("checkpoints", True))
+
+
+def _loaded(line: Sequence[str], source: Path | None) -> Iterator[str]:
+    if source is not None:
+        yield from _unless_given(line, {"--load": source})
 
 
 def _unless_given(line: Sequence[str], defaults: Mapping[str, object]) -> Iterator[str]:
@@ -207,4 +225,4 @@ def _dataset_config(args: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    lifeline.run(main, sys.argv[1:])

@@ -1,0 +1,41 @@
+"""A worker does not outlive what started it, and one that fails ends at once.
+
+A process group's threads keep a failed rank alive, its fellows wait for it in a collective, and a launcher that is
+killed cannot end anybody: each would hold its GPU's memory until a person ends it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+__all__ = ["follow_parent", "run"]
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def run(main: Callable[[Sequence[str]], None], words: Sequence[str]) -> None:
+    """``main(words)`` as a worker of torchrun: killed with it; where it fails, the traceback and an end at once."""
+    follow_parent(signal.SIGKILL)
+    try:
+        main(words)
+    except Exception:
+        traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def follow_parent(number: int) -> None:
+    """Let the kernel send this process signal ``number`` when its parent ends (Linux), also after an exec."""
+    parent = os.getppid()
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    except (OSError, AttributeError):  # not Linux
+        return
+    if os.getppid() != parent:  # it ended in between
+        os.kill(os.getpid(), number)

@@ -1,0 +1,225 @@
+"""The way a launch goes on a GPU, as far as a CPU can follow it: nothing that it needs is left to the CPU's shim."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import meshwright
+from builders import small_model, spec
+from meshwright.emit.megatron import flags
+from meshwright.jobs.doctor import findings
+from meshwright.jobs.run_folder import files
+from meshwright.loading import load
+from meshwright.resolver import refusals, resolve
+from meshwright.rules.requirements import needed
+from meshwright.spec import Spec
+from meshwright.train.health import missing
+
+H100 = ["model=llama3_8b", "cluster=dgx_h100", "cluster.gpus=8", "training.steps=10"]
+
+
+def run(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(Path(meshwright.__file__).parents[1]), environment.pop("path", "")])
+    env = {**os.environ, "PYTHONPATH": path, **environment}
+    return subprocess.run([sys.executable, "-c", code, *words], env=env, capture_output=True, text=True, check=False)
+
+
+COMPILE = """
+import torch, torch.distributed as dist
+from types import SimpleNamespace
+from megatron.training import initialize
+initialize.get_args = lambda: SimpleNamespace()
+dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+INSTALL
+initialize._compile_dependencies()
+import numpy as np
+from megatron.core.datasets import helpers_cpp
+index = helpers_cpp.build_sample_idx_int32(np.array([5, 7], np.int32), np.array([0, 1], np.int32), 4, 1, 12, False, 1)
+print("built", index.shape)
+"""
+
+
+def test_megatrons_start_finds_the_helpers_of_the_wheel() -> None:
+    pytest.importorskip("megatron.training")
+    done = run(COMPILE.replace("INSTALL", "from meshwright.train import wheel; wheel.install()"))
+    assert "built" in done.stdout, done.stderr
+    assert "make:" not in done.stdout + done.stderr
+
+
+def test_the_wheel_alone_ends_megatrons_start() -> None:
+    """What ``train.wheel`` is for; where this fails, the wheel has its Makefile and the module can go."""
+    pytest.importorskip("megatron.training")
+    assert run(COMPILE.replace("INSTALL", "")).returncode == 1
+
+
+def test_the_shim_of_the_cpu_leaves_to_the_wheel_what_is_the_wheels() -> None:
+    pytest.importorskip("megatron.training")
+    code = (
+        "from megatron.core.datasets import utils; theirs = utils.compile_helpers\n"
+        "from meshwright.train import cpu; cpu.install()\nassert utils.compile_helpers is theirs"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_transformer_engine_without_a_gpu_is_not_chosen(tmp_path: Path) -> None:
+    """In a container on a login node it imports, and its optimizer fails in the first kernel."""
+    pytest.importorskip("megatron.training")
+    optimizers = tmp_path / "transformer_engine" / "pytorch" / "optimizers"
+    optimizers.mkdir(parents=True)
+    for folder in (optimizers, optimizers.parent, optimizers.parent.parent):
+        (folder / "__init__.py").write_text("")
+    (optimizers / "__init__.py").write_text(
+        "class FusedAdam:\n    def __init__(self, *_):\n        raise RuntimeError('cudaErrorInsufficientDriver')\n"
+        "FusedSGD = multi_tensor_applier = multi_tensor_l2norm = multi_tensor_scale = FusedAdam\n"
+    )
+    code = (
+        "import meshwright.train.megatron, torch; from megatron.core import optimizer; print(optimizer.Adam.__module__)"
+    )
+    done = run(code, path=str(tmp_path))
+    assert done.stdout.split()[-1].startswith("torch.optim"), done.stdout + done.stderr
+
+
+def test_what_pip_installs_is_enough_for_the_defaults() -> None:
+    plan = resolve(load(H100).stages[0])
+    assert "--no-gradient-accumulation-fusion" in flags(plan)
+    assert {row.component for row in needed(plan.spec)} == {"Transformer Engine"}
+
+
+@pytest.mark.parametrize(
+    ("words", "component", "instead"),
+    [
+        (["backend.megatron.gradient_accumulation_fusion=true"], "APEX", "gradient_accumulation_fusion=false"),
+        (["training.precision=fp8_delayed"], "Transformer Engine", "transformer=local"),
+        (
+            ["backend=deepspeed", "parallelism=zero1", "backend.deepspeed.attention=flash_attention_2"],
+            "flash-attn",
+            "attention=sdpa",
+        ),
+        (["backend=deepspeed", "parallelism=zero1"], "nvcc", "torch_adam=true"),
+    ],
+)
+def test_a_plan_says_what_its_nodes_need(
+    words: list[str], component: str, instead: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from meshwright.cli import main
+
+    rows = needed(load([*H100, *words]).stages[0])
+    assert instead in next(row.instead for row in rows if row.component == component)
+    assert main(["plan", *H100, *words]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "nodes need" in line)
+    assert component in line
+
+
+def test_a_cpu_needs_none_of_it() -> None:
+    assert needed(load(["model=tiny", "cluster=local_cpu", "cluster.gpus=2"]).stages[0]) == ()
+
+
+def test_doing_without_makes_the_need_go_away() -> None:
+    fused = [*H100, "backend.megatron.gradient_accumulation_fusion=true", "backend.megatron.transformer=local"]
+    assert {row.component for row in needed(load(fused).stages[0])} == {"APEX"}
+    assert needed(load([*fused, "backend.megatron.gradient_accumulation_fusion=false"]).stages[0]) == ()
+
+
+def test_the_job_looks_for_it_on_every_node(tmp_path: Path) -> None:
+    fused = [*H100, "launch=slurm", "backend.megatron.gradient_accumulation_fusion=true"]
+    script = files(resolve(load(fused).stages[0]))["job.sbatch"]
+    assert '"$checkpoints" module:transformer_engine module:fused_weight_gradient_mlp_cuda' in script
+    pytest.importorskip("torch")
+    lacks = list(missing(0, 0.0, tmp_path, ["module:fused_weight_gradient_mlp_cuda", "module:json", "program:sh"]))
+    assert len(lacks) == 1
+    assert "fused_weight_gradient_mlp_cuda is not there" in lacks[0]
+
+
+def test_the_doctor_names_what_options_need(tmp_path: Path) -> None:
+    found = {one.name: one for one in findings(tmp_path)}
+    assert "gradient_accumulation_fusion=true" in found["APEX"].allows
+    assert {"flash-attn", "DeepEP", "nvcc", "ninja"} <= found.keys()
+
+
+def test_no_checkpoint_where_none_is_wanted(tmp_path: Path) -> None:
+    pytest.importorskip("megatron.training")
+    base = spec(small_model(), 8)
+    for wanted in (True, False):
+        logging = replace(base.training.logging, checkpoints=wanted)
+        folder = _written(replace(base, training=replace(base.training, logging=logging)), tmp_path / str(wanted))
+        code = "import sys, json; from pathlib import Path; from meshwright.train.megatron import command_line\n"
+        done = run(code + "print(json.dumps(command_line(Path(sys.argv[1]))))", str(folder))
+        line = json.loads(done.stdout.splitlines()[-1])
+        assert ("--save" in line) is wanted
+        assert ("--load" in line) is wanted
+
+
+def test_no_checkpoint_and_an_interval_contradict_each_other() -> None:
+    base = spec(small_model(), 8)
+    logging = replace(base.training.logging, checkpoints=False, save_interval=10)
+    (problem,) = refusals(replace(base, training=replace(base.training, logging=logging)), "megatron")
+    assert problem.path == "training.logging.checkpoints"
+    assert len(problem.repairs) == 2
+
+
+def _written(asked: Spec, folder: Path) -> Path:
+    for name, text in files(resolve(asked)).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+WORKER = "import sys, time; from meshwright.train.lifeline import run; "
+LAUNCHER = """
+import sys
+from meshwright.jobs.launch import _followed
+_followed([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"])
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def ends(pid: int, patience: float = 10.0) -> bool:
+    limit = time.monotonic() + patience
+    while alive(pid) and time.monotonic() < limit:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_what_a_launcher_started_ends_with_it(number: int) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(meshwright.__file__).parents[1])}
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER], env=env, stderr=subprocess.PIPE, text=True)
+    assert launcher.stderr is not None
+    started = int(launcher.stderr.readline())
+    launcher.send_signal(number)
+    launcher.wait(10)
+    assert ends(started)
+
+
+def test_a_rank_ends_with_torchrun() -> None:
+    worker = WORKER + "run(lambda words: (print('up', flush=True), time.sleep(60)), [])"
+    code = f"import subprocess, sys, os; words = [sys.executable, '-c', {worker!r}]\n"
+    code += "p = subprocess.Popen(words, stdout=subprocess.PIPE)\n"
+    code += "p.stdout.readline(); print(p.pid, flush=True); os.kill(os.getpid(), 9)"
+    done = run(code)
+    assert ends(int(done.stdout))
+
+
+def test_a_rank_that_fails_ends_though_a_thread_of_it_waits() -> None:
+    hang = "import threading; threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    began = time.monotonic()
+    done = run(WORKER + hang + "def fail(words): raise RuntimeError('no memory')\nrun(fail, [])")
+    assert done.returncode == 1
+    assert "RuntimeError: no memory" in done.stderr
+    assert time.monotonic() - began < 30
