@@ -43,7 +43,15 @@ def distinct(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def _assignments(repair: Repair) -> str:
-    return " ".join(f"{path}={_literal(value)}" for path, value in repair.items())
+    return " ".join(
+        f"\"{path}='{value}'\"" if _needs_quotes(value) else f"{path}={_literal(value)}"
+        for path, value in repair.items()
+    )
+
+
+def _needs_quotes(value: object) -> bool:
+    """Whether a shell, or Hydra's grammar, would take a character of the value for its own, as of ``(tt|)*2``."""
+    return isinstance(value, str) and not set("()|*").isdisjoint(value)
 
 
 def _literal(value: object) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from meshwright.cost.counts import is_matrix, recomputed
+from meshwright.cost.counts import recomputed
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.operations import Operation
+from meshwright.model.work import is_matrix
 
 __all__ = ["Seconds", "head", "layer", "peak"]
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 from meshwright.model.count import total_parameters
 from meshwright.model.operations import Operation, decoder_layer, head, mtp_layer
+from meshwright.model.work import forward_flops
 from meshwright.spec.model import Model
 
 __all__ = [
@@ -23,18 +24,12 @@ __all__ = [
     "Convention",
     "forward_by_operation",
     "hardware_flops",
-    "is_matrix",
     "recomputed",
     "training_flops",
 ]
 
 Convention = Literal["megatron", "palm", "causal"]
 CONVENTIONS: tuple[Convention, ...] = ("megatron", "palm", "causal")
-
-
-def is_matrix(name: str) -> bool:
-    """Whether the weight called ``name`` is multiplied with, and not added, scaled by or looked up."""
-    return "norm" not in name and not name.endswith(("bias", "alpha")) and not name.startswith("embedding")
 
 
 def forward_by_operation(model: Model, sequence: int, causal: bool = False) -> dict[str, int]:
@@ -49,13 +44,8 @@ def forward_by_operation(model: Model, sequence: int, causal: bool = False) -> d
     result: dict[str, int] = {}
     for operations, count in groups:
         for o in operations:
-            result[o.name] = result.get(o.name, 0) + count * _forward(o, sequence, causal)
+            result[o.name] = result.get(o.name, 0) + count * forward_flops(o, sequence, causal)
     return {name: flops for name, flops in result.items() if flops}
-
-
-def _forward(o: Operation, sequence: int, causal: bool) -> int:
-    products = 2 * o.topk * sum(w.elements for w in o.weights if is_matrix(w.name))
-    return products + 2 * sequence * o.scores // (2 if causal else 1)
 
 
 def training_flops(model: Model, sequence: int, convention: Convention = "megatron") -> float:

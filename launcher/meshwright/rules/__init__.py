@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from meshwright.rules import deepspeed, grid, length, megatron, pipeline, sharding
+from meshwright.rules import deepspeed, grid, length, megatron, pipeline, schedule, sharding
 from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Rule, implies
 
 __all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "POSITIVE", "RULES", "Layout", "Rule", "broken", "implies", "rules_of"]
@@ -12,7 +12,7 @@ __all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "POSITIVE", "RULES", "Layout", "Rul
 POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 """Judged first: every other rule divides by these."""
 
-_SHAPE = grid.RULES + length.RULES + pipeline.RULES + sharding.RULES
+_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES
 
 RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES
 """In an order in which a rule's ``needs`` stand before it."""

@@ -1,0 +1,35 @@
+"""FLOPs of operations for one token, and what each part of a model weighs when it is cut into pipeline stages."""
+
+from __future__ import annotations
+
+from meshwright.layout.balance import Work
+from meshwright.model.operations import Operation, decoder_layer, head, mtp_layer
+from meshwright.spec.model import Model
+
+__all__ = ["forward_flops", "is_matrix", "pipeline_work"]
+
+
+def is_matrix(name: str) -> bool:
+    """Whether the weight called ``name`` is multiplied with, and not added, scaled by or looked up."""
+    return "norm" not in name and not name.endswith(("bias", "alpha")) and not name.startswith("embedding")
+
+
+def forward_flops(o: Operation, sequence: int, causal: bool = False) -> int:
+    """FLOPs of one token's forward pass through ``o``; ``causal`` counts half of attention's products."""
+    products = 2 * o.topk * sum(w.elements for w in o.weights if is_matrix(w.name))
+    return products + 2 * sequence * o.scores // (2 if causal else 1)
+
+
+def pipeline_work(model: Model, sequence: int) -> Work:
+    """Forward FLOPs of one token; each MTP layer uses the head once more, where the loss is."""
+    dense, moe, mtp, loss = (
+        sum(forward_flops(o, sequence, causal=True) for o in operations)
+        for operations in (
+            decoder_layer(model, False),
+            decoder_layer(model, True) if model.moe else (),
+            mtp_layer(model),
+            head(model, model.vocab, False),
+        )
+    )
+    layers = tuple(float(moe if model.is_moe_layer(i) else dense) for i in range(model.layers))
+    return Work(layers, float(mtp), float(loss * (1 + model.mtp)))
