@@ -46,8 +46,7 @@ def show_cost(cost: Cost, console: Console | None = None) -> None:
 
 def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
     low, high = cost.interval
-    how = "" if cost.simulated else ", pipeline by its lower bound"
-    yield "step", f"{_number(cost.step_time)} s (80 %: {_number(low)} to {_number(high)} s{how})"
+    yield "step", f"{_number(cost.step_time)} s (80 %: {_number(low)} to {_number(high)} s)"
     yield (
         "rate",
         f"{cost.tokens_per_second:,.0f} tokens/s, {cost.model_flops / 1e12:.0f} TFLOP/s per GPU, "
@@ -85,7 +84,6 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
     return {
         "step_time_s": cost.step_time,
         "step_time_80_s": list(cost.interval),
-        "pipeline_simulated": cost.simulated,
         "step_parts_s": {f.name: float(getattr(cost.step, f.name)) for f in fields(cost.step)},
         "tokens_per_second": cost.tokens_per_second,
         "tflops_per_gpu": cost.model_flops / 1e12,
