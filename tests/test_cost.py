@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from meshwright.cost import cost, estimate
 from meshwright.cost.counts import hardware_flops, training_flops
 from meshwright.cost.memory import GIB, Memory
-from meshwright.cost.pipeline_time import Work, bound, simulate
+from meshwright.cost.pipeline_time import Work, bound
+from meshwright.cost.schedule import simulate
 from meshwright.cost.traffic import data_volume
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
@@ -93,6 +94,49 @@ def test_the_bound_never_exceeds_the_simulation(
     microbatches = groups * pp if vpp > 1 else groups
     least = bound(first, second if pp > 1 else first, last if pp > 1 else first, pp, vpp, microbatches, send)
     assert least <= simulate(chunks, microbatches, send) * (1 + 1e-9)
+
+
+chunk_works = st.lists(works, min_size=4, max_size=4)
+
+
+@given(
+    st.lists(chunk_works, min_size=1, max_size=5),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.integers(1, 14),
+    st.integers(0, 3),
+    st.floats(0, 0.5),
+)
+def test_skipping_periods_changes_no_simulation(
+    rows: list[list[Work]], vpp: int, more: int, groups: int, left: int, send: float
+) -> None:
+    """However many micro-batches there are, in whatever groups, and with some left over."""
+    pp = len(rows)
+    vpp, group = (1, 1) if pp == 1 else (vpp, pp + more)
+    stages = [row[:vpp] for row in rows]
+    microbatches = groups * group + (pp + left if left and pp + left < group else 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("meshwright.cost.schedule._skip", lambda _: 0.0)
+        whole = simulate(stages, microbatches, send, group)
+    assert simulate(stages, microbatches, send, group) == pytest.approx(whole, rel=1e-9)
+
+
+def test_a_schedule_of_any_length_is_simulated() -> None:
+    """Even stages: (m + (pp - 1)/v) micro-batches, and a thousandth of the operations walked."""
+    chunks = [[Work(0.25, 0.5)] * 4] * 8
+    assert simulate(chunks, 80_000, 0.0) == pytest.approx((80_000 + 7 / 4) * 3.0)
+
+
+def test_larger_groups_of_micro_batches_wait_no_less_for_sends() -> None:
+    """One last group of 12 on 4 stages, against groups of 4: hand-overs between chunks have time to arrive."""
+    chunks = [[Work(0.5, 1.0)] * 2] * 4
+    assert simulate(chunks, 24, 0.3, 12) < simulate(chunks, 24, 0.3, 4)
+
+
+def test_the_group_of_micro_batches_is_that_of_the_plan() -> None:
+    words = ("parallelism.tp=2", "parallelism.pp=8", "parallelism.vpp=2", "training.micro_batch=1")
+    grouped = [cost(planned(*words, f"parallelism.microbatch_group={group}")).step_time for group in (8, 16)]
+    assert grouped[0] != grouped[1]
 
 
 @pytest.mark.parametrize(("pp", "vpp", "microbatches"), [(1, 1, 4), (4, 1, 8), (8, 1, 3), (4, 2, 8), (8, 3, 16)])

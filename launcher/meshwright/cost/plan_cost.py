@@ -1,4 +1,4 @@
-"""The cost of one resolved plan, stage by stage, with the pipeline simulated where that is quick."""
+"""The cost of one resolved plan, stage by stage, with the pipeline's schedule simulated."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from math import exp
 from meshwright.cost.advice import Advice, advice
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
+from meshwright.cost.fitting import fit_probability
 from meshwright.cost.inputs import Load, Scene, in_flight, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
-from meshwright.cost.pipeline_time import Work, simulate
+from meshwright.cost.pipeline_time import Work
+from meshwright.cost.schedule import simulate
 from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.plan import Plan, Stage
@@ -19,8 +21,6 @@ from meshwright.resolver import layout
 from meshwright.spec import Spec
 
 __all__ = ["Cost", "cost"]
-
-_SIMULATED = 6000  # operations of a schedule that are walked; larger ones keep the lower bound
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Cost:
     step: Step
     step_time: float  # of which 80 % of runs would lie in ``interval``
     interval: tuple[float, float]
-    simulated: bool  # else the pipeline's time is its lower bound
     stages: tuple[Memory, ...]
     traffic: Traffic  # of one rank of the stage that sends most
     tokens_per_second: float
@@ -58,8 +57,13 @@ class Cost:
         return max(range(len(self.stages)), key=lambda i: self.stages[i].total)
 
     @property
+    def fit_probability(self) -> float:
+        """That the fullest rank's peak is within the limit; see ``cost.fitting``."""
+        return fit_probability(self.peak_memory, self.memory_limit)
+
+    @property
     def fits(self) -> bool:
-        """Whether the fullest rank's peak is within the limit."""
+        """Whether the fullest rank's peak is within the limit, more likely than not."""
         return self.peak_memory <= self.memory_limit
 
 
@@ -68,7 +72,7 @@ def cost(plan: Plan) -> Cost:
     spec = plan.spec
     s = scene(layout(spec))
     loads = [_load(s, plan, i, stage) for i, stage in enumerate(plan.stages)]
-    step, simulated = _step(s, plan, loads)
+    step = _step(s, plan, loads)
     tokens = plan.batch.tokens
     seconds = float(step.total)
     peak = spec.cluster.accelerator.bf16_tflops * 1e12
@@ -83,7 +87,6 @@ def cost(plan: Plan) -> Cost:
         step=step,
         step_time=seconds,
         interval=(seconds / spread, seconds * spread),
-        simulated=simulated,
         stages=stages,
         traffic=max((traffic(s, load) for load in _distinct(loads)), key=lambda t: t.data.size + t.tensor.size),
         tokens_per_second=tokens / seconds,
@@ -138,21 +141,21 @@ def _distinct(loads: Sequence[Load]) -> list[Load]:
     return list({(x.layers, x.embedding, x.head, x.index in (0, len(loads) - 1)): x for x in loads}.values())
 
 
-def _step(s: Scene, plan: Plan, loads: Sequence[Load]) -> tuple[Step, bool]:
-    """The closed form, with its bubble replaced by the simulated one where the schedule is short enough."""
+def _step(s: Scene, plan: Plan, loads: Sequence[Load]) -> Step:
+    """The closed form, with its bubble replaced by the simulated one."""
     parts = estimate(s.layout, s.framework).parts
     pp, vpp, m = plan.grid.pp, plan.spec.parallelism.vpp, plan.batch.microbatches
-    if pp == 1 or 2 * pp * vpp * m > _SIMULATED or (vpp > 1 and m % pp):
-        return parts, pp == 1
+    if pp == 1:
+        return parts
     waits, latency = sends(s)
     times = {key: stage_time(s, load) for load in loads for key in [_kind(load)]}
     rows = [
         [_chunk(times[_kind(load)], stage, v, vpp, waits) for v in range(vpp)]
         for load, stage in zip(loads, plan.stages, strict=True)
     ]
-    whole = simulate(rows, m, float(latency))
+    whole = simulate(rows, m, float(latency), plan.spec.parallelism.microbatch_group)
     busy = parts.total - parts.data - parts.optimizer - parts.bubble
-    return replace(parts, bubble=max(0.0, whole - busy)), True
+    return replace(parts, bubble=max(0.0, whole - busy))
 
 
 def _kind(load: Load) -> tuple[float, ...]:

@@ -79,7 +79,6 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
     return {
         "step_time_s": cost.step_time,
         "step_time_80_s": list(cost.interval),
-        "pipeline_simulated": cost.simulated,
         "step_parts_s": {f.name: float(getattr(cost.step, f.name)) for f in fields(cost.step)},
         "tokens_per_second": cost.tokens_per_second,
         "tflops_per_gpu": cost.model_flops / 1e12,
@@ -91,6 +90,7 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
         "peak_memory_80_bytes": list(cost.memory_interval),
         "memory_limit_bytes": cost.memory_limit,
         "fits": cost.fits,
+        "fit_probability": cost.fit_probability,
         "memory_bytes": [{f.name: float(getattr(stage, f.name)) for f in fields(Memory)} for stage in cost.stages],
         "traffic_bytes": {f.name: float(getattr(cost.traffic, f.name).size) for f in fields(cost.traffic)},
         "traffic_links": {f.name: getattr(cost.traffic, f.name).link for f in fields(cost.traffic)},

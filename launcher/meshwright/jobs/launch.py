@@ -12,6 +12,9 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from meshwright.cost import cost
+from meshwright.cost.fitting import fits
+from meshwright.cost.memory import GIB
 from meshwright.errors import ConfigError, Problem, distinct
 from meshwright.jobs import lock, slurm
 from meshwright.jobs.paths import absolute
@@ -71,7 +74,20 @@ def problems(plan: Plan) -> list[Problem]:
     if launch.kind == "local" and plan.grid.nodes > 1:
         message = f"local starts this node alone, the layout needs {plan.grid.nodes:,}; launch=slurm, or run"
         found.append(Problem("launch.kind", f"{message} launch.sh on every node", "launch.nodes"))
-    return [*found, *data_problems(plan), *_missing_here(plan)]
+    return [*found, *_too_large(plan), *data_problems(plan), *_missing_here(plan)]
+
+
+def _too_large(plan: Plan) -> Iterator[Problem]:
+    """A plan that is unlikely to fit would end in its first step."""
+    costs = cost(plan)
+    if plan.spec.launch.force or fits(costs.fit_probability) != "unlikely":
+        return
+    peak, limit = costs.peak_memory / GIB, costs.memory_limit / GIB
+    hint = (
+        f"{costs.advice[0].path}: {costs.advice[0].message}" if costs.advice else "meshwright plan says what fills it"
+    )
+    message = f"{peak:.1f} GiB on a GPU that has {limit:.1f} usable; {hint}; or set launch.force=true"
+    yield Problem("cluster.accelerator.memory_gib", message, "launch.memory")
 
 
 def _missing_here(plan: Plan) -> Iterator[Problem]:

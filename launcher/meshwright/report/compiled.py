@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from meshwright.cost import Cost, cost
+from meshwright.cost.fitting import fit_words, fits
+from meshwright.cost.memory import GIB
 from meshwright.jobs.run_folder import Compiled
 from meshwright.layout.plan import Plan
 
@@ -23,9 +26,18 @@ def show(plan: Plan, compiled: Compiled, console: Console | None = None) -> None
     console.print(Text(str(compiled.folder), style="bold"), Text(f"  {plan.grid.world:,} GPUs"), sep="")
     for name in compiled.files:
         console.print(Text(f"  {name}", style="dim"))
+    console.print(_cost(cost(plan)))
     for warning in plan.warnings:
         console.print(Text(f"  warning: {warning}", style="yellow"))
     show_verdicts(compiled.verdicts, console)
+
+
+def _cost(costs: Cost) -> Text:
+    """Memory and step in a line; in colour where the memory may not do."""
+    style = {"likely": "dim", "about even": "yellow", "unlikely": "red"}[fits(costs.fit_probability)]
+    words = fit_words(costs.peak_memory, costs.memory_limit)
+    memory = f"{costs.peak_memory / GIB:.1f} of {costs.memory_limit / GIB:.1f} usable GiB, to fit: {words}"
+    return Text(f"  predicted: {memory}; {costs.step_time:.3g} s a step", style=style)
 
 
 def show_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.cost import Cost
+from meshwright.cost.fitting import fit_words
 from meshwright.cost.memory import GIB, Memory
 
 __all__ = ["show_cost"]
@@ -44,15 +45,15 @@ def show_cost(cost: Cost, console: Console | None = None) -> None:
 
 def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
     low, high = cost.interval
-    how = "" if cost.simulated else ", pipeline by its lower bound"
-    yield "step", f"{_number(cost.step_time)} s (80 %: {_number(low)} to {_number(high)} s{how})"
+    yield "step", f"{_number(cost.step_time)} s (80 %: {_number(low)} to {_number(high)} s)"
     yield (
         "rate",
         f"{cost.tokens_per_second:,.0f} tokens/s, {cost.model_flops / 1e12:.0f} TFLOP/s per GPU, "
         f"MFU {cost.mfu:.1%}, HFU {cost.hfu:.1%} (attention in full, of the bf16 peak)",
     )
     room = (cost.memory_limit - cost.peak_memory) / GIB
-    verdict = f"fits with {room:.1f} GiB to spare" if cost.fits else f"{-room:.1f} GiB too much"
+    room_words = f"fits with {room:.1f} GiB to spare" if cost.fits else f"{-room:.1f} GiB too much"
+    verdict = f"{room_words} (to fit: {fit_words(cost.peak_memory, cost.memory_limit)})"
     where = f" on stage {cost.fullest}" if len(cost.stages) > 1 else ""
     low, high = (one / GIB for one in cost.memory_interval)
     limit = f"of {cost.memory_limit / GIB:.1f} usable"

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from meshwright.cost.fitting import fit_words
 from meshwright.cost.memory import GIB
 from meshwright.search.candidate import Candidate
 from meshwright.search.frontier import Point, row, scaling
@@ -104,12 +105,22 @@ def _counts(result: Result) -> str:
 
 
 def _best(candidates: Sequence[Candidate]) -> Table:
-    table = _table("", "GPUs", "step", "tokens/s/GPU", "peak memory", "spare", "layout")
+    table = _table("", "GPUs", "step", "tokens/s/GPU", "peak memory", "spare", "to fit", "layout")
     for place, c in enumerate(candidates, 1):
         spare = (budget(c.spec.cluster) - c.peak_memory) / GIB
-        costs = (f"{c.step_time:.3f} s", f"{c.tokens_per_gpu:,.0f}", f"{c.peak_memory / GIB:.1f} GiB", f"{spare:.1f}")
+        costs = (
+            f"{c.step_time:.3f} s",
+            f"{c.tokens_per_gpu:,.0f}",
+            f"{c.peak_memory / GIB:.1f} GiB",
+            f"{spare:.1f}",
+            _to_fit(c),
+        )
         table.add_row(str(place), f"{c.gpus:,}", *costs, layout_words(c))
     return table
+
+
+def _to_fit(c: Candidate) -> str:
+    return fit_words(c.peak_memory, budget(c.spec.cluster))
 
 
 def _verdict(result: Result) -> Iterator[str]:
