@@ -83,9 +83,8 @@ def _too_large(plan: Plan) -> Iterator[Problem]:
     if plan.spec.launch.force or fits(costs.fit_probability) != "unlikely":
         return
     peak, limit = costs.peak_memory / GIB, costs.memory_limit / GIB
-    hint = (
-        f"{costs.advice[0].path}: {costs.advice[0].message}" if costs.advice else "meshwright plan says what fills it"
-    )
+    best = next(iter(costs.advice), None)
+    hint = f"{best.path}: {best.message}" if best else "meshwright plan says what fills it"
     message = f"{peak:.1f} GiB on a GPU that has {limit:.1f} usable; {hint}; or set launch.force=true"
     yield Problem("cluster.accelerator.memory_gib", message, "launch.memory")
 

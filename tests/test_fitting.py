@@ -1,0 +1,52 @@
+"""Whether a plan fits: a word from the memory's interval, in every verb."""
+
+from __future__ import annotations
+
+from math import exp
+
+import pytest
+
+from meshwright.cli import main
+from meshwright.cost.fitting import fit_probability, fit_words, fits
+from meshwright.cost.memory import SPREAD
+
+LARGE = ["model=llama3_70b", "cluster=dgx_h100", "cluster.gpus=128", "training.global_batch=128", "training.steps=10"]
+FITS = ["model=smollm2_135m", "cluster=dgx_h100", "cluster.gpus=8", "training.global_batch=8", "training.sequence=2048"]
+
+
+def test_the_ends_of_the_interval_are_a_tenth_and_nine_tenths() -> None:
+    assert fit_probability(1.0, exp(SPREAD)) == pytest.approx(0.9, abs=1e-4)
+    assert fit_probability(1.0, 1.0) == 0.5
+    assert fit_probability(1.0, exp(-SPREAD)) == pytest.approx(0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("limit", "word"), [(1.2, "likely"), (1.05, "about even"), (0.95, "about even"), (0.8, "unlikely")]
+)
+def test_its_word(limit: float, word: str) -> None:
+    assert fits(fit_probability(1.0, limit)) == word
+    assert fit_words(1.0, limit).startswith(word)
+
+
+def test_a_layout_that_ran_a_few_percent_over_is_not_called_impossible(capsys: pytest.CaptureFixture[str]) -> None:
+    """Meta's own, predicted 7 GiB over 75.6 usable."""
+    assert main(["plan", "recipe=llama3_405b", "stage=gpus_16384"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  memory"))
+    assert "about even" in line
+
+
+def test_compile_says_it_and_launch_refuses(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path_factory.mktemp("runs")
+    where = [f"runs={runs}", "verify=false"]
+    assert main(["compile", *LARGE, *where]) == 0
+    assert "to fit: unlikely" in capsys.readouterr().out
+    dry = [*where, "launch=slurm", "launch.dry_run=true"]
+    assert main(["launch", *LARGE, *dry]) == 2
+    said = capsys.readouterr().err
+    assert "GiB on a GPU that has 75.6 usable" in said
+    assert "launch.force=true" in said
+    assert main(["launch", *LARGE, *dry, "launch.force=true"]) == 0
+    assert main(["launch", *FITS, *dry]) == 0
+    assert "to fit: likely" in capsys.readouterr().out
