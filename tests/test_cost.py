@@ -135,9 +135,12 @@ def test_larger_groups_of_micro_batches_wait_no_less_for_sends() -> None:
 
 def test_the_group_of_micro_batches_is_that_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[int | None] = []
-    monkeypatch.setattr(
-        "meshwright.cost.plan_cost.simulate", lambda *words: groups.append(words[3]) or simulate(*words)
-    )
+
+    def recorded(stages: list[list[Work]], microbatches: int, send: float, group: int | None) -> float:
+        groups.append(group)
+        return simulate(stages, microbatches, send, group)
+
+    monkeypatch.setattr("meshwright.cost.plan_cost.simulate", recorded)
     words = ("parallelism.tp=2", "parallelism.pp=8", "parallelism.vpp=2", "training.micro_batch=1")
     cost(planned(*words, "parallelism.microbatch_group=16"))
     assert groups == [16]
