@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -89,13 +90,19 @@ def here(folders: Sequence[Path], words: Sequence[str] = ()) -> list[Launched]:
     for folder in folders:
         if (folder / "DONE").exists():
             continue
-        command = ("bash", str(folder / "launch.sh"), *words)
-        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode  # stdout is for output=json
+        command = ("bash", str(folder / "launch.sh"), *words)  # whose stdout must leave ours to output=json
+        code = subprocess.run(command, stdout=sys.stderr, env=_with_own_python(), check=False).returncode
         results.append(Launched(folder, command, code=code))
         if code:
             break
         (folder / "DONE").write_text(f"{datetime.now():%FT%T} here\n")
     return results
+
+
+def _with_own_python() -> dict[str, str]:
+    """launch.sh names ``python3`` to stay movable; here that is the one that runs us, whose packages are known."""
+    own = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def submit(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:
