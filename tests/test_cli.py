@@ -180,3 +180,10 @@ def test_the_folder_of_a_sketch_says_so(tmp_path: Path) -> None:
     assert main(["compile", "recipe=yi_lightning", "stage=pretrain", "verify=false", f"runs={tmp_path}"]) == 0
     (text,) = [path.read_text() for path in tmp_path.rglob("README.md")]
     assert "Yi-Lightning, a sketch: its authors do not publish the model." in text
+
+
+def test_compile_names_paths_absolutely_as_launch_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compile", *BASE, "verify=false", "training.logging.save=ckpt", "runs=runs"]) == 0
+    (config,) = tmp_path.glob("runs/*/config.yaml")
+    assert yaml.safe_load(config.read_text())["training"]["logging"]["save"] == str(tmp_path / "ckpt")

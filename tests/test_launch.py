@@ -21,7 +21,7 @@ from meshwright.emit.torchrun import script
 from meshwright.errors import ConfigError, Problem
 from meshwright.jobs import lock, slurm
 from meshwright.jobs import sweep as launch_sweep
-from meshwright.jobs.launch import links
+from meshwright.jobs.launch import here, links
 from meshwright.jobs.paths import absolute
 from meshwright.jobs.run_folder import compile, folder_name
 from meshwright.jobs.status import status
@@ -173,3 +173,11 @@ def test_status_sees_a_local_run_and_where_it_saves(tmp_path: Path) -> None:
     assert (status(folder).state, status(folder).checkpoint) == ("running here", 30)
     os.close(lock)
     assert status(folder).state == "not running"
+
+
+def test_a_launch_here_uses_the_python_that_runs_meshwright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "launch.sh").write_text("python3 -c 'import sys; print(sys.prefix)' >prefix\n")
+    monkeypatch.chdir(tmp_path)
+    assert here([tmp_path])[0].code == 0
+    assert (tmp_path / "prefix").read_text().strip() == sys.prefix

@@ -153,3 +153,10 @@ def test_no_heavy_imports():
     code = f"import {modules}, sys; assert not {{'torch', 'megatron'}} & set(sys.modules)"
     path = str(Path(meshwright.__file__).parents[1])
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": path}, check=False).returncode == 0
+
+
+def test_fewer_steps_need_not_learn_as_much() -> None:
+    from meshwright.rehearse.run import expected_drop
+
+    assert [expected_drop(steps) for steps in (1, 40, 80)] == [0, 1, 1]
+    assert expected_drop(10) < 0.97  # what ten steps of the tiny model lose

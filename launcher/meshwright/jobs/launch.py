@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -135,8 +136,15 @@ def _followed(command: Sequence[str]) -> int:
     def follow() -> None:
         follow_parent(signal.SIGTERM)
 
-    # stdout is for output=json
-    return subprocess.run(command, stdout=sys.stderr, check=False, preexec_fn=follow).returncode
+    # its stdout must leave ours to output=json
+    done = subprocess.run(command, stdout=sys.stderr, env=_with_own_python(), check=False, preexec_fn=follow)
+    return done.returncode
+
+
+def _with_own_python() -> dict[str, str]:
+    """launch.sh names ``python3`` to stay movable; here that is the one that runs us, whose packages are known."""
+    own = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def submit(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:

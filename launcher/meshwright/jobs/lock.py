@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from meshwright.jobs import slurm
 __all__ = ["claim", "owner", "release", "take"]
 
 SUBMITTING = "submitting"
+JOB_ID = re.compile(r"\d+(_\d+)?")
 PATIENCE_S = 60  # after which a launch that was cut off between claim and submission no longer counts
 
 
@@ -49,7 +51,9 @@ def owner(folder: Path) -> str | None:
     path = folder / "JOB"
     if not path.is_file():
         return None
-    job = path.read_text().strip()
+    job = path.read_text(errors="replace").strip()
+    if not JOB_ID.fullmatch(job) and job != SUBMITTING:  # damaged, or cut off while it was written: nobody's
+        return None
     if job == SUBMITTING:
         return "is being submitted" if time.time() - path.stat().st_mtime < PATIENCE_S else None
     said = slurm.state(job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import yaml
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.jobs import lock
+from meshwright.jobs.damaged import json_object, reading
 from meshwright.train.metrics import read
 from meshwright.train.stages import SAVED
 
 __all__ = ["Status", "status", "statuses"]
 
-RECENT = 20  # steps over which rates are averaged; the first of a start is slow
+RECENT = 20  # steps over which rates are averaged
+WARM_UP = 2  # first steps of a run that are left out: they compile kernels and open connections
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Status:
     failures: int
     checkpoint: int | None  # its step
     last_event: str | None
+    problems: tuple[str, ...] = ()  # files of the folder that cannot be read, and why
 
 
 def statuses(folder: Path) -> list[Status]:
@@ -62,41 +65,97 @@ def statuses(folder: Path) -> list[Status]:
 
 
 def _order(folder: Path) -> tuple[int, str]:
-    """Stages in the order in which one goes on from the other."""
-    path, depth = folder / "after.json", 0
+    """Stages in the order in which one goes on from the other; where that cannot be read, by name."""
+    path, seen = folder / "after.json", [folder.resolve()]
     while path.is_file():
-        path = (path.parent / json.loads(path.read_text())["checkpoints"]).parent.resolve() / "after.json"
-        depth += 1
-    return depth, folder.name
+        before = reading([], "", lambda: _before(path))  # noqa: B023
+        if before is None or before in seen:
+            break
+        seen.append(before)
+        path = before / "after.json"
+    return len(seen) - 1, folder.name
+
+
+def _before(path: Path) -> Path:
+    return (path.parent / str(json_object(path)["checkpoints"])).parent.resolve()
 
 
 def status(folder: Path) -> Status:
-    """Of one run folder."""
-    plan = json.loads((folder / "plan.json").read_text())
-    lines = read(folder / "metrics.jsonl")
+    """Of one run folder. A file that cannot be read is named in ``problems``; the others still count."""
+    problems: list[str] = []
+    plan = reading(problems, "plan.json", lambda: _plan(folder / "plan.json")) or _Plan(folder.name)
+    lines = reading(problems, "metrics.jsonl", lambda: read(folder / "metrics.jsonl")) or []
     last: Mapping[str, Any] = lines[-1] if lines else {}
-    rate = _mean(line["tokens_per_s"] for line in lines[-RECENT:])
-    events = _events(folder)
+    seconds, rate = _speed(lines)
+    events = reading(problems, "RESTARTS", lambda: _events(folder)) or []
+    if (folder / "after.json").exists():
+        reading(problems, "after.json", lambda: _before(folder / "after.json"))
+    if (folder / "verdicts.json").exists():
+        reading(problems, "verdicts.json", lambda: json.loads((folder / "verdicts.json").read_text()))
     return Status(
         folder=folder,
-        name=plan["name"],
-        stage=plan["stage"],
-        state=_state(folder),
-        step=last.get("step", 0),
-        steps=plan["steps"],
-        loss=last.get("loss"),
-        grad_norm=last.get("grad_norm"),
-        learning_rate=last.get("lr"),
-        step_time_s=_mean(line["step_time_s"] for line in lines[-RECENT:]),
+        name=plan.name,
+        stage=plan.stage,
+        state=reading(problems, "JOB", lambda: _state(folder)) or "not known",
+        step=int(last.get("step", 0)),
+        steps=plan.steps,
+        loss=_number(last, "loss"),
+        grad_norm=_number(last, "grad_norm"),
+        learning_rate=_number(last, "lr"),
+        step_time_s=seconds,
         tokens_per_s=rate,
-        mfu=_mfu(plan, rate),
-        predicted_mfu=plan["cost"]["mfu"],
-        published_mfu=_published(plan["name"], plan["stage"]),
+        mfu=None if rate is None or plan.mfu_of_a_token is None else plan.mfu_of_a_token * rate,
+        predicted_mfu=plan.mfu,
+        published_mfu=_published(plan.name, plan.stage),
         starts=sum(" start " in event for event in events),
         failures=sum(" failed " in event for event in events),
-        checkpoint=_checkpoint(folder),
+        checkpoint=_checkpoint(folder, problems),
         last_event=events[-1] if events else None,
+        problems=tuple(problems),
     )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What status needs of plan.json. ``mfu_of_a_token``: the MFU of one token a second, by the prediction."""
+
+    name: str
+    stage: str | None = None
+    steps: int | None = None
+    mfu: float | None = None
+    mfu_of_a_token: float | None = None
+
+
+def _plan(path: Path) -> _Plan:
+    told = json_object(path)
+    stage, steps, cost = told["stage"], told["steps"], told["cost"]
+    mfu = float(cost["mfu"])
+    return _Plan(
+        name=str(told["name"]),
+        stage=None if stage is None else str(stage),
+        steps=None if steps is None else int(steps),
+        mfu=mfu,
+        mfu_of_a_token=mfu / float(cost["tokens_per_second"]),
+    )
+
+
+def _speed(lines: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:
+    """Seconds a step and tokens a second of the same recent steps, without the first ones of the run.
+
+    Tokens of all of them over their whole time: the mean of each step's rate would be larger than that.
+    """
+    timed = [(_number(line, "step_time_s"), _number(line, "tokens_per_s")) for line in lines]
+    known = [(seconds, rate) for seconds, rate in timed if seconds and rate is not None]
+    steady = known[min(WARM_UP, max(0, len(known) - 1)) :][-RECENT:]
+    if not steady:
+        return None, None
+    total = sum(seconds for seconds, _ in steady)
+    return total / len(steady), sum(seconds * rate for seconds, rate in steady) / total
+
+
+def _number(line: Mapping[str, Any], name: str) -> float | None:
+    value = line.get(name)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _state(folder: Path) -> str:
@@ -122,17 +181,6 @@ def _events(folder: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def _mean(values: Iterator[float]) -> float | None:
-    numbers = list(values)
-    return sum(numbers) / len(numbers) if numbers else None
-
-
-def _mfu(plan: Mapping[str, Any], tokens_per_s: float | None) -> float | None:
-    """The prediction says how much MFU a token a second is."""
-    cost = plan["cost"]
-    return None if tokens_per_s is None else cost["mfu"] * tokens_per_s / cost["tokens_per_second"]
-
-
 def _published(name: str, stage: str | None) -> float | None:
     """The MFU that the recipe's authors claim for the stage, else for the run."""
     from meshwright.library import files as library
@@ -146,16 +194,28 @@ def _published(name: str, stage: str | None) -> float | None:
     return None
 
 
-def _checkpoint(folder: Path) -> int | None:
+def _checkpoint(folder: Path, problems: list[str]) -> int | None:
     """The step of the last whole checkpoint: Megatron's or DeepSpeed's."""
+    where = reading(problems, "config.yaml", lambda: _saves(folder)) or folder / "checkpoints"
     for name in SAVED:
-        path = _saves(folder) / name
-        if path.is_file():
-            number = re.search(r"\d+", path.read_text())
-            return int(number[0]) if number else None
+        if (where / name).exists():
+            step = reading(problems, f"{where.name}/{name}", lambda: _step(where / name))  # noqa: B023
+            if step is not None:
+                return step
     return None
 
 
+def _step(path: Path) -> int:
+    number = re.search(r"\d+", path.read_text())
+    if number is None:
+        raise ValueError("names no step")
+    return int(number[0])
+
+
 def _saves(folder: Path) -> Path:
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    return folder / (config["training"]["logging"]["save"] or "checkpoints")
+    text = (folder / "config.yaml").read_text()
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"is no YAML: {str(error).splitlines()[0]}") from None
+    return folder / str(config["training"]["logging"]["save"] or "checkpoints")

@@ -49,9 +49,8 @@ class Rehearsal:
             if not difference <= self.tolerance
         ]
         if not self.fallen >= self.drop:
-            found.append(
-                f"the loss fell by {self.fallen:.2f} nats in {len(self.reference.losses)} steps, {self.drop:g} expected"
-            )
+            steps = len(self.reference.losses)
+            found.append(f"the loss fell by {self.fallen:.2f} nats in {steps} steps, {self.drop:.2g} expected")
         return tuple(found)
 
     @property

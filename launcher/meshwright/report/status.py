@@ -20,6 +20,8 @@ def show(statuses: Sequence[Status], console: Console | None = None) -> None:
     for one in statuses:
         name = one.name if one.stage is None else f"{one.name}, stage {one.stage}"
         console.print(Text(f"{name}: ", style="bold"), Text(one.state), sep="")
+        for problem in one.problems:
+            console.print(Text(f"  cannot read {problem}; compile it again, or restore it", style="red"))
         for word, value in _lines(one):
             console.print(Text(f"  {word:<12}", style="dim"), Text(value), sep="")
 
@@ -30,10 +32,13 @@ def _lines(one: Status) -> Iterator[tuple[str, str]]:
     yield "step", f"{one.step:,}{of}"
     if one.loss is not None:
         norm = "" if one.grad_norm is None else f", gradient norm {one.grad_norm:.3g}"
-        yield "loss", f"{one.loss:.4f}{norm}, learning rate {one.learning_rate:.3g}"
+        rate = "" if one.learning_rate is None else f", learning rate {one.learning_rate:.3g}"
+        yield "loss", f"{one.loss:.4f}{norm}{rate}"
     if one.tokens_per_s is not None:
         yield "rate", f"{one.tokens_per_s:,.0f} tokens/s, {one.step_time_s:.3g} s a step"
-    yield "MFU", _mfu(one)
+    mfu = _mfu(one)
+    if mfu:
+        yield "MFU", mfu
     yield "restarts", f"{max(0, one.starts - 1)}, {one.failures} after failures"
     yield "checkpoint", "none yet" if one.checkpoint is None else f"step {one.checkpoint:,}"
     if one.last_event:

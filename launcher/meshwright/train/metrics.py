@@ -35,7 +35,7 @@ def _line(text: str) -> dict[str, Any] | None:
         line: Any = json.loads(text)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and "step" in line else None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
 def install(path: Path) -> None:

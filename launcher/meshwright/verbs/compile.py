@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.compose import Run
+from meshwright.jobs.paths import absolute
 from meshwright.jobs.run_folder import Compiled, compile_all, folder_name
 from meshwright.jobs.transition import joined
 from meshwright.layout.plan import Plan
@@ -45,7 +46,7 @@ def sweep(jobs: Sequence[Words]) -> int:
 
 def _resolved(words: Words) -> Point:
     asked = load(words.overrides, words.config_dir)
-    plans = list(joined([resolve(spec) for spec in asked.stages]))
+    plans = list(joined([resolve(absolute(spec)) for spec in asked.stages]))
     return asked, plans, [Path(asked.options.runs) / folder_name(plan.spec) for plan in plans]
 
 
