@@ -107,7 +107,7 @@ def test_apptainer_stands_before_the_task() -> None:
 
 def test_megatrons_own_program_gets_the_same_flags_and_listens_to_the_signal() -> None:
     said = text(llama_405b(), {"entry": MEGATRON_LM})
-    assert "<megatron/args.txt" in said
+    assert '<"$folder/megatron/args.txt"' in said
     assert "arguments+=(--exit-signal SIGUSR1)" in said
     assert f'on_nodes logs/%j-node%n.log {MEGATRON_LM} "${{arguments[@]}}"' in said
 

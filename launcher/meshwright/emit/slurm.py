@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from meshwright.emit import slurm_text as text
-from meshwright.emit.torchrun import exports, program, ranks_on_node
+from meshwright.emit.torchrun import arguments, exports, program, ranks_on_node
 from meshwright.layout.plan import Plan
 from meshwright.spec import Launch
 from meshwright.spec.identity import identity
@@ -173,6 +173,6 @@ def checkpoint_gib(plan: Plan) -> float:
 
 
 def _training(plan: Plan) -> Iterator[str]:
-    ours = plan.spec.launch.entry == "meshwright"
-    yield "" if ours else text.ARGUMENTS
+    if plan.spec.launch.entry != "meshwright":
+        yield from ("\n", *arguments(plan), text.EXIT_SIGNAL)
     yield text.TRAIN.replace("@PROGRAM@", program(plan))

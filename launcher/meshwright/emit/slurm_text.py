@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 __all__ = [
-    "ARGUMENTS",
     "END_OF_OURS",
     "END_OF_THEIRS",
+    "EXIT_SIGNAL",
     "FOLDER",
     "FOLLOW",
     "HEADER",
@@ -154,10 +154,7 @@ if ! (on_nodes logs/%j-health.log "$folder/health.py" @WORDS@); then
 fi
 """
 
-ARGUMENTS = """
-# args.txt holds one shell-quoted word a line
-eval "arguments=($(tr "\\n" " " <megatron/args.txt))"
-arguments+=(--exit-signal SIGUSR1) # which reaches the ranks and leaves torchrun alone
+EXIT_SIGNAL = """arguments+=(--exit-signal SIGUSR1) # which reaches the ranks and leaves torchrun alone
 """
 
 TRAIN = """

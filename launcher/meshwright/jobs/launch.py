@@ -120,6 +120,7 @@ def here(folders: Sequence[Path], words: Sequence[str] = ()) -> list[Launched]:
     results = []
     for folder in folders:
         if (folder / "DONE").exists():
+            results.append(_finished(folder))
             continue
         command = ("bash", str(folder / "launch.sh"), *words)
         code = _followed(command)
@@ -154,9 +155,11 @@ def submit(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:
         ConfigError: where a folder has a job already, or sbatch refuses.
 
     """
+    finished: list[Launched] = []
     submitted: list[Launched] = []
     for folder, plan in zip(folders, plans, strict=True):
         if (folder / "DONE").exists():
+            finished.append(_finished(folder))
             continue
         words = _dependency(plan, submitted[-1].job if submitted else None)
         try:
@@ -164,7 +167,13 @@ def submit(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:
         except ConfigError:
             undo(submitted)
             raise
-    return submitted
+    return [*finished, *submitted]
+
+
+def _finished(folder: Path) -> Launched:
+    """A stage that was done before: nothing is started."""
+    said = f"finished before: {(folder / 'DONE').read_text(errors='replace').strip()}; remove DONE to train on"
+    return Launched(folder, (), said=said)
 
 
 def planned(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from meshwright.spec import Data, Launch, Logging, Spec
+from meshwright.spec import Backend, Data, Launch, Logging, Spec
 
 __all__ = ["absolute"]
 
@@ -14,7 +14,15 @@ def absolute(spec: Spec) -> Spec:
     """``spec`` with every relative path of the user's as seen from here."""
     training = spec.training
     training = replace(training, data=_data(training.data), logging=_logging(training.logging))
-    return replace(spec, training=training, launch=_launch(spec.launch))
+    return replace(spec, training=training, launch=_launch(spec.launch), backend=_backend(spec.backend))
+
+
+def _backend(backend: Backend) -> Backend:
+    """Where DeepSpeed writes what it offloads to a disk."""
+    o = backend.deepspeed
+    optimizer = replace(o.offload_optimizer, nvme_path=_here(o.offload_optimizer.nvme_path))
+    param = replace(o.offload_param, nvme_path=_here(o.offload_param.nvme_path))
+    return replace(backend, deepspeed=replace(o, offload_optimizer=optimizer, offload_param=param))
 
 
 def _data(data: Data) -> Data:

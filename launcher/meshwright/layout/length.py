@@ -11,8 +11,9 @@ from typing import Any
 
 from meshwright.spec import RampStep, Training
 
-__all__ = ["UNSTATED_STEPS", "decay_steps", "sequences", "steps", "steps_of_tokens"]
+__all__ = ["NEVER", "UNSTATED_STEPS", "decay_steps", "sequences", "steps", "steps_of_tokens"]
 
+NEVER = 10**9  # steps, where Megatron asks for an interval and none is meant
 UNSTATED_STEPS = 1000  # ours: a run whose length nobody stated; Megatron asks for one
 
 Count = Any  # an int, or a NumPy array of them where a search varies the global batch

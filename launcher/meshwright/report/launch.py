@@ -31,7 +31,7 @@ def show_launched(launched: Sequence[Launched], console: Console | None = None) 
     """Print each command and what came of it."""
     console = console or Console(highlight=False, soft_wrap=True)
     for one in launched:
-        console.print(Text(f"{one.folder}: {shlex.join(one.command)}"))
+        console.print(Text(f"{one.folder}: {shlex.join(one.command) or 'nothing to start'}"))
         if one.job:
             console.print(Text(f"  job {one.job}; meshwright status {shlex.quote(str(one.folder))}", style="green"))
         if one.said:

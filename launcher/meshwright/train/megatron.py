@@ -42,12 +42,12 @@ from megatron.training.argument_utils import gpt_config_from_args, pretrain_cfg_
 from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
+from meshwright.layout.length import NEVER
 from meshwright.train import lifeline, metrics, pytorch_optimizer, stages, wheel
 
 __all__ = ["SIGNALLED", "command_line", "main"]
 
 SIGNALLED = 75
-NEVER = 10**9  # steps; Megatron asks for a number; it saves at the end and on a signal all the same
 FIELDS = ("attention_mask", "labels", "loss_mask", "position_ids", "tokens")
 
 
