@@ -81,7 +81,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
 def head(s: Scene) -> Seconds:
     """Output projection, softmax and loss."""
     model, e = s.layout.model, s.layout.cluster.efficiency
-    fused = s.layout.backend.megatron.cross_entropy_fusion
+    fused = s.framework.fused_loss
     rows = s.vocab / s.layout.tp
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
     units = (gpu.fp32_tflops if precision == "fp32" else gpu.bf16_tflops) * 1e12

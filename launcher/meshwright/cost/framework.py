@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshwright.cost.numbers import Number, where
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.rules import Layout
-from meshwright.spec import Backend
 
 __all__ = ["Framework", "framework_of"]
 
@@ -16,18 +17,20 @@ class Framework:
     """Bytes are for each logit or parameter.
 
     ``loss_bytes``: of the logits and what the loss keeps beside them when its backward begins. ``gathered_loss``:
-    every tp rank sees the whole vocabulary. ``dummy_gradients``: Transformer Engine's persistent buffers.
+    every tp rank sees the whole vocabulary; Megatron's own loss keeps fp32 probabilities beside its part.
+    ``dummy_gradients``: Transformer Engine's persistent buffers.
     """
 
     kernels: Kernels = FUSED
-    loss_bytes: float = 10.0
+    loss_bytes: Number = 10.0
+    fused_loss: bool = False  # one kernel, which writes the gradient over the bf16 logits
     gathered_loss: bool = False
     dummy_gradients: bool = True
-    weight_bytes: float = 2.0
-    gradient_bytes: float = 4.0
-    optimizer_bytes: float = 12.0
+    weight_bytes: Number = 2.0
+    gradient_bytes: Number = 4.0
+    optimizer_bytes: Number = 12.0
     reduce_bytes: float = 4.0  # of a gradient on the wire
-    fsdp2: bool = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
+    fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
     regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
     boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     fixed_gib: float = 0.0  # allocated whatever the layout
@@ -38,51 +41,65 @@ class Framework:
 
 
 def framework_of(layout: Layout) -> Framework:
-    """The Framework of the layout's backend.
+    """The Framework of the layout's backend, by that backend's own options alone."""
+    return FRAMEWORKS[layout.backend.name](layout)
 
-    TE's fused loss writes the gradient over the bf16 logits; Megatron's own keeps fp32 probabilities beside them;
-    transformers converts logits to fp32 and keeps their log-softmax. FSDP2 keeps fp32 shards and casts what it
-    gathers, so it needs no other master copy.
-    """
-    backend, training = layout.backend, layout.training
-    torch_fsdp = backend.name == "megatron" and backend.megatron.fsdp == "torch"
-    reduce = 4.0 if training.grad_reduce == "fp32" else 2.0
-    if training.precision == "fp32" or torch_fsdp:
-        weight, gradient, optimizer = 4.0, 4.0, 8.0
-    else:
-        moments = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0}[backend.megatron.optimizer_moments]
-        if training.optimizer.name in ("sgd", "muon"):
-            moments /= 2  # momentum alone
-        weight, gradient, optimizer = 2.0, reduce, 4.0 + moments
-    local = backend.megatron.transformer == "local"
-    eight = backend.name == "megatron" and not local and training.precision.startswith(("fp8", "mxfp8"))
-    weight += 2.0 * eight  # TE keeps a weight in 8 bits beside its 16, once for each direction
-    if backend.name == "deepspeed":
-        eager = backend.deepspeed.attention == "eager"
-        kernels = Kernels(flash=not eager, activation=False, norm=False)
-    else:
-        unfused = backend.megatron.attention == "unfused" or training.precision == "fp32"
-        kernels = Kernels(
-            flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"), joined=not local, eight_bit=eight
-        )
+
+def _megatron(layout: Layout) -> Framework:
+    """FSDP2 keeps fp32 shards and casts what it gathers, so it needs no other master copy; it realises ZeRO 2 and 3."""
+    options, training = layout.backend.megatron, layout.training
+    local = options.transformer == "local"
+    eight = not local and training.precision.startswith(("fp8", "mxfp8"))
+    unfused = options.attention == "unfused" or training.precision == "fp32"
+    fsdp2 = layout.zero >= 2 if options.fsdp == "torch" else False
+    moments = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0}[options.optimizer_moments]
+    weight, gradient, optimizer = _states(layout, moments)
     return Framework(
-        kernels=kernels,
-        loss_bytes=_loss_bytes(backend),
-        gathered_loss=backend.name == "deepspeed",
-        dummy_gradients=backend.name == "megatron" and not local and backend.megatron.gradient_accumulation_fusion,
-        weight_bytes=weight,
-        gradient_bytes=gradient,
-        optimizer_bytes=optimizer,
-        reduce_bytes=reduce,
-        fused_gradients=backend.name == "megatron" and backend.megatron.gradient_accumulation_fusion,
-        fsdp2=torch_fsdp,
-        grouped_softmax=backend.name == "megatron" and not kernels.flash,
+        kernels=Kernels(
+            flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"), joined=not local, eight_bit=eight
+        ),
+        loss_bytes=where(fsdp2, 14.0, 2.0 if options.cross_entropy_fusion else 6.0),
+        fused_loss=options.cross_entropy_fusion,
+        dummy_gradients=not local and options.gradient_accumulation_fusion,
+        # TE keeps a weight in 8 bits beside its 16, once for each direction
+        weight_bytes=where(fsdp2, 4.0, weight) + 2.0 * eight,
+        gradient_bytes=where(fsdp2, 4.0, gradient),
+        optimizer_bytes=where(fsdp2, 8.0, optimizer),
+        reduce_bytes=_reduced(layout),
+        fused_gradients=options.gradient_accumulation_fusion,
+        fsdp2=fsdp2,
+        grouped_softmax=unfused,
     )
 
 
-def _loss_bytes(backend: Backend) -> float:
-    if backend.name == "deepspeed":
-        return 16.0
-    if backend.megatron.fsdp == "torch":
-        return 14.0
-    return 2.0 if backend.megatron.cross_entropy_fusion else 6.0
+def _deepspeed(layout: Layout) -> Framework:
+    """Transformers converts logits to fp32 and keeps their log-softmax."""
+    weight, gradient, optimizer = _states(layout, moments=8.0)
+    return Framework(
+        kernels=Kernels(flash=layout.backend.deepspeed.attention != "eager", activation=False, norm=False),
+        loss_bytes=16.0,
+        gathered_loss=True,
+        dummy_gradients=False,
+        weight_bytes=weight,
+        gradient_bytes=gradient,
+        optimizer_bytes=optimizer,
+        reduce_bytes=_reduced(layout),
+        fused_gradients=False,
+    )
+
+
+FRAMEWORKS: dict[str, Callable[[Layout], Framework]] = {"megatron": _megatron, "deepspeed": _deepspeed}
+
+
+def _states(layout: Layout, moments: float) -> tuple[float, float, float]:
+    """Bytes of a weight, a gradient, and the optimizer's states with its master copy; ``moments``: of Adam's two."""
+    training = layout.training
+    if training.precision == "fp32":
+        return 4.0, 4.0, 8.0
+    kept = moments / 2 if training.optimizer.name in ("sgd", "muon") else moments  # momentum alone
+    return 2.0, _reduced(layout), 4.0 + kept
+
+
+def _reduced(layout: Layout) -> float:
+    """Bytes of a gradient, summed and on the wire."""
+    return 4.0 if layout.training.grad_reduce == "fp32" else 2.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.model.operations import Operation, embedding, final_norm, parameters
+from meshwright.model.operations import Operation, embedding, final_norm, mtp_joint, parameters
 
 __all__ = ["GIB", "SPREAD", "USABLE", "Memory", "layer_input", "memory", "saved", "stage_parameters"]
 
@@ -95,7 +95,8 @@ def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
     own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
-    total = load.dense * dense + (load.moe + load.mtp * (len(s.moe) > 0)) * moe + load.mtp * (not s.moe) * dense
+    joint = parameters(mtp_joint(model), d.tp)[0]
+    total = load.dense * dense + load.moe * moe + load.mtp * (joint + (moe if s.moe else dense))
     total = total + reads_words * words + load.head * norm + own_head * s.vocab * model.hidden / d.tp
     return total, (load.moe + load.mtp) * experts
 

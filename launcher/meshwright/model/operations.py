@@ -25,6 +25,7 @@ __all__ = [
     "embedding",
     "final_norm",
     "head",
+    "mtp_joint",
     "mtp_layer",
     "parameters",
 ]
@@ -78,10 +79,14 @@ def mtp_layer(model: Model, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
 
     Its embedding and head are shared with the main model (DeepSeek-V3, section 2.2).
     """
+    return (*mtp_joint(model), *decoder_layer(model, model.is_moe_layer(model.layers - 1), kernels))
+
+
+def mtp_joint(model: Model) -> tuple[Operation, ...]:
+    """What joins a multi-token-prediction layer to the model: its own norms, and the projection of both inputs."""
     hidden = model.hidden
-    extra = [_norm(model, f"mtp.{name}", hidden) for name in ("embedding_norm", "hidden_norm", "final_norm")]
-    projection = _linear("mtp.projection", 2 * hidden, hidden, saves="sequence")
-    return (*extra, projection, *decoder_layer(model, model.is_moe_layer(model.layers - 1), kernels))
+    norms = [_norm(model, f"mtp.{name}", hidden) for name in ("embedding_norm", "hidden_norm", "final_norm")]
+    return (*norms, _linear("mtp.projection", 2 * hidden, hidden, saves="sequence"))
 
 
 def _drops(probability: float) -> bool:
