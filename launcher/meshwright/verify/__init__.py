@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
+from meshwright.emit.backends import FILES
 from meshwright.layout.plan import Plan
 from meshwright.resolver import refusals
 from meshwright.verify.pool import Crash, fork_map
@@ -18,9 +19,7 @@ def verify(plans: Sequence[Plan]) -> list[tuple[Verdict, ...]]:
 
     Each backend is imported once, in a process of its own, and each check runs in a fork of that.
     """
-    able = {
-        name: [i for i, plan in enumerate(plans) if not refusals(plan.spec, name)] for name in ("megatron", "deepspeed")
-    }
+    able = {name: [i for i, plan in enumerate(plans) if not refusals(plan.spec, name)] for name in FILES}
     jobs = [(backend, [plans[i] for i in indices]) for backend, indices in able.items() if indices]
     judged: dict[int, list[Verdict]] = {i: [] for i in range(len(plans))}
     for (backend, _), verdicts in zip(jobs, fork_map(_judge, jobs), strict=True):
