@@ -123,7 +123,9 @@ def test_what_is_done_is_not_done_again(launch: Launch, cluster: Cluster) -> Non
     one = document["launched"][0]
     cluster.wait(one["job"], 60)
     code, document = launch(*SMALL, "training.seed=7")
-    assert (code, document["launched"]) == (0, [])
+    (again,) = document["launched"]
+    assert (code, again["command"], again["job"]) == (0, [], None)
+    assert "finished before" in again["said"]
     again = cluster.submit(Path(one["folder"]))
     assert cluster.wait(again, 60) == "COMPLETED"
     assert "finished before" in (Path(one["folder"]) / f"job-{again}.log").read_text()
