@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,3 +23,34 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = outcome.get_result()
     if report.skipped and os.environ.get("MESHWRIGHT_NO_SKIPS") and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"skipped where nothing may be: {report.longrepr}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No training process may outlive the tests that started it: it would hold a GPU where there is one."""
+    if hasattr(session.config, "workerinput"):  # the workers of xdist are not the last ones
+        return
+    factory = getattr(session.config, "_tmp_path_factory", None)
+    if factory is None or factory._basetemp is None:
+        return
+    limit = time.monotonic() + PATIENCE_S
+    while (left := left_over(str(factory._basetemp))) and time.monotonic() < limit:
+        time.sleep(0.2)
+    if left:
+        print("\ntraining processes that outlived the tests:", *left, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+PATIENCE_S = 10.0
+
+
+def left_over(folder: str) -> list[str]:
+    """Command lines of our programs that train in ``folder``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it ended meanwhile
+            continue
+        if any(word.startswith("meshwright.train.") for word in words) and any(folder in word for word in words):
+            found.append(f"{path.parent.name} {' '.join(words)}")
+    return found

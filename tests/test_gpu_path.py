@@ -223,3 +223,11 @@ def test_a_rank_that_fails_ends_though_a_thread_of_it_waits() -> None:
     assert done.returncode == 1
     assert "RuntimeError: no memory" in done.stderr
     assert time.monotonic() - began < 30
+
+
+def test_what_a_rank_forked_ends_with_it() -> None:
+    """Megatron's writers of checkpoints are told through a manager, a process of its own."""
+    manager = "import multiprocessing as mp, os\ndef main(words):\n    m = mp.get_context('fork').Manager()\n"
+    manager += "    print(m._process.pid, flush=True)\n    os.kill(os.getpid(), 9)\nrun(main, [])"
+    done = run(WORKER.replace("; run", "") + "\n" + manager)
+    assert ends(int(done.stdout))

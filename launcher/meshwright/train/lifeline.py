@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def run(main: Callable[[Sequence[str]], None], words: Sequence[str]) -> None:
     """``main(words)`` as a worker of torchrun: killed with it; where it fails, the traceback and an end at once."""
     follow_parent(signal.SIGKILL)
+    _forks_follow()
     try:
         main(words)
     except Exception:
@@ -28,6 +30,23 @@ def run(main: Callable[[Sequence[str]], None], words: Sequence[str]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
+
+
+def _forks_follow() -> None:
+    """What this process forks ends with it, too: the queue of checkpoint writers has outlived its rank for hours.
+
+    The kernel watches the thread that forks, so a fork of another thread than the main one is left alone.
+    """
+    from_main = [True]
+
+    def before() -> None:
+        from_main[0] = threading.current_thread() is threading.main_thread()
+
+    def child() -> None:
+        if from_main[0]:
+            follow_parent(signal.SIGKILL)
+
+    os.register_at_fork(before=before, after_in_child=child)
 
 
 def follow_parent(number: int) -> None:
