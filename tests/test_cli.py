@@ -57,6 +57,30 @@ def test_a_misspelt_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert "plam: no such verb; did you mean plan?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["searhc", "cluster=local_cpu", "--help"], ["searhc: no such verb; did you mean search?"]),
+        (["plam", "--cfg", "job"], ["plam: no such verb; did you mean plan?"]),
+        (["--info", "defaults", "plam"], ["plam: no such verb; did you mean plan?"]),
+        (["plan", "foo", "--cfg", "job"], ["foo: overrides are written key=value, see meshwright --help"]),
+        (["plam", "foo", "-h"], ["plam: no such verb; did", "foo: overrides are written key=value"]),
+    ],
+)
+def test_a_word_that_is_no_override_beside_hydras_flags(
+    words: list[str], lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(shown, lines, strict=True))
+
+
+def test_a_word_like_no_verb_is_told_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["foo", "--cfg", "job"]) == 2
+    assert capsys.readouterr().err.startswith("foo: no such verb; the verbs are plan, compile,")
+
+
 def test_multirun_plans_every_point(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "-m", *BASE, "training.micro_batch=1,2", "parallelism.zero=0,1"]) == 0
     assert capsys.readouterr().out.count("world ") == 4
@@ -127,6 +151,61 @@ def test_tab_completion_offers_verbs_and_options(typed: str, offered: str) -> No
     command = [sys.executable, "-m", "meshwright.cli", "-sc", "query=bash"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert offered in done.stdout.split()
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """An environment whose PATH has a ``meshwright``, as an installation puts it there."""
+    program = tmp_path / "meshwright"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m meshwright.cli "$@"\n')
+    program.chmod(0o755)
+    return {"PYTHONPATH": str(ROOT / "launcher"), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("meshwright rehea", "rehearse"), ("meshwright plan cluster=dgx_a100_8", "cluster=dgx_a100_80gb")],
+)
+def test_a_shell_completes_by_what_is_printed_for_it(
+    shell: str, line: str, offered: str, installed: dict[str, str]
+) -> None:
+    script = f"""
+        eval "$(meshwright -sc install={shell})"
+        complete -p meshwright >&2 || exit 3
+        COMP_LINE='{line}' COMP_POINT={len(line)} COMP_CWORD={len(line.split()) - 1}
+        hydra_bash_completion
+        echo "${{COMPREPLY[@]}}"
+        eval "$(meshwright -sc uninstall={shell})"
+        declare -F hydra_bash_completion
+        """
+    done = subprocess.run(["bash", "-c", script], env=installed, capture_output=True, text=True, check=False)
+    assert "-F hydra_bash_completion meshwright" in done.stderr
+    assert done.stdout.splitlines() == [offered]
+
+
+def test_fish_is_given_its_own_completion(installed: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["meshwright", "-sc", "install=fish"], env=installed, capture_output=True, text=True, check=True
+    )
+    assert "complete -c meshwright -x -a '(hydra_fish_completion)'" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["-sc"], ["-sc", "install=tcsh"], ["-sc", "install=bash", "model=tiny"]])
+def test_a_completion_that_there_is_none_of_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("-sc: expected one of install=bash, ")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", ["--info", "--info all", "--help", "--cfg job", "plan recipe=llama3_405b", "recipes", "-sc install=bash"]
+)
+def test_a_closed_pipe_ends_it_quietly(words: str, installed: dict[str, str]) -> None:
+    script = f"{{ sleep 0.2; meshwright {words}; echo $? >&2; }} | true"
+    done = subprocess.run(["bash", "-c", script], env=installed, capture_output=True, text=True, check=False)
+    assert done.stderr == "0\n"
 
 
 def test_plan_imports_nothing_heavy() -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
-from meshwright.errors import ConfigError
+from meshwright.errors import ConfigError, Problem
 from meshwright.verbs import VERBS, Words
 
 __all__ = ["main"]
@@ -19,21 +21,39 @@ __all__ = ["main"]
 HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion", "-sc", "--resolve")
 """Flags that Hydra answers by itself."""
 
+_WITH_VALUE = ("--cfg", "-c", "--info", "-i", "--config-dir", "-cd")
+"""Flags whose value may be the next word."""
+
+_COMPLETION = ("--shell-completion", "-sc")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code: 0 done, 1 it was tried and failed, 2 the configuration is wrong."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     gc.set_threshold(100_000, 50, 50)  # composing makes many objects that live on: looking for cycles costs a tenth
     try:
+        code = _reported(words)
+        sys.stdout.flush()  # or a closed pipe is met at exit, where nothing can catch it
+        sys.stderr.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 0
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich's word for the same (Console.on_broken_pipe)
+            return 0
+        raise
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _reported(words: list[str]) -> int:
+    try:
         return _run(words)
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def _run(words: list[str]) -> int:
@@ -44,6 +64,7 @@ def _run(words: list[str]) -> int:
         return 0
     verb = words.pop(0) if words and words[0] in VERBS else None
     if any(word.split("=")[0] in HYDRA_ONLY for word in words):
+        _refuse_strays(words, verb)
         return _hydra(words)
     if verb is None:
         return _usage(words)
@@ -59,23 +80,72 @@ def _usage(words: list[str]) -> int:
     print("Then Hydra's grammar: recipe=llama3_405b parallelism.tp=8 -m 'training.micro_batch=1,2' --cfg job --help")
     if not words:
         return 0
+    raise ConfigError(_no_verb(words[0]))
+
+
+def _no_verb(word: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(words[0], VERBS, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigError(f"{words[0]}: no such verb{hint}")
+    close = get_close_matches(word, VERBS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
+    return f"{word}: no such verb; {hint}"
+
+
+def _refuse_strays(words: list[str], verb: str | None) -> None:
+    """Words beside Hydra's flags that are neither flag, a flag's value nor an override: Hydra has a traceback for them.
+
+    Raises:
+        ConfigError: naming each of them.
+
+    """
+    before = ["", *words]
+    strays = [
+        word
+        for word, last in zip(words, before, strict=False)
+        if not word.startswith(("-", "~")) and "=" not in word and last not in _WITH_VALUE
+    ]
+    if strays:
+        said = [] if verb else [_no_verb(strays.pop(0))]
+        said += [f"{word}: overrides are written key=value, see meshwright --help" for word in strays]
+        raise ConfigError([Problem("", text) for text in said])
 
 
 def _hydra(words: list[str]) -> int:
     """Let Hydra answer: --help, --cfg, --info, completion."""
     import hydra
 
-    completion = any(word.startswith("query=") for word in words)
-    if _complete_verb() if completion else _configuration(words):
+    completion = any(word in _COMPLETION for word in words)
+    if _completed(words) if completion else _configuration(words):
         return 0
     sys.argv = ["meshwright", *words]
-    hydra.main(version_base="1.3", config_path="pkg://meshwright.conf", config_name="config")(lambda _: None)()
+    with _ended_by_a_closed_pipe():
+        hydra.main(version_base="1.3", config_path="pkg://meshwright.conf", config_name="config")(lambda _: None)()
+        sys.stdout.flush()
     return 0
+
+
+@contextmanager
+def _ended_by_a_closed_pipe() -> Iterator[None]:
+    """Exit with 0 at the first write nobody reads: Hydra's loggers and its report of errors print tracebacks for it."""
+    before = signal.signal(signal.SIGPIPE, lambda *_: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+def _completed(words: list[str]) -> bool:
+    """Answer a query for verbs ourselves; Hydra prints what a shell evaluates to install or remove completion.
+
+    Raises:
+        ConfigError: for a task or a shell that Hydra has none of, which it meets with a traceback.
+
+    """
+    tasks = [f"{task}={shell}" for task in ("install", "uninstall", "query") for shell in ("bash", "fish", "zsh")]
+    asked = [word for word in words if word not in _COMPLETION]
+    if len(asked) != 1 or asked[0] not in tasks:
+        raise ConfigError(f"-sc: expected one of {', '.join(tasks)}, got {' '.join(asked) or 'nothing'}")
+    return asked[0].startswith("query=") and _complete_verb()
 
 
 def _configuration(words: list[str]) -> bool:
