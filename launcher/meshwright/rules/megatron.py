@@ -7,6 +7,7 @@ from collections.abc import Callable
 from meshwright.model.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, SPECS, parts, spec_name
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
+from meshwright.rules.megatron_flags import contradictions
 from meshwright.spec.model import Model, Moe
 
 __all__ = ["RULES", "contradictions"]
@@ -298,83 +299,11 @@ _TRAINING = (
         backends=MEGATRON,
         holds=lambda r: not contradictions(r.backend.megatron.extra),
         message=lambda r: (
-            f"{', '.join(contradictions(r.backend.megatron.extra))} is what the plan itself decides; set "
-            "the key it stands for"
+            f"{', '.join(contradictions(r.backend.megatron.extra))}, which the plan itself decides; set that key"
         ),
         source="a flag given twice wins silently over the plan",
         repairs=change(backend__megatron__extra=()),
     ),
 )
-
-_OURS = (
-    "-parallel-size",
-    "-parallel-layout",
-    "-pipeline-num-layers",
-    "-pipeline-split",
-    "--sequence-parallel",
-    "--num-virtual-stages",
-    "--num-layers",
-    "--hidden-size",
-    "--ffn-hidden-size",
-    "--num-attention-heads",
-    "--num-query-groups",
-    "--group-query-attention",
-    "--kv-channels",
-    "--vocab-size",
-    "--max-position-embeddings",
-    "--seq-length",
-    "--train-iters",
-    "--train-samples",
-    "--lr",
-    "--min-lr",
-    "--weight-decay",
-    "--adam-beta",
-    "--adam-eps",
-    "--clip-grad",
-    "--optimizer",
-    "--bf16",
-    "--fp16",
-    "--fp8-format",
-    "--fp8-recipe",
-    "--recompute",
-    "--use-distributed-optimizer",
-    "--use-megatron-fsdp",
-    "--use-torch-fsdp2",
-    "--data-parallel-sharding-strategy",
-    "--num-experts",
-    "--moe-router-topk",
-    "--moe-ffn-hidden-size",
-    "--mtp-num-layers",
-    "--multi-latent-attention",
-    "--seed",
-    "--use-tp-pp-dp-mapping",
-    "--swiglu",
-    "--squared-relu",
-    "--normalization",
-    "--position-embedding-type",
-    "--rotary",
-    "--save",
-    "--load",
-    "--data-path",
-    "--mock-data",
-    "--split",
-    "--tokenizer",
-    "--overlap-grad-reduce",
-    "--overlap-param-gather",
-    "--ckpt-format",
-)
-
-
-def contradictions(extra: tuple[str, ...]) -> list[str]:
-    """The flags among ``extra`` that a key of ours decides."""
-    flags = [word.split("=")[0] for word in extra if word.startswith("--")]
-    return [flag for flag in flags if any(_is(flag, ours) for ours in _OURS)]
-
-
-def _is(flag: str, ours: str) -> bool:
-    if not ours.startswith("--"):
-        return flag.endswith(ours)
-    return flag == ours or (flag.startswith(f"{ours}-") and ours in ("--recompute", "--rotary", "--tokenizer", "--lr"))
-
 
 RULES: tuple[Rule, ...] = _PARTS + _OUR_LAYERS + _EXPERTS + _SHARDING + _TRAINING

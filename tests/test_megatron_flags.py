@@ -1,0 +1,55 @@
+"""What ``backend.megatron.extra`` may not say: every flag that a plan emits is a key's, every flag listed is one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from builders import small_model, spec
+from meshwright.emit import megatron
+from meshwright.library import files as library
+from meshwright.resolver import override, refusals, resolve
+from meshwright.rules.megatron_flags import FREE, KEYS, contradictions
+
+UNKNOWN = {"--beta-fast", "--beta-slow", "--original-max-position-embeddings"}
+"""Emitted where YaRN's values are not the defaults; megatron-core 0.19.2 has no such flags, and the verdict says so."""
+
+
+def test_every_flag_that_a_recipe_emits_has_its_key() -> None:
+    emitted: set[str] = set()
+    for name in library.names():
+        stages = [stage for stage in library.run(name).stages if not refusals(stage, "megatron")]
+        emitted |= {word for stage in stages for word in megatron.flags(resolve(stage)) if word.startswith("--")}
+    assert len(emitted) > 100
+    assert emitted - KEYS.keys() - FREE == set()
+
+
+def test_every_flag_in_the_emitters_text_has_its_key() -> None:
+    text = "".join(path.read_text() for path in Path(megatron.__file__).parent.glob("megatron*.py"))
+    named = set(re.findall(r'"(--[a-z0-9-]*[a-z0-9])"', text))
+    assert named - KEYS.keys() - FREE == set()
+
+
+def test_every_flag_listed_is_megatrons() -> None:
+    pytest.importorskip("megatron.training")
+    from argparse import ArgumentParser
+
+    from megatron.training.arguments import add_megatron_arguments
+
+    parser = add_megatron_arguments(ArgumentParser(allow_abbrev=False))
+    assert KEYS.keys() - parser._option_string_actions.keys() == UNKNOWN
+    assert FREE - parser._option_string_actions.keys() == set()
+
+
+@pytest.mark.parametrize(
+    "flag", ["--micro-batch-size=2", "--num-virtual-stages-per-pipeline-rank=2", "--adam-beta1=0.8"]
+)
+def test_what_the_plan_decides_is_refused_with_its_key(flag: str) -> None:
+    (problem,) = refusals(override(spec(small_model(), 8), "backend.megatron.extra", (flag,)), "megatron")
+    assert f"{flag.split('=')[0]} is {KEYS[flag.split('=')[0]]}, which the plan itself decides" in str(problem)
+
+
+def test_what_no_key_decides_is_passed_through() -> None:
+    assert contradictions(("--log-memory-interval=5", "--no-rope-fusion")) == []
