@@ -13,7 +13,7 @@ from meshwright.loading import load
 from meshwright.model.megatron_parts import SPECS, parts, spec_name
 from meshwright.resolver import refusals, resolve
 from meshwright.spec.model import Model
-from meshwright.verify.megatron import objects
+from meshwright.verify.megatron_objects import objects
 from meshwright.verify.pool import Crash, fork_map
 
 TINY: dict[str, dict[str, Any]] = {

@@ -10,20 +10,22 @@ import dataclasses
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from meshwright.emit.megatron import environment, flags, uses_fsdp
+from meshwright.emit.megatron import environment, flags
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.plan import Plan
 from meshwright.model.megatron_parts import parts
 from meshwright.verify import megatron_schedule
+from meshwright.verify.megatron_build import built
 from meshwright.verify.megatron_emulation import arguments_module, emulate_gpu, silence, substitutions
+from meshwright.verify.megatron_expected import expected
+from meshwright.verify.megatron_objects import objects
 from meshwright.verify.megatron_schedule import schedule_differences
 from meshwright.verify.verdict import Check
 
-__all__ = ["CHECKS", "check", "expected", "objects", "parse", "parsed", "versions", "warm"]
+__all__ = ["CHECKS", "check", "parse", "parsed", "versions", "warm"]
 
 SET_LATER = {
     # filled by validate_args from fields we leave to it, the same on both ways once a run starts
@@ -108,60 +110,6 @@ def _microbatches(arguments: Any, config: Any) -> int:
     return count
 
 
-def expected(plan: Plan) -> dict[str, Any]:
-    """What the parsed arguments must hold: layout, batch, optimizer, model."""
-    grid, p, model, training = plan.grid, plan.spec.parallelism, plan.spec.model, plan.spec.training
-    moe, optimizer = model.moe, training.optimizer
-    values: dict[str, Any] = {
-        "world_size": grid.world,
-        "tensor_model_parallel_size": grid.tp,
-        "pipeline_model_parallel_size": grid.pp,
-        "virtual_pipeline_model_parallel_size": p.vpp if p.vpp > 1 else None,
-        "context_parallel_size": grid.cp,
-        "data_parallel_size": grid.dp,
-        "sequence_parallel": p.sp,
-        "expert_model_parallel_size": grid.ep,
-        "expert_tensor_parallel_size": grid.etp if moe else grid.tp,
-        "use_tp_pp_dp_mapping": p.order == "tp-cp-ep-pp-dp",
-        "num_distributed_optimizer_instances": p.optimizer_instances,
-        "use_distributed_optimizer": p.zero == 1 or (uses_fsdp(plan) and plan.spec.backend.megatron.fsdp == "megatron"),
-        "use_megatron_fsdp": uses_fsdp(plan) and plan.spec.backend.megatron.fsdp == "megatron",
-        "use_torch_fsdp2": uses_fsdp(plan) and plan.spec.backend.megatron.fsdp == "torch",
-        "recompute_granularity": None if p.recompute == "none" else p.recompute,
-        "recompute_method": p.recompute_method,
-        "recompute_num_layers": p.recompute_layers,
-        "num_layers": model.layers,
-        "hidden_size": model.hidden,
-        "ffn_hidden_size": model.ffn,
-        "num_attention_heads": model.heads,
-        "untie_embeddings_and_output_weights": not model.tied_embeddings,
-        "add_bias_linear": model.linear_bias,
-        "swiglu": model.gated,
-        "vocab_size": model.vocab,
-        "num_experts": moe.experts if moe else None,
-        "moe_router_topk": moe.topk if moe else 2,
-        "mtp_num_layers": model.mtp or None,
-        "multi_latent_attention": model.mla is not None,
-        "seq_length": training.sequence,
-        "micro_batch_size": training.micro_batch,
-        "bf16": training.precision not in ("fp16", "fp32"),
-        "fp16": training.precision == "fp16",
-        "lr": optimizer.lr,
-        "weight_decay": optimizer.weight_decay,
-        "clip_grad": optimizer.clip,
-        "seed": training.seed,
-    }
-    if model.mla is None:
-        values |= {"kv_channels": model.head_dim, "group_query_attention": model.kv_heads != model.heads}
-    if model.mla is None and model.kv_heads != model.heads:
-        values["num_query_groups"] = model.kv_heads
-    if not training.ramp:
-        values["global_batch_size"] = plan.batch.global_batch
-    if optimizer.name in ("adam", "adamw"):
-        values |= {"adam_beta1": optimizer.beta1, "adam_beta2": optimizer.beta2, "adam_eps": optimizer.eps}
-    return values
-
-
 def _differences(found: Any, wanted: dict[str, Any]) -> Iterator[str]:
     for name, value in wanted.items():
         actual = getattr(found, name)
@@ -199,37 +147,10 @@ def _other_configs(arguments: Any, plan: Plan) -> Iterator[str]:
                 yield f"{cls.__name__}.{name} is {actual!r} by the flags and {value!r} by the keyword arguments"
 
 
-def objects(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON's names turned into torch's and Megatron's objects."""
-    import torch
-    from megatron.core.activations import squared_relu
-    from megatron.core.transformer.enums import AttnBackend
-
-    functions = {
-        "silu": torch.nn.functional.silu,
-        "gelu": torch.nn.functional.gelu,
-        "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
-        "squared_relu": squared_relu,
-    }
-    made = dict(values)
-    for name, value in values.items():
-        if name.endswith("dtype") and isinstance(value, str) and name != "moe_router_dtype":
-            made[name] = getattr(torch, value)
-    if "activation_func" in made:
-        made["activation_func"] = functions[made["activation_func"]]
-    if "attention_backend" in made:
-        made["attention_backend"] = AttnBackend[made["attention_backend"]]
-    return made
-
-
 CHECKS = ("parsed", "built")
 
 
 def check(job: tuple[str, Plan]) -> Check:
     """Run one of CHECKS on a plan. Run it in a fork."""
     name, plan = job
-    if name == "parsed":
-        return parsed(plan)
-    from meshwright.verify.megatron_build import built
-
-    return built(plan)
+    return parsed(plan) if name == "parsed" else built(plan)

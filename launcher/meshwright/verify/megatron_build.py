@@ -15,8 +15,8 @@ from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.plan import Plan, Stage
 from meshwright.model.megatron_parts import parts
 from meshwright.spec import Model
-from meshwright.verify.megatron import objects
 from meshwright.verify.megatron_emulation import emulate_gpu, substitutions
+from meshwright.verify.megatron_objects import objects
 from meshwright.verify.verdict import Check
 
 __all__ = ["built"]

@@ -1,0 +1,95 @@
+"""What Megatron's parsed arguments must hold for a plan, said a second time on purpose: that is the proof.
+
+Nothing here is taken from the emitters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshwright.layout.plan import Plan
+
+__all__ = ["expected"]
+
+
+def expected(plan: Plan) -> dict[str, Any]:
+    """Values by the name of the argument: layout, sharding, model, training."""
+    return {**_degrees(plan), **_sharding(plan), **_model(plan), **_attention(plan), **_training(plan)}
+
+
+def _degrees(plan: Plan) -> dict[str, Any]:
+    grid, p = plan.grid, plan.spec.parallelism
+    return {
+        "world_size": grid.world,
+        "tensor_model_parallel_size": grid.tp,
+        "pipeline_model_parallel_size": grid.pp,
+        "virtual_pipeline_model_parallel_size": p.vpp if p.vpp > 1 else None,
+        "context_parallel_size": grid.cp,
+        "data_parallel_size": grid.dp,
+        "sequence_parallel": p.sp,
+        "expert_model_parallel_size": grid.ep,
+        "expert_tensor_parallel_size": grid.etp if plan.spec.model.moe else grid.tp,
+        "use_tp_pp_dp_mapping": p.order == "tp-cp-ep-pp-dp",
+    }
+
+
+def _sharding(plan: Plan) -> dict[str, Any]:
+    """FSDP of one kind or the other realises ZeRO 2 and 3; Megatron's own keeps its distributed optimizer on."""
+    p, kind = plan.spec.parallelism, plan.spec.backend.megatron.fsdp
+    return {
+        "num_distributed_optimizer_instances": p.optimizer_instances,
+        "use_distributed_optimizer": p.zero == 1 or (p.zero >= 2 and kind == "megatron"),
+        "use_megatron_fsdp": p.zero >= 2 and kind == "megatron",
+        "use_torch_fsdp2": p.zero >= 2 and kind == "torch",
+        "recompute_granularity": None if p.recompute == "none" else p.recompute,
+        "recompute_method": p.recompute_method,
+        "recompute_num_layers": p.recompute_layers,
+    }
+
+
+def _model(plan: Plan) -> dict[str, Any]:
+    model = plan.spec.model
+    return {
+        "num_layers": model.layers,
+        "hidden_size": model.hidden,
+        "ffn_hidden_size": model.ffn,
+        "num_attention_heads": model.heads,
+        "untie_embeddings_and_output_weights": not model.tied_embeddings,
+        "add_bias_linear": model.linear_bias,
+        "swiglu": model.gated,
+        "vocab_size": model.vocab,
+        "num_experts": model.moe.experts if model.moe else None,
+        "moe_router_topk": model.moe.topk if model.moe else 2,
+        "mtp_num_layers": model.mtp or None,
+        "multi_latent_attention": model.mla is not None,
+    }
+
+
+def _attention(plan: Plan) -> dict[str, Any]:
+    """Latent attention has neither groups nor channels of this kind."""
+    model = plan.spec.model
+    if model.mla is not None:
+        return {}
+    grouped = model.kv_heads != model.heads
+    groups = {"num_query_groups": model.kv_heads} if grouped else {}
+    return {"kv_channels": model.head_dim, "group_query_attention": grouped, **groups}
+
+
+def _training(plan: Plan) -> dict[str, Any]:
+    """A ramp ends at the global batch, of which Megatron is told by its schedule."""
+    training, optimizer = plan.spec.training, plan.spec.training.optimizer
+    values: dict[str, Any] = {
+        "seq_length": training.sequence,
+        "micro_batch_size": training.micro_batch,
+        "bf16": training.precision not in ("fp16", "fp32"),
+        "fp16": training.precision == "fp16",
+        "lr": optimizer.lr,
+        "weight_decay": optimizer.weight_decay,
+        "clip_grad": optimizer.clip,
+        "seed": training.seed,
+    }
+    if not training.ramp:
+        values["global_batch_size"] = plan.batch.global_batch
+    if optimizer.name in ("adam", "adamw"):
+        values |= {"adam_beta1": optimizer.beta1, "adam_beta2": optimizer.beta2, "adam_eps": optimizer.eps}
+    return values
