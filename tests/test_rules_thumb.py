@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from builders import small_model, spec
-from meshwright.resolver import override, resolve
+from meshwright.loading import load
+from meshwright.resolver import override, refusals, resolve
 from meshwright.rules.thumb import THUMBS
 from meshwright.spec import Spec
 from meshwright.spec.model import Moe
@@ -17,6 +18,7 @@ EXPERTS = small_model(heads=32, kv_heads=32, moe=Moe(experts=4, topk=2, ffn=256)
 SLURM = override(spec(small_model(), 16), "launch.kind", "slurm")
 
 AGAINST: dict[str, tuple[Spec, str]] = {
+    "muon-by-layers": (override(spec(small_model(), 8, zero=1), "training.optimizer.name", "muon"), "layer by layer"),
     "tp-within-node": (spec(WIDE, 16, tp=16, sp=True), "tp = 16 spans more than the 8 GPUs joined by NVLink"),
     "etp-within-node": (spec(EXPERTS, 16, etp=16), "etp = 16 spans more than the 8 GPUs joined by NVLink"),
     "tp-divides-node": (
@@ -50,3 +52,13 @@ def test_a_layout_by_the_book_is_not_warned() -> None:
     assert resolve(described).warnings == ()
     saving = override(override(SLURM, "training.steps", 1000), "training.logging.save_interval", 100)
     assert resolve(replace(saving, parallelism=replace(saving.parallelism, zero=1))).warnings == ()
+
+
+@pytest.mark.parametrize("backend", ["megatron", "deepspeed"])
+def test_no_advice_is_refused_by_the_backend_it_is_given_to(backend: str) -> None:
+    """``sp-with-tp`` told DeepSpeed's users to set what DeepSpeed refuses."""
+    told = load(["model=llama3_8b", "cluster=dgx_h100", "cluster.gpus=8", "parallelism=zero1", "parallelism.tp=2"])
+    spec = override(told.stages[0], "backend.name", backend)
+    advised = {warning.path for warning in resolve(spec).warnings}
+    assert ("parallelism.sp" in advised) is (backend == "megatron")
+    assert bool(refusals(override(spec, "parallelism.sp", True), backend)) is (backend == "deepspeed")

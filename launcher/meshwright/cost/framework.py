@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from meshwright.cost.numbers import Number, where
 from meshwright.model.operation import FUSED, Kernels
+from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
 
 __all__ = ["Framework", "framework_of"]
@@ -52,8 +53,7 @@ def _megatron(layout: Layout) -> Framework:
     eight = not local and training.precision.startswith(("fp8", "mxfp8"))
     unfused = options.attention == "unfused" or training.precision == "fp32"
     fsdp2 = layout.zero >= 2 if options.fsdp == "torch" else False
-    moments = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0}[options.optimizer_moments]
-    weight, gradient, optimizer = _states(layout, moments)
+    weight, gradient, optimizer = _states(layout, options.optimizer_moments)
     return Framework(
         kernels=Kernels(
             flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"), joined=not local, eight_bit=eight
@@ -74,7 +74,7 @@ def _megatron(layout: Layout) -> Framework:
 
 def _deepspeed(layout: Layout) -> Framework:
     """Transformers converts logits to fp32 and keeps their log-softmax."""
-    weight, gradient, optimizer = _states(layout, moments=8.0)
+    weight, gradient, optimizer = _states(layout, "fp32")
     return Framework(
         kernels=Kernels(flash=layout.backend.deepspeed.attention != "eager", activation=False, norm=False),
         loss_bytes=16.0,
@@ -91,13 +91,12 @@ def _deepspeed(layout: Layout) -> Framework:
 FRAMEWORKS: dict[str, Callable[[Layout], Framework]] = {"megatron": _megatron, "deepspeed": _deepspeed}
 
 
-def _states(layout: Layout, moments: float) -> tuple[float, float, float]:
-    """Bytes of a weight, a gradient, and the optimizer's states with its master copy; ``moments``: of Adam's two."""
+def _states(layout: Layout, moments: Moments) -> tuple[float, float, float]:
+    """Bytes of a weight, a gradient, and the optimizer's states with its master copy."""
     training = layout.training
     if training.precision == "fp32":
-        return 4.0, 4.0, 8.0
-    kept = moments / 2 if training.optimizer.name in ("sgd", "muon") else moments  # momentum alone
-    return 2.0, _reduced(layout), 4.0 + kept
+        return 4.0, 4.0, float(state_bytes(training.optimizer.name, moments))
+    return 2.0, _reduced(layout), 4.0 + state_bytes(training.optimizer.name, moments)
 
 
 def _reduced(layout: Layout) -> float:

@@ -15,7 +15,7 @@ from meshwright.emit.megatron_training import training_flags
 from meshwright.layout.plan import Plan
 from meshwright.spec import Parallelism
 
-__all__ = ["checkpoint_format", "environment", "flags", "shards", "uses_fsdp"]
+__all__ = ["checkpoint_format", "distributes", "environment", "flags", "shards", "uses_fsdp"]
 
 
 def flags(plan: Plan) -> list[str]:
@@ -53,6 +53,14 @@ def shards(plan: Plan) -> bool:
     """Whether Megatron's distributed optimizer runs (also below Megatron-FSDP, not below torch's)."""
     zero, fsdp = plan.spec.parallelism.zero, plan.spec.backend.megatron.fsdp
     return zero == 1 or (zero >= 2 and fsdp == "megatron")
+
+
+def distributes(plan: Plan) -> bool:
+    """Whether it is the distributed optimizer that shards: for Muon, Megatron takes its layer-wise one instead.
+
+    The flag is the same (training/arguments.py:1679).
+    """
+    return shards(plan) and plan.spec.training.optimizer.name != "muon"
 
 
 def checkpoint_format(plan: Plan) -> str:

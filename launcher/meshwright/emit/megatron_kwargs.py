@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshwright.emit.megatron import shards, uses_fsdp
+from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_model import moe_pattern
 from meshwright.layout.plan import Plan
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
@@ -237,7 +237,7 @@ def _data_parallel(plan: Plan) -> Kwargs:
         "grad_reduce_in_fp32": plan.spec.training.grad_reduce == "fp32" and plan.spec.training.precision != "fp32",
         "overlap_grad_reduce": p.overlap_grad_reduce and not (uses_fsdp(plan) and not fsdp),
         "overlap_param_gather": p.overlap_param_gather and p.overlap_grad_reduce and shards(plan),
-        "use_distributed_optimizer": shards(plan),
+        "use_distributed_optimizer": distributes(plan),
         "num_distributed_optimizer_instances": p.optimizer_instances,
         "use_megatron_fsdp": fsdp,
         **({"data_parallel_sharding_strategy": "optim_grads" if p.zero == 2 else "optim_grads_params"} if fsdp else {}),
@@ -260,7 +260,8 @@ def _optimizer(plan: Plan) -> Kwargs:
         "fp16": kind == "fp16",
         "bf16": kind not in ("fp16", "fp32"),
         "params_dtype": _DTYPES.get(kind, "bfloat16"),
-        "use_distributed_optimizer": shards(plan),
+        "use_distributed_optimizer": distributes(plan),
+        **({"use_layer_wise_distributed_optimizer": True} if shards(plan) and not distributes(plan) else {}),
         "use_precision_aware_optimizer": megatron.precision_aware_optimizer,
         "exp_avg_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp8": "uint8"}[megatron.optimizer_moments],
         "exp_avg_sq_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp8": "uint8"}[megatron.optimizer_moments],

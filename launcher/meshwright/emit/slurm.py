@@ -9,13 +9,13 @@ from pathlib import PurePosixPath
 from meshwright.emit import slurm_text as text
 from meshwright.emit.torchrun import arguments, exports, program, ranks_on_node
 from meshwright.layout.plan import Plan
+from meshwright.model.optimizer_state import state_bytes
 from meshwright.spec import Launch
 from meshwright.spec.identity import identity
 
 __all__ = ["checkpoint_gib", "options", "script"]
 
 GIB, BACKSLASH = 2**30, "\\"
-STATE_BYTES = {"adamw": 8, "adam": 8, "muon": 8, "sgd": 4}  # of a parameter's optimizer state, in fp32
 
 
 def script(plan: Plan, probes: Sequence[str] = ()) -> str:
@@ -169,7 +169,9 @@ def checkpoint_gib(plan: Plan) -> float:
     """Size of one checkpoint: fp32 weights and optimizer state, and the 16-bit weights where there are some."""
     training = plan.spec.training
     weights = 4 if training.precision == "fp32" else 4 + 2
-    return plan.total_parameters * (weights + STATE_BYTES[training.optimizer.name]) / GIB
+    backend = plan.spec.backend
+    moments = backend.megatron.optimizer_moments if backend.name == "megatron" else "fp32"
+    return plan.total_parameters * (weights + state_bytes(training.optimizer.name, moments)) / GIB
 
 
 def _training(plan: Plan) -> Iterator[str]:

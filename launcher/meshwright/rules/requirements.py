@@ -95,7 +95,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "module:emerging_optimizers",
         "training.optimizer.name=muon",
         _megatron(lambda spec: spec.training.optimizer.name == "muon"),
-        "install NVIDIA-NeMo/Emerging-Optimizers 0.2 or newer",
+        "pip install 'emerging-optimizers>=0.2'",
         "training.optimizer.name=adamw",
         "megatron-core 0.19.2, core/optimizer/__init__.py:43",
     ),

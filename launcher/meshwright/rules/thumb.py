@@ -41,7 +41,7 @@ def _tp_aligned(spec: Spec, grid: Grid) -> str | None:
 
 
 def _sp_with_tp(spec: Spec, grid: Grid) -> str | None:
-    if grid.tp == 1 or spec.parallelism.sp:
+    if grid.tp == 1 or spec.parallelism.sp or spec.backend.name == "deepspeed":  # which has no such thing
         return None
     return f"tp = {grid.tp} without sequence parallelism keeps {grid.tp} copies of norms' and dropouts' activations"
 
@@ -93,6 +93,15 @@ def _stated_length(spec: Spec, grid: Grid) -> str | None:
     return f"neither they nor training.tokens are stated: {made_up}" if unstated else None
 
 
+def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
+    by_layers = spec.training.optimizer.name == "muon" and spec.parallelism.zero == 1
+    return (
+        "ZeRO-1 with Muon deals states out layer by layer: no parameter is cut, and shares are uneven"
+        if by_layers
+        else None
+    )
+
+
 THUMBS: tuple[Thumb, ...] = (
     Thumb("tp-within-node", "parallelism.tp", _tp_within_node, "Narayanan et al. 2021, takeaway 1"),
     Thumb("etp-within-node", "parallelism.etp", _expert_tp_within_node, "Narayanan et al. 2021, takeaway 1"),
@@ -115,6 +124,9 @@ THUMBS: tuple[Thumb, ...] = (
         "training.steps",
         _stated_length,
         "megatron/training/training.py:1939 asks for a length; the number is ours",
+    ),
+    Thumb(
+        "muon-by-layers", "training.optimizer.name", _muon_by_layers, "megatron-core 0.19.2, training/arguments.py:1679"
     ),
     Thumb("whole-nodes", "cluster.gpus", _whole_nodes, "schedulers hand out nodes"),
 )

@@ -1,0 +1,159 @@
+"""What Megatron cannot train so: sharding, optimizers, precision, and flags that contradict the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshwright.rules._repairs import any_of, change
+from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
+from meshwright.rules.megatron_flags import contradictions
+
+__all__ = ["RULES"]
+
+
+def _torch_fsdp(r: Layout) -> Number:
+    return (r.zero >= 2) & (r.backend.megatron.fsdp == "torch")
+
+
+def _fsdp2(part: str, path: str, fits: Callable[[Layout], Number], what: str, line: int) -> Rule:
+    return Rule(
+        id=f"megatron.fsdp2_{part}",
+        path=path,
+        backends=MEGATRON,
+        holds=lambda r: implies(_torch_fsdp(r), fits(r)),
+        message=f"torch's FSDP2 in Megatron does not go with {what}",
+        source=f"training/arguments.py:{line}",
+        repairs=any_of(change(backend__megatron__fsdp="megatron"), change(parallelism__zero=1)),
+    )
+
+
+_SHARDING = (
+    _fsdp2("experts", "parallelism.ep", lambda r: r.ep == 1, "ep = {ep}", 1002),
+    _fsdp2("tied", "model.tied_embeddings", lambda r: not r.model.tied_embeddings, "tied embeddings", 1010),
+    _fsdp2("fp16", "training.precision", lambda r: r.training.precision != "fp16", "fp16", 1012),
+    Rule(
+        id="megatron.fsdp_checkpoint",
+        path="backend.megatron.checkpoint_format",
+        backends=MEGATRON,
+        holds=lambda r: _checkpoint_fits(r),
+        message="{backend.megatron.checkpoint_format} checkpoints do not fit: Megatron-FSDP saves only fsdp_dtensor, "
+        "torch's FSDP2 torch_dist or torch_dcp, everything else torch_dist or torch",
+        source="training/arguments.py:1146, :1008, :1613, :1621",
+        repairs=change(backend__megatron__checkpoint_format=None),
+    ),
+    Rule(
+        id="megatron.muon_fsdp",
+        path="parallelism.zero",
+        backends=MEGATRON,
+        holds=lambda r: implies(r.training.optimizer.name == "muon", r.zero <= 1),
+        message="Muon does not go with FSDP of either kind, which realises ZeRO-{zero}; ZeRO-1 shards it by layers",
+        source="training/arguments.py:1685",
+        repairs=any_of(change(parallelism__zero=1), change(training__optimizer__name="adamw")),
+    ),
+    Rule(
+        id="megatron.muon_fp16",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: r.training.optimizer.name != "muon" or r.training.precision != "fp16",
+        message="Muon does not train in fp16",
+        source="core/optimizer/__init__.py: emerging optimizer with fp16",
+        repairs=any_of(change(training__precision="bf16"), change(training__optimizer__name="adamw")),
+    ),
+    Rule(
+        id="megatron.precision_aware",
+        path="backend.megatron.precision_aware_optimizer",
+        backends=MEGATRON,
+        holds=lambda r: implies(r.backend.megatron.precision_aware_optimizer, r.zero >= 1),
+        message="the precision-aware optimizer is a distributed optimizer: zero >= 1, zero = {zero}",
+        source="core/optimizer/optimizer_config.py:434",
+        repairs=any_of(change(backend__megatron__precision_aware_optimizer=False), change(parallelism__zero=1)),
+    ),
+    Rule(
+        id="megatron.moments",
+        path="backend.megatron.optimizer_moments",
+        backends=MEGATRON,
+        holds=lambda r: implies(
+            r.backend.megatron.optimizer_moments != "fp32", r.backend.megatron.precision_aware_optimizer
+        ),
+        message="{backend.megatron.optimizer_moments} moments need the precision-aware optimizer",
+        source="core/optimizer/optimizer_config.py:434",
+        repairs=any_of(
+            change(backend__megatron__precision_aware_optimizer=True),
+            change(backend__megatron__optimizer_moments="fp32"),
+        ),
+    ),
+)
+
+
+def _checkpoint_fits(r: Layout) -> Number:
+    chosen = r.backend.megatron.checkpoint_format
+    plain = chosen in (None, "torch_dist", "torch")
+    megatron = chosen in (None, "fsdp_dtensor")
+    torch = chosen in (None, "torch_dist", "torch_dcp")
+    sharded = megatron if r.backend.megatron.fsdp == "megatron" else torch
+    return implies(r.zero < 2, plain) & implies(r.zero >= 2, sharded)
+
+
+_TRAINING = (
+    Rule(
+        id="megatron.fp8",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: (
+            r.training.precision in ("fp32", "fp16", "bf16") or r.cluster.accelerator.fp8_tflops is not None
+        ),
+        message="{cluster.accelerator.name} has no fp8 matrix units for {training.precision}",
+        source="transformer_engine/pytorch/quantization.py check_fp8_support",
+        repairs=change(training__precision="bf16"),
+    ),
+    Rule(
+        id="megatron.mxfp8",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: r.training.precision != "mxfp8" or float(r.cluster.accelerator.capability) >= 10,
+        message="mxfp8 needs compute capability 10 (Blackwell), {cluster.accelerator.name} has "
+        "{cluster.accelerator.capability}",
+        source="transformer_engine/pytorch/quantization.py check_mxfp8_support",
+        repairs=any_of(change(training__precision="fp8_blockwise"), change(training__precision="bf16")),
+    ),
+    Rule(
+        id="megatron.adam",
+        path="training.optimizer.name",
+        backends=MEGATRON,
+        holds=lambda r: r.training.optimizer.name != "adam",
+        message="Megatron's adam always decouples weight decay (AdamW); its command line has no flag for plain Adam",
+        source="core/optimizer/optimizer_config.py:250",
+        repairs=change(training__optimizer__name="adamw"),
+    ),
+    Rule(
+        id="megatron.wsd",
+        path="training.schedule.wsd_decay_steps",
+        backends=MEGATRON,
+        holds=lambda r: r.training.schedule.style != "wsd" or r.training.schedule.wsd_decay_steps is not None,
+        message="a wsd schedule needs the length of its last phase",
+        source="core/optimizer_param_scheduler.py: WSD asserts it",
+    ),
+    Rule(
+        id="megatron.fp32_reduce",
+        path="training.grad_reduce",
+        backends=MEGATRON,
+        holds=lambda r: r.training.grad_reduce == "fp32" or r.training.precision != "fp32",
+        message="fp32 training reduces gradients in fp32",
+        source="gradients have the parameters' dtype",
+        repairs=change(training__grad_reduce="fp32"),
+    ),
+    Rule(
+        id="megatron.extra",
+        path="backend.megatron.extra",
+        backends=MEGATRON,
+        holds=lambda r: not contradictions(r.backend.megatron.extra),
+        message=lambda r: (
+            f"{', '.join(contradictions(r.backend.megatron.extra))}, which the plan itself decides; set that key"
+        ),
+        source="a flag given twice wins silently over the plan",
+        repairs=change(backend__megatron__extra=()),
+    ),
+)
+
+
+RULES: tuple[Rule, ...] = _SHARDING + _TRAINING
