@@ -77,7 +77,7 @@ def test_a_flag_too_few_is_found() -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("--zero-stage", "SystemExit"),
+        ("--zero-stage", "unrecognized arguments: --zero-stage"),
         ("--tp-comm-overlap", "sequence parallelism is enabled"),
         ("--overlap-param-gather", "only supported with distributed optimizer"),
     ],

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.emit.megatron import distributes, shards, uses_fsdp
+from meshwright.emit.megatron_extra import overlaid
 from meshwright.emit.megatron_model import moe_pattern
 from meshwright.layout.plan import Plan
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
@@ -20,13 +21,14 @@ Kwargs = dict[str, Any]
 
 
 def kwargs(plan: Plan) -> dict[str, Kwargs]:
-    """Keyword arguments by the name of what takes them."""
-    return {
+    """Keyword arguments by the name of what takes them, those that are passed through included."""
+    ours = {
         "MLATransformerConfig" if plan.spec.model.mla else "TransformerConfig": _transformer(plan),
         "DistributedDataParallelConfig": _data_parallel(plan),
         "OptimizerConfig": _optimizer(plan),
         "initialize_model_parallel": _process_groups(plan),
     }
+    return overlaid(ours, plan.spec.backend.megatron.extra)
 
 
 def _transformer(plan: Plan) -> Kwargs:

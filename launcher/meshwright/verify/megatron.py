@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from importlib.metadata import version
+from io import StringIO
 from typing import Any
 
 from meshwright.emit.megatron import environment, flags
@@ -77,10 +79,25 @@ def parse(plan: Plan, words: list[str]) -> tuple[Any, Any, int]:
     os.environ.pop("CUDA_DEVICE_MAX_CONNECTIONS", None)
     os.environ.update(environment(plan), RANK="0", WORLD_SIZE=str(plan.grid.world))
     sys.argv = ["pretrain_gpt.py", *words]
-    arguments = module.parse_args()
+    arguments = _in_its_words(module.parse_args)
     arguments = module.validate_args(arguments) or arguments
     config = module.core_transformer_config_from_args(arguments)
     return arguments, config, _microbatches(arguments, config)
+
+
+def _in_its_words(parse_args: Callable[[], Any]) -> Any:
+    """What argparse complains of it prints; a bare exit code would be all that is left of it.
+
+    Raises:
+        ValueError: with argparse's own line.
+
+    """
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            return parse_args()
+    except SystemExit:
+        raise ValueError(said.getvalue().strip().splitlines()[-1].partition("error: ")[2]) from None
 
 
 def _microbatches(arguments: Any, config: Any) -> int:

@@ -1,0 +1,100 @@
+"""Flags passed through reach the keyword arguments, and Megatron's own code finds both ways of saying them equal."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import meshwright
+from builders import small_model, spec
+from meshwright.emit.megatron_extra import overlaid
+from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.resolver import override, resolve
+from meshwright.spec import Spec
+from meshwright.spec.model import Moe
+
+EXPERTS = small_model(moe=Moe(experts=4, topk=2, ffn=256))
+
+PASSED = [
+    "--moe-router-fusion",
+    "--cuda-graph-impl local",
+    "--cuda-graph-impl=transformer_engine --cuda-graph-modules attn moe_router",
+    "--fine-grained-activation-offloading --offload-modules core_attn",
+    "--cpu-offloading-num-layers 1",
+    "--first-last-layers-bf16",
+    "--num-layers-at-start-in-bf16 1",
+    "--softmax-type learnable",
+    "--qk-l2-norm",
+    "--attention-output-gate",
+    "--activation-func-clamp-value 7.0",
+    "--moe-flex-dispatcher-backend hybridep",
+    "--calculate-per-token-loss",
+    "--moe-apply-probs-on-input",
+    "--use-nccl-ub",
+    "--ddp-bucket-size 1000000",
+    "--async-save",
+    "--eval-iters 3",
+]
+
+
+def extra(words: str) -> Spec:
+    return override(spec(EXPERTS, 8), "backend.megatron.extra", tuple(words.split()))
+
+
+def judged(*asked: str) -> list[str]:
+    """What is wrong with each, by Megatron's own code; nothing where it passed."""
+    pytest.importorskip("megatron.training")
+    from meshwright.verify import megatron
+    from meshwright.verify.pool import Crash, fork_map
+
+    megatron.warm()
+    checks = fork_map(megatron.parsed, [resolve(extra(words)) for words in asked])
+    return [check.text if isinstance(check, Crash) else "" if check.passed else check.details for check in checks]
+
+
+def test_what_is_passed_through_is_read_back_from_both() -> None:
+    assert dict(zip(PASSED, judged(*PASSED), strict=True)) == dict.fromkeys(PASSED, "")
+
+
+def test_what_megatron_refuses_is_said_in_its_words() -> None:
+    unknown, alone = judged("--no-such-flag", "--delay-wgrad-compute")
+    assert "unrecognized arguments: --no-such-flag" in unknown
+    assert "overlap_moe_expert_parallel_comm must be enabled" in alone
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "field", "value"),
+    [
+        ("--moe-router-fusion", "TransformerConfig", "moe_router_fusion", True),
+        ("--softmax-type=learnable", "TransformerConfig", "softmax_type", "learnable"),
+        ("--offload-modules core_attn attn_proj", "TransformerConfig", "offload_modules", ["core_attn", "attn_proj"]),
+        ("--activation-func-clamp-value 7", "TransformerConfig", "activation_func_clamp_value", 7.0),
+        ("--cpu-offloading-num-layers 1", "TransformerConfig", "cpu_offloading", True),
+        ("--use-nccl-ub", "DistributedDataParallelConfig", "nccl_ub", True),
+        ("--optimizer-offload-fraction 0.5", "OptimizerConfig", "optimizer_offload_fraction", 0.5),
+    ],
+)
+def test_the_keyword_arguments_have_it(words: str, kind: str, field: str, value: object) -> None:
+    assert kwargs(resolve(extra(words)))[kind][field] == value
+
+
+def test_nothing_passed_changes_nothing() -> None:
+    made = {"TransformerConfig": {"num_layers": 2}}
+    assert overlaid(made, ()) == made
+    assert overlaid(made, ("--no-such-flag", "3")) == made
+    assert overlaid(made, ("--kv-lora-rank", "3")) == made  # MLA's alone
+
+
+def test_the_table_is_megatrons_own() -> None:
+    pytest.importorskip("megatron.training")
+    path = Path(__file__).parents[1] / "benchmarks" / "megatron_flags.py"
+    module = importlib.util.spec_from_file_location("megatron_flags", path)
+    assert module is not None
+    assert module.loader is not None
+    written = importlib.util.module_from_spec(module)
+    module.loader.exec_module(written)
+    shipped = Path(meshwright.__file__).parent / "data" / "megatron_flags.json"
+    assert written.table() == json.loads(shipped.read_text("utf-8"))
