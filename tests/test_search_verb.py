@@ -296,3 +296,15 @@ def test_the_report_fits_any_console():
     console = Console(file=shown, width=80)
     show(answer(space(builders.spec(builders.small_model(), 8, global_batch=8)), Goal()), "command", console)
     assert shown.getvalue()
+
+
+def test_a_search_without_a_valid_layout_says_what_would_let_some_in(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["model=mixtral_8x7b", "cluster=dgx_a100_80gb", "cluster.gpus=96", "training.global_batch=256"]
+    assert main(["search", *words, "parallelism.tp=3"]) == 2
+    shown = capsys.readouterr()
+    assert "parallelism.tp=2 would let some in" in shown.err
+    assert "tensor.heads" in shown.err
+    assert "excluded by rule" in shown.out
+    assert "beats in step time" not in shown.out  # no empty tables
+    assert main(["search", *words, "parallelism.tp=3", "parallelism.pp=5"]) == 2
+    assert "would let some in" not in capsys.readouterr().err

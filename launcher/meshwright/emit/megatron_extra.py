@@ -23,8 +23,8 @@ def overlaid(made: Mapping[str, Kwargs], extra: Sequence[str]) -> dict[str, Kwar
     """Keyword arguments by the name of what takes them, with what ``extra`` sets on top."""
     result = {name: dict(values) for name, values in made.items()}
     for flag, words in _flags(extra) if extra else ():
-        row = _table().get(flag)
-        for kind, field in row["fields"].items() if row else ():
+        row = _table().get(flag, {"fields": {}})
+        for kind, field in row["fields"].items():
             if kind in result:
                 result[kind] |= {field: _value(row["reads"], words), **row.get("implies", {})}
     return result

@@ -11,9 +11,9 @@ from meshwright.resolver import normalise
 from meshwright.search.candidate import Candidate, with_layout
 from meshwright.search.exact import search
 from meshwright.search.objective import Goal, run_days
-from meshwright.search.rank import Ranking, budget
+from meshwright.search.rank import Ranking, budget, rank
 from meshwright.search.reasons import over
-from meshwright.search.space import Space, space
+from meshwright.search.space import COLUMNS, Space, space
 from meshwright.spec import Spec
 
 __all__ = ["goal_of", "laid_out", "nothing_fits"]
@@ -62,7 +62,20 @@ def nothing_fits(space: Space, ranking: Ranking) -> ConfigError:
     by_count = ", ".join(f"{e.rule.id} ({e.points:,})" for e in rules[:5])
     gpus = space.current.cluster.gpus
     text = f"no layout on {gpus} GPUs is valid; of {ranking.points:,}, these rules exclude {by_count}"
+    nearest = ", or ".join(_nearest(space, ranking.goal))
+    text += f"; {nearest} would let some in" if nearest else ""
     return ConfigError([Problem("parallelism", text, "search.rules")])
+
+
+def _nearest(space: Space, goal: Goal) -> Iterator[str]:
+    """For each pinned number: the nearest other value with which there are valid layouts, where there is one."""
+    for path, pinned in space.stated.items():
+        if path not in COLUMNS or not all(type(value) is int for value in pinned):
+            continue
+        freed = rank(replace(space, stated={p: v for p, v in space.stated.items() if p != path}), goal)
+        values = [value for axis, value in freed.choices if axis == COLUMNS[path]]
+        if values:
+            yield f"{path}={min(values, key=lambda value: min(abs(value - one) for one in pinned))}"
 
 
 def _best(around: Space, goal: Goal, place: int) -> Spec:
