@@ -18,6 +18,7 @@ from test_emit_deepspeed import deepspeed
 
 MOE = Moe(experts=8, topk=2, ffn=256, aux_loss=0.01)
 MIXTRAL = small_model(moe=MOE, transformers="mixtral")
+AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
 OFFLOAD = "backend.deepspeed.offload_optimizer"
 WINDOW = small_model(sliding_window=128, transformers="mistral")
 
@@ -86,6 +87,13 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.quantized": {"parallelism.zero": 1, "backend.deepspeed.quantized_gradients": True},
     "deepspeed.recompute": {"parallelism.recompute": "selective"},
     "deepspeed.entry": {"launch": Launch(entry="pretrain_gpt.py")},
+    "deepspeed.autocast": {"backend.deepspeed.extra": AUTOCAST},
+    "deepspeed.autocast_quantized": {
+        "backend.deepspeed.extra": AUTOCAST,
+        "backend.deepspeed.quantized_weights": True,
+        "parallelism.zero": 3,
+        "training.precision": "fp32",
+    },
     "deepspeed.extra": {"backend.deepspeed.extra": {"zero_optimisation": {}}},
 }
 """For each rule a run that breaks it, and what is accepted or breaks late without it."""
@@ -114,6 +122,12 @@ def test_one_line_each() -> None:
             assert "\n" not in str(problem), rule
 
 
+def test_a_path_in_extra_is_named_once() -> None:
+    described = deepspeed(changes={"backend.deepspeed.extra": {"scheduler": {"type": "WarmupLR"}}})
+    (problem,) = refusals(described, "deepspeed")
+    assert str(problem).count("backend.deepspeed.extra") == 2, "the path, and the repair"
+
+
 def test_ramps_and_every_schedule_are_accepted() -> None:
     """DeepSpeed has none of them; the program on the nodes does."""
     for style in ("constant", "linear", "cosine", "wsd", "inverse_sqrt"):
@@ -130,7 +144,7 @@ TYPOS: Mapping[str, tuple[dict[str, Any], str]] = {
     ),
     "enable": ({"flops_profiler": {"enable": True}}, "enabled"),
     "grad_acum_dtype": ({"data_types": {"grad_acum_dtype": "fp32"}}, "grad_accum_dtype"),
-    "dype": ({"torch_autocast": {"enabled": True, "dype": "x"}}, "training.precision"),
+    "dype": ({"torch_autocast": {"enabled": False, "dype": "x"}}, "did you mean dtype?"),
     "load_univ": ({"checkpoint": {"load_univ": True}}, "load_universal"),
     "autoep_sise": ({"expert_parallel": {"autoep_sise": 2}}, "autoep_size"),
     "parms": ({"optimizer": {"type": "AdamW", "parms": {"lr": 1}}}, "training.optimizer"),

@@ -31,6 +31,17 @@ RUNS: Mapping[str, dict[str, Any]] = {
         "zero": 3,
         "changes": {"backend.deepspeed.offload_optimizer.device": "cpu", "backend.deepspeed.hpz": 4},
     },
+    "autocast of fp32 weights": {
+        "zero": 2,
+        "changes": {
+            "training.precision": "fp32",
+            "backend.deepspeed.extra": {"torch_autocast": {"enabled": True, "dtype": "bf16"}},
+        },
+    },
+}
+NEEDS_CUDA: Mapping[str, dict[str, Any]] = {
+    "no ZenFlow": {"zenflow": {"topk_ratio": 0.1, "update_interval": 4, "full_warm_up_rounds": 0}},
+    "plain offload for SuperOffload": {"offload_optimizer": {"super_offload": True}},
 }
 
 
@@ -52,6 +63,16 @@ def test_runs_pass_every_check(verify: Any) -> None:
     plans = [resolve(deepspeed(**run)) for run in RUNS.values()]
     checks = in_forks(verify.check, [(name, plan) for plan in plans for name in verify.CHECKS])
     assert [check.details for check in checks if not check.passed] == []
+
+
+@pytest.mark.parametrize("said", NEEDS_CUDA)
+def test_offload_that_needs_cuda_is_judged_as_far_as_a_cpu_goes(verify: Any, said: str) -> None:
+    extra = {"zero_optimization": NEEDS_CUDA[said]}
+    changes = {"backend.deepspeed.offload_optimizer.device": "cpu", "backend.deepspeed.extra": extra}
+    plan = resolve(deepspeed(zero=2 + ("Super" in said), changes=changes))
+    checks = in_forks(verify.check, [(name, plan) for name in verify.CHECKS])
+    assert [check.details for check in checks if not check.passed] == []
+    assert any(text.startswith(said) for check in checks for text in check.substitutions)
 
 
 def test_what_stood_in_is_said(verify: Any) -> None:

@@ -33,7 +33,6 @@ DECIDED: Mapping[str, str] = {
     "communication_data_type": "training.grad_reduce",
     "data_types.grad_accum_dtype": "training.grad_reduce",
     "data_types.param_dtype": "training.precision",
-    "torch_autocast": "training.precision",
     "bf16.enabled": "training.precision",
     "fp16.enabled": "training.precision",
     "optimizer": "training.optimizer",
@@ -96,6 +95,7 @@ INERT: Mapping[str, str] = {
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "tensor_parallel.preset_model": ("llama", "bloom", "chatglm", "mixtral", "deepseek_v2", "qwen2", "phi3"),
+    "torch_autocast.dtype": ("bfloat16", "bf16", "torch.bfloat16", "float16", "fp16", "half", "torch.float16"),
     "gradient_allreduce_op": ("mean", "sum"),
     "seq_parallel_communication_data_type": ("fp16", "bf16", "fp32"),
     "data_types.buffer_dtype": ("fp32", "fp16", "bf16"),

@@ -58,6 +58,12 @@ def _zero_on_cpu(zero: dict[str, Any], substitutions: list[str]) -> dict[str, An
     kept = {k: v for k, v in zero.items() if not k.startswith("zero_quantized")}
     if len(kept) < len(zero):
         substitutions.append("no ZeRO++ quantization, which needs CUDA kernels")
+    if kept.pop("zenflow", None):
+        substitutions.append("no ZenFlow, whose Adam DeepSpeed compiles; its keys are read, its schedule is not run")
+    if kept.get("offload_optimizer", {}).get("super_offload"):
+        rest = {k: v for k, v in kept["offload_optimizer"].items() if k not in ("super_offload", "cpuadam_cores_perc")}
+        kept["offload_optimizer"] = rest
+        substitutions.append("plain offload for SuperOffload, which DeepSpeed supports on CUDA alone")
     for name in ("offload_optimizer", "offload_param"):
         if kept.get(name, {}).get("device") == "nvme":
             kept[name] = {"device": "cpu"}

@@ -1,0 +1,211 @@
+"""Which degrees of parallelism DeepSpeed can give transformers' models. Places: DeepSpeed 0.19.8, in ``deepspeed/``."""
+
+from __future__ import annotations
+
+from meshwright.emit.deepspeed import attention
+from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architectures import Architecture
+from meshwright.rules._repairs import any_of, change, nearest
+from meshwright.rules._rule import DEEPSPEED, Layout, Rule, implies
+from meshwright.spec import PipelineSplit
+
+__all__ = ["RULES"]
+
+_TP = nearest("parallelism.tp", lambda r: r.tp, high=64)
+_CP = nearest("parallelism.cp", lambda r: r.cp, high=64)
+_EP = nearest("parallelism.ep", lambda r: r.ep)
+_NO_TP = change(parallelism__tp=1, parallelism__sp=False)
+
+
+def _architecture(r: Layout) -> Architecture:
+    return ARCHITECTURES[r.model.transformers or ""]
+
+
+_PIPELINE = (
+    Rule(
+        id="deepspeed.pipeline",
+        path="parallelism.pp",
+        backends=DEEPSPEED,
+        holds=lambda r: r.pp == 1,
+        message="pp = {pp}: DeepSpeed cuts only models rewritten as a PipelineModule, which transformers' are not; it "
+        "would also ignore tp and cp beside it",
+        source="runtime/pipe/module.py:86; runtime/pipe/engine.py:76",
+        repairs=any_of(
+            change(parallelism__pp=1, parallelism__vpp=1, parallelism__dp=None),
+            change(parallelism__pp=1, parallelism__vpp=1, parallelism__dp=None, parallelism__zero=3),
+        ),
+    ),
+    Rule(
+        id="deepspeed.pipeline_split",
+        path="parallelism.pipeline_split",
+        backends=DEEPSPEED,
+        needs=("deepspeed.pipeline",),
+        holds=lambda r: (
+            (r.first + r.last + r.embedding + r.loss == 0) & (r.spec.parallelism.pipeline_split.layout is None)
+        ),
+        message="a split over stages, but DeepSpeed runs without a pipeline",
+        source="ours: it would be lost",
+        repairs=lambda _: ({"parallelism.pipeline_split": PipelineSplit()},),
+    ),
+)
+
+_TENSOR = (
+    Rule(
+        id="deepspeed.sp",
+        path="parallelism.sp",
+        backends=DEEPSPEED,
+        holds=lambda r: r.sp == 0,
+        message="sp is Megatron's sequence parallelism; AutoTP keeps the whole sequence on every rank",
+        source="module_inject/layers.py: LinearAllreduce reduces whole activations",
+        repairs=change(parallelism__sp=False),
+    ),
+    Rule(
+        id="deepspeed.autotp",
+        path="parallelism.tp",
+        backends=DEEPSPEED,
+        needs=("deepspeed.architecture",),
+        holds=lambda r: implies(r.tp > 1, _architecture(r).autotp),
+        message="tp = {tp}: AutoTP cannot cut {model.transformers} of transformers",
+        source="module_inject/tp_plan_converter.py takes no plan with experts, latent attention or split inputs; ours: "
+        "the losses of the others were compared with tp = 1",
+        repairs=_NO_TP,
+    ),
+    Rule(
+        id="deepspeed.kv_heads",
+        path="parallelism.tp",
+        backends=DEEPSPEED,
+        needs=("tensor.heads",),
+        holds=lambda r: (r.model.mla is not None) | (r.model.kv_heads % r.tp == 0),
+        message="{model.kv_heads} key/value heads do not divide by tp = {tp}; AutoTP would leave ranks without heads",
+        source="runtime/engine.py:1048: a warning only",
+        repairs=_TP,
+    ),
+    Rule(
+        id="deepspeed.tensor_and_sequence",
+        path="parallelism.cp",
+        backends=DEEPSPEED,
+        holds=lambda r: (r.tp == 1) | (r.cp == 1),
+        message="tp = {tp} with cp = {cp}: AutoTP and Ulysses build groups that do not know of each other",
+        source="module_inject/auto_ep_folding.py:210; accepted with wrong groups without expert parallelism",
+        repairs=any_of(change(parallelism__cp=1), _NO_TP),
+    ),
+    Rule(
+        id="deepspeed.overlap",
+        path="parallelism.overlap_tp",
+        backends=DEEPSPEED,
+        holds=lambda r: not r.spec.parallelism.overlap_tp,
+        message="overlap_tp is Transformer Engine's; AutoTP has none",
+        source="ours: it would be lost",
+        repairs=change(parallelism__overlap_tp=False),
+    ),
+)
+
+_EXPERTS = (
+    Rule(
+        id="deepspeed.expert_preset",
+        path="parallelism.ep",
+        backends=DEEPSPEED,
+        needs=("deepspeed.architecture", "grid.dense_experts"),
+        holds=lambda r: implies(r.ep > 1, _architecture(r).expert_preset is not None),
+        message=lambda r: (
+            f"ep = {r.ep}: AutoEP does not know {r.model.transformers}; it knows "
+            f"{', '.join(a.model_type for a in ARCHITECTURES.values() if a.expert_preset)}"
+        ),
+        source="module_inject/auto_ep_presets/registry.py",
+        repairs=change(parallelism__ep=1),
+    ),
+    Rule(
+        id="deepspeed.experts",
+        path="parallelism.ep",
+        backends=DEEPSPEED,
+        holds=lambda r: r.world % r.ep == 0,
+        message="ep = {ep} does not divide the world of {world} GPUs",
+        source="module_inject/auto_ep_folding.py:112",
+        repairs=_EP,
+    ),
+    Rule(
+        id="deepspeed.etp",
+        path="parallelism.etp",
+        backends=DEEPSPEED,
+        holds=lambda r: r.etp == 1,
+        message="etp = {etp}: DeepSpeed does not cut an expert",
+        source="module_inject/auto_ep_folding.py:215",
+        repairs=change(parallelism__etp=1),
+    ),
+    Rule(
+        id="deepspeed.sequence_experts",
+        path="parallelism.cp",
+        backends=DEEPSPEED,
+        holds=lambda r: (r.ep == 1) | (r.cp == 1),
+        message="ep = {ep} with cp = {cp}: AutoEP's replica groups do not know of Ulysses",
+        source="module_inject/auto_ep_folding.py:120: groups of the world alone",
+        repairs=any_of(change(parallelism__cp=1), change(parallelism__ep=1)),
+    ),
+    Rule(
+        id="deepspeed.overlap_experts",
+        path="parallelism.overlap_ep",
+        backends=DEEPSPEED,
+        holds=lambda r: not r.spec.parallelism.overlap_ep,
+        message="overlap_ep is Megatron's",
+        source="ours: it would be lost",
+        repairs=change(parallelism__overlap_ep=False),
+    ),
+)
+
+_SEQUENCE = (
+    Rule(
+        id="deepspeed.ulysses",
+        path="parallelism.cp",
+        backends=DEEPSPEED,
+        needs=("deepspeed.architecture",),
+        holds=lambda r: implies(r.cp > 1, _architecture(r).ulysses),
+        message="cp = {cp}: Ulysses cannot take over the attention of {model.transformers} of transformers",
+        source="runtime/sequence_parallel/ulysses_sp.py:512: it needs num_key_value_heads and one head size",
+        repairs=change(parallelism__cp=1),
+    ),
+    Rule(
+        id="deepspeed.ulysses_attention",
+        path="backend.deepspeed.attention",
+        backends=DEEPSPEED,
+        needs=("deepspeed.ulysses",),
+        holds=lambda r: implies(r.cp > 1, attention(r.model, r.backend.deepspeed) != "eager"),
+        message="cp = {cp}: Ulysses does not run with eager attention, the only one here",
+        source="runtime/sequence_parallel/ulysses_sp.py:471",
+        repairs=any_of(change(backend__deepspeed__attention="flash_attention_2"), change(parallelism__cp=1)),
+    ),
+    Rule(
+        id="deepspeed.ulysses_window",
+        path="backend.deepspeed.attention",
+        backends=DEEPSPEED,
+        needs=("deepspeed.ulysses_attention",),
+        holds=lambda r: implies(
+            (r.cp > 1) & ((r.model.sliding_window or r.training.sequence) < r.training.sequence),
+            attention(r.model, r.backend.deepspeed).startswith("flash"),
+        ),
+        message="cp = {cp}: Ulysses drops the mask, and with it the sliding window of {model.sliding_window} tokens; "
+        "only flash attention keeps it",
+        source="runtime/sequence_parallel/ulysses_sp.py:546",
+        repairs=any_of(change(backend__deepspeed__attention="flash_attention_2"), change(parallelism__cp=1)),
+    ),
+    Rule(
+        id="deepspeed.sequence",
+        path="training.sequence",
+        backends=DEEPSPEED,
+        holds=lambda r: r.training.sequence % r.cp == 0,
+        message="{training.sequence} tokens do not divide by cp = {cp}",
+        source="runtime/sequence_parallel/ulysses_sp.py:707",
+        repairs=any_of(lambda r: ({"training.sequence": -(-r.training.sequence // r.cp) * r.cp},), _CP),
+    ),
+    Rule(
+        id="deepspeed.sequence_heads",
+        path="parallelism.cp",
+        backends=DEEPSPEED,
+        holds=lambda r: (r.model.heads % r.cp == 0) & ((r.model.kv_heads % r.cp == 0) | (r.cp % r.model.kv_heads == 0)),
+        message="Ulysses deals {model.heads} heads and {model.kv_heads} key/value heads over cp = {cp} ranks, which "
+        "does not divide",
+        source="runtime/sequence_parallel/ulysses_sp.py:147-149",
+        repairs=_CP,
+    ),
+)
+
+RULES: tuple[Rule, ...] = _PIPELINE + _TENSOR + _EXPERTS + _SEQUENCE
