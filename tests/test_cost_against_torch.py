@@ -104,7 +104,7 @@ def scene_of(tp: int, sp: bool, recompute: str) -> Scene:
 
 def counted(tp: int, sp: bool, recompute: str) -> float:
     s = scene_of(tp, sp, recompute)
-    return float(saved(s, s.dense))
+    return float(saved(s, s.layers[0]))
 
 
 def test_selective_recomputation_keeps_what_megatron_keeps(layer: tuple[int, bool, dict[str, int]]) -> None:

@@ -105,7 +105,14 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     elements = _touched(s, o)
     flops = 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
     sequence = layout.training.sequence
-    scores = 2 * s.tokens * sequence * o.scores / layout.tp * (0.5 * _seen(s) if s.framework.kernels.flash else 1)
+    scores = (
+        2
+        * s.tokens
+        * sequence
+        * o.scores
+        / layout.tp
+        * (0.5 * _seen(o.window, sequence) if s.framework.kernels.flash else 1)
+    )
     pieces = PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
     moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence * (1 + pieces) if t.squared else 1) for t in o.moved)
     kernels = o.kernels + pieces
@@ -119,15 +126,12 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     )
 
 
-def _seen(s: Scene) -> Number:
-    """Part of what causal attention computes that is inside the sliding windows, over full and windowed layers."""
-    model, sequence = s.layout.model, s.layout.training.sequence
-    if model.sliding_window is None:
+def _seen(window: int | None, sequence: Number) -> Number:
+    """Part of what causal attention computes that is inside the sliding window."""
+    if window is None:
         return 1
-    window = minimum(model.sliding_window, sequence)
-    inside = (2 * window - window * window / sequence) / sequence
-    full = 1 / model.full_attention_every if model.full_attention_every else 0
-    return full + (1 - full) * inside
+    inside = minimum(window, sequence)
+    return (2 * inside - inside * inside / sequence) / sequence
 
 
 def _softmax_in_pieces(s: Scene) -> Number:

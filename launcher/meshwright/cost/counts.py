@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Literal
 
 from meshwright.model.count import total_parameters
+from meshwright.model.kinds import count_kinds
 from meshwright.model.operations import Operation, decoder_layer, head, mtp_layer
 from meshwright.model.work import forward_flops
 from meshwright.spec.model import Model
@@ -34,10 +35,9 @@ CONVENTIONS: tuple[Convention, ...] = ("megatron", "palm", "causal")
 
 def forward_by_operation(model: Model, sequence: int, causal: bool = False) -> dict[str, int]:
     """FLOPs of one token's forward pass, by operation, over all layers and the head."""
-    moe_layers = sum(model.is_moe_layer(layer) for layer in range(model.layers)) if model.moe else 0
-    groups: list[tuple[tuple[Operation, ...], int]] = [(decoder_layer(model, False), model.layers - moe_layers)]
-    if moe_layers:
-        groups.append((decoder_layer(model, True), moe_layers))
+    groups: list[tuple[tuple[Operation, ...], int]] = [
+        (decoder_layer(model, kind), count) for kind, count in count_kinds(model, 0, model.layers).items()
+    ]
     if model.mtp:
         groups.append((mtp_layer(model), model.mtp))
     groups.append((head(model, model.vocab, False), 1 + model.mtp))

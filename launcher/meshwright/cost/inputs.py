@@ -6,33 +6,43 @@ where stages differ only three kinds do: the first, the ones between, and the la
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
-from meshwright.cost.numbers import Number, clip, maximum, minimum, where
-from meshwright.model.operations import Degrees, Operation, decoder_layer
+from meshwright.cost.numbers import Number, interpolate, maximum, minimum, where
+from meshwright.model.kinds import LayerKind, kinds, layer_kinds, running_counts
+from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
 
-__all__ = ["Load", "Scene", "in_flight", "loads", "recomputed_part", "scene"]
+__all__ = ["Load", "Scene", "add_prediction", "in_flight", "loads", "recomputed_part", "scene"]
 
 
 @dataclass(frozen=True)
 class Load:
-    """One pipeline stage: its layers, its ends, the micro-batches whose activations it holds at once."""
+    """One pipeline stage, or one of its chunks: its layers, its ends, the micro-batches whose activations it holds."""
 
     index: Number
-    dense: Number  # decoder layers with a dense MLP
-    moe: Number  # decoder layers with experts
+    of_kind: tuple[Number, ...]  # layers of each kind of the scene, with prediction layers, which cost as much
     embedding: Number  # 1 or 0
     head: Number
     in_flight: Number
-    mtp: Number = 0
+    mtp: Number = 0  # of the layers, those that predict further tokens
+    chunks: Number = 1
 
     @property
     def layers(self) -> Number:
-        """Decoder layers, and prediction layers that cost as much."""
-        return self.dense + self.moe + self.mtp
+        """Of every kind."""
+        return sum(self.of_kind)
+
+    def total(self, each: Iterable[Number]) -> Number:
+        """The sum over layers of a number that a layer of each kind has."""
+        return sum(n * value for n, value in zip(self.of_kind, each, strict=True))
+
+    def largest(self, each: Iterable[Number]) -> Number:
+        """The largest over the kinds that stand here."""
+        return maximum(0, *(where(n > 0, value, 0) for n, value in zip(self.of_kind, each, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -47,14 +57,25 @@ class Scene:
     edp: Number
 
     @cached_property
-    def dense(self) -> tuple[Operation, ...]:
-        """One decoder layer with a dense MLP."""
-        return decoder_layer(self.layout.model, False, self.framework.kernels)
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """Of the model's layers."""
+        return kinds(self.layout.model)
 
     @cached_property
-    def moe(self) -> tuple[Operation, ...]:
-        """One decoder layer with experts; nothing where the model has none."""
-        return decoder_layer(self.layout.model, True, self.framework.kernels) if self.layout.model.moe else ()
+    def layers(self) -> tuple[tuple[Operation, ...], ...]:
+        """The operations of a layer of each kind."""
+        return tuple(decoder_layer(self.layout.model, kind, self.framework.kernels) for kind in self.kinds)
+
+    @cached_property
+    def parameters(self) -> tuple[tuple[Number, Number], ...]:
+        """(all, routed experts') parameters of one rank in a layer of each kind."""
+        d = self.degrees
+        return tuple(parameters(operations, d.tp, d.etp, d.ep) for operations in self.layers)
+
+    @property
+    def last(self) -> int:
+        """Which kind the last decoder layer is of, and so those that predict further tokens."""
+        return 0 if len(self.kinds) == 1 else self.kinds.index(layer_kinds(self.layout.model)[-1])
 
     @property
     def domain(self) -> Number:
@@ -101,10 +122,37 @@ def loads(s: Scene) -> tuple[Load, Load, Load]:
 
 def _load(s: Scene, index: Number) -> Load:
     r = s.layout
-    layers = _layers(r, index)
-    dense = _dense(r, layers, index)
     head = (index == r.pp - 1) + 0
-    return Load(index, dense, layers - dense, (index == 0) + 0, head, in_flight(r, index), head * r.model.mtp)
+    mtp = head * r.model.mtp
+    of_kind = add_prediction(s, _of_kind(s, index), mtp)
+    return Load(index, of_kind, (index == 0) + 0, head, in_flight(r, index), mtp, r.vpp)
+
+
+def add_prediction(s: Scene, of_kind: Iterable[Number], mtp: Number) -> tuple[Number, ...]:
+    """``of_kind`` with ``mtp`` more layers of the last one's kind."""
+    return tuple(n + mtp if i == s.last else n for i, n in enumerate(of_kind))
+
+
+def _of_kind(s: Scene, index: Number) -> tuple[Number, ...]:
+    """Layers of each kind: on the stage's first chunk those that stand there, on its others a mixture of the rest.
+
+    The first chunks of all stages come before every second one (``layout.pipeline``).
+    """
+    r, model = s.layout, s.layout.model
+    layers = _layers(r, index)
+    if len(s.kinds) == 1:
+        return (layers,)
+    chunk = layers / r.vpp
+    before = where(index == 0, 0, (_layers(r, 0 * r.pp) + (index - 1) * _layers(r, minimum(1, r.pp - 1))) / r.vpp)
+    done = model.layers / r.vpp
+    left = maximum(1, model.layers - done)
+    counts = [running_counts(model)[kind] for kind in s.kinds]
+    return tuple(
+        interpolate(count, before + chunk)
+        - interpolate(count, before)
+        + (layers - chunk) * (count[-1] - interpolate(count, done)) / left
+        for count in counts
+    )
 
 
 def _layers(r: Layout, index: Number) -> Number:
@@ -116,22 +164,12 @@ def _layers(r: Layout, index: Number) -> Number:
     return where(set_ends > 0, uneven, even)
 
 
-def _dense(r: Layout, layers: Number, index: Number) -> Number:
-    """Of ``layers``, those with a dense MLP: the leading ones fall on the first chunks, the others evenly."""
-    moe = r.model.moe
-    if moe is None:
-        return layers
-    chunk = layers / r.vpp
-    leading = clip(moe.first_dense - index * chunk, 0, chunk)
-    return leading + (layers - leading) * (1 - 1 / moe.every)
-
-
 def recomputed_part(s: Scene, load: Load) -> Number:
     """Part of the stage's layers that full recomputation runs again: all, or of each chunk the first few (block)."""
     p = s.layout.spec.parallelism
     if p.recompute_method != "block":
         return 1 + 0 * load.layers
-    return minimum(1, (p.recompute_layers or 1) * s.layout.vpp / maximum(1, load.layers))
+    return minimum(1, (p.recompute_layers or 1) * load.chunks / maximum(1, load.layers))
 
 
 def in_flight(r: Layout, index: Number) -> Number:

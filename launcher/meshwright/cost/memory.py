@@ -11,7 +11,9 @@ from dataclasses import dataclass, fields
 
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.model.operations import Operation, embedding, final_norm, mtp_joint, parameters
+from meshwright.model.kinds import LayerKind
+from meshwright.model.layers import parts
+from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 
 __all__ = ["GIB", "SPREAD", "USABLE", "Memory", "layer_input", "memory", "saved", "stage_parameters"]
 
@@ -86,19 +88,16 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
-    d = s.degrees
-    dense, _ = parameters(s.dense, d.tp, d.etp, d.ep)
-    moe, experts = parameters(s.moe, d.tp, d.etp, d.ep) if s.moe else (0, 0)
-    model = s.layout.model
+    d, model = s.degrees, s.layout.model
     words = parameters(embedding(model, s.vocab), d.tp)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
     own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
-    joint = parameters(mtp_joint(model), d.tp)[0]
-    total = load.dense * dense + load.moe * moe + load.mtp * (joint + (moe if s.moe else dense))
-    total = total + reads_words * words + load.head * norm + own_head * s.vocab * model.hidden / d.tp
-    return total, (load.moe + load.mtp) * experts
+    layers = load.total(everything for everything, _ in s.parameters)
+    joint = load.mtp * parameters(mtp_joint(model), d.tp)[0] if model.mtp else 0
+    ends = reads_words * words + load.head * norm + own_head * s.vocab * model.hidden / d.tp
+    return layers + joint + ends, load.total(experts for _, experts in s.parameters)
 
 
 def saved(s: Scene, operations: Iterable[Operation]) -> Number:
@@ -125,11 +124,10 @@ def _activations(s: Scene, load: Load) -> tuple[Number, Number]:
     ``recompute_layers`` of each chunk where block.
     """
     p = s.layout.spec.parallelism
-    dense, moe = saved(s, s.dense), saved(s, s.moe) if s.moe else 0
-    extra = _context_copies(s)
-    kept = load.dense * dense + (load.moe + load.mtp) * (moe if s.moe else dense) + load.layers * extra
+    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
+    kept = load.total(each)
     every = p.recompute_layers or 1
-    largest = maximum(where(load.dense > 0, dense, 0), where(load.moe > 0, moe, 0)) + extra
+    largest = load.largest(each)
     if p.recompute_method == "block":
         part = recomputed_part(s, load)
         inputs, working = part * load.layers * layer_input(s) + (1 - part) * kept, largest
@@ -141,10 +139,9 @@ def _activations(s: Scene, load: Load) -> tuple[Number, Number]:
     return (where(full, inputs, kept) + ends) * load.in_flight, where(full, working, 0 * working)
 
 
-def _context_copies(s: Scene) -> Number:
+def _context_copies(s: Scene, kind: LayerKind) -> Number:
     """With context parallelism TE keeps attention's output on both sides of its exchange (as SimuMax found)."""
-    model = s.layout.model
-    width = model.heads * (model.mla.v_dim if model.mla else model.head_dim)
+    width = sum(part.exchange(s.layout.model).output for part in parts(kind))
     return (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
 
 
@@ -161,9 +158,7 @@ def _logits(s: Scene) -> Number:
 def _workspace(s: Scene, load: Load) -> Number:
     """Gradients flowing through the widest operation of one layer, where no head needs more."""
     model = s.layout.model
-    width = model.ffn * (2 if model.gated else 1)
-    if s.moe and s.layout.model.moe is not None:
-        width = maximum(where(load.dense > 0, width, 0), model.moe.topk * model.moe.ffn * (2 if model.gated else 1))  # type: ignore[union-attr]
+    width = load.largest(maximum(0, *(part.widest(model) for part in parts(kind))) for kind in s.kinds)
     return 2 * s.tokens * (width / s.degrees.tp + model.hidden)
 
 
@@ -173,15 +168,15 @@ def _framework(s: Scene, load: Load) -> Number:
     if not s.framework.dummy_gradients:
         return fixed
     d = s.degrees
-    return fixed + 2 * maximum(_shapes(s.dense, d) * (load.dense > 0), _shapes(s.moe, d) * (load.moe > 0))
+    return fixed + 2 * load.largest(_shapes(operations, d) for operations in s.layers)
 
 
-def _shapes(operations: Iterable[Operation], d: object) -> Number:
+def _shapes(operations: Iterable[Operation], d: Degrees) -> Number:
     total: Number = 0
     for operation in operations:
         for weight in operation.weights:
             if weight.name.endswith((".weight", "experts.up", "experts.down")) and "norm" not in weight.name:
-                total = total + weight.elements / (d.tp if weight.shard == "tp" else d.etp)  # type: ignore[attr-defined]
+                total = total + weight.elements / (d.tp if weight.shard == "tp" else d.etp)
     return total
 
 
@@ -191,7 +186,7 @@ def _gathered(s: Scene, load: Load) -> Number:
     DeepSpeed keeps up to ``max_live_parameters`` and prefetches (deepspeed/runtime/zero/partitioned_param_coordinator).
     """
     d, r = s.degrees, s.layout
-    layer = maximum(parameters(s.dense, d.tp, d.etp, d.ep)[0], parameters(s.moe, d.tp, d.etp, d.ep)[0] if s.moe else 0)
+    layer = maximum(*(everything for everything, _ in s.parameters)) if len(s.parameters) > 1 else s.parameters[0][0]
     ends = s.vocab * r.model.hidden / d.tp
     live = 2 * layer + load.head * ends + load.embedding * ends
     if r.backend.name == "deepspeed":

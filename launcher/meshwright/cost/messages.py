@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, where
+from meshwright.model.kinds import LayerKind
+from meshwright.model.layers import parts
 
-__all__ = ["again", "exchanged", "expert", "hidden", "keys", "queries", "tensor"]
+__all__ = ["again", "exchanged", "expert", "hidden", "keys", "queries", "routed", "tensor"]
 
 
 def hidden(s: Scene) -> Number:
@@ -13,19 +15,20 @@ def hidden(s: Scene) -> Number:
     return s.width * s.layout.model.hidden * s.tokens
 
 
-def tensor(s: Scene, moe: bool) -> tuple[tuple[Number, ...], tuple[Number, ...]]:
+def tensor(s: Scene, kind: LayerKind) -> tuple[tuple[Number, ...], tuple[Number, ...]]:
     """What is gathered on entering, and scattered on leaving, each pair of column- and row-parallel products.
 
-    Routed experts' exchange is counted apart; a shared expert is an MLP like any other. With sequence parallelism,
-    latent attention gathers what it has projected down (megatron/core/transformer/multi_latent_attention.py).
+    Routed experts' exchange is counted apart.
     """
     model, whole = s.layout.model, hidden(s)
-    others = (whole,) if not moe or (model.moe is not None and model.moe.shared_ffn) else ()
-    entering = whole
-    if model.mla is not None:
-        down = (model.mla.q_lora_rank or model.hidden) + model.mla.kv_lora_rank + model.mla.qk_rope_dim
-        entering = where(s.layout.sp, whole * down / model.hidden, whole)
-    return (entering, *others), (whole, *others)
+    widths = [width for part in parts(kind) if (width := part.gathered(model)) is not None]
+    entering = tuple(where(s.layout.sp, whole * width / model.hidden, whole) for width in widths)
+    return entering, tuple(whole for _ in widths)
+
+
+def routed(kind: LayerKind) -> bool:
+    """Whether a layer sends its tokens to experts."""
+    return any(part.routed for part in parts(kind))
 
 
 def expert(s: Scene) -> Number:
@@ -34,22 +37,14 @@ def expert(s: Scene) -> Number:
     return 0 if moe is None else moe.topk * hidden(s) / s.layout.tp
 
 
-def keys(s: Scene) -> Number:
+def keys(s: Scene, kind: LayerKind) -> Number:
     """Keys and values of one rank's tokens."""
-    model = s.layout.model
-    wide = 2 * model.kv_heads * model.head_dim
-    if model.mla is not None:
-        wide = model.heads * (model.mla.qk_nope_dim + model.mla.qk_rope_dim + model.mla.v_dim)
-    return s.width * s.tokens * wide / s.layout.tp
+    return s.width * s.tokens * sum(part.exchange(s.layout.model).keys for part in parts(kind)) / s.layout.tp
 
 
-def queries(s: Scene) -> Number:
+def queries(s: Scene, kind: LayerKind) -> Number:
     """Queries and attention's output of one rank's tokens."""
-    model = s.layout.model
-    wide = 2 * model.head_dim
-    if model.mla is not None:
-        wide = model.mla.qk_nope_dim + model.mla.qk_rope_dim + model.mla.v_dim
-    return s.width * s.tokens * model.heads * wide / s.layout.tp
+    return s.width * s.tokens * sum(part.exchange(s.layout.model).queries for part in parts(kind)) / s.layout.tp
 
 
 def exchanged(s: Scene) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Number", "ceil_div", "clip", "log2", "maximum", "minimum", "where"]
+__all__ = ["Number", "ceil_div", "clip", "interpolate", "log2", "maximum", "minimum", "where"]
 
 Number = Any  # an int, float or bool, or a NumPy array of them
 
@@ -55,3 +56,13 @@ def log2(value: Number) -> Number:
 def ceil_div(value: Number, by: Number) -> Number:
     """The quotient rounded up."""
     return -(-value // by)
+
+
+def interpolate(table: Sequence[float], place: Number) -> Number:
+    """``table[place]``, linearly between whole places."""
+    if isinstance(place, _SCALARS):
+        low = min(int(place), len(table) - 1)
+        return table[low] + (place - low) * (table[min(low + 1, len(table) - 1)] - table[low])
+    import numpy as np
+
+    return np.interp(place, np.arange(len(table)), table)

@@ -10,13 +10,14 @@ from meshwright.cost.advice import Advice, advice
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
-from meshwright.cost.inputs import Load, Scene, in_flight, scene
+from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
-from meshwright.cost.time import StageTime, Step, sends, stage_time
+from meshwright.cost.time import Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
-from meshwright.layout.plan import Plan, Stage
+from meshwright.layout.plan import Chunk, Plan
+from meshwright.model.kinds import count_kinds
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 
@@ -71,8 +72,8 @@ def cost(plan: Plan) -> Cost:
     """Everything about one step of ``plan``."""
     spec = plan.spec
     s = scene(layout(spec))
-    loads = [_load(s, plan, i, stage) for i, stage in enumerate(plan.stages)]
-    step = _step(s, plan, loads)
+    loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
+    step = _step(s, plan)
     tokens = plan.batch.tokens
     seconds = float(step.total)
     peak = spec.cluster.accelerator.bf16_tflops * 1e12
@@ -120,49 +121,52 @@ def _hardware_flops(plan: Plan) -> float:
     return hardware_flops(plan.spec.model, plan.batch.sequence, p.recompute, p.recompute_modules, part)
 
 
-def _load(s: Scene, plan: Plan, index: int, stage: Stage) -> Load:
-    """What the plan's own division into chunks puts on a stage."""
-    model = plan.spec.model
-    layers = [layer for chunk in stage.chunks for layer in range(chunk.first, chunk.first + chunk.layers)]
-    moe = sum(map(model.is_moe_layer, layers)) if model.moe else 0
+def _load(s: Scene, plan: Plan, index: int, chunks: Sequence[Chunk]) -> Load:
+    """What some chunks of a stage put on it."""
+    counts = [count_kinds(plan.spec.model, chunk.first, chunk.layers) for chunk in chunks]
+    mtp = sum(chunk.mtp for chunk in chunks)
     return Load(
         index=index,
-        dense=len(layers) - moe,
-        moe=moe,
-        embedding=int(any(chunk.embedding for chunk in stage.chunks)),
-        head=int(any(chunk.loss for chunk in stage.chunks)),
+        of_kind=add_prediction(s, (sum(count.get(kind, 0) for count in counts) for kind in s.kinds), mtp),
+        embedding=int(any(chunk.embedding for chunk in chunks)),
+        head=int(any(chunk.loss for chunk in chunks)),
         in_flight=in_flight(s.layout, index),
-        mtp=sum(chunk.mtp for chunk in stage.chunks),
+        mtp=mtp,
+        chunks=len(chunks),
     )
 
 
 def _distinct(loads: Sequence[Load]) -> list[Load]:
     """Loads that differ in more than their place between the ends."""
-    return list({(x.layers, x.embedding, x.head, x.index in (0, len(loads) - 1)): x for x in loads}.values())
+    return list({(x.of_kind, x.embedding, x.head, x.index in (0, len(loads) - 1)): x for x in loads}.values())
 
 
-def _step(s: Scene, plan: Plan, loads: Sequence[Load]) -> Step:
+def _step(s: Scene, plan: Plan) -> Step:
     """The closed form, with its bubble replaced by the simulated one."""
     parts = estimate(s.layout, s.framework).parts
     pp, vpp, m = plan.grid.pp, plan.spec.parallelism.vpp, plan.batch.microbatches
     if pp == 1:
         return parts
     waits, latency = sends(s)
-    times = {key: stage_time(s, load) for load in loads for key in [_kind(load)]}
-    rows = [
-        [_chunk(times[_kind(load)], stage, v, vpp, waits) for v in range(vpp)]
-        for load, stage in zip(loads, plan.stages, strict=True)
-    ]
+    works = _Works(s, waits / vpp)
+    rows = [[works.of(_load(s, plan, i, (chunk,))) for chunk in stage.chunks] for i, stage in enumerate(plan.stages)]
     whole = simulate(rows, m, float(latency), plan.spec.parallelism.microbatch_group)
     busy = parts.total - parts.data - parts.optimizer - parts.bubble
     return replace(parts, bubble=max(0.0, whole - busy))
 
 
-def _kind(load: Load) -> tuple[float, ...]:
-    return load.dense, load.moe, load.head, load.mtp
+class _Works:
+    """The work of chunks; those that hold the same are computed once."""
 
+    def __init__(self, s: Scene, waits: float) -> None:
+        """``waits``: seconds a chunk waits for its two hand-overs of one micro-batch."""
+        self._scene, self._waits = s, waits
+        self._known: dict[tuple[object, ...], Work] = {}
 
-def _chunk(time: StageTime, stage: Stage, v: int, vpp: int, waits: float) -> Work:
-    """A chunk's share of its stage, by layers."""
-    share = stage.chunks[v].layers / stage.layers if stage.layers else 1 / vpp
-    return Work(time.forward * share + waits / 2 / vpp, time.backward * share + waits / 2 / vpp)
+    def of(self, load: Load) -> Work:
+        """Forward and backward of one micro-batch."""
+        key = (load.of_kind, load.head, load.mtp)
+        if key not in self._known:
+            time = stage_time(self._scene, load)
+            self._known[key] = Work(time.forward + self._waits / 2, time.backward + self._waits / 2)
+        return self._known[key]

@@ -23,6 +23,8 @@ from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Work, bound
 from meshwright.cost.traffic import scatters
+from meshwright.model.kinds import LayerKind
+from meshwright.model.operations import Operation
 
 __all__ = ["StageTime", "Step", "sends", "stage_time", "step"]
 
@@ -78,16 +80,14 @@ class _Layer:
 
 def stage_time(s: Scene, load: Load) -> StageTime:
     """One micro-batch on the stage ``load``."""
-    dense = _layer(s, False)
-    moe = _layer(s, True) if s.moe else dense
+    each = [_layer(s, kind, operations) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     ends = head(s)
-    counts = ((load.dense + (0 if s.moe else load.mtp), dense), (load.moe + (load.mtp if s.moe else 0), moe))
 
     def total(kind: str, index: int) -> Number:
-        return sum(n * getattr(each, kind)[index] for n, each in counts)
+        return load.total(getattr(layer, kind)[index] for layer in each)
 
     compute = [
-        sum(n * getattr(each.seconds, part) for n, each in counts) for part in ("forward", "backward", "recompute")
+        load.total(getattr(layer.seconds, part) for layer in each) for part in ("forward", "backward", "recompute")
     ]
     part = where(s.layout.recompute == 2, recomputed_part(s, load), 1)
     compute[2] = part * compute[2]
@@ -101,12 +101,12 @@ def stage_time(s: Scene, load: Load) -> StageTime:
     return StageTime(forward, backward, compute[2], sum(tensor), sum(expert), sum(context))
 
 
-def _layer(s: Scene, moe: bool) -> _Layer:
-    seconds = layer(s, s.moe if moe else s.dense)
+def _layer(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> _Layer:
+    seconds = layer(s, operations)
     idle = seconds.idle
-    tensor, idle = _hidden(_tensor(s, moe), idle)
-    expert, idle = _hidden(_expert(s, moe), idle)
-    context, _ = _hidden(_context(s, seconds), idle)
+    tensor, idle = _hidden(_tensor(s, kind), idle)
+    expert, idle = _hidden(_expert(s, kind), idle)
+    context, _ = _hidden(_context(s, kind), idle)
     return _Layer(seconds, tensor, expert, context)
 
 
@@ -117,7 +117,7 @@ def _hidden(seconds: Triple, idle: Triple) -> tuple[Triple, Triple]:
     return left, (maximum(0, x - a), maximum(0, y - b), maximum(0, z - c))
 
 
-def _tensor(s: Scene, moe: bool) -> Triple:
+def _tensor(s: Scene, kind: LayerKind) -> Triple:
     """Exposed tensor-parallel time of a layer.
 
     Without sequence parallelism: all-reduces, of which the backward's run beside the weight gradients. With it:
@@ -127,17 +127,17 @@ def _tensor(s: Scene, moe: bool) -> Triple:
     r, p = s.layout, s.layout.spec.parallelism
     hidden = r.cluster.efficiency.overlap
     beside = hidden * s.framework.overlaps_gradients
-    enter, leave = (sum(ring(s, group(s, r.tp, 1), size) for size in sizes) for sizes in messages.tensor(s, moe))
+    enter, leave = (sum(ring(s, group(s, r.tp, 1), size) for size in sizes) for sizes in messages.tensor(s, kind))
     forward = (enter + leave) * (1 - hidden * (p.overlap_tp + 0))
     backward = where(r.sp, leave + 2 * (1 - beside) * enter, (enter + leave) * (1 - beside))
     on = (r.tp > 1) + 0
     return on * forward, on * backward, on * (r.recompute == 2) * forward
 
 
-def _expert(s: Scene, moe: bool) -> Triple:
+def _expert(s: Scene, kind: LayerKind) -> Triple:
     """Dispatch and combine: one all-to-all each, and as many backward; etp gathers and scatters besides."""
     r = s.layout
-    if not moe:
+    if not messages.routed(kind):
         return 0, 0, 0
     size = messages.expert(s)
     exchange = (r.ep > 1) * all_to_all(s, group(s, r.ep, r.etp), size)
@@ -147,14 +147,14 @@ def _expert(s: Scene, moe: bool) -> Triple:
     return once, once, messages.again(s, "moe") * once
 
 
-def _context(s: Scene, seconds: Seconds) -> Triple:
+def _context(s: Scene, kind: LayerKind) -> Triple:
     """Key and value blocks travel the ring while attention computes on the last ones; a2a waits for its exchange."""
     r = s.layout
     g = group(s, r.cp, r.tp)
     if messages.exchanged(s):
-        once = all_to_all(s, g, messages.keys(s)) + all_to_all(s, g, messages.queries(s))
+        once = all_to_all(s, g, messages.keys(s, kind)) + all_to_all(s, g, messages.queries(s, kind))
     else:
-        once = (1 - r.cluster.efficiency.overlap) * ring(s, g, messages.keys(s) * r.cp)
+        once = (1 - r.cluster.efficiency.overlap) * ring(s, g, messages.keys(s, kind) * r.cp)
     on = (r.cp > 1) + 0
     return on * once, on * 2 * once, on * messages.again(s, "core_attn") * once
 

@@ -68,8 +68,8 @@ def traffic(s: Scene, load: Load) -> Traffic:
 def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     """An all-reduce is a scatter and a gather; with sequence parallelism the backward gathers the inputs again."""
     r, g = s.layout, group(s, s.layout.tp, 1)
-    kinds = ((load.dense, messages.tensor(s, False)), (load.moe, messages.tensor(s, True)))
-    entering, leaving = (sum(layers * sum(sizes[i]) for layers, sizes in kinds) for i in (0, 1))
+    sizes = [messages.tensor(s, kind) for kind in s.kinds]
+    entering, leaving = (load.total(sum(each[i]) for each in sizes) for i in (0, 1))
     passes = 2 + part * messages.again(s)
     gathered = where(r.sp, passes * (entering + leaving) + entering, 2 * passes * leaving)
     pairs = r.microbatches * leaving / messages.hidden(s)
@@ -81,18 +81,24 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
 def _context(s: Scene, load: Load, part: Number) -> Flow:
     """Keys and values go round, and round again with their gradients; a2a exchanges queries and outputs as well."""
     cp, g = s.layout.cp, group(s, s.layout.cp, s.layout.tp)
-    layers, passes = s.layout.microbatches * load.layers, 2 + part * messages.again(s, "core_attn")
+    m, passes = s.layout.microbatches, 2 + part * messages.again(s, "core_attn")
+    keys = load.total(messages.keys(s, kind) for kind in s.kinds)
     if messages.exchanged(s):
-        size = passes * (messages.keys(s) + messages.queries(s)) * (cp - 1) / cp
-        return _flow(layers * size, g, "all-to-all", 2 * layers * passes * (cp > 1))
-    rounds = layers * (passes + 1) * (cp - 1)
-    return _flow(rounds * messages.keys(s), g, "send", rounds)
+        size = keys + load.total(messages.queries(s, kind) for kind in s.kinds)
+        return _flow(m * passes * size * (cp - 1) / cp, g, "all-to-all", 2 * m * load.layers * passes * (cp > 1))
+    rounds = m * (passes + 1) * (cp - 1)
+    return _flow(rounds * keys, g, "send", rounds * load.layers)
 
 
 def _expert(s: Scene, load: Load, part: Number) -> Flow:
     """Dispatch and combine, to the experts' ranks and among those that share an expert."""
     g = group(s, s.layout.ep, s.layout.etp)
-    count = s.layout.microbatches * load.moe * 2 * (2 + part * messages.again(s, "moe"))
+    count = (
+        s.layout.microbatches
+        * load.total(messages.routed(kind) for kind in s.kinds)
+        * 2
+        * (2 + part * messages.again(s, "moe"))
+    )
     size = messages.expert(s) * (_share(g) + (s.layout.etp - 1))
     return _flow(count * size, g, "all-to-all", count * (s.layout.ep * s.layout.etp > 1))
 

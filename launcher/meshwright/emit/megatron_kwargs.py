@@ -13,6 +13,7 @@ from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_extra import overlaid
 from meshwright.emit.megatron_model import moe_pattern
 from meshwright.layout.plan import Plan
+from meshwright.model.kinds import kinds
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
 
 __all__ = ["kwargs"]
@@ -126,7 +127,7 @@ def _yarn(scaling: RopeScaling) -> Kwargs:
 
 def _experts(plan: Plan, moe: Moe) -> Kwargs:
     model, megatron = plan.spec.model, plan.spec.backend.megatron
-    routed_everywhere = all(model.is_moe_layer(layer) for layer in range(model.layers))
+    routed_everywhere = all(kind.ffn == "experts" for kind in kinds(model))
     return {
         "num_moe_experts": moe.experts,
         "moe_ffn_hidden_size": moe.ffn,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from meshwright.emit._flags import flag, switch
 from meshwright.layout.plan import Plan
+from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.megatron_parts import MODULE, spec_name
 from meshwright.spec.model import Model, Moe, Rope
 
@@ -132,8 +133,8 @@ def _norms(model: Model) -> Iterator[str]:
 
 def moe_pattern(model: Model) -> str:
     """1 for each MoE layer, 0 for each dense one, as the expression Megatron evaluates."""
-    kinds = [int(model.is_moe_layer(layer)) for layer in range(model.layers)]
-    return "[" + ",".join(map(str, kinds)) + "]"
+    routed = [int(kind.ffn == "experts") for kind in layer_kinds(model)]
+    return "[" + ",".join(map(str, routed)) + "]"
 
 
 def _experts(plan: Plan) -> Iterator[str]:
@@ -142,7 +143,7 @@ def _experts(plan: Plan) -> Iterator[str]:
         return
     yield from flag("--num-experts", moe.experts)
     yield from flag("--moe-ffn-hidden-size", moe.ffn)
-    if not all(plan.spec.model.is_moe_layer(layer) for layer in range(plan.spec.model.layers)):
+    if not all(kind.ffn == "experts" for kind in kinds(plan.spec.model)):
         yield from flag("--moe-layer-freq", moe_pattern(plan.spec.model))
     yield from flag("--moe-shared-expert-intermediate-size", moe.shared_ffn or None)
     yield from switch("--moe-shared-expert-gate", moe.shared_gate)

@@ -24,8 +24,9 @@ from meshwright.measured.row_layout import backend, parallelism, training
 from meshwright.measured.row_model import model_of
 from meshwright.measured.row_rules import refuse_impossible
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES, Practice
+from meshwright.model.kinds import pattern
 from meshwright.rules import Layout
-from meshwright.spec import Cluster, Efficiency, Launch, Spec
+from meshwright.spec import Cluster, Efficiency, Launch, Model, Spec
 from meshwright.spec.decode import decode
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not said(record, c)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
-    for column, pattern, reason in _INEXPRESSIBLE:
-        if re.search(pattern, said(record, column)):
+    for column, words, reason in _INEXPRESSIBLE:
+        if re.search(words, said(record, column)):
             raise ValueError(reason)
     spec = _spec(record, practice, cluster)
     refuse_impossible(spec)
@@ -196,7 +197,9 @@ def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout, Framework]]:
     for members in groups.values():
         specs = [rows[i].spec for i in members]
         layouts = [layout_of(spec) for spec in specs]
-        sizes: dict[str, Any] = {n: np.array([getattr(spec.model, n) for spec in specs]) for n in _SIZES}
+        sizes: dict[str, Any] = {
+            n: np.array([getattr(spec.model, n) for spec in specs]) for n in _sizes(specs[0].model)
+        }
         sequence: Any = np.array([spec.training.sequence for spec in specs])
         spec = replace(
             specs[0],
@@ -209,8 +212,13 @@ def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout, Framework]]:
     return result
 
 
+def _sizes(model: Model) -> tuple[str, ...]:
+    """Numbers in which rows of one group may differ; with layers of several kinds, not in how many there are."""
+    return _SIZES if pattern(model).uniform else _SIZES[1:]
+
+
 def _structure(spec: Spec) -> Any:
-    zeros: dict[str, Any] = dict.fromkeys(_SIZES, 0)
+    zeros: dict[str, Any] = dict.fromkeys(_sizes(spec.model), 0)
     model = replace(spec.model, name="", transformers=None, **zeros)
     p = spec.parallelism
     kept = (p.recompute_modules, p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.recompute_layers)

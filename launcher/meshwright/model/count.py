@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.layout.grid import Grid
 from meshwright.layout.plan import Chunk, Stage
+from meshwright.model.kinds import count_kinds
 from meshwright.model.operations import Operation, decoder_layer, embedding, final_norm, head, mtp_layer, parameters
 from meshwright.spec.model import Model
 
@@ -20,7 +21,9 @@ def padded_vocab(model: Model, divisor: int, tp: int) -> int:
 
 def total_parameters(model: Model) -> int:
     """Of the whole unpadded model, without multi-token prediction: what transformers counts."""
-    layers = sum(parameters(decoder_layer(model, moe))[0] * count for moe, count in _kinds(model, 0, model.layers))
+    layers = sum(
+        parameters(decoder_layer(model, kind))[0] * n for kind, n in count_kinds(model, 0, model.layers).items()
+    )
     ends = (*embedding(model, model.vocab), *final_norm(model), *head(model, model.vocab, model.tied_embeddings))
     return int(layers + parameters(ends)[0])
 
@@ -29,7 +32,8 @@ def active_parameters(model: Model) -> int:
     """Parameters one token passes through: ``topk`` of the routed experts, everything else whole."""
     if model.moe is None:
         return total_parameters(model)
-    experts = sum(parameters(decoder_layer(model, moe))[1] * count for moe, count in _kinds(model, 0, model.layers))
+    layers = count_kinds(model, 0, model.layers)
+    experts = sum(parameters(decoder_layer(model, kind))[1] * n for kind, n in layers.items())
     return int(total_parameters(model) - experts + experts * model.moe.topk // model.moe.experts)
 
 
@@ -48,17 +52,11 @@ def _chunk_operations(model: Model, chunk: Chunk, vocab: int) -> Iterator[tuple[
     """Groups of operations and how many times each stands on the chunk."""
     if chunk.embedding or chunk.mtp:  # MTP reads the embedding: a stage without it holds a copy
         yield embedding(model, vocab), 1
-    for moe, count in _kinds(model, chunk.first, chunk.layers):
-        yield decoder_layer(model, moe), count
+    for kind, count in count_kinds(model, chunk.first, chunk.layers).items():
+        yield decoder_layer(model, kind), count
     if chunk.final_norm:
         yield final_norm(model), 1
     if chunk.mtp:
         yield mtp_layer(model), chunk.mtp
     if chunk.loss:
         yield head(model, vocab, model.tied_embeddings and chunk.embedding), 1
-
-
-def _kinds(model: Model, first: int, layers: int) -> Iterator[tuple[bool, int]]:
-    """(is MoE, how many) of the decoder layers ``first .. first + layers``."""
-    moe = sum(model.is_moe_layer(layer) for layer in range(first, first + layers)) if model.moe else 0
-    yield from ((kind, count) for kind, count in ((False, layers - moe), (True, moe)) if count)

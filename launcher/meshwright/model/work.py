@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from meshwright.layout.balance import Work
+from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.operations import Operation, decoder_layer, head, mtp_layer
 from meshwright.spec.model import Model
 
@@ -22,14 +25,10 @@ def forward_flops(o: Operation, sequence: int, causal: bool = False) -> int:
 
 def pipeline_work(model: Model, sequence: int) -> Work:
     """Forward FLOPs of one token; each MTP layer uses the head once more, where the loss is."""
-    dense, moe, mtp, loss = (
-        sum(forward_flops(o, sequence, causal=True) for o in operations)
-        for operations in (
-            decoder_layer(model, False),
-            decoder_layer(model, True) if model.moe else (),
-            mtp_layer(model),
-            head(model, model.vocab, False),
-        )
-    )
-    layers = tuple(float(moe if model.is_moe_layer(i) else dense) for i in range(model.layers))
-    return Work(layers, float(mtp), float(loss * (1 + model.mtp)))
+
+    def flops(operations: Iterable[Operation]) -> float:
+        return float(sum(forward_flops(o, sequence, causal=True) for o in operations))
+
+    of_kind = {kind: flops(decoder_layer(model, kind)) for kind in kinds(model)}
+    layers = tuple(of_kind[kind] for kind in layer_kinds(model))
+    return Work(layers, flops(mtp_layer(model)), flops(head(model, model.vocab, False)) * (1 + model.mtp))

@@ -132,9 +132,3 @@ class Model:
         if self.mla is not None:
             return "mla"
         return "mha" if self.kv_heads == self.heads else "mqa" if self.kv_heads == 1 else "gqa"
-
-    def is_moe_layer(self, layer: int) -> bool:
-        """Whether decoder layer ``layer`` (from 0) routes its tokens to experts."""
-        if self.moe is None or layer < self.moe.first_dense:
-            return False
-        return (layer - self.moe.first_dense) % self.moe.every == self.moe.every - 1

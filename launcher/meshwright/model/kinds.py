@@ -1,0 +1,89 @@
+"""Which kind each decoder layer of a model is: a mixer of tokens, and a feed-forward part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+from meshwright.spec.model import Model
+
+__all__ = ["LayerKind", "Pattern", "count_kinds", "kinds", "layer_kinds", "pattern", "running_counts"]
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """The names of a layer's two parts in ``model.layers`` (``MIXERS``, ``FEED_FORWARDS``)."""
+
+    mixer: str
+    ffn: str
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What decides the kinds of a model's layers, as its short forms say it; see ``spec.model`` for each."""
+
+    mixer: str
+    windowed: bool
+    full_every: int
+    routed: bool
+    first_dense: int
+    every: int
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all layers are of one kind, however many there are."""
+        return not (self.windowed and self.full_every) and not (self.routed and (self.first_dense or self.every > 1))
+
+    def kind(self, layer: int) -> LayerKind:
+        """Of decoder layer ``layer``, from 0."""
+        full = not self.windowed or (self.full_every > 0 and (layer + 1) % self.full_every == 0)
+        routed = self.routed and layer >= self.first_dense and (layer - self.first_dense + 1) % self.every == 0
+        return LayerKind(self.mixer if full else "windowed_attention", "experts" if routed else "mlp")
+
+
+def pattern(model: Model) -> Pattern:
+    """How the model's layers follow each other."""
+    moe = model.moe
+    return Pattern(
+        mixer="attention" if model.mla is None else "latent_attention",
+        windowed=model.sliding_window is not None and model.mla is None,
+        full_every=model.full_attention_every,
+        routed=moe is not None,
+        first_dense=moe.first_dense if moe else 0,
+        every=moe.every if moe else 1,
+    )
+
+
+def layer_kinds(model: Model) -> tuple[LayerKind, ...]:
+    """The kind of every decoder layer, first to last."""
+    return _layer_kinds(pattern(model), model.layers)
+
+
+def kinds(model: Model) -> tuple[LayerKind, ...]:
+    """The kinds that the model has, in the order in which they first stand; ``layers`` may be an array if uniform."""
+    how = pattern(model)
+    return (how.kind(0),) if how.uniform else tuple(dict.fromkeys(_layer_kinds(how, model.layers)))
+
+
+def count_kinds(model: Model, first: int, layers: int) -> Mapping[LayerKind, int]:
+    """How many of the decoder layers ``first .. first + layers`` are of each kind; kinds without any are left out."""
+    return Counter(layer_kinds(model)[first : first + layers])
+
+
+def running_counts(model: Model) -> Mapping[LayerKind, tuple[int, ...]]:
+    """Of each kind, how many stand before layer 0, 1, ... and after the last: ``layers + 1`` numbers."""
+    return _running_counts(pattern(model), model.layers)
+
+
+@lru_cache(maxsize=64)
+def _layer_kinds(how: Pattern, layers: int) -> tuple[LayerKind, ...]:
+    return tuple(how.kind(layer) for layer in range(layers))
+
+
+@lru_cache(maxsize=64)
+def _running_counts(how: Pattern, layers: int) -> Mapping[LayerKind, tuple[int, ...]]:
+    here = _layer_kinds(how, layers)
+    return {kind: tuple(accumulate((k == kind for k in here), initial=0)) for kind in dict.fromkeys(here)}

@@ -1,0 +1,42 @@
+"""The kinds of parts that layers are made of, one module each; nothing else branches on a kind.
+
+Parameters per rank follow Transformer Engine's layers in Megatron-core: column- and row-parallel linears are cut
+over ``tp``, routed experts over ``etp`` within an expert and ``ep`` between experts, norms and the router are
+replicated, and so are MLA's down-projections (``TELinear`` with ``parallel_mode="duplicated"``,
+megatron/core/transformer/multi_latent_attention.py). Saved tensors follow Transformer Engine's modules, too; with
+other ``Kernels`` they follow Megatron's own and eager PyTorch. All arithmetic is on integers or NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from meshwright.model.kinds import LayerKind
+from meshwright.model.layers.attention import ATTENTION, WINDOWED_ATTENTION
+from meshwright.model.layers.experts import EXPERTS
+from meshwright.model.layers.latent_attention import LATENT_ATTENTION
+from meshwright.model.layers.mlp import MLP
+from meshwright.model.layers.part import Exchange, Part
+
+__all__ = ["FEED_FORWARDS", "MIXERS", "Exchange", "Part", "feed_forward", "mixer", "parts"]
+
+MIXERS: dict[str, Part] = {
+    "attention": ATTENTION,
+    "windowed_attention": WINDOWED_ATTENTION,
+    "latent_attention": LATENT_ATTENTION,
+}
+FEED_FORWARDS: dict[str, Part] = {"mlp": MLP, "experts": EXPERTS}
+"""By the name in a ``LayerKind``; a name in neither table is a part that the layer does not have ("none")."""
+
+
+def mixer(kind: LayerKind) -> Part | None:
+    """What mixes tokens."""
+    return MIXERS.get(kind.mixer)
+
+
+def feed_forward(kind: LayerKind) -> Part | None:
+    """What works on each token by itself."""
+    return FEED_FORWARDS.get(kind.ffn)
+
+
+def parts(kind: LayerKind) -> tuple[Part, ...]:
+    """Those of the two that the layer has, in order."""
+    return tuple(part for part in (mixer(kind), feed_forward(kind)) if part is not None)

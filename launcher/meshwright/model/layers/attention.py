@@ -1,0 +1,61 @@
+"""Attention with heads of queries, keys and values (MHA, GQA, MQA), over all tokens before or the last few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from meshwright.model.layers.part import Exchange, Part
+from meshwright.model.layers.shared import drops, linear, norm
+from meshwright.model.operation import Kernels, Operation, Tensor
+from meshwright.spec.model import Model
+
+__all__ = ["ATTENTION", "WINDOWED_ATTENTION", "core"]
+
+
+def _attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    yield linear("attention.qkv", model.hidden, queries + 2 * keys, bias=model.linear_bias or model.qkv_bias)
+    if model.qk_norm != "none":
+        for name, heads in (("query", model.heads), ("key", model.kv_heads)):
+            size, times = (heads * model.head_dim, 1) if model.qk_norm == "full" else (model.head_dim, heads)
+            yield norm(model, f"attention.{name}_norm", size, "tp", times=times)
+    yield core(model, queries + 2 * keys, queries, 2 * queries, kernels)
+    yield linear("attention.output", queries, model.hidden, bias=model.linear_bias, row=True)
+
+
+def _windowed(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    for operation in _attention(model, kernels):
+        yield replace(operation, window=model.sliding_window) if operation.scores else operation
+
+
+def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels) -> Operation:
+    """Rope and the attention itself: keeps query, key, value and its output, and the scores where not flash.
+
+    Unfused attention keeps the probabilities (2 bytes), and with dropout its mask (1) and what it left (2):
+    Korthikanti et al. 2022, section 4.1. A soft cap keeps its tanh (2).
+    """
+    # with latent attention, they can be projected up again (megatron/core/transformer/multi_latent_attention.py)
+    saved = [Tensor(2 * inputs, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp")]
+    if kernels.eight_bit:  # the projection keeps its own copy of the output
+        saved.append(Tensor(outputs, "tp"))
+    rope = 4 * inputs if model.positions == "rope" else 0
+    moved = [Tensor(2 * inputs + 2 * outputs + rope, "tp")]
+    if kernels.flash:
+        saved.append(Tensor(4 * model.heads, "tp", "core_attn"))
+    else:
+        dropout = 3 if drops(model.attention_dropout) else 0
+        capped = model.attention_softcap is not None
+        saved.append(Tensor((2 + dropout + 2 * capped) * model.heads, "tp", "core_attn", squared=True))
+        moved.append(Tensor((8 + 5 * (dropout > 0) + 12 * capped) * model.heads, "tp", squared=True))
+    count = 2 if kernels.flash else 5
+    return Operation("attention.core", saved=tuple(saved), moved=tuple(moved), scores=scores, kernels=count)
+
+
+def _exchange(model: Model) -> Exchange:
+    keys, queries = 2 * model.kv_heads * model.head_dim, 2 * model.heads * model.head_dim
+    return Exchange(keys, queries, model.heads * model.head_dim)
+
+
+ATTENTION = Part(operations=_attention, norm="attention.norm", exchange=_exchange)
+WINDOWED_ATTENTION = replace(ATTENTION, operations=_windowed)

@@ -1,0 +1,52 @@
+"""A mixture of experts: routing, the experts on the tokens sent to them, and the shared ones on every token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.model.layers.mlp import mlp
+from meshwright.model.layers.part import Part
+from meshwright.model.layers.shared import activation
+from meshwright.model.operation import Kernels, Operation, Tensor, Weight
+from meshwright.spec.model import Model, Moe
+
+__all__ = ["EXPERTS"]
+
+
+def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    moe = _moe(model)
+    k, hidden = moe.topk, model.hidden
+    routed = Tensor(2 * k * hidden, "routed", "moe")
+    kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
+    logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
+    yield Operation("router", (Weight("router.weight", moe.experts * hidden, "replicated"),), logits, logits, kernels=6)
+    columns = moe.ffn * (2 if model.gated else 1)
+    yield Operation("dispatch", saved=(), moved=(Tensor(4 * k * hidden, "routed"),), region="dispatch", kernels=6)
+    up, down = (
+        Weight("experts.up", hidden * columns, "expert", moe.experts),
+        Weight("experts.down", moe.ffn * hidden, "expert", moe.experts),
+    )
+    ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
+    yield Operation("experts.up", (up,), (kept,), (routed, ffn_in), topk=k)
+    yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
+    yield Operation("experts.down", (down,), (), (ffn_out, routed), topk=k)
+    yield Operation("combine", saved=(routed,), moved=(Tensor(4 * k * hidden, "routed"),), region="combine", kernels=4)
+    if moe.shared_ffn:
+        yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")
+    if moe.shared_gate:
+        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", hidden, "replicated"),))
+
+
+def _moe(model: Model) -> Moe:
+    assert model.moe is not None
+    return model.moe
+
+
+EXPERTS = Part(
+    operations=_experts,
+    norm="mlp.norm",
+    own_norm=True,
+    gathered=lambda model: model.hidden if _moe(model).shared_ffn else None,  # a shared expert is an MLP like any other
+    widest=lambda model: _moe(model).topk * _moe(model).ffn * (2 if model.gated else 1),
+    routed=True,
+)

@@ -1,0 +1,52 @@
+"""Multi-head latent attention (DeepSeek-V2, section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.model.layers.attention import core
+from meshwright.model.layers.part import Exchange, Part
+from meshwright.model.layers.shared import linear, norm
+from meshwright.model.operation import Kernels, Operation
+from meshwright.spec.model import Mla, Model
+
+__all__ = ["LATENT_ATTENTION"]
+
+
+def _latent_attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    mla = _mla(model)
+    queries = model.heads * (mla.qk_nope_dim + mla.qk_rope_dim)
+    if mla.q_lora_rank is None:
+        yield linear("attention.query", model.hidden, queries)
+    else:
+        yield linear("attention.query_down", model.hidden, mla.q_lora_rank, "replicated")
+        yield norm(model, "attention.query_norm", mla.q_lora_rank)
+        yield linear("attention.query_up", mla.q_lora_rank, queries)
+    yield linear("attention.kv_down", model.hidden, mla.kv_lora_rank + mla.qk_rope_dim, "replicated")
+    yield norm(model, "attention.kv_norm", mla.kv_lora_rank)
+    yield linear("attention.kv_up", mla.kv_lora_rank, model.heads * (mla.qk_nope_dim + mla.v_dim))
+    values = model.heads * mla.v_dim
+    yield core(model, 2 * queries + values, values, queries + values, kernels)
+    yield linear("attention.output", values, model.hidden, row=True)
+
+
+def _mla(model: Model) -> Mla:
+    assert model.mla is not None
+    return model.mla
+
+
+def _gathered(model: Model) -> int:
+    """With sequence parallelism, what was projected down (megatron/core/transformer/multi_latent_attention.py)."""
+    mla = _mla(model)
+    return (mla.q_lora_rank or model.hidden) + mla.kv_lora_rank + mla.qk_rope_dim
+
+
+def _exchange(model: Model) -> Exchange:
+    mla = _mla(model)
+    each = mla.qk_nope_dim + mla.qk_rope_dim + mla.v_dim
+    return Exchange(model.heads * each, model.heads * each, model.heads * mla.v_dim)
+
+
+LATENT_ATTENTION = Part(
+    operations=_latent_attention, norm="attention.norm", own_norm=True, gathered=_gathered, exchange=_exchange
+)

@@ -1,0 +1,28 @@
+"""The dense feed-forward part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.model.layers.part import Part
+from meshwright.model.layers.shared import activation, linear
+from meshwright.model.operation import Kernels, Operation, Weight
+from meshwright.spec.model import Model
+
+__all__ = ["MLP", "mlp"]
+
+
+def mlp(model: Model, ffn: int, kernels: Kernels, name: str = "mlp") -> Iterator[Operation]:
+    """Up-projection (twice as wide where gated), activation, down-projection; also what a shared expert is."""
+    up = ffn * (2 if model.gated else 1)
+    yield linear(f"{name}.up", model.hidden, up, bias=model.linear_bias)
+    weights = (Weight(f"{name}.activation.alpha", 2, "replicated"),) if model.activation == "xielu" else ()
+    yield activation(model, f"{name}.activation", ffn, weights, kernels)  # xielu: two learned scalars (2411.13010)
+    yield linear(f"{name}.down", ffn, model.hidden, bias=model.linear_bias, row=True)
+
+
+MLP = Part(
+    operations=lambda model, kernels: mlp(model, model.ffn, kernels),
+    norm="mlp.norm",
+    widest=lambda model: model.ffn * (2 if model.gated else 1),
+)

@@ -1,0 +1,44 @@
+"""What a kind of layer part says of itself: a mixer of tokens or a feed-forward part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from meshwright.model.operation import Kernels, Operation
+from meshwright.spec.model import Model
+
+__all__ = ["Exchange", "Part"]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Elements of a token that the ranks of a context-parallel group pass on.
+
+    ``keys`` (with values) go round the ring; where heads are exchanged for tokens, ``queries`` (with the output) go,
+    too. ``output`` is what attention gives.
+    """
+
+    keys: int = 0
+    queries: int = 0
+    output: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One kind of mixer or feed-forward part. Functions take the model; counts are of the whole layer, of one token.
+
+    ``operations``: what it does, with weights, sharding and saved tensors (``model.operation``); its own norm apart.
+    ``norm``: the name of that norm. ``own_norm``: whether Megatron makes it a module of its own, which selective
+    recomputation can reach, instead of a part of the linear behind it.
+    ``gathered``: elements that ranks of a tensor-parallel group gather on entering where sequence parallelism is on;
+    None where the group exchanges nothing. ``widest``: elements of the widest tensor between its products.
+    """
+
+    operations: Callable[[Model, Kernels], Iterable[Operation]]
+    norm: str
+    own_norm: bool = False
+    gathered: Callable[[Model], int | None] = lambda model: model.hidden
+    exchange: Callable[[Model], Exchange] = lambda _: Exchange()
+    widest: Callable[[Model], int] = lambda _: 0
+    routed: bool = False  # its tokens travel to their experts and back

@@ -1,0 +1,80 @@
+"""What parts of layers share: norms, linear layers, activations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from meshwright.model.operation import FUSED, Cut, Kernels, Operation, Shard, Tensor, Weight
+from meshwright.spec.model import Model
+
+__all__ = ["activation", "drops", "linear", "norm"]
+
+
+def drops(probability: float) -> bool:
+    """Whether a dropout of this probability keeps a mask."""
+    return probability > 0
+
+
+def norm(
+    model: Model,
+    name: str,
+    size: int,
+    cut: Cut = "sequence",
+    kernels: Kernels = FUSED,
+    times: int = 1,
+    recompute: str = "",
+) -> Operation:
+    """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies.
+
+    ``times``: of so many heads each is normed by the same weight.
+    """
+    wide = times * size
+    copies = () if kernels.norm else (Tensor(6 * wide, cut, recompute),)
+    output = Tensor(kernels.input_bytes * wide, "gathered" if cut == "sequence" else cut, recompute)
+    kept = (Tensor(2 * wide, cut), *copies, output)
+    moved = (Tensor((4 if kernels.norm else 34) * wide, cut),)
+    weights = [Weight(f"{name}.weight", size, "replicated")]
+    if model.norm == "layernorm":
+        weights.append(Weight(f"{name}.bias", size, "replicated"))
+    return Operation(name, () if model.norm == "layernorm_nonparametric" else tuple(weights), kept, moved)
+
+
+def linear(
+    name: str,
+    inputs: int,
+    outputs: int,
+    shard: Shard = "tp",
+    bias: bool = False,
+    row: bool = False,
+    saves: Cut | None = None,
+) -> Operation:
+    """A linear layer; ``saves`` its input, cut so, where no other operation does.
+
+    The bias of a row-parallel one is added after the reduction, hence replicated.
+    """
+    weights = [Weight(f"{name}.weight", inputs * outputs, shard)]
+    if bias:
+        weights.append(Weight(f"{name}.bias", outputs, "replicated" if row else shard))
+    wide: tuple[Cut, Cut] = ("replicated", "replicated")
+    if shard == "tp":
+        wide = ("tp", "replicated") if row else ("replicated", "tp")
+    region: Literal["", "enter", "leave"] = "" if shard != "tp" else "leave" if row else "enter"
+    saved = (Tensor(2 * inputs, saves),) if saves else ()
+    moved = (Tensor(2 * inputs, wide[0]), Tensor(2 * outputs, wide[1]))
+    return Operation(name, tuple(weights), saved, moved, region=region)
+
+
+def activation(
+    model: Model, name: str, ffn: int, weights: tuple[Weight, ...], kernels: Kernels, module: str = "mlp"
+) -> Operation:
+    """Keeps what the up-projection gave and, for the down-projection, its own output.
+
+    Megatron and Transformer Engine fuse the gate with SiLU, not with GELU's tanh approximation.
+    """
+    up = ffn * (2 if model.gated else 1)
+    fused = kernels.activation and model.activation != "geglu_tanh"
+    between = 2 * ffn if model.gated and not fused else 0
+    own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
+    second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
+    saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(kernels.input_bytes * ffn, "tp", own))
+    return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between, "tp"),))
