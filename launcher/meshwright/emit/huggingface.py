@@ -8,7 +8,7 @@ from typing import Any
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.model.architecture_table import ARCHITECTURES
-from meshwright.model.architectures import UNWRITTEN, Architecture, Flat, flatten
+from meshwright.model.architectures import UNWRITTEN, Architecture, Flat, flatten, resolved
 from meshwright.spec.model import Model
 
 __all__ = ["config", "mismatches"]
@@ -29,7 +29,8 @@ def config(model: Model) -> dict[str, Any]:
     for part in architecture.parts:
         carried |= part.write(flat)
     head = {"architectures": [architecture.name], "model_type": architecture.model_type}
-    return {**head, **carried, **architecture.required, "use_cache": False}
+    required = {name: resolved(value, flat) for name, value in architecture.required.items()}
+    return {**head, **carried, **required, "use_cache": False}
 
 
 def mismatches(model: Model) -> list[Problem]:

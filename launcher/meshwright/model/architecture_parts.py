@@ -1,28 +1,38 @@
-"""Parts of config.json that take more than one key: rotary positions, sliding windows, experts."""
+"""Parts of config.json that take more than one key, or compute: rotary positions, sliding windows, experts.
+
+``PARTS`` are their names in data/architectures/*.yaml, ``VALUES`` those of the ways in which transformers calls values.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshwright.model.architectures import Flat, Part, key
+from meshwright.model.architectures import Flat, Part
 
-__all__ = [
-    "ALIASES",
-    "GATED",
-    "LATENT",
-    "PLAIN",
-    "biases",
-    "gemma3_rope",
-    "layer_kinds",
-    "rope",
-    "routed",
-    "shared_experts",
-    "without_rope",
-]
+__all__ = ["PARTS", "VALUES"]
 
-GATED = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_pytorch_tanh"}
-PLAIN = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "squared_relu": "relu2"}
-ALIASES = {"swish": "silu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}  # the same functions
+_GATED = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_pytorch_tanh"}
+_PLAIN = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "squared_relu": "relu2"}
+_ALIASES = {"swish": "silu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}  # the same functions
+
+
+def _activations(table: Mapping[str, str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    ours = {theirs: our for our, theirs in table.items()}
+    return table, ours | {a: ours[theirs] for a, theirs in _ALIASES.items() if a not in ours and theirs in ours}
+
+
+def _whole(number: float) -> float:
+    """``1/scale²`` was an integer before the root was taken."""
+    return round(number) if abs(number - round(number)) < 1e-6 * number else number
+
+
+VALUES: Mapping[str, tuple[Any, Any]] = {
+    "gated": _activations(_GATED),
+    "plain": _activations(_PLAIN),
+    "inverse square": (lambda scale: _whole(scale**-2), lambda scalar: scalar**-0.5),
+}
+"""How a field's values are called in config.json, and back: mappings or functions."""
 
 _SCALING = {
     "linear": ("factor",),
@@ -31,11 +41,6 @@ _SCALING = {
 }
 _THEIRS = {"original_positions": "original_max_position_embeddings"}
 _YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.0}
-
-
-def biases(*names: str, default: bool = False) -> tuple[Part, ...]:
-    """Biases of every linear layer, which transformers switches key by key."""
-    return tuple(key("linear_bias", name, default) for name in names)
 
 
 def rope(base: float = 10000.0, fraction: float | None = None) -> Part:
@@ -131,23 +136,17 @@ def without_rope() -> Part:
     return Part(("no_rope_layer_interval", "no_rope_layers"), ("rope.skip_every",), write, read)
 
 
-def routed(experts: str, ffn: str, aux: float = 0.001) -> tuple[Part, ...]:
-    """Routed experts: their count under the name ``experts``, their size under ``ffn``."""
+def router_loss(aux: float = 0.001) -> Part:
+    """Transformers adds the auxiliary loss only where it returns the router's logits."""
 
     def write(flat: Flat) -> Flat:
-        """Transformers adds the auxiliary loss only where it returns the router's logits."""
         used = flat["moe.balancing"] != "none" and flat["moe.aux_loss"] > 0
         return {"router_aux_loss_coef": flat["moe.aux_loss"], "output_router_logits": used}
 
     def read(config: Flat) -> Flat:
         return {"moe.aux_loss": config.get("router_aux_loss_coef", aux)}
 
-    return (
-        key("moe.experts", experts),
-        key("moe.topk", "num_experts_per_tok"),
-        key("moe.ffn", ffn),
-        Part(("router_aux_loss_coef", "output_router_logits"), ("moe.aux_loss",), write, read),
-    )
+    return Part(("router_aux_loss_coef", "output_router_logits"), ("moe.aux_loss",), write, read)
 
 
 def shared_experts() -> Part:
@@ -160,14 +159,25 @@ def shared_experts() -> Part:
     )
 
 
-LATENT = (
-    key("mla.kv_lora_rank", "kv_lora_rank"),
-    key("mla.q_lora_rank", "q_lora_rank", None),
-    key("mla.qk_nope_dim", "qk_nope_head_dim"),
-    key("mla.qk_rope_dim", "qk_rope_head_dim"),
-    key("mla.v_dim", "v_head_dim"),
-)
-"""Multi-head latent attention."""
+def multi_query() -> Part:
+    """GPTBigCode has one key/value head or as many as queries."""
+    return Part(
+        ("multi_query", "num_key_value_heads"),
+        ("kv_heads",),
+        lambda flat: {"multi_query": flat["kv_heads"] == 1},
+        lambda config: {"kv_heads": 1 if config.get("multi_query", True) else config["n_head"]},
+    )
+
+
+PARTS: Mapping[str, Callable[..., Part]] = {
+    "rope": rope,
+    "gemma3_rope": gemma3_rope,
+    "layer_kinds": layer_kinds,
+    "without_rope": without_rope,
+    "router_loss": router_loss,
+    "shared_experts": shared_experts,
+    "multi_query": multi_query,
+}
 
 _KINDS = {True: "full_attention", False: "sliding_attention"}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from meshwright.spec.model import Model, Moe, Rope
 
-__all__ = ["UNWRITTEN", "Architecture", "Flat", "Part", "flatten", "key"]
+__all__ = ["UNWRITTEN", "Architecture", "Flat", "Part", "flatten", "formula", "key", "resolved"]
 
 Flat = Mapping[str, Any]
 
@@ -53,7 +53,7 @@ class Architecture:
     name: str
     parts: tuple[Part, ...]
     implied: Flat = field(default_factory=dict)  # a value, or a function of the flat model
-    required: Flat = field(default_factory=dict)
+    required: Flat = field(default_factory=dict)  # likewise
     ignored: tuple[str, ...] = ()  # keys that mean nothing once the required ones hold
     former: Flat = field(default_factory=dict)  # keys that nothing reads any more, and the values that lose nothing
     sdpa: bool = True  # PyTorch's scaled_dot_product_attention is implemented
@@ -69,8 +69,7 @@ class Architecture:
 
     def fixed(self, path: str, flat: Flat) -> Any:
         """What a field that config.json does not carry always is in this architecture."""
-        value = self.implied[path] if path in self.implied else _DEFAULTS.get(path)
-        return value(flat) if callable(value) else value
+        return resolved(self.implied[path] if path in self.implied else _DEFAULTS.get(path), flat)
 
 
 def key(
@@ -78,6 +77,7 @@ def key(
 ) -> Part:
     """One key for one field. ``default``: what transformers takes where the key is absent (... : it must be there).
 
+    A default that is a function of the flat model is left as it is, for the reader to resolve.
     ``write`` and ``read`` translate the value: functions, or mappings from their values to the other side's.
     ``former`` are other names of the key, which older files use.
     """
@@ -87,10 +87,44 @@ def key(
         given = {other: config[other] for other in names if config.get(other) is not None}
         if any(value != next(iter(given.values())) for value in given.values()):
             raise ValueError(f"contradicts one of its other names: {given}")
-        absent = default(config) if callable(default) and not given else default
-        return {path: back(next(iter(given.values()), absent))}
+        if callable(default) and not given:
+            return {path: default}
+        return {path: back(next(iter(given.values()), default))}
 
     return Part(names, (path,), lambda flat: {name: to(flat[path])} if path in flat else {}, reading)
+
+
+def resolved(value: Any, flat: Flat) -> Any:
+    """``value``, or what it is for the model ``flat`` where it is a function."""
+    return value(flat) if callable(value) else value
+
+
+def formula(value: Any) -> Any:
+    """``"= hidden // heads"``, as entries write it, as a function of the flat model; any other value as it is."""
+    return _FORMULAS[value[2:]] if isinstance(value, str) and value.startswith("= ") else value
+
+
+def _per_head(flat: Flat) -> int:
+    if not flat["heads"]:
+        raise ValueError(f"there are {flat['heads']} attention heads")
+    return int(flat["hidden"] // flat["heads"])
+
+
+def _topk_method(flat: Flat) -> str:
+    return "greedy" if flat["moe.groups"] == 1 else "group_limited_greedy"
+
+
+_FORMULAS: Mapping[str, Callable[[Flat], Any]] = {
+    "heads": lambda flat: flat["heads"],
+    "hidden": lambda flat: flat["hidden"],
+    "hidden // heads": _per_head,
+    "4 * hidden": lambda flat: 4 * flat["hidden"],
+    "sqrt(hidden)": lambda flat: flat["hidden"] ** 0.5,
+    "moe.ffn": lambda flat: flat["moe.ffn"],
+    "not moe.normalize_topk": lambda flat: not flat["moe.normalize_topk"],
+    "mla.qk_nope_dim + mla.qk_rope_dim": lambda flat: flat["mla.qk_nope_dim"] + flat["mla.qk_rope_dim"],
+    "greedy, or group_limited_greedy with groups": _topk_method,
+}
 
 
 def flatten(value: Any, root: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.model.architecture_table import ARCHITECTURES
-from meshwright.model.architectures import Architecture
+from meshwright.model.architectures import Architecture, Flat, resolved
 
 __all__ = ["nested", "read"]
 
@@ -65,7 +65,7 @@ def read(path: str | Path) -> dict[str, Any]:
     file, config = _load(Path(path))
     architecture = _architecture(config, file)
     flat, problems = _flat(architecture, config, file)
-    problems += _lost(architecture, config, file)
+    problems += _lost(architecture, config, {} if problems else flat, file)
     if problems:
         raise ConfigError(problems)
     return {"name": _name(config, file), "transformers": architecture.model_type, **nested(flat)}
@@ -122,7 +122,9 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
             elif flat.setdefault(path, value) != value:
                 problems.append(_problem(file, f"{part.keys[0]}: {value!r} contradicts {flat[path]!r} of model.{path}"))
     try:
-        flat |= {} if problems else {path: architecture.fixed(path, flat) for path in architecture.implied}
+        if not problems:
+            flat = {path: resolved(value, flat) for path, value in flat.items()}
+            flat |= {path: architecture.fixed(path, flat) for path in architecture.implied}
     except _UNREADABLE as error:
         problems.append(_problem(file, f"what follows from its sizes does not: {error}"))
     return flat, problems
@@ -140,14 +142,14 @@ def _reason(keys: tuple[str, ...], config: Mapping[str, Any], error: Exception) 
     return f"{config.get(keys[0])!r} has no counterpart here"
 
 
-def _lost(architecture: Architecture, config: Mapping[str, Any], file: Path) -> Iterator[Problem]:
-    """Keys that mean something which a Model cannot say."""
+def _lost(architecture: Architecture, config: Mapping[str, Any], flat: Flat, file: Path) -> Iterator[Problem]:
+    """Keys that mean something which a Model cannot say; ``flat`` is empty where it could not be read."""
     known = {key for part in architecture.parts for key in part.keys} | IRRELEVANT | set(architecture.ignored)
     held = {**architecture.required, **architecture.former}
     for key, value in config.items():
         if key in held:
-            if value != held[key]:
-                wanted = held[key]
+            wanted = value if callable(held[key]) and not flat else resolved(held[key], flat)
+            if value != wanted:
                 yield _problem(file, f"{key}: {value!r} has no counterpart here, only {wanted!r}")
         elif key not in known and value is not None:
             yield _problem(file, f"{key}: {value!r} has no counterpart here")
