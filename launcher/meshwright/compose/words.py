@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
+from meshwright.spec.gpu_names import cluster_with
 
 __all__ = ["CONF", "GROUPS", "folders", "opened", "problem_of", "refuse"]
 
@@ -72,9 +73,15 @@ def problem_of(error: Exception, config_dir: str | Path | None = None) -> Proble
 
 def _no_option(group: str, option: str, config_dir: str | Path | None) -> Problem:
     known = _options(group, config_dir)
-    close = get_close_matches(option, known, n=3)
+    close = _named_after_its_gpu(group, option) or get_close_matches(option, known, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
     return Problem(group, f"no option {option!r}; {hint}", "compose.option")
+
+
+def _named_after_its_gpu(group: str, option: str) -> list[str]:
+    """``cluster=H200-141GB``: the cluster that has such GPUs."""
+    cluster = cluster_with(option) if group == "cluster" else None
+    return [cluster] if cluster else []
 
 
 def _options(group: str, config_dir: str | Path | None) -> list[str]:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from meshwright.rules.requirements import REQUIREMENTS, Requirement
+from meshwright.spec.gpu_names import cluster_with, unknown_gpu
 
 __all__ = ["Finding", "findings"]
 
@@ -122,7 +123,16 @@ def _hardware() -> Iterator[Finding]:
     found = f"{len(said.lines)} x {said.lines[0]}" if said.lines else None
     allows = "training at speed; without them everything runs on the CPU"
     yield Finding("GPUs", found, allows, said.why or "NVIDIA's driver")
+    if said.first:
+        yield _cluster(said.first.partition(",")[0])
     yield Finding("CPU cores", str(len(os.sched_getaffinity(0))), "rehearse: one process a core is fast")
+
+
+def _cluster(gpu: str) -> Finding:
+    """The option that describes machines with this GPU."""
+    known = cluster_with(gpu)
+    found = f"cluster={known}" if known else None
+    return Finding("cluster", found, "plan and search for these GPUs", f"{unknown_gpu(gpu)}; docs/adding.md says how")
 
 
 def _programs() -> Iterator[Finding]:

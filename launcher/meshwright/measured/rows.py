@@ -28,6 +28,7 @@ from meshwright.model.kinds import pattern
 from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency, Launch, Model, Spec
 from meshwright.spec.decode import decode
+from meshwright.spec.gpu_names import cluster_with, unknown_gpu
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,8 +90,8 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     refuse_misshapen(record)
     source = said(record, "source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
-    if cluster is None and _gpu(record) not in practice.cluster:
-        raise ValueError(f"no cluster describes the GPU {record['gpu']!r}")
+    if cluster is None and _cluster_name(record, practice) is None:
+        raise ValueError(unknown_gpu(said(record, "gpu")))
     missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not said(record, c)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
@@ -131,7 +132,9 @@ _INEXPRESSIBLE = (
 
 def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     """The cluster with the constants of the environment that the rows come from, where those were fitted."""
-    cluster = cluster_named(practice.cluster[_gpu(record)])
+    name = _cluster_name(record, practice)
+    assert name is not None  # row_of refuses GPUs that no cluster has
+    cluster = cluster_named(name)
     variant = practice.accelerator if "96GB" in record["gpu"] else {}
     environment = environments().get(f"{record.get('source')} {_gpu(record)}")
     return replace(
@@ -140,6 +143,10 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
         accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
         efficiency=environment or cluster.efficiency,
     )
+
+
+def _cluster_name(record: Mapping[str, str], practice: Practice) -> str | None:
+    return practice.cluster.get(_gpu(record)) or cluster_with(_gpu(record))
 
 
 def _gpu(record: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ __all__ = ["DEFAULT", "PRACTICES", "Practice"]
 class Practice:
     """What a framework does beside what a row's columns say."""
 
-    cluster: Mapping[str, str]  # GPU's name, as in the column ``gpu``, to our cluster
+    cluster: Mapping[str, str] = field(default_factory=dict)  # other than gpu_names says, by the column ``gpu``
     accelerator: Mapping[str, float] = field(default_factory=dict)  # where the GPU is another variant
     fsdp: str = "megatron"
     deepspeed: bool = False
@@ -35,21 +35,7 @@ class Practice:
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
 
-_A100 = {"A100-80GB": "dgx_a100_80gb", "A100 80GB": "dgx_a100_80gb", "A100-40GB": "dgx_a100_40gb"}
-_NVIDIA = {
-    **_A100,
-    "H100-80GB": "dgx_h100",
-    "B200": "dgx_b200",
-    "B300": "dgx_b300",
-    "V100-32GB": "v100_jean_zay",
-    "GB200": "gb200_nvl72",
-    "GB300": "gb300_nvl72",
-    "H200": "dgx_h200",
-    "H800-80GB": "h800",
-    "H100": "dgx_h100",
-}
 _OLD = Practice(
-    cluster=_NVIDIA,
     transformer_engine=False,
     overlap_data=False,
     overlap_pipeline=False,
@@ -59,12 +45,12 @@ _OLD = Practice(
     changes={"scattered_sends": True, "loss_bytes": 14.0, "fused_gradients": False, "overlaps_gradients": False},
 )
 
-DEFAULT = Practice(cluster=_NVIDIA, overlap_tensor=True)
+DEFAULT = Practice(overlap_tensor=True)
 # NVIDIA's performance recipes (NeMo scripts/performance, Megatron-Bridge perf recipes): grad_reduce_in_fp32 = False,
 # fused loss, and 8-bit weights gathered as such.
 _RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, changes={"weight_bytes": 2.0})
 
-_FSDP2 = Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False, kernels={"norm": True})
+_FSDP2 = Practice(fsdp="torch", transformer_engine=False, kernels={"norm": True})
 
 PRACTICES: Mapping[str, Practice] = {
     "korthikanti2022": replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True}),
@@ -91,21 +77,18 @@ PRACTICES: Mapping[str, Practice] = {
         kernels={"residual": False},
     ),
     "nanotron_ultrascale": Practice(
-        cluster=_NVIDIA,
         transformer_engine=False,
         sequence_parallel=True,
         measured_stage="first",
         changes={"gradient_bytes": 6.0, "loss_bytes": 6.0, "boundary_bytes": 40.0, "fixed_gib": 1.7},
         kernels={"residual": False},
     ),
-    "simumax-b200": Practice(
-        cluster=_NVIDIA, fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"
-    ),
+    "simumax-b200": Practice(fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"),
     # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient
-    "llm-foundry": Practice(cluster=_NVIDIA, fsdp="torch", transformer_engine=False, changes={"loss_bytes": 4.0}),
+    "llm-foundry": Practice(fsdp="torch", transformer_engine=False, changes={"loss_bytes": 4.0}),
     "torchtitan": replace(
         _FSDP2,
-        cluster={**_NVIDIA, "H100-96GB HBM2e 500W": "dgx_h100"},
+        cluster={"H100-96GB HBM2e 500W": "dgx_h100"},
         accelerator={"memory_gib": 95.6, "memory_bandwidth_gb_s": 2400.0},
     ),
     "megatron-core-golden": replace(DEFAULT, measured_stage="last"),

@@ -184,7 +184,7 @@ _ZERO_PLUS_PLUS = (
         id="deepspeed.quantized",
         path="backend.deepspeed.quantized_weights",
         backends=DEEPSPEED,
-        holds=lambda r: implies(_quantized(r), (r.zero == 3) & (r.cluster.accelerator.capability != "0.0")),
+        holds=lambda r: implies(_quantized(r), (r.zero == 3) & (r.cluster.accelerator.platform == "cuda")),
         message="ZeRO++'s quantization needs zero = 3 and a CUDA GPU; zero = {zero} on {cluster.accelerator.name}",
         source="runtime/zero/config.py:328; ops/op_builder/cpu/no_impl.py:21",
         repairs=change(backend__deepspeed__quantized_weights=False, backend__deepspeed__quantized_gradients=False),

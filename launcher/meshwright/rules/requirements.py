@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshwright.spec import Spec
 
@@ -21,6 +21,8 @@ class Requirement:
     install: str
     instead: str  # the change that does without it
     source: str
+    rocm: str | None = None  # how to get it on AMD's GPUs; None: it is not made for them
+    only: str | None = None  # the one platform that needs it
 
 
 def _megatron(asked: Callable[[Spec], bool]) -> Callable[[Spec], bool]:
@@ -42,6 +44,7 @@ def _compiled_adam(spec: Spec) -> bool:
 
 
 _TE = "pip install --no-build-isolation 'transformer-engine[pytorch]'"
+_ROCM_TE = "build ROCm/TransformerEngine"
 _FLASH = "pip install --no-build-isolation flash-attn"
 
 REQUIREMENTS: tuple[Requirement, ...] = (
@@ -53,6 +56,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         _TE,
         "backend.megatron.transformer=local",
         "megatron-core 0.19.2, core/models/gpt/gpt_layer_specs.py",
+        rocm=_ROCM_TE,
     ),
     Requirement(
         "Transformer Engine",
@@ -62,6 +66,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         _TE,
         "training.precision=bf16",
         "megatron-core 0.19.2, core/fp8_utils.py",
+        rocm=_ROCM_TE,
     ),
     Requirement(
         "Transformer Engine",
@@ -71,6 +76,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         _TE,
         "backend.megatron.precision_aware_optimizer=false",
         "megatron-core 0.19.2, core/optimizer/optimizer_config.py:430",
+        rocm=_ROCM_TE,
     ),
     Requirement(
         "APEX",
@@ -80,6 +86,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "build NVIDIA/apex with --cpp_ext --cuda_ext, or use NVIDIA's PyTorch container",
         "backend.megatron.gradient_accumulation_fusion=false",
         "megatron-core 0.19.2, core/tensor_parallel/layers.py:1070",
+        rocm="build ROCm/apex with --cpp_ext --cuda_ext",
     ),
     Requirement(
         "DeepEP",
@@ -98,6 +105,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "pip install 'emerging-optimizers>=0.2'",
         "training.optimizer.name=adamw",
         "megatron-core 0.19.2, core/optimizer/__init__.py:43",
+        rocm="pip install 'emerging-optimizers>=0.2'",
     ),
     Requirement(
         "flash-attn",
@@ -107,6 +115,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         _FLASH,
         "backend.deepspeed.attention=sdpa",
         "transformers 5, utils/import_utils.py is_flash_attn_2_available",
+        rocm="build Dao-AILab/flash-attention on ROCm (its README, AMD ROCm Support)",
     ),
     Requirement(
         "flash-attn 3",
@@ -125,6 +134,18 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "the CUDA toolkit of PyTorch's CUDA version",
         "backend.deepspeed.torch_adam=true",
         "DeepSpeed 0.19.8, op_builder/builder.py",
+        only="cuda",
+    ),
+    Requirement(
+        "hipcc",
+        "program:hipcc",
+        "DeepSpeed's Adam, compiled on first use",
+        _deepspeed(_compiled_adam),
+        "ROCm's development packages",
+        "backend.deepspeed.torch_adam=true",
+        "DeepSpeed 0.19.8, op_builder/builder.py",
+        rocm="ROCm's development packages",
+        only="rocm",
     ),
     Requirement(
         "ninja",
@@ -134,12 +155,22 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "pip install ninja",
         "backend.deepspeed.torch_adam=true",
         "DeepSpeed 0.19.8, op_builder/builder.py",
+        rocm="pip install ninja",
     ),
 )
 
 
 def needed(spec: Spec) -> tuple[Requirement, ...]:
-    """What this run's nodes must have; nothing where they have no GPUs, since nothing of it runs there."""
-    if float(spec.cluster.accelerator.capability) == 0:
+    """What this run's nodes must have; nothing where they have no GPUs, since nothing of it runs there.
+
+    On AMD's GPUs each row says how to get it there.
+    """
+    platform = spec.cluster.accelerator.platform
+    if platform == "cpu":
         return ()
-    return tuple(row for row in REQUIREMENTS if row.asked(spec))
+    rows = tuple(row for row in REQUIREMENTS if row.only in (None, platform) and row.asked(spec))
+    return tuple(map(_on_rocm, rows)) if platform == "rocm" else rows
+
+
+def _on_rocm(row: Requirement) -> Requirement:
+    return replace(row, install=row.rocm or "do without: it is not made for AMD's GPUs")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 __all__ = ["Accelerator", "Cluster", "Efficiency", "EnvVariable", "Link"]
 
@@ -22,6 +23,7 @@ class Accelerator:
     fp8_tflops: float | None  # None: the hardware has no fp8 matrix units
     fp32_tflops: float  # dense matrix peak in fp32 (TF32 where the hardware has it)
     capability: str  # CUDA compute capability; "0.0" where there is none
+    platform: Literal["cuda", "rocm", "cpu"] = "cuda"  # what its kernels are built for
 
 
 @dataclass(frozen=True, kw_only=True)
