@@ -1,21 +1,23 @@
-"""Which flags of Megatron's set a field of its configuration objects: ``python benchmarks/megatron_flags.py``.
+"""Megatron's command line as tables: ``python benchmarks/megatron_flags.py``.
 
-Writes launcher/meshwright/data/megatron_flags.json from the installed megatron-core's own parser; a test holds the two
-equal.
+Writes, from the installed megatron-core's own parser, launcher/meshwright/data/megatron_flags.json (which flags set a
+field of its configuration objects) and megatron_arguments.json (every argument with its flags and default); a test
+holds them equal.
 """
 
 from __future__ import annotations
 
 import json
-from argparse import Action, ArgumentParser
+from argparse import Action, ArgumentParser, BooleanOptionalAction
 from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import meshwright
 from meshwright.verify.megatron_emulation import arguments_module
 
-TARGET = Path(meshwright.__file__).parent / "data" / "megatron_flags.json"
+DATA = Path(meshwright.__file__).parent / "data"
 
 RENAMED = {"fp8_param_gather": "fp8_param", "fp4_param_gather": "fp4_param"}
 """Fields of TransformerConfig that core_transformer_config_from_args fills from an argument of another name."""
@@ -27,15 +29,39 @@ PARSED = {"int": "int", "float": "float", "str": "str", "_parse_cuda_graph_modul
 
 
 def main() -> None:
-    TARGET.write_text(json.dumps(table(), indent=1, sort_keys=True) + "\n", "utf-8")
+    for name, rows in (("megatron_flags.json", table()), ("megatron_arguments.json", arguments())):
+        (DATA / name).write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def table() -> dict[str, dict[str, Any]]:
     """By flag: how its words are read, and the field it sets in each configuration object."""
-    parser = arguments_module().add_megatron_arguments(ArgumentParser(allow_abbrev=False))
     known = _fields()
-    rows = {flag: _row(action, known) for action in parser._actions for flag in action.option_strings}
+    rows = {flag: _row(action, known) for action in _actions() for flag in action.option_strings}
     return {flag: row for flag, row in rows.items() if row["fields"] and flag.startswith("--")}
+
+
+def arguments() -> dict[str, dict[str, Any]]:
+    """By the argument's name: its flags, how the words behind each are read, and its value where none is given."""
+    rows: dict[str, dict[str, Any]] = {}
+    for action in _actions():
+        flags = {flag: _read(action, flag) for flag in action.option_strings if flag.startswith("--")}
+        row = rows.setdefault(action.dest, {"default": _plain(action.default), "flags": {}})
+        row["flags"] |= flags
+    return {name: row for name, row in rows.items() if name != "help"}
+
+
+def _actions() -> list[Action]:
+    return arguments_module().add_megatron_arguments(ArgumentParser(allow_abbrev=False))._actions
+
+
+def _read(action: Action, flag: str) -> str:
+    if isinstance(action, BooleanOptionalAction):
+        return json.dumps(not flag.startswith("--no-"))
+    return _reads(action)
+
+
+def _plain(default: Any) -> Any:
+    return default.name if isinstance(default, Enum) else default
 
 
 def _fields() -> dict[str, set[str]]:
@@ -59,7 +85,7 @@ def _reads(action: Action) -> str:
     if action.nargs == 0:
         return json.dumps(action.const)
     kind = PARSED.get(getattr(action.type, "__name__", "str"), "python")
-    return f"{kind}s" if action.nargs == "+" else kind
+    return f"{kind}s" if action.nargs in ("+", "*", 3) else kind
 
 
 if __name__ == "__main__":

@@ -96,5 +96,6 @@ def test_the_table_is_megatrons_own() -> None:
     assert module.loader is not None
     written = importlib.util.module_from_spec(module)
     module.loader.exec_module(written)
-    shipped = Path(meshwright.__file__).parent / "data" / "megatron_flags.json"
-    assert written.table() == json.loads(shipped.read_text("utf-8"))
+    data = Path(meshwright.__file__).parent / "data"
+    assert written.table() == json.loads((data / "megatron_flags.json").read_text("utf-8"))
+    assert written.arguments() == json.loads((data / "megatron_arguments.json").read_text("utf-8"))

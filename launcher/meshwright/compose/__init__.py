@@ -24,10 +24,17 @@ __all__ = ["CONF", "GROUPS", "Options", "Rehearsal", "Run", "Search", "Text", "c
 _TOP = {*SPEC, *LIBRARY} | {f.name for f in fields(Options)}
 
 
-def load(overrides: Sequence[str] = (), config_dir: str | Path | None = None, *, search: bool = False) -> Run:
+def load(
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    *,
+    search: bool = False,
+    stated: Mapping[str, Any] | None = None,
+) -> Run:
     """The Run that Hydra ``overrides`` describe, with the options of the folder ``config_dir`` beside ours.
 
-    With ``parallelism=auto``, or for a ``search``, its layouts are open: see ``Run.open``.
+    With ``parallelism=auto``, or for a ``search``, its layouts are open: see ``Run.open``. ``stated``: values above
+    the groups and below the command line, as a recipe's stage has them; an import's.
 
     Raises:
         ConfigError: with one problem for each thing wrong with the words, the files or the values.
@@ -40,6 +47,8 @@ def load(overrides: Sequence[str] = (), config_dir: str | Path | None = None, *,
     if odd:
         raise TypeError(f"an override is text, such as 'cluster.gpus=8', not {odd[0]!r}")
     composed = compose(overrides, config_dir)
+    if stated is not None:
+        composed = {**composed, "stages": {None: stated}}
     if search or (composed.get("parallelism") or {}).get("auto") is True:
         return _open(composed, overrides, config_dir)
     return run_of(composed, overrides, config_dir)

@@ -1,0 +1,156 @@
+"""Megatron-LM's arguments -> values of ours, and the fate of each argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from meshwright.errors import Problem
+from meshwright.imports import megatron_layout, megatron_model, megatron_moe, megatron_training
+from meshwright.imports.foreign_parts import DERIVED, FOREIGN
+from meshwright.imports.found import Ask, Found, Given, Source, shown
+from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
+from meshwright.imports.megatron_remarks import remarks
+from meshwright.imports.unknown import is_known, names, readable
+
+__all__ = ["PATHS", "of_arguments", "of_flags"]
+
+_TABLES = (
+    megatron_model.CARRIED,
+    megatron_moe.CARRIED,
+    megatron_layout.CARRIED,
+    megatron_training.CARRIED,
+    megatron_model.REQUIRED,
+    megatron_training.REQUIRED,
+    megatron_model.PLAIN,
+    megatron_layout.PLAIN,
+    megatron_training.PLAIN,
+)
+
+PATHS: Mapping[str, str] = {
+    name: path for table in _TABLES for path, arguments in table.items() for name in arguments.split()
+}
+"""By argument: the key of ours that carries it."""
+
+_REQUIRED = {**megatron_model.REQUIRED, **megatron_training.REQUIRED}
+
+
+def of_flags(words: Sequence[Word], kind: str, world: int | None = None) -> Source:
+    """What a command line of ``words`` says."""
+    given, lost = of_words(words)
+    return of_arguments(given, lost, kind, world)
+
+
+def of_arguments(given: Mapping[str, Given], lost: Iterable[Found], kind: str, world: int | None = None) -> Source:
+    """What arguments by name say. ``lost``: what no argument came of; ``world``: ranks, where they are known."""
+    closed = {name: one for name, one in given.items() if is_known(_text(one.value))}
+    a = Arguments(closed, world)
+    values = {**megatron_model.model(a), **megatron_layout.layout(a), **megatron_training.training(a)}
+    passed = [name for name in closed if _fate(name, a, values) == "passed"]
+    extra = [word for name in passed for word in flags_of(name, a(name))]
+    values |= {"backend.megatron.extra": extra} | ({"cluster.gpus": world} if world else {})
+    opened = [one for name, one in given.items() if name not in closed]
+    return Source(
+        kind=kind,
+        values={path: value for path, value in values.items() if path not in _opened_paths(given, closed)},
+        found=(*lost, *(_found(name, a, values) for name in closed), *_left_open(opened, given)),
+        asks=(*_open_asks(given, closed), *_missing(values, given, kind)),
+        remarks=tuple(remarks(a)),
+    )
+
+
+def _text(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
+    if name in PATHS and name not in FOREIGN:
+        return "default" if a(name) == default(name) else "mapped"
+    if not known(name) or name in DERIVED:
+        return "dropped"
+    if a(name) == default(name) or a(name) is None:
+        return "default"
+    if name in _implied(values):
+        return "mapped"
+    return "dropped" if name in FOREIGN or not flags_of(name, a(name)) else "passed"
+
+
+def _implied(values: Mapping[str, Any]) -> Iterator[str]:
+    """Arguments that the emitter states by itself for such a model (emit/megatron_model.py)."""
+    if values.get("model.activation") in ("gelu", "squared_relu"):
+        yield "bias_gelu_fusion"
+    if values.get("model.activation") == "geglu_tanh":
+        yield "bias_swiglu_fusion"
+    if "model.mla.kv_lora_rank" in values and "model.rope.scaling.kind" not in values:
+        yield "apply_rope_fusion"
+
+
+def _found(name: str, a: Arguments, values: Mapping[str, Any]) -> Found:
+    one, fate = a.given[name], _fate(name, a, values)
+    kept = Found(one.key, shown(one.value), one.place, "mapped", PATHS.get(name, "backend.megatron.extra"))
+    if fate == "mapped":
+        return kept
+    if fate == "dropped":
+        return replace(kept, fate="dropped", path="", reason=FOREIGN.get(name) or DERIVED.get(name) or _UNSAID)
+    return replace(kept, fate="default" if fate == "default" else "passed")
+
+
+_UNSAID = "megatron-core 0.19.2 has no flag that says so"
+
+
+def _opened_paths(given: Mapping[str, Given], closed: Mapping[str, Given]) -> set[str]:
+    return {PATHS[name] for name in given if name not in closed and name in PATHS}
+
+
+def _needed(path: str) -> bool:
+    """Whether a value decides what is trained, how fast and where; paths and names of files do not."""
+    files = ("training.data", "training.logging")
+    return not path.startswith(files) and path != "backend.megatron.extra"
+
+
+def _open_asks(given: Mapping[str, Given], closed: Mapping[str, Given]) -> Iterator[Ask]:
+    for name, one in given.items():
+        path = PATHS.get(name, "")
+        if name not in closed and path and _needed(path):
+            yield Ask(path, Problem(path, _left(one), "import.open"))
+
+
+def _left(one: Given) -> str:
+    words = " ".join(f"set.{name}=VALUE" for name in names(_text(one.value)))
+    return f"{one.place}: {one.key} takes {readable(_text(one.value))}, which the file leaves open; give {words}"
+
+
+def _left_open(opened: Iterable[Given], given: Mapping[str, Given]) -> Iterator[Found]:
+    by_key = {one.key: name for name, one in given.items()}
+    for one in opened:
+        path = PATHS.get(by_key[one.key], "")
+        asked = path if path and _needed(path) else ""
+        reason = f"{readable(_text(one.value))} is left open; give " + " ".join(
+            f"set.{name}=VALUE" for name in names(_text(one.value))
+        )
+        yield Found(one.key, readable(shown(one.value)), one.place, "dropped", asked, reason)
+
+
+def _missing(values: Mapping[str, Any], given: Mapping[str, Given], kind: str) -> Iterator[Ask]:
+    """What Megatron asks for and nobody says."""
+    for path, name in _REQUIRED.items():
+        if values.get(path) is None and name not in given:
+            yield Ask(
+                path, Problem(path, f"not in the {kind}: {_flag(name)} is missing{_hint(path, given)}; {_give(path)}")
+            )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _hint(path: str, given: Mapping[str, Given]) -> str:
+    tokenizer = given.get("tokenizer_type")
+    if path != "model.vocab" or tokenizer is None:
+        return ""
+    return f", and {tokenizer.value} does not say how many tokens it has"
+
+
+def _give(path: str) -> str:
+    return f"add it, or give {path}=N"

@@ -1,0 +1,138 @@
+"""Megatron-LM's arguments by their names, as its own parser would hold them (data/megatron_arguments.json).
+
+The table is megatron-core 0.19.2's; what earlier versions called otherwise is translated, with what it meant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from meshwright.imports.former_flags import FORMER, GONE
+from meshwright.imports.found import Found, Given, Place, shown
+from meshwright.imports.literal import literal
+from meshwright.imports.unknown import is_known, readable
+
+__all__ = ["Arguments", "Word", "default", "flags_of", "known", "of_words"]
+
+Word = tuple[str, Place]
+"""One word of a command line and where it was written."""
+
+
+class Arguments:
+    """Values by argument name: as given, else Megatron's default. ``given`` holds nothing that is left open."""
+
+    def __init__(self, given: Mapping[str, Given], world: int | None = None) -> None:
+        """Take the typed values that the source states, and the number of ranks where it is known."""
+        self.given, self.world = given, world
+
+    def __call__(self, name: str) -> Any:
+        """The value that Megatron's parser would hold."""
+        return self.given[name].value if name in self.given else default(name)
+
+
+def known(name: str) -> bool:
+    """Whether megatron-core 0.19.2 has an argument of this name."""
+    return name in _table()
+
+
+def default(name: str) -> Any:
+    """What Megatron takes where nothing is said; None for what a log alone holds."""
+    return _table()[name]["default"] if name in _table() else None
+
+
+def of_words(words: Sequence[Word]) -> tuple[dict[str, Given], list[Found]]:
+    """The arguments that ``words`` set, the last one of a name winning, and what no argument came of."""
+    given: dict[str, Given] = {}
+    lost: list[Found] = []
+    for flag, values, place in _grouped(words):
+        name, value = _argument(flag, values)
+        if name is None:
+            lost.append(Found(flag, readable(shown(values)), place, "dropped", reason=value))
+            continue
+        if name in given:
+            again = f"given again at {place}, which wins"
+            before = given[name]
+            lost.append(Found(before.key, readable(shown(before.value)), before.place, "dropped", reason=again))
+        given[name] = Given(flag, value, place)
+    return given, lost
+
+
+def flags_of(name: str, value: Any) -> list[str]:
+    """The words that set an argument, for what is passed through; none where no flag says this value."""
+    for flag, reads in _table()[name]["flags"].items():
+        if reads in ("true", "false") or reads[0] in '{["':
+            if json.loads(reads) == value:
+                return [flag]
+        elif value is not None:
+            return [flag, *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]
+    return []
+
+
+def _grouped(words: Sequence[Word]) -> Iterator[tuple[str, list[str], Place]]:
+    """Each flag with the words behind it; ``--flag=value`` is one word of both."""
+    flag, place = "", Place("")
+    values: list[str] = []
+    for word, where in words:
+        if word.startswith("--"):
+            if flag or values:
+                yield flag, values, place
+            name, equals, value = word.partition("=")
+            flag, values, place = name, [value] if equals else [], where
+        else:
+            place = place if flag or values else where
+            values.append(word)
+    if flag or values:
+        yield flag, values, place
+
+
+def _argument(flag: str, values: list[str]) -> tuple[str | None, Any]:
+    """The argument's name and typed value, or None and why there is none."""
+    if flag in FORMER:
+        name, value = FORMER[flag]
+        return name, value if value is not ... else _typed(values, "int")
+    if flag not in _flags():
+        return None, GONE.get(flag, "megatron-core 0.19.2 has no such flag" if flag else "a word without a flag")
+    name, reads = _flags()[flag]
+    return name, _typed(values, reads)
+
+
+def _typed(values: list[str], reads: str) -> Any:
+    """As Megatron's parser reads them. What is left open, or would be refused, stays text."""
+    single: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "python": _python}
+    try:
+        if not all(map(is_known, values)):
+            return " ".join(values)
+        if reads in single:
+            return single[reads](values[0])
+        if reads.removesuffix("s") in single:
+            return [single[reads.removesuffix("s")](word) for word in values]
+    except (ValueError, IndexError):
+        return " ".join(values)
+    return json.loads(reads)
+
+
+def _python(word: str) -> Any:
+    """A number or the text of an expression: lists are Megatron's to evaluate, ours to read (``literal``)."""
+    try:
+        return literal(word)
+    except ValueError:
+        return word
+
+
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    text = files("meshwright").joinpath("data/megatron_arguments.json").read_text("utf-8")
+    table: dict[str, dict[str, Any]] = json.loads(text)
+    return table
+
+
+@cache
+def _flags() -> dict[str, tuple[str, str]]:
+    """By flag: the argument's name, and how the words are read."""
+    rows = _table().items()
+    by_flag = {flag: (name, reads) for name, row in rows for flag, reads in row["flags"].items()}
+    return by_flag

@@ -1,0 +1,149 @@
+"""Megatron-LM's arguments -> our ``parallelism`` and ``backend.megatron``: emit/megatron.py read backwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshwright.imports.megatron_arguments import Arguments
+from meshwright.layout.pipeline import parse_layout
+
+__all__ = ["CARRIED", "PLAIN", "layout"]
+
+Flat = dict[str, Any]
+
+PLAIN = {
+    "parallelism.tp": "tensor_model_parallel_size",
+    "parallelism.pp": "pipeline_model_parallel_size",
+    "parallelism.cp": "context_parallel_size",
+    "parallelism.ep": "expert_model_parallel_size",
+    "parallelism.optimizer_instances": "num_distributed_optimizer_instances",
+    "parallelism.microbatch_group": "microbatch_group_size_per_vp_stage",
+    "parallelism.overlap_tp": "tp_comm_overlap",
+    "parallelism.overlap_ep": "overlap_moe_expert_parallel_comm",
+    "parallelism.recompute_modules": "recompute_modules",
+    "parallelism.pipeline_split.first": "decoder_first_pipeline_num_layers",
+    "parallelism.pipeline_split.last": "decoder_last_pipeline_num_layers",
+    "parallelism.pipeline_split.embedding": "account_for_embedding_in_pipeline_split",
+    "parallelism.pipeline_split.loss": "account_for_loss_in_pipeline_split",
+    "parallelism.pipeline_split.layout": "pipeline_model_parallel_layout",
+    "backend.megatron.transformer": "transformer_impl",
+    "backend.megatron.attention": "attention_backend",
+    "backend.megatron.moe_permute_fusion": "moe_permute_fusion",
+    "backend.megatron.vocab_divisor": "make_vocab_size_divisible_by",
+    "backend.megatron.cross_entropy_fusion": "cross_entropy_loss_fusion",
+    "backend.megatron.precision_aware_optimizer": "use_precision_aware_optimizer",
+}
+"""One argument each, the same value."""
+
+CARRIED = {
+    "parallelism.sp": "sequence_parallel",
+    "parallelism.vpp": (
+        "num_virtual_stages_per_pipeline_rank num_layers_per_virtual_pipeline_stage "
+        "virtual_pipeline_model_parallel_size"
+    ),
+    "parallelism.etp": "expert_tensor_parallel_size",
+    "parallelism.order": "use_tp_pp_dp_mapping",
+    "parallelism.cp_comm": "cp_comm_type",
+    "parallelism.zero": (
+        "use_distributed_optimizer use_megatron_fsdp use_torch_fsdp2 data_parallel_sharding_strategy "
+        "torch_fsdp2_reshard_after_forward"
+    ),
+    "parallelism.overlap_grad_reduce": "overlap_grad_reduce",
+    "parallelism.overlap_param_gather": "overlap_param_gather",
+    "parallelism.overlap_p2p": "overlap_p2p_comm",
+    "parallelism.recompute": "recompute_granularity recompute_activations checkpoint_activations",
+    "parallelism.recompute_method": "recompute_method",
+    "parallelism.recompute_layers": "recompute_num_layers",
+    "backend.megatron.moe_dispatcher": "moe_token_dispatcher_type",
+    "backend.megatron.moe_grouped_gemm": "moe_grouped_gemm",
+    "backend.megatron.checkpoint_format": "ckpt_format",
+    "backend.megatron.gradient_accumulation_fusion": "gradient_accumulation_fusion",
+    "backend.megatron.optimizer_moments": "exp_avg_dtype exp_avg_sq_dtype",
+    "backend.megatron.spec": "spec",
+    "cluster.gpus": "world_size",
+}
+
+
+def layout(a: Arguments) -> Flat:
+    """Degrees, pipeline split, sharding, recomputation and Megatron's own options by dotted path."""
+    return {
+        **{path: a(name) for path, name in PLAIN.items()},
+        "backend.name": "megatron",
+        **_degrees(a),
+        **_sharding(a),
+        **_recompute(a),
+        **_options(a),
+    }
+
+
+def _degrees(a: Arguments) -> Flat:
+    """Without experts there is no grid of theirs; unset, their tensor degree is the dense one (arguments.py:570)."""
+    dense = not a("num_experts")
+    expert_tensor = a("expert_tensor_parallel_size") or a("tensor_model_parallel_size")
+    comm = a("cp_comm_type")
+    return {
+        "parallelism.sp": a("sequence_parallel") and a("tensor_model_parallel_size") > 1,
+        "parallelism.vpp": chunks(a),
+        "parallelism.etp": 1 if dense else expert_tensor,
+        "parallelism.order": "tp-cp-ep-pp-dp" if a("use_tp_pp_dp_mapping") else "tp-cp-ep-dp-pp",
+        "parallelism.cp_comm": comm[0] if isinstance(comm, list) and comm else comm,
+        "parallelism.overlap_p2p": a("overlap_p2p_comm"),
+    }
+
+
+def chunks(a: Arguments) -> int:
+    """Model chunks a stage, as validate_args counts them (arguments.py:905-945); a rest is dropped by division."""
+    pp, per_chunk = a("pipeline_model_parallel_size"), a("num_layers_per_virtual_pipeline_stage")
+    if a("pipeline_model_parallel_layout"):
+        return max(1, len(parse_layout(a("pipeline_model_parallel_layout"))) // int(pp))
+    if per_chunk and a("num_layers"):
+        ends = a("account_for_embedding_in_pipeline_split") + a("account_for_loss_in_pipeline_split")
+        return max(1, int(a("num_layers") + ends) // pp // per_chunk)
+    return int(a("num_virtual_stages_per_pipeline_rank") or a("virtual_pipeline_model_parallel_size") or 1)
+
+
+_STAGES = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3}
+
+
+def _sharding(a: Arguments) -> Flat:
+    """Overlaps that nothing is left for keep our default, so that an import of what we wrote changes nothing."""
+    zero, fsdp = _stage(a)
+    sharded = zero >= 1 and fsdp == "megatron"
+    flat: Flat = {"parallelism.zero": zero, "backend.megatron.fsdp": fsdp}
+    flat["parallelism.overlap_grad_reduce"] = a("overlap_grad_reduce") or (zero >= 2 and fsdp == "torch")
+    flat["parallelism.overlap_param_gather"] = a("overlap_param_gather") if sharded else True
+    return flat
+
+
+def _stage(a: Arguments) -> tuple[int, str]:
+    if a("use_torch_fsdp2"):
+        return (3 if a("torch_fsdp2_reshard_after_forward") else 2), "torch"
+    if a("use_megatron_fsdp"):
+        return _STAGES.get(a("data_parallel_sharding_strategy"), 3), "megatron"
+    return int(bool(a("use_distributed_optimizer"))), "megatron"
+
+
+def _recompute(a: Arguments) -> Flat:
+    kind = "selective" if a("recompute_activations") else "full" if a("checkpoint_activations") else None
+    kind = kind or a("recompute_granularity") or "none"
+    full = kind == "full"
+    return {
+        "parallelism.recompute": kind,
+        "parallelism.recompute_method": a("recompute_method") if full else None,
+        "parallelism.recompute_layers": a("recompute_num_layers") if full else None,
+        **({} if kind == "selective" else {"parallelism.recompute_modules": None}),
+    }
+
+
+def _options(a: Arguments) -> Flat:
+    megatron_fsdp = a("use_megatron_fsdp")
+    fitting = "fsdp_dtensor" if megatron_fsdp else "torch_dist"
+    moments = a("exp_avg_dtype")
+    flat: Flat = {
+        "checkpoint_format": None if a("ckpt_format") == fitting else a("ckpt_format"),
+        "gradient_accumulation_fusion": a("gradient_accumulation_fusion"),
+        "optimizer_moments": moments,
+    }
+    if a("num_experts"):
+        flat |= {"moe_dispatcher": a("moe_token_dispatcher_type"), "moe_grouped_gemm": a("moe_grouped_gemm")}
+    return {f"backend.megatron.{name}": value for name, value in flat.items()}

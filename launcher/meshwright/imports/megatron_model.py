@@ -1,0 +1,195 @@
+"""Megatron-LM's arguments -> our ``model``: the emitter read backwards (emit/megatron_model.py).
+
+What Megatron derives where nothing is said is derived as it does (megatron-core 0.19.2, training/arguments.py:1280,
+:1551, :1571; MLATransformerConfig's rope_type is yarn).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshwright.imports.megatron_arguments import Arguments
+from meshwright.imports.megatron_moe import experts
+from meshwright.model.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, MODULE, SPECS
+
+__all__ = ["CARRIED", "PLAIN", "REQUIRED", "model"]
+
+Flat = dict[str, Any]
+
+REQUIRED = {
+    "model.layers": "num_layers",
+    "model.hidden": "hidden_size",
+    "model.heads": "num_attention_heads",
+    "model.vocab": "vocab_size",
+    "model.max_positions": "max_position_embeddings",
+}
+"""What Megatron asks for, or reads from a tokenizer that we do not have."""
+
+PLAIN = {
+    "model.norm_eps": "layernorm_epsilon",
+    "model.norm_zero_centered": "layernorm_zero_centered_gamma",
+    "model.linear_bias": "add_bias_linear",
+    "model.qkv_bias": "add_qkv_bias",
+    "model.init_std": "init_method_std",
+    "model.attention_dropout": "attention_dropout",
+    "model.hidden_dropout": "hidden_dropout",
+}
+"""One argument each, the same value."""
+
+CARRIED = {
+    "model.ffn": "ffn_hidden_size",
+    "model.kv_heads": "group_query_attention num_query_groups",
+    "model.head_dim": "kv_channels",
+    "model.vocab": "padded_vocab_size",
+    "model.activation": "swiglu squared_relu openai_gelu",
+    "model.norm": "normalization",
+    "model.positions": "position_embedding_type use_rotary_position_embeddings",
+    "model.tied_embeddings": "untie_embeddings_and_output_weights",
+    "model.qk_norm": "qk_layernorm",
+    "model.embedding_scale": "mup_embedding_mult use_mup",
+    "model.attention_scale": "mup_base_head_dim",
+    "model.sliding_window": "window_size",
+    "model.full_attention_every": "window_attn_skip_freq",
+    "model.rope.base": "rotary_base",
+    "model.rope.fraction": "rotary_percent",
+    "model.rope.skip_every": "no_rope_freq",
+    "model.rope.scaling": (
+        "rope_type rotary_scaling_factor use_rope_scaling rope_scaling_factor rotary_seq_len_interpolation_factor "
+        "mscale mscale_all_dim"
+    ),
+    "model.mla": "multi_latent_attention q_lora_rank kv_lora_rank qk_head_dim qk_pos_emb_head_dim v_head_dim",
+    "model.mtp": "mtp_num_layers",
+    "model.mtp_loss_weight": "mtp_loss_scaling_factor",
+}
+"""Arguments that make one of our values together."""
+
+
+def model(a: Arguments) -> Flat:
+    """Every value of the model by its dotted path; sizes that the source lacks are left out."""
+    stated = {path: a(name) for path, name in REQUIRED.items() if a(name) is not None}
+    if "model.vocab" not in stated:
+        stated |= vocabulary(a)
+    plain = {path: a(name) for path, name in PLAIN.items()}
+    parts = [_sizes(a), _activation(a), _attention(a), _positions(a), _latent(a), experts(a), _our_layers(a)]
+    flat: Flat = {**plain, **stated, "model.tied_embeddings": not a("untie_embeddings_and_output_weights")}
+    for part in parts:
+        flat |= part
+    return flat
+
+
+GPT2_TOKENS = 50257  # the vocabulary of GPT-2 (Radford et al. 2019, section 2.2), which GPT2BPETokenizer reads
+
+
+def vocabulary(a: Arguments) -> Flat:
+    """Where no size is stated: the tokenizer that has one size only, or the padded size that a log prints."""
+    if a("tokenizer_type") == "GPT2BPETokenizer":
+        return {"model.vocab": GPT2_TOKENS}
+    return {"model.vocab": a("padded_vocab_size")} if a("padded_vocab_size") else {}
+
+
+def _sizes(a: Arguments) -> Flat:
+    hidden, heads = a("hidden_size"), a("num_attention_heads")
+    flat: Flat = {"model.mtp": a("mtp_num_layers") or 0, "model.mtp_loss_weight": a("mtp_loss_scaling_factor")}
+    flat["model.norm"] = {"RMSNorm": "rmsnorm", "LayerNorm": "layernorm"}.get(a("normalization"), a("normalization"))
+    if hidden:
+        gated = int((4 * hidden * 2 / 3) / 64) * 64
+        flat["model.ffn"] = a("ffn_hidden_size") or (gated if a("swiglu") else 4 * hidden)
+    if a("kv_channels") or (hidden and heads):
+        flat["model.head_dim"] = a("kv_channels") or hidden // heads
+    if heads:
+        flat["model.kv_heads"] = a("num_query_groups") if a("group_query_attention") else heads
+    return flat
+
+
+def _activation(a: Arguments) -> Flat:
+    """The fused bias-GELU kernel, which wants biases, is the tanh approximation; alone GELU is exact."""
+    if a("swiglu"):
+        return {"model.activation": "swiglu"}
+    if a("squared_relu"):
+        return {"model.activation": "squared_relu"}
+    tanh = a("add_bias_linear") and (a("bias_gelu_fusion") or a("openai_gelu"))
+    return {"model.activation": "gelu_tanh" if tanh else "gelu"}
+
+
+def _attention(a: Arguments) -> Flat:
+    window = a("window_size")
+    flat: Flat = {"model.qk_norm": "head" if a("qk_layernorm") and not a("multi_latent_attention") else "none"}
+    flat["model.sliding_window"] = window[0] + 1 if isinstance(window, list | tuple) else None
+    flat["model.full_attention_every"] = (a("window_attn_skip_freq") or 0) if window else 0
+    if a("use_mup"):
+        multiplier, base = a("mup_embedding_mult"), a("mup_base_head_dim")
+        flat["model.embedding_scale"] = None if multiplier == 1.0 else multiplier
+        head_dim = _sizes(a).get("model.head_dim")
+        if base and head_dim:
+            flat["model.attention_scale"] = None if base == 1.0 else base**0.5 / head_dim
+    return flat
+
+
+def _positions(a: Arguments) -> Flat:
+    kind = "rope" if a("use_rotary_position_embeddings") else a("position_embedding_type")
+    flat: Flat = {"model.positions": {"learned_absolute": "learned"}.get(kind, kind)}
+    if kind != "rope":
+        return flat
+    flat["model.rope.base"] = float(a("rotary_base"))
+    flat["model.rope.fraction"] = a("rotary_percent")
+    flat["model.rope.skip_every"] = a("no_rope_freq") or 0
+    return flat | _scaling(a)
+
+
+def _scaling(a: Arguments) -> Flat:
+    if a("multi_latent_attention"):
+        return _yarn(a) if a("rope_type") in (None, "yarn") else {}
+    if a("use_rope_scaling"):
+        return _stretch(kind="llama3", factor=a("rope_scaling_factor"), original_positions=8192)
+    if a("rotary_seq_len_interpolation_factor"):
+        factor = a("rotary_seq_len_interpolation_factor")
+        original = (a("max_position_embeddings") or factor) // factor
+        return _stretch(kind="linear", factor=float(factor), original_positions=original)
+    return {}
+
+
+def _yarn(a: Arguments) -> Flat:
+    return _stretch(
+        kind="yarn",
+        factor=a("rotary_scaling_factor"),
+        original_positions=4096,
+        mscale=a("mscale"),
+        mscale_all_dim=a("mscale_all_dim"),
+    )
+
+
+def _stretch(**values: Any) -> Flat:
+    return {f"model.rope.scaling.{name}": value for name, value in values.items()}
+
+
+def _latent(a: Arguments) -> Flat:
+    if not a("multi_latent_attention"):
+        return {}
+    return {
+        "model.mla.q_lora_rank": a("q_lora_rank"),
+        "model.mla.kv_lora_rank": a("kv_lora_rank"),
+        "model.mla.qk_nope_dim": a("qk_head_dim"),
+        "model.mla.qk_rope_dim": a("qk_pos_emb_head_dim"),
+        "model.mla.v_dim": a("v_head_dim"),
+    }
+
+
+_PARTS: dict[str, Flat] = {
+    "alibi": {"model.positions": "alibi"},
+    "attention_softcap": {"model.attention_softcap": ATTENTION_SOFTCAP},
+    "embedding_norm": {"model.embedding_norm": True},
+    "final_softcap": {"model.final_softcap": FINAL_SOFTCAP},
+    "geglu_tanh": {"model.activation": "geglu_tanh"},
+    "parallel_residual": {"model.parallel_residual": True},
+    "sandwich_norm": {"model.norm_placement": "sandwich"},
+}
+
+
+def _our_layers(a: Arguments) -> Flat:
+    """What ``--spec`` brings along, where the layers are ours."""
+    words = a("spec") or []
+    named = next((parts for parts, name in SPECS.items() if list(words) == [MODULE, name]), ())
+    flat: Flat = {}
+    for part in named:
+        flat |= _PARTS[part]
+    return flat

@@ -1,0 +1,224 @@
+"""Megatron-LM's arguments -> our ``training``: emit/megatron_training.py read backwards."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from meshwright.imports.megatron_arguments import Arguments
+
+__all__ = ["CARRIED", "PLAIN", "REQUIRED", "training"]
+
+Flat = dict[str, Any]
+
+REQUIRED = {"training.sequence": "seq_length", "training.micro_batch": "micro_batch_size"}
+"""Megatron stops without them (arguments.py:676, :1332)."""
+
+PLAIN = {
+    "training.global_batch": "global_batch_size",
+    "training.seed": "seed",
+    "training.optimizer.weight_decay": "weight_decay",
+    "training.optimizer.clip": "clip_grad",
+    "training.optimizer.momentum": "sgd_momentum",
+    "training.optimizer.beta1": "adam_beta1",
+    "training.optimizer.beta2": "adam_beta2",
+    "training.optimizer.eps": "adam_eps",
+    "training.schedule.min_lr": "min_lr",
+    "training.data.cache": "data_cache_path",
+    "training.data.workers": "num_workers",
+    "training.logging.interval": "log_interval",
+    "training.logging.tensorboard": "tensorboard_dir",
+    "training.logging.wandb_project": "wandb_project",
+    "training.logging.wandb_name": "wandb_exp_name",
+    "training.logging.save": "save",
+    "training.logging.load": "load",
+    "training.logging.save_interval": "save_interval",
+}
+"""One argument each, the same value."""
+
+CARRIED = {
+    "training.sequence": "encoder_seq_length",
+    "training.ramp": "step_batch_size_schedule rampup_batch_size",
+    "training.steps": "train_iters train_samples",
+    "training.precision": "bf16 fp16 fp8 fp8_recipe",
+    "training.grad_reduce": "accumulate_allreduce_grads_in_fp32 grad_reduce_in_bf16",
+    "training.optimizer.name": "optimizer",
+    "training.optimizer.lr": "lr",
+    "training.schedule.style": "lr_decay_style",
+    "training.schedule.warmup_steps": "lr_warmup_iters lr_warmup_samples lr_warmup_fraction",
+    "training.schedule.decay_steps": "lr_decay_iters lr_decay_samples",
+    "training.schedule.wsd_decay_steps": "lr_wsd_decay_iters lr_wsd_decay_samples",
+    "training.schedule.wsd_decay_style": "lr_wsd_decay_style",
+    "training.data.paths": "data_path mock_data",
+    "training.data.split": "split",
+    "training.data.tokenizer.kind": "tokenizer_type",
+    "training.data.tokenizer.path": "tokenizer_model",
+    "training.logging": "exit_signal_handler log_throughput",
+}
+
+
+def training(a: Arguments) -> Flat:
+    """Batch, length, precision, optimizer, schedule, data and logging by dotted path."""
+    stated = {path: a(name) for path, name in REQUIRED.items() if a(name) is not None}
+    if a("encoder_seq_length") and not a("seq_length"):
+        stated["training.sequence"] = a("encoder_seq_length")
+    flat = {path: a(name) for path, name in PLAIN.items()}
+    return {**flat, **stated, **_length(a), **_precision(a), **_optimizer(a), **_schedule(a), **_data(a)}
+
+
+def _length(a: Arguments) -> Flat:
+    """Samples are steps of the global batch, floored as Megatron does; under a ramp they are tokens."""
+    ramp, samples = ramp_of(a), a("train_samples")
+    flat: Flat = {"training.ramp": ramp, "training.steps": a("train_iters")}
+    if ramp:
+        flat["training.global_batch"] = ramp[-1]["global_batch"]
+    if samples and ramp:
+        flat["training.tokens"] = samples * (a("seq_length") or 1)
+    elif samples:
+        flat["training.steps"] = samples // batch if (batch := _batch(a)) else None
+    return flat
+
+
+def ramp_of(a: Arguments) -> list[dict[str, int]]:
+    """A schedule of thresholds in tokens; the older ramp counts samples and grows in equal steps."""
+    if a("step_batch_size_schedule"):
+        entries = str(a("step_batch_size_schedule")).replace(",", " ").split()
+        pairs = [entry.partition(":")[::2] for entry in entries]
+        return [{"from_tokens": _number(start), "global_batch": int(size)} for start, size in pairs]
+    given, final, sequence = a("rampup_batch_size"), a("global_batch_size"), a("seq_length")
+    if not (isinstance(given, list) and len(given) == 3 and final and sequence):
+        return []
+    start, increment, samples = given
+    increments = (final - start) // increment if increment > 0 else 0
+    if not 0 < increments <= 1000:
+        return []
+    each = samples / increments  # core/num_microbatches_calculator.py RampupBatchsizeNumMicroBatchesCalculator
+    steps = [(int(i * each) * sequence, start + i * increment) for i in range(increments + 1)]
+    return [{"from_tokens": tokens, "global_batch": size} for tokens, size in steps]
+
+
+def _number(text: str) -> int:
+    """With Megatron's suffixes K, M, B, T (core/num_microbatches_calculator.py _parse_numeric_value)."""
+    power = {"K": 3, "M": 6, "B": 9, "T": 12}.get(text[-1:].upper(), 0)
+    return int(float(text[:-1] if power else text) * 10**power) if power or not text.isdigit() else int(text)
+
+
+def _batch(a: Arguments) -> int | None:
+    """Sequences of a step; where it is not said, the micro-batches of all replicas, one each."""
+    if a("global_batch_size"):
+        return int(a("global_batch_size"))
+    world, degrees = a.world, (a("tensor_model_parallel_size"), a("pipeline_model_parallel_size"))
+    if world and a("micro_batch_size"):
+        return int(a("micro_batch_size") * max(1, world // (degrees[0] * degrees[1] * a("context_parallel_size"))))
+    return None
+
+
+_FP8 = {"delayed": "fp8_delayed", "tensorwise": "fp8_tensorwise", "blockwise": "fp8_blockwise", "mxfp8": "mxfp8"}
+
+
+def _precision(a: Arguments) -> Flat:
+    """Bfloat16 reduces in fp32 unless told otherwise (arguments.py:1190); an fp32 run has nothing else to reduce."""
+    kind = "bf16" if a("bf16") else "fp16" if a("fp16") else "fp32"
+    if a("fp8"):
+        kind = _FP8.get(a("fp8_recipe"), a("fp8_recipe"))
+    return {"training.precision": kind, "training.grad_reduce": "bf16" if a("grad_reduce_in_bf16") else "fp32"}
+
+
+def _optimizer(a: Arguments) -> Flat:
+    """Megatron's adam is AdamW."""
+    flat: Flat = {"training.optimizer.name": {"adam": "adamw"}.get(a("optimizer"), a("optimizer"))}
+    return flat if a("lr") is None else {**flat, "training.optimizer.lr": a("lr")}
+
+
+_STYLES = {"WSD": "wsd", "inverse-square-root": "inverse_sqrt"}
+
+
+def _schedule(a: Arguments) -> Flat:
+    style = _STYLES.get(a("lr_decay_style"), a("lr_decay_style"))
+    decay, last = _steps(a, "lr_decay"), _last_phase(a)
+    warmup = _steps(a, "lr_warmup") or 0
+    if a("lr_warmup_fraction") is not None:
+        whole = decay or _length(a)["training.steps"]
+        warmup = int(a("lr_warmup_fraction") * whole) if whole else 0
+    flat: Flat = {"training.schedule.style": style, "training.schedule.warmup_steps": warmup}
+    flat["training.schedule.decay_steps"] = decay
+    if style == "wsd":
+        flat["training.schedule.wsd_decay_steps"] = last
+        flat["training.schedule.wsd_decay_style"] = a("lr_wsd_decay_style")
+    return flat
+
+
+def _last_phase(a: Arguments) -> int | None:
+    """Of WSD, in steps; under a ramp the samples before it are the longer part."""
+    whole, last = a("lr_decay_samples"), a("lr_wsd_decay_samples")
+    if whole and last and (ramp := ramp_of(a)):
+        return _ramped(whole, ramp, a("seq_length")) - _ramped(whole - last, ramp, a("seq_length"))
+    return _steps(a, "lr_wsd_decay")
+
+
+def _steps(a: Arguments, name: str) -> int | None:
+    """In steps: iterations, or the steps in which the samples are trained, ramp included."""
+    if a(f"{name}_iters"):
+        return int(a(f"{name}_iters"))
+    samples = a(f"{name}_samples")
+    ramp, batch = ramp_of(a), _batch(a)
+    if not samples or not (ramp or batch):
+        return None
+    return _ramped(samples, ramp, a("seq_length")) if ramp else samples // (batch or 1)
+
+
+def _ramped(samples: int, ramp: list[dict[str, int]], sequence: int) -> int:
+    """The steps that ``samples`` take while the batch grows (layout/length.py)."""
+    from meshwright.layout.length import steps_of_tokens
+    from meshwright.spec import RampStep, Training
+
+    steps = tuple(RampStep(**step) for step in ramp)
+    run = Training(sequence=sequence, tokens=samples * sequence, ramp=steps)
+    return int(steps_of_tokens(run, ramp[-1]["global_batch"]))
+
+
+_TOKENIZERS = {
+    "HuggingFaceTokenizer": "huggingface",
+    "SentencePieceTokenizer": "sentencepiece",
+    "GPTSentencePieceTokenizer": "sentencepiece",
+    "Llama2Tokenizer": "sentencepiece",
+    "TikTokenizer": "tiktoken",
+}
+
+
+def _data(a: Arguments) -> Flat:
+    """Indexed datasets hold token ids: a tokenizer that only names the vocabulary is none of ours."""
+    weights, paths = blend(a("data_path") or [])
+    kind = _TOKENIZERS.get(a("tokenizer_type"), "null")
+    path = a("tokenizer_model") if kind != "null" else None
+    flat: Flat = {
+        "paths": paths,
+        "weights": weights,
+        "tokenizer.kind": kind if path else "null",
+        "tokenizer.path": path,
+    }
+    if paths:
+        flat["split"] = shares(a("split") or "969,30,1")  # training/arguments.py:651
+    return {f"training.data.{name}": value for name, value in flat.items()}
+
+
+def shares(split: str) -> str:
+    """Three shares, as Megatron fills them up (core/datasets/utils.py parse_and_normalize_split)."""
+    parts = [part.strip() for part in re.split("[,/]", split)]
+    return ",".join([*parts, "0", "0"][: max(3, len(parts))])
+
+
+def blend(words: list[str] | str) -> tuple[list[float], list[str]]:
+    """Weights and paths that alternate, or paths alone (megatron/core/datasets/utils.py get_blend_from_list)."""
+    words = words.split() if isinstance(words, str) else list(words)
+    numbers = [_weight(word) for word in words[::2]]
+    if len(words) > 1 and len(words) % 2 == 0 and None not in numbers:
+        return [number for number in numbers if number is not None], words[1::2]
+    return [], words
+
+
+def _weight(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None

@@ -1,0 +1,58 @@
+"""An import -> the Run it describes, with the words of the command line above it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from meshwright.compose import GROUPS, Run
+from meshwright.compose import load as composed
+from meshwright.errors import ConfigError, distinct
+from meshwright.imports.found import Ask, Imported
+from meshwright.model.huggingface import nested
+
+__all__ = ["described", "open_asks", "stated"]
+
+
+def described(imported: Imported, words: Sequence[str] = (), config_dir: str | Path | None = None) -> Run:
+    """The Run of the imported values: group defaults < the files < ``words``.
+
+    Raises:
+        ConfigError: with what the files leave open and no word answers, or what is wrong with the values.
+
+    """
+    asks = list(open_asks(imported, words))
+    if asks:
+        raise ConfigError(distinct(ask.problem for ask in asks))
+    values = stated(imported, words)
+    groups = ["model=_base"] if "model" in values else []
+    return composed([*groups, *words], config_dir, stated=values)
+
+
+def open_asks(imported: Imported, words: Sequence[str]) -> Iterator[Ask]:
+    """What no word answers: neither its key nor the choice of its group."""
+    said = [word.partition("=")[0].lstrip("+") for word in words]
+    for ask in imported.asks:
+        path = ask.path
+        if not any(path == one or path.startswith(f"{one}.") or one.startswith(f"{path}.") for one in said):
+            yield ask
+
+
+def stated(imported: Imported, words: Sequence[str]) -> dict[str, Any]:
+    """The imported values, nested, but for the groups that a word chooses; only GPUs are left beside a cluster."""
+    chosen = {word.partition("=")[0] for word in words} & (set(GROUPS) - {"cluster", "launch"})
+    values = {path: value for path, value in imported.values.items() if path.split(".")[0] not in chosen}
+    if not values.keys() & {"model.layers", "model.path"}:
+        values = {path: value for path, value in values.items() if not path.startswith("model.")}
+    return nested(_named(values, imported))
+
+
+def _named(values: Mapping[str, Any], imported: Imported) -> dict[str, Any]:
+    """The run and its model carry the file's name where it says none."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(imported.files[0]).stem).strip("._-") or "imported"
+    own = {"name": name}
+    if any(path.startswith("model.") for path in values):
+        own["model.name"] = name
+    return {**own, **values}
