@@ -17,7 +17,7 @@ from meshwright.rules.thumb import warnings
 from meshwright.rules.values import value_problems
 from meshwright.spec import Cluster, Parallelism, Spec, Training
 
-__all__ = ["layout", "normalise", "override", "refusals", "resolve"]
+__all__ = ["holds", "layout", "normalise", "override", "refusals", "resolve"]
 
 SHOWN_REPAIRS = 3
 TRIED_REPAIRS = 60
@@ -47,6 +47,11 @@ def refusals(spec: Spec, backend: str) -> list[Problem]:
         return [*values, *(rule.problem(numbers) for rule in POSITIVE if not rule.holds(numbers))]
     wrong = broken(numbers, backend)
     return [rule.problem(numbers, tuple(_repairs(spec, rule, wrong, backend))) for rule in wrong]
+
+
+def holds(spec: Spec, backend: str) -> bool:
+    """Whether ``backend`` refuses nothing; ``refusals`` says what, and takes its time over repairs."""
+    return not value_problems(spec, backend) and not broken(layout(normalise(spec)), backend)
 
 
 def normalise(spec: Spec) -> Spec:

@@ -14,6 +14,7 @@ from meshwright.emit.megatron_model import model_flags
 from meshwright.emit.megatron_training import training_flags
 from meshwright.layout.plan import Plan
 from meshwright.spec import Parallelism
+from meshwright.spec.backend import CheckpointFormat
 
 __all__ = ["checkpoint_format", "distributes", "environment", "flags", "shards", "uses_fsdp"]
 
@@ -63,10 +64,10 @@ def distributes(plan: Plan) -> bool:
     return shards(plan) and plan.spec.training.optimizer.name != "muon"
 
 
-def checkpoint_format(plan: Plan) -> str:
+def checkpoint_format(plan: Plan) -> CheckpointFormat:
     """As chosen, or the one that fits: Megatron-FSDP saves only fsdp_dtensor (arguments.py:1146)."""
     megatron = plan.spec.backend.megatron
-    fitting = "fsdp_dtensor" if uses_fsdp(plan) and megatron.fsdp == "megatron" else "torch_dist"
+    fitting: CheckpointFormat = "fsdp_dtensor" if uses_fsdp(plan) and megatron.fsdp == "megatron" else "torch_dist"
     return megatron.checkpoint_format or fitting
 
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate
 from meshwright.search.checkpoint_fate import Carried, carried
 from meshwright.search.exact import exact
@@ -19,9 +15,8 @@ from meshwright.search.proposals import divisors
 from meshwright.search.rank import Ranking, budget, rank
 from meshwright.search.space import space
 from meshwright.spec import Spec
-from meshwright.spec.decode import decode
 
-__all__ = ["Continuation", "continuations", "read_folder"]
+__all__ = ["Continuation", "continuations"]
 
 TRIED_NODES = 8
 """Node counts below the healthy ones that are tried for a layout with the same batch."""
@@ -60,26 +55,6 @@ def continuations(spec: Spec, healthy: int, stated: Mapping[str, tuple[Any, ...]
     found = [min(same, key=lambda c: c.step_time)] if same else []
     found += [max(near, key=lambda c: c.tokens_per_gpu)] if near else []
     return [_continuation(spec, c, healthy) for one in found if (c := exact(one, Goal()))]
-
-
-def read_folder(folder: Path) -> Spec:
-    """The Spec of a compiled run.
-
-    Raises:
-        ConfigError: where ``folder`` is none of ours.
-
-    """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            [Problem("search.folder", f"{folder} is no run folder: no config.yaml in it", "search.folder")]
-        )
-    try:
-        return decode(Spec, yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        why = " ".join(str(error).split())
-        message = f"cannot read {path}: {why}; compile the run again"
-        raise ConfigError([Problem("search.folder", message, "search.folder")]) from None
 
 
 def _on(spec: Spec, nodes: int, batch: int) -> Spec:

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Backend", "DeepSpeedOptions", "MegatronOptions", "Offload"]
+__all__ = ["Backend", "CheckpointFormat", "DeepSpeedOptions", "MegatronOptions", "Offload"]
+
+
+CheckpointFormat = Literal["torch_dist", "torch", "fsdp_dtensor", "torch_dcp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class MegatronOptions:
     moe_grouped_gemm: bool = True
     moe_permute_fusion: bool = False
     vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
-    checkpoint_format: Literal["torch_dist", "torch", "fsdp_dtensor", "torch_dcp"] | None = None  # None: what fits
+    checkpoint_format: CheckpointFormat | None = None  # None: what fits
     gradient_accumulation_fusion: bool = False  # needs APEX
     cross_entropy_fusion: bool = False
     precision_aware_optimizer: bool = False

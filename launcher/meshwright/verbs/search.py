@@ -61,8 +61,9 @@ def measure_command(overrides: Sequence[str], top: int) -> str:
 
 def _go_on(words: Words, asked: Search, stated: Mapping[str, Any], output: str) -> int:
     """Layouts for a run folder's run on another number of nodes; 1 where there is none."""
+    from meshwright.jobs.written_spec import read_spec
     from meshwright.report.elastic import document, show
-    from meshwright.search.elastic import continuations, read_folder
+    from meshwright.search.elastic import continuations
 
     folder, nodes = Path(str(asked.folder)), asked.nodes
     problems = [_foreign(word) for word in words.overrides if not _belongs(word)]
@@ -70,7 +71,7 @@ def _go_on(words: Words, asked: Search, stated: Mapping[str, Any], output: str) 
         problems.append(Problem("search.nodes", "how many nodes are healthy? give at least 1", "search.nodes"))
     if problems or nodes is None:
         raise ConfigError(problems)
-    spec = read_folder(folder)
+    spec = read_spec(folder, "search.folder")
     found = continuations(spec, nodes, stated)
     if output == "json":
         from meshwright.report.print_json import print_json
