@@ -20,7 +20,7 @@ from meshwright.layout.plan import Plan, Stage
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 
-__all__ = ["Cost", "cost"]
+__all__ = ["Cost", "Pipeline", "chunk_share", "cost", "pipeline"]
 
 
 @dataclass(frozen=True)
@@ -141,19 +141,39 @@ def _distinct(loads: Sequence[Load]) -> list[Load]:
     return list({(x.layers, x.embedding, x.head, x.index in (0, len(loads) - 1)): x for x in loads}.values())
 
 
+@dataclass(frozen=True)
+class Pipeline:
+    """What is simulated: each stage's times, its chunks' work for one micro-batch, the latency of a hand-over."""
+
+    times: tuple[StageTime, ...]
+    work: tuple[tuple[Work, ...], ...]
+    latency: float
+    waits: float  # seconds of a micro-batch's work that are sends
+
+
+def pipeline(plan: Plan) -> Pipeline:
+    """The stages of ``plan`` as the schedule sees them."""
+    s = scene(layout(plan.spec))
+    return _pipeline(s, plan, [_load(s, plan, i, stage) for i, stage in enumerate(plan.stages)])
+
+
+def _pipeline(s: Scene, plan: Plan, loads: Sequence[Load]) -> Pipeline:
+    vpp, (waits, latency) = plan.spec.parallelism.vpp, sends(s)
+    alike = {_kind(load): load for load in loads}
+    timed = {kind: stage_time(s, load) for kind, load in alike.items()}
+    times = tuple(timed[_kind(load)] for load in loads)
+    pairs = zip(times, plan.stages, strict=True)
+    work = tuple(tuple(_chunk(time, stage, v, vpp, waits) for v in range(vpp)) for time, stage in pairs)
+    return Pipeline(times, work, float(latency), float(waits))
+
+
 def _step(s: Scene, plan: Plan, loads: Sequence[Load]) -> Step:
     """The closed form, with its bubble replaced by the simulated one."""
     parts = estimate(s.layout, s.framework).parts
-    pp, vpp, m = plan.grid.pp, plan.spec.parallelism.vpp, plan.batch.microbatches
-    if pp == 1:
+    if plan.grid.pp == 1:
         return parts
-    waits, latency = sends(s)
-    times = {key: stage_time(s, load) for load in loads for key in [_kind(load)]}
-    rows = [
-        [_chunk(times[_kind(load)], stage, v, vpp, waits) for v in range(vpp)]
-        for load, stage in zip(loads, plan.stages, strict=True)
-    ]
-    whole = simulate(rows, m, float(latency), plan.spec.parallelism.microbatch_group)
+    p = _pipeline(s, plan, loads)
+    whole = simulate(p.work, plan.batch.microbatches, p.latency, plan.spec.parallelism.microbatch_group)
     busy = parts.total - parts.data - parts.optimizer - parts.bubble
     return replace(parts, bubble=max(0.0, whole - busy))
 
@@ -164,5 +184,10 @@ def _kind(load: Load) -> tuple[float, ...]:
 
 def _chunk(time: StageTime, stage: Stage, v: int, vpp: int, waits: float) -> Work:
     """A chunk's share of its stage, by layers."""
-    share = stage.chunks[v].layers / stage.layers if stage.layers else 1 / vpp
+    share = chunk_share(stage, v)
     return Work(time.forward * share + waits / 2 / vpp, time.backward * share + waits / 2 / vpp)
+
+
+def chunk_share(stage: Stage, chunk: int) -> float:
+    """The part of a stage's work that a chunk does, by its layers."""
+    return stage.chunks[chunk].layers / stage.layers if stage.layers else 1 / len(stage.chunks)
