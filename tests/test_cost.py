@@ -17,7 +17,7 @@ from meshwright.cost import cost, estimate
 from meshwright.cost.counts import hardware_flops, training_flops
 from meshwright.cost.memory import GIB, Memory
 from meshwright.cost.pipeline_time import Work, bound
-from meshwright.cost.schedule import simulate
+from meshwright.cost.schedule import Fold, simulate
 from meshwright.cost.traffic import data_volume
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
@@ -116,7 +116,7 @@ def test_skipping_periods_changes_no_simulation(
     stages = [row[:vpp] for row in rows]
     microbatches = groups * group + (pp + left if left and pp + left < group else 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("meshwright.cost.schedule._skip", lambda _: 0.0)
+        patch.setattr("meshwright.cost.schedule._fold", lambda _: Fold())
         whole = simulate(stages, microbatches, send, group)
     assert simulate(stages, microbatches, send, group) == pytest.approx(whole, rel=1e-9)
 

@@ -54,6 +54,7 @@ class Options:
     runs: str = "runs"
     verify: bool = True
     why: Mapping[str, object] | None = None
+    trace: str | None = None
     rehearse: Rehearsal = Rehearsal()
     rows: str | None = None
     search: Search = Search()

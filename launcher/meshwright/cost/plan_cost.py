@@ -14,14 +14,14 @@ from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
-from meshwright.cost.time import Step, sends, stage_time
+from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.plan import Chunk, Plan
 from meshwright.model.kinds import count_kinds
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 
-__all__ = ["Cost", "cost"]
+__all__ = ["Cost", "Pipeline", "cost", "pipeline"]
 
 
 @dataclass(frozen=True)
@@ -141,32 +141,42 @@ def _distinct(loads: Sequence[Load]) -> list[Load]:
     return list({(x.of_kind, x.embedding, x.head, x.index in (0, len(loads) - 1)): x for x in loads}.values())
 
 
+@dataclass(frozen=True)
+class Pipeline:
+    """What is simulated, by stage and chunk: one micro-batch's times and work; the latency of a hand-over."""
+
+    times: tuple[tuple[StageTime, ...], ...]
+    waits: float  # seconds that a chunk waits for its two hand-overs of one micro-batch
+    latency: float
+
+    @property
+    def work(self) -> tuple[tuple[Work, ...], ...]:
+        """Forward and backward of every chunk, hand-overs included."""
+        half = self.waits / 2
+        return tuple(tuple(Work(t.forward + half, t.backward + half) for t in chunks) for chunks in self.times)
+
+
+def pipeline(plan: Plan, s: Scene | None = None) -> Pipeline:
+    """The stages of ``plan`` as the schedule sees them; chunks that hold the same are computed once."""
+    s = s or scene(layout(plan.spec))
+    waits, latency = sends(s)
+    known: dict[tuple[object, ...], StageTime] = {}
+
+    def time(load: Load) -> StageTime:
+        key = (load.of_kind, load.head, load.mtp)
+        return known.get(key) or known.setdefault(key, stage_time(s, load))
+
+    stages = enumerate(plan.stages)
+    times = tuple(tuple(time(_load(s, plan, i, (chunk,))) for chunk in stage.chunks) for i, stage in stages)
+    return Pipeline(times, float(waits) / plan.spec.parallelism.vpp, float(latency))
+
+
 def _step(s: Scene, plan: Plan) -> Step:
     """The closed form, with its bubble replaced by the simulated one."""
     parts = estimate(s.layout, s.framework).parts
-    pp, vpp, m = plan.grid.pp, plan.spec.parallelism.vpp, plan.batch.microbatches
-    if pp == 1:
+    if plan.grid.pp == 1:
         return parts
-    waits, latency = sends(s)
-    works = _Works(s, waits / vpp)
-    rows = [[works.of(_load(s, plan, i, (chunk,))) for chunk in stage.chunks] for i, stage in enumerate(plan.stages)]
-    whole = simulate(rows, m, float(latency), plan.spec.parallelism.microbatch_group)
+    p = pipeline(plan, s)
+    whole = simulate(p.work, plan.batch.microbatches, p.latency, plan.spec.parallelism.microbatch_group)
     busy = parts.total - parts.data - parts.optimizer - parts.bubble
     return replace(parts, bubble=max(0.0, whole - busy))
-
-
-class _Works:
-    """The work of chunks; those that hold the same are computed once."""
-
-    def __init__(self, s: Scene, waits: float) -> None:
-        """``waits``: seconds a chunk waits for its two hand-overs of one micro-batch."""
-        self._scene, self._waits = s, waits
-        self._known: dict[tuple[object, ...], Work] = {}
-
-    def of(self, load: Load) -> Work:
-        """Forward and backward of one micro-batch."""
-        key = (load.of_kind, load.head, load.mtp)
-        if key not in self._known:
-            time = stage_time(self._scene, load)
-            self._known[key] = Work(time.forward + self._waits / 2, time.backward + self._waits / 2)
-        return self._known[key]

@@ -1,4 +1,4 @@
-"""Exact seconds of one pipeline schedule: Megatron's 1F1B and interleaved 1F1B, walked operation by operation.
+"""One pipeline schedule, exact: Megatron's 1F1B and interleaved 1F1B, walked pass by pass.
 
 The orders are those of megatron/core/pipeline_parallel/schedules.py (``get_pp_rank_microbatches``,
 ``get_schedule_table``): a stage warms up with forwards, alternates, and drains. When everything a stage still waits for
@@ -8,18 +8,51 @@ are skipped, so that a step of thousands of micro-batches costs no more than one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from meshwright.cost.pipeline_time import Work
 
-__all__ = ["simulate"]
+__all__ = ["Fold", "Pass", "Schedule", "schedule", "simulate"]
 
 _SAME = 1e-9  # relative: moments nearer than this part of a period are the same, up to rounding
 
 
 @dataclass(frozen=True)
-class _Schedule:
+class Pass:
+    """A chunk's forward or backward of one micro-batch; seconds since the step began."""
+
+    kind: Literal["forward", "backward"]
+    chunk: int
+    microbatch: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Micro-batches left out because they repeat those before them; nothing where none are.
+
+    ``passes``: how many each stage has before the fold.
+    """
+
+    microbatches: int = 0
+    seconds: float = 0.0
+    passes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Each stage's passes in order. Behind the fold, moments and numbers of micro-batches are the whole step's."""
+
+    stages: tuple[tuple[Pass, ...], ...]
+    seconds: float
+    fold: Fold
+
+
+@dataclass(frozen=True)
+class _Order:
     """Virtual micro-batches are numbered in the order in which every stage runs their forwards (and backwards)."""
 
     pp: int
@@ -42,11 +75,25 @@ class _Schedule:
         ahead = self.pp - stage - 1
         return ahead if self.vpp == 1 else 2 * ahead + (self.vpp - 1) * self.group
 
+    def next(self, stage: int, begun: int, ended: int) -> tuple[bool, int]:
+        """Whether a stage's next pass is a forward, and its number, after so many forwards and backwards."""
+        forward = begun < self.total and begun <= self.warm_up(stage) + ended
+        return forward, begun if forward else ended
+
     def place(self, k: int) -> tuple[int, int]:
         """How many chunks the k-th virtual micro-batch has behind it, and the size of its group."""
         first = k // self.period * self.group
         size = min(self.group, self.microbatches - first)
         return (k - first * self.vpp) // size, size
+
+    def chunk(self, forward: bool, behind: int) -> int:
+        """The chunk of a pass with so many behind it."""
+        return behind if forward else self.vpp - 1 - behind
+
+    def microbatch(self, k: int) -> int:
+        """The micro-batch that the k-th virtual one belongs to."""
+        first = k // self.period * self.group
+        return first + (k - first * self.vpp) % self.place(k)[1]
 
 
 @dataclass
@@ -55,7 +102,7 @@ class _Walk:
 
     stages: Sequence[Sequence[Work]]
     send: float
-    schedule: _Schedule
+    schedule: _Order
     forwards: list[list[float]] = field(default_factory=list)
     backwards: list[list[float]] = field(default_factory=list)
     clock: list[float] = field(default_factory=list)
@@ -75,17 +122,19 @@ class _Walk:
                         waiting = True
                         break
 
+    def to_the_end(self) -> None:
+        """Run every pass that is left."""
+        self.until([2 * self.schedule.total] * self.schedule.pp)
+
     def _next(self, stage: int) -> bool:
         """Run the next operation of a stage, where what it needs has been done."""
-        s, ended = self.schedule, len(self.backwards[stage])
-        begun = len(self.forwards[stage])
-        forward = begun < s.total and begun <= s.warm_up(stage) + ended
-        k = begun if forward else ended
+        s = self.schedule
+        forward, k = s.next(stage, len(self.forwards[stage]), len(self.backwards[stage]))
         behind, size = s.place(k)
         ready = self._ready(forward, stage, k, behind, size)
         if ready is None:
             return False
-        work = self.stages[stage][behind if forward else s.vpp - 1 - behind]
+        work = self.stages[stage][s.chunk(forward, behind)]
         self.clock[stage] = max(self.clock[stage], ready) + (work.forward if forward else work.backward)
         (self.forwards if forward else self.backwards)[stage].append(self.clock[stage])
         return True
@@ -124,16 +173,50 @@ def simulate(stages: Sequence[Sequence[Work]], microbatches: int, send: float, g
     ``send``: latency of a hand-over. ``group``: contiguous micro-batches of a chunk when interleaving; None: as many as
     stages. The micro-batches that are left over groups are none, or at least as many as stages.
     """
+    walk = _begin(stages, microbatches, send, group)
+    fold = _fold(walk)
+    walk.to_the_end()
+    return max(walk.clock) + fold.seconds
+
+
+def schedule(
+    stages: Sequence[Sequence[Work]], microbatches: int, send: float, group: int | None = None, *, folded: bool = False
+) -> Schedule:
+    """Every pass of what ``simulate`` walks; ``folded``: without the micro-batches that repeat those before them."""
+    walk = _begin(stages, microbatches, send, group)
+    fold = _fold(walk) if folded else Fold()
+    walk.to_the_end()
+    passes = (_passes(walk, stage, fold) for stage in range(len(stages)))
+    return Schedule(tuple(map(tuple, passes)), max(walk.clock) + fold.seconds, fold)
+
+
+def _begin(stages: Sequence[Sequence[Work]], microbatches: int, send: float, group: int | None) -> _Walk:
     pp, vpp = len(stages), len(stages[0])
-    schedule = _Schedule(pp, vpp, microbatches, 1 if vpp == 1 else group or pp)
-    walk = _Walk(stages, send, schedule)
-    skipped = _skip(walk)
-    walk.until([2 * walk.schedule.total] * pp)
-    return max(walk.clock) + skipped
+    return _Walk(stages, send, _Order(pp, vpp, microbatches, 1 if vpp == 1 else group or pp))
 
 
-def _skip(walk: _Walk) -> float:
-    """Walk until groups repeat, take those that do out of the schedule, and return the seconds they take."""
+def _passes(walk: _Walk, stage: int, fold: Fold) -> Iterator[Pass]:
+    """A stage's passes in order, those behind the fold moved to where they are in the whole step."""
+    before = fold.passes[stage] if fold.microbatches else 2 * walk.schedule.total
+    done = {True: 0, False: 0}
+    for i in range(2 * walk.schedule.total):
+        forward, k = walk.schedule.next(stage, done[True], done[False])
+        done[forward] += 1
+        yield _pass(walk, stage, forward, k, Fold() if i < before else fold)
+
+
+def _pass(walk: _Walk, stage: int, forward: bool, k: int, moved: Fold) -> Pass:
+    s = walk.schedule
+    chunk = s.chunk(forward, s.place(k)[0])
+    work = walk.stages[stage][chunk]
+    seconds, ends = (work.forward, walk.forwards) if forward else (work.backward, walk.backwards)
+    end = ends[stage][k] + moved.seconds
+    microbatch = s.microbatch(k) + moved.microbatches
+    return Pass("forward" if forward else "backward", chunk, microbatch, end - seconds, end)
+
+
+def _fold(walk: _Walk) -> Fold:
+    """Walk until groups repeat, and take those that do out of the schedule."""
     s = walk.schedule
     steady = s.microbatches // s.group - -(-(s.warm_up(0) + s.pp) // s.period)  # cuts before the last groups' forwards
     states: list[list[float]] = []
@@ -144,10 +227,10 @@ def _skip(walk: _Walk) -> float:
             period = _shift(states[-1 - back], states[-1])
             times = (steady - groups) // back
             if period is not None and times:
-                left = s.microbatches - times * back * s.group
-                walk.schedule = _Schedule(s.pp, s.vpp, left, s.group)
-                return times * period
-    return 0.0
+                left_out = times * back * s.group
+                walk.schedule = _Order(s.pp, s.vpp, s.microbatches - left_out, s.group)
+                return Fold(left_out, times * period, tuple(walk.cut(groups)))
+    return Fold()
 
 
 def _shift(before: Sequence[float], now: Sequence[float]) -> float | None:

@@ -5,6 +5,7 @@ The pipeline's time is a lower bound that is exact for even stages (see ``pipeli
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from meshwright.cost import messages
@@ -28,7 +29,7 @@ from meshwright.model.operations import Operation
 
 __all__ = ["StageTime", "Step", "sends", "stage_time", "step"]
 
-Triple = tuple[Number, Number, Number]  # forward, backward, recompute
+Triple = tuple[Number, Number, Number]  # forward, backward, computed again
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class StageTime:
     forward: Number
     backward: Number  # with what is computed again
     recompute: Number  # of these
-    tensor: Number  # of these, exposed tensor-parallel communication
-    expert: Number
-    context: Number
+    tensor: Triple  # of these, exposed tensor-parallel communication
+    expert: Triple
+    context: Triple
 
     @property
     def total(self) -> Number:
@@ -92,13 +93,13 @@ def stage_time(s: Scene, load: Load) -> StageTime:
     part = where(s.layout.recompute == 2, recomputed_part(s, load), 1)
     compute[2] = part * compute[2]
     tensor, expert, context = (
-        [total(kind, 0), total(kind, 1), part * total(kind, 2)] for kind in ("tensor", "expert", "context")
+        (total(kind, 0), total(kind, 1), part * total(kind, 2)) for kind in ("tensor", "expert", "context")
     )
     heads = load.head * (1 + load.mtp)
     forward = compute[0] + heads * ends.forward + tensor[0] + expert[0] + context[0]
     again = compute[2] + tensor[2] + expert[2] + context[2]
     backward = compute[1] + heads * ends.backward + tensor[1] + expert[1] + context[1] + again
-    return StageTime(forward, backward, compute[2], sum(tensor), sum(expert), sum(context))
+    return StageTime(forward, backward, compute[2], tensor, expert, context)
 
 
 def _layer(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> _Layer:
@@ -177,14 +178,14 @@ def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
     whole = bound(works[0], works[1], works[2], r.pp, r.vpp, m, latency)
     share = (1 / r.pp, maximum(0, r.pp - 2) / r.pp, (r.pp > 1) / r.pp)  # of the stages, each kind
 
-    def mean(part: str) -> Number:
-        return m * sum(weight * getattr(t, part) for weight, t in zip(share, times, strict=True))
+    def mean(part: Callable[[StageTime], Number]) -> Number:
+        return m * sum(weight * part(t) for weight, t in zip(share, times, strict=True))
 
-    apart = [mean(part) for part in ("recompute", "tensor", "expert", "context")]
-    busy = mean("total")
-    recompute, tensor, expert, context = apart
+    busy, recompute = mean(lambda t: t.total), mean(lambda t: t.recompute)
+    tensor, expert = mean(lambda t: sum(t.tensor)), mean(lambda t: sum(t.expert))
+    context = mean(lambda t: sum(t.context))
     return Step(
-        compute=busy - sum(apart),
+        compute=busy - recompute - tensor - expert - context,
         recompute=recompute,
         tensor=tensor,
         expert=expert,

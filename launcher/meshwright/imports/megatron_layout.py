@@ -98,7 +98,7 @@ def chunks(a: Arguments) -> int:
         return max(1, len(parse_layout(a("pipeline_model_parallel_layout"))) // int(pp))
     if per_chunk and a("num_layers"):
         ends = a("account_for_embedding_in_pipeline_split") + a("account_for_loss_in_pipeline_split")
-        return max(1, int(a("num_layers") + ends) // pp // per_chunk)
+        return max(1, int(a("num_layers") + ends) // int(pp) // int(per_chunk))
     return int(a("num_virtual_stages_per_pipeline_rank") or a("virtual_pipeline_model_parallel_size") or 1)
 
 

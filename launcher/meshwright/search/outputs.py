@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from meshwright.compose.run import Search
 from meshwright.errors import ConfigError, Problem
+from meshwright.jobs.output_file import output_file, unwritable
 from meshwright.search import frontier
 from meshwright.search.rank import Ranking
 
@@ -32,7 +33,10 @@ def outputs(asked: Search, stages: Sequence[str | None]) -> list[Outputs]:
     """
     names = stages if len(stages) > 1 else [None]
     found = [
-        Outputs(_file("table", asked.table, name, (".csv", ".json")), _file("plot", asked.plot, name, (".svg", ".png")))
+        Outputs(
+            output_file("search.table", asked.table, (".csv", ".json"), name),
+            output_file("search.plot", asked.plot, (".svg", ".png"), name),
+        )
         for name in names
     ]
     if asked.plot and find_spec("matplotlib") is None:
@@ -56,39 +60,4 @@ def write(files: Outputs, ranking: Ranking, as_json: Callable[[], str]) -> None:
         if files.plot:
             frontier.plot(files.plot, ranking)
     except OSError as error:
-        raise ConfigError([_unwritable("search", str(error))]) from None
-
-
-def _file(key: str, name: str | None, stage: str | None, suffixes: tuple[str, ...]) -> Path | None:
-    if name is None:
-        return None
-    path = Path(name).with_stem(f"{Path(name).stem}-{stage}") if stage else Path(name)
-    problems = list(_problems(f"search.{key}", path, suffixes))
-    if problems:
-        raise ConfigError(problems)
-    return path
-
-
-def _problems(key: str, path: Path, suffixes: tuple[str, ...]) -> Iterator[Problem]:
-    if path.suffix not in suffixes:
-        yield Problem(key, f"{path} ends neither in {' nor in '.join(suffixes)}; name such a file", "search.file")
-    elif not path.parent.is_dir():
-        yield Problem(key, f"there is no folder {path.parent}; make it, or name another file", "search.file")
-    elif error := _refusal(path):
-        yield _unwritable(key, error)
-
-
-def _refusal(path: Path) -> str:
-    """Why nothing can be written there: only trying tells."""
-    new = not path.exists()
-    try:
-        path.open("ab").close()
-        if new:
-            path.unlink()
-    except OSError as error:
-        return str(error)
-    return ""
-
-
-def _unwritable(key: str, error: str) -> Problem:
-    return Problem(key, f"cannot write: {error}; name another file", "search.file")
+        raise ConfigError([unwritable("search", str(error))]) from None

@@ -1,8 +1,10 @@
-"""``meshwright plan``: resolve and explain; writes nothing."""
+"""``meshwright plan``: resolve and explain; writes nothing but the trace that is asked for."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
@@ -24,6 +26,7 @@ def run(words: Words) -> int:
 def sweep(jobs: Sequence[Words]) -> int:
     """Print the plans of every point."""
     points = every(jobs, _resolved)
+    traces = _traces(points)
     if points[0][0].options.output == "json":
         from meshwright.cost.summary import run_summary
 
@@ -31,6 +34,8 @@ def sweep(jobs: Sequence[Words]) -> int:
     else:
         for asked, plans in points:
             _show(asked, plans)
+    for plan, path in traces:
+        _write(plan, path)
     return 0
 
 
@@ -40,6 +45,31 @@ def _resolved(words: Words) -> tuple[Run, list[Plan]]:
         elsewhere = "answered by meshwright search, with the same words; plan resolves one layout and ranks none"
         raise ConfigError([Problem("why", elsewhere, "plan.why")])
     return asked, [resolve(spec) for spec in asked.stages]
+
+
+def _traces(points: Sequence[tuple[Run, list[Plan]]]) -> list[tuple[Plan, Path]]:
+    """The plans with the files of their traces, checked before anything is printed."""
+    asked, plans = points[0]
+    if asked.options.trace is None:
+        return []
+    if len(points) > 1:
+        message = f"one file for {len(points)} points of a sweep; trace one of them"
+        raise ConfigError([Problem("trace", message, "plan.trace")])
+    from meshwright.jobs.output_file import output_file
+
+    names = [plan.spec.stage if len(plans) > 1 else None for plan in plans]
+    paths = [output_file("trace", asked.options.trace, (".json", ".json.gz"), name) for name in names]
+    return [(plan, path) for plan, path in zip(plans, paths, strict=True) if path is not None]
+
+
+def _write(plan: Plan, path: Path) -> None:
+    from meshwright.cost import cost
+    from meshwright.cost.timeline import timeline
+    from meshwright.report.trace import trace, write_trace
+
+    costs = cost(plan)
+    write_trace(path, trace(timeline(plan, costs.step), costs.traffic))
+    print(f"trace: {path}", file=sys.stderr)
 
 
 def _show(asked: Run, plans: Sequence[Plan]) -> None:
