@@ -32,6 +32,10 @@ AGAINST: dict[str, tuple[Spec, str]] = {
     "bubble": (spec(small_model(), 16, pp=4, global_batch=16), "4 micro-batches on pp = 4, vpp = 1: bubble 75%"),
     "save-interval": (SLURM, "a failure of one of 2 nodes loses every step"),
     "length": (spec(small_model(), 8), "neither they nor training.tokens are stated: Megatron trains 1,000"),
+    "other-backend": (
+        override(override(spec(small_model(), 8), "backend.deepspeed.hpz", 4), "backend.deepspeed.torch_adam", True),
+        "backend.deepspeed.hpz, backend.deepspeed.torch_adam: megatron, which is launched, does not read this",
+    ),
     "whole-nodes": (spec(small_model(), 12), "12 GPUs leave the last node with 4 of 8"),
 }
 

@@ -6,12 +6,14 @@ Nothing heavy is imported here: ``--help`` and tab completion must answer at onc
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from io import StringIO
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.verbs import VERBS, Words
@@ -49,11 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _reported(words: list[str]) -> int:
+    as_json = "output=json" in words
     try:
         return _run(words)
     except ConfigError as error:
-        print(*error.problems, sep="\n", file=sys.stderr)
+        _complain(error, as_json)
         return 2
+
+
+def _complain(error: ConfigError, as_json: bool) -> None:
+    """A line a problem, or the document that a program waits for."""
+    if as_json:
+        from meshwright.report.print_json import print_json
+        from meshwright.report.problems import document
+
+        print_json({"problems": document(error.problems)})
+    else:
+        print(*error.problems, sep="\n", file=sys.stderr)
 
 
 def _run(words: list[str]) -> int:
@@ -69,9 +83,41 @@ def _run(words: list[str]) -> int:
     if verb is None:
         return _usage(words)
     module, jobs = import_module(VERBS[verb].module), _jobs(words)
-    if len(jobs) > 1 and hasattr(module, "sweep"):
-        return int(module.sweep(jobs))
-    return max(int(module.run(job)) for job in jobs)
+    if len(jobs) == 1:
+        return int(module.run(jobs[0]))
+    return int(module.sweep(jobs)) if hasattr(module, "sweep") else _each(module.run, jobs)
+
+
+def _each(run: Callable[[Words], int], jobs: Sequence[Words]) -> int:
+    """Every point of a sweep by itself, named; one that is wrong does not end the others."""
+    if "output=json" in jobs[0].overrides:
+        return _each_as_json(run, jobs)
+    codes = []
+    for job in jobs:
+        print(f"point {job.point}:", flush=True)
+        codes.append(_attempted(run, job, as_json=False))
+    return max(codes)
+
+
+def _each_as_json(run: Callable[[Words], int], jobs: Sequence[Words]) -> int:
+    """One list of the documents that the points print."""
+    from meshwright.report.print_json import print_json
+
+    codes, documents = [], []
+    for job in jobs:
+        with redirect_stdout(StringIO()) as printed:
+            codes.append(_attempted(run, job, as_json=True))
+        documents.append({"point": dict(job.swept), **json.loads(printed.getvalue())})
+    print_json(documents)
+    return max(codes)
+
+
+def _attempted(run: Callable[[Words], int], job: Words, as_json: bool) -> int:
+    try:
+        return int(run(job))
+    except ConfigError as error:
+        _complain(error, as_json)
+        return 2
 
 
 def _usage(words: list[str]) -> int:
@@ -197,7 +243,12 @@ def _jobs(words: list[str]) -> list[Words]:
     points = expand(rest, config_dir)
     if not points:
         raise ConfigError("the sweep has no points: a glob(), range() or choice() in it matches nothing")
-    return [Words(tuple(point), config_dir, i, len(points)) for i, point in enumerate(points)]
+    swept = [i for i, values in enumerate(zip(*points, strict=True)) if len(set(values)) > 1]
+    return [Words(tuple(point), config_dir, _assigned([point[i] for i in swept])) for point in points]
+
+
+def _assigned(overrides: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (word.partition("=") for word in overrides)}
 
 
 def _config_dir(words: list[str]) -> tuple[str | None, list[str]]:

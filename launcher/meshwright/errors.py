@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ConfigError", "Problem", "Repair", "distinct"]
+__all__ = ["ConfigError", "Problem", "Repair", "assignments", "distinct"]
 
 Repair = Mapping[str, object]
 """Override paths and the values to set, for example ``{"parallelism.pp": 14}``."""
@@ -13,18 +13,19 @@ Repair = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong: ``path: message; repairs``."""
+    """One thing wrong: ``path: message; repairs``, after the ``point`` of a sweep that alone has it."""
 
     path: str
     message: str
     rule: str = ""
     repairs: tuple[Repair, ...] = ()
+    point: str = ""
 
     def __str__(self) -> str:
         """The one line a user reads. Control characters of user input are shown escaped."""
-        line = f"{self.path}: {self.message}" if self.path else self.message
+        line = ": ".join(filter(None, (self.point, self.path, self.message)))
         if self.repairs:
-            line += "; set " + ", or ".join(map(_assignments, self.repairs))
+            line += "; set " + ", or ".join(map(assignments, self.repairs))
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
@@ -42,7 +43,8 @@ def distinct(problems: Iterable[Problem]) -> list[Problem]:
     return list({str(problem): problem for problem in problems}.values())
 
 
-def _assignments(repair: Repair) -> str:
+def assignments(repair: Repair) -> str:
+    """``repair`` as words for the command line."""
     return " ".join(
         f"\"{path}='{value}'\"" if _needs_quotes(value) else f"{path}={_literal(value)}"
         for path, value in repair.items()

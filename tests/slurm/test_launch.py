@@ -67,8 +67,7 @@ def launch(cluster: Cluster, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys
         quick = ["launch=slurm", "launch.slurm.health_check=false", "launch.slurm.time='5'"]
         quick += ["launch.slurm.signal_seconds=60", "launch.slurm.mem=1G"]
         code = main(["launch", *quick, *common, *words, "output=json"])
-        shown = capsys.readouterr()
-        return code, json.loads(shown.out) if shown.out else {"said": shown.err}
+        return code, json.loads(capsys.readouterr().out)
 
     return launched
 
@@ -97,8 +96,9 @@ def test_the_same_folder_is_not_submitted_twice(launch: Launch, cluster: Cluster
     job = first["launched"][0]["job"]
     code, second = launch(*SMALL, "launch.slurm.dependency=singleton", "launch.slurm.extra=[--hold]")
     assert code == 2
-    assert f"job {job} is PENDING" in second["said"]
-    assert "a second job would overwrite its checkpoints" in second["said"]
+    (problem,) = second["problems"]
+    assert f"job {job} is PENDING" in problem["message"]
+    assert "a second job would overwrite its checkpoints" in problem["message"]
     cluster.run("scancel", job)
     cluster.wait(job, 30)
     code, third = launch(*SMALL, "launch.slurm.dependency=singleton", "launch.slurm.extra=[--hold]")

@@ -41,6 +41,7 @@ class Launched:
     job: str | None = None  # of SLURM
     code: int | None = None  # of torchrun
     said: str = ""  # by slurmctld
+    within: Path | None = None  # where the command is given, if that is not the folder: of an array
 
 
 def links(specs: Sequence[Spec]) -> Chain:
@@ -177,12 +178,13 @@ def _finished(folder: Path) -> Launched:
 
 
 def planned(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:
-    """The commands that would start the stages; nothing is started."""
+    """The commands that would start the stages that are not done; nothing is started."""
+    done = [_finished(folder) for folder in folders if (folder / "DONE").exists()]
+    left = [(folder, plan) for folder, plan in zip(folders, plans, strict=True) if not (folder / "DONE").exists()]
     if plans[0].spec.launch.kind == "local":
-        return [Launched(folder, ("bash", str(folder / "launch.sh"))) for folder in folders]
-    jobs = [None, *("JOB" for _ in folders[1:])]
-    words = [_dependency(plan, job) for plan, job in zip(plans, jobs, strict=True)]
-    return [Launched(f, ("sbatch", *w, "job.sbatch")) for f, w in zip(folders, words, strict=True)]
+        return [*done, *(Launched(folder, ("bash", str(folder / "launch.sh"))) for folder, _ in left)]
+    words = [_dependency(plan, "JOB" if place else None) for place, (_, plan) in enumerate(left)]
+    return [*done, *(Launched(f, ("sbatch", *w, "job.sbatch")) for (f, _), w in zip(left, words, strict=True))]
 
 
 def _submit(folder: Path, words: Sequence[str]) -> Launched:
@@ -214,6 +216,6 @@ def try_out(folders: Sequence[Path]) -> list[Launched]:
     """What slurmctld says of each stage by itself; ``code`` is 0 where it would take it."""
     results = []
     for folder in folders:
-        accepted, said = slurm.try_out(folder)
+        accepted, said = slurm.try_out(folder, "job.sbatch")
         results.append(Launched(folder, ("sbatch", "--test-only", "job.sbatch"), code=int(not accepted), said=said))
     return results

@@ -16,9 +16,10 @@ from meshwright.emit.backends import FILES
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
 from meshwright.resolver import refusals
+from meshwright.rules.foreign import unread
 from meshwright.rules.launch import slurm_problems
 from meshwright.rules.requirements import needed
-from meshwright.spec import Spec
+from meshwright.spec import Backend, Spec
 from meshwright.spec.identity import as_json, identity, plain
 
 if TYPE_CHECKING:
@@ -135,6 +136,15 @@ def _readme(plan: Plan, names: Sequence[str]) -> Iterator[str]:
     sketched = sketch(plan.spec.name)
     yield from (f"{sketched}: its authors do not publish the model.\n",) if sketched else ()
     yield from (f"- `{name}`: {_PURPOSE[Path(name).name]}" for name in names)
+    yield from _unread(plan.spec.backend, names)
+
+
+def _unread(backend: Backend, names: Sequence[str]) -> Iterator[str]:
+    """What is set for another backend, and so not in the files of this one."""
+    for name in FILES:
+        paths = unread(backend, name)
+        if paths and any(of.startswith(f"{name}/") and not of.endswith("REFUSED.txt") for of in names):
+            yield f"\nWarning: `{name}/` says nothing of {', '.join(paths)}, which {name} does not read."
 
 
 _PURPOSE = {

@@ -27,9 +27,9 @@ def submit(folder: Path, words: Sequence[str] = (), script: str = "job.sbatch") 
     return done.stdout.strip().partition(";")[0]  # behind the semicolon stands the cluster's name
 
 
-def try_out(folder: Path) -> tuple[bool, str]:
+def try_out(folder: Path, script: str) -> tuple[bool, str]:
     """Whether slurmctld would take the job, and what it says; nothing is submitted."""
-    done = _sbatch(folder, ["--test-only", "job.sbatch"])
+    done = _sbatch(folder, ["--test-only", script])
     return done.returncode == 0, _one_line(done.stderr)
 
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["show", "show_verdicts"]
 
 
-def show(plan: Plan, compiled: Compiled, console: Console | None = None) -> None:
-    """Print the folder, its files, the plan's warnings, and one line for each check."""
+def show(plan: Plan, compiled: Compiled, point: str = "", console: Console | None = None) -> None:
+    """Print the folder, its files, the plan's warnings, and one line for each check; of a sweep, the ``point``."""
     console = console or Console(highlight=False, soft_wrap=True)
-    console.print(Text(str(compiled.folder), style="bold"), Text(f"  {plan.grid.world:,} GPUs"), sep="")
+    gpus = f"{plan.grid.world:,} GPUs"
+    console.print(Text(str(compiled.folder), style="bold"), *map(Text, filter(None, (gpus, point))), sep="  ")
     for name in compiled.files:
         console.print(Text(f"  {name}", style="dim"))
     console.print(_cost(cost(plan)))

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from meshwright.cost.fitting import fit_words
 from meshwright.cost.memory import GIB
+from meshwright.report import problems
 from meshwright.search.candidate import Candidate
 from meshwright.search.frontier import Point, row, scaling
 from meshwright.search.objective import OBJECTIVES
@@ -208,7 +209,7 @@ def _why_document(answer: Answer) -> dict[str, Any]:
         "asked": dict(answer.asked),
         "verdict": answer.verdict,
         "points": answer.points,
-        "problems": [{"rule": p.rule, "path": p.path, "message": p.message} for p in answer.problems],
+        "problems": problems.document(answer.problems),
         "reasons": list(answer.reasons),
         "best": row(answer.candidate) if answer.candidate else None,
         "comparison": str(answer.comparison) if answer.comparison else None,

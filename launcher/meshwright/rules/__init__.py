@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from meshwright.rules import deepspeed, grid, length, megatron, pipeline, schedule, sharding
+from meshwright.rules import deepspeed, foreign, grid, length, megatron, pipeline, schedule, sharding
 from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Rule, implies
 
 __all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "POSITIVE", "RULES", "Layout", "Rule", "broken", "implies", "rules_of"]
@@ -14,7 +14,7 @@ POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 
 _SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES
 
-RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES
+RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES + foreign.RULES
 """In an order in which a rule's ``needs`` stand before it."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from meshwright.layout.grid import Grid
 from meshwright.layout.length import UNSTATED_STEPS
 from meshwright.layout.plan import Caution
+from meshwright.rules.foreign import unread
 from meshwright.spec import Spec
 
 __all__ = ["THUMBS", "Thumb", "warnings"]
@@ -93,6 +94,11 @@ def _stated_length(spec: Spec, grid: Grid) -> str | None:
     return f"neither they nor training.tokens are stated: {made_up}" if unstated else None
 
 
+def _of_other_backends(spec: Spec, grid: Grid) -> str | None:
+    paths = unread(spec.backend, spec.backend.name)
+    return f"{', '.join(paths)}: {spec.backend.name}, which is launched, does not read this" if paths else None
+
+
 def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
     by_layers = spec.training.optimizer.name == "muon" and spec.parallelism.zero == 1
     return (
@@ -128,6 +134,7 @@ THUMBS: tuple[Thumb, ...] = (
     Thumb(
         "muon-by-layers", "training.optimizer.name", _muon_by_layers, "megatron-core 0.19.2, training/arguments.py:1679"
     ),
+    Thumb("other-backend", "backend", _of_other_backends, "ours"),
     Thumb("whole-nodes", "cluster.gpus", _whole_nodes, "schedulers hand out nodes"),
 )
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["VERBS", "Verb", "Words"]
 
 
 @dataclass(frozen=True)
 class Words:
-    """What followed the verb: Hydra overrides, and which job of a sweep this is."""
+    """What followed the verb: Hydra overrides, and of them the values that tell a point of a sweep from the others."""
 
     overrides: tuple[str, ...]
     config_dir: str | None = None
-    job: int = 0
-    jobs: int = 1
+    swept: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def point(self) -> str:
+        """The point of a sweep, in the words that choose it; empty outside one."""
+        return " ".join(f"{key}={value}" for key, value in self.swept.items())
 
 
 @dataclass(frozen=True)

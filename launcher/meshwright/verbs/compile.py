@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.compose import Run
+from meshwright.cost import cost
 from meshwright.jobs.paths import absolute
 from meshwright.jobs.run_folder import Compiled, compile_all, folder_name
 from meshwright.jobs.transition import joined
@@ -35,12 +36,9 @@ def sweep(jobs: Sequence[Words]) -> int:
     folders = [folder for _, _, folders in points for folder in folders]
     compiled = compile_all(plans, folders, verify=options.verify)
     if options.output == "json":
-        print_all(list(_documents(points, compiled)))
+        print_all(jobs, list(_documents(points, compiled)))
     else:
-        from meshwright.report.compiled import show
-
-        for plan, one in zip(plans, compiled, strict=True):
-            show(plan, one)
+        _show(jobs, points, compiled)
     return 0 if all(one.passed for one in compiled) else 1
 
 
@@ -48,6 +46,19 @@ def _resolved(words: Words) -> Point:
     asked = load(words.overrides, words.config_dir)
     plans = list(joined([resolve(absolute(spec)) for spec in asked.stages]))
     return asked, plans, [Path(asked.options.runs) / folder_name(plan.spec) for plan in plans]
+
+
+def _show(jobs: Sequence[Words], points: Sequence[Point], compiled: Sequence[Compiled]) -> None:
+    """Each folder with the point it belongs to, and a sweep's points compared."""
+    from meshwright.report.compiled import show
+    from meshwright.report.sweep import Row
+    from meshwright.report.sweep import show as compare
+
+    of_points = [(words, plan) for words, (_, plans, _) in zip(jobs, points, strict=True) for plan in plans]
+    for (words, plan), one in zip(of_points, compiled, strict=True):
+        show(plan, one, words.point)
+    if len(jobs) > 1:
+        compare([Row(words.swept, cost(plan), plan.spec.stage) for words, plan in of_points])
 
 
 def _documents(points: Sequence[Point], compiled: Sequence[Compiled]) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
@@ -13,33 +14,48 @@ from meshwright.library.files import published_hours, sketched
 from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
-from meshwright.verbs.sweep import every, print_all
+from meshwright.verbs.sweep import attempts, print_all, problems_of, wrong
+
+if TYPE_CHECKING:
+    from meshwright.report.sweep import Row
 
 __all__ = ["run", "sweep"]
+
+Point = tuple[Run, list[Plan]]
 
 
 def run(words: Words) -> int:
     """Print each stage's plan."""
-    return sweep([words])
-
-
-def sweep(jobs: Sequence[Words]) -> int:
-    """Print the plans of every point."""
-    points = every(jobs, _resolved)
-    traces = _traces(points)
-    if points[0][0].options.output == "json":
-        from meshwright.cost.summary import run_summary
-
-        print_all([run_summary(asked.name, plans) for asked, plans in points])
+    asked, plans = _resolved(words)
+    traces = _traces(asked, plans)
+    if asked.options.output == "json":
+        print_all([words], [_document((asked, plans))])
     else:
-        for asked, plans in points:
-            _show(asked, plans)
+        _show(asked, plans)
     for plan, path in traces:
         _write(plan, path)
     return 0
 
 
-def _resolved(words: Words) -> tuple[Run, list[Plan]]:
+def sweep(jobs: Sequence[Words]) -> int:
+    """Compare the points in a table; 2 where one is wrong, which the others outlive."""
+    from meshwright.report.sweep import show
+
+    points = attempts(jobs, _resolved)
+    made = [point for point in points if not isinstance(point, ConfigError)]
+    if not made:
+        raise wrong(jobs, points)
+    if made[0][0].options.trace is not None:
+        message = f"one file for {len(jobs)} points of a sweep; trace one of them"
+        raise ConfigError([Problem("trace", message, "plan.trace")])
+    if made[0][0].options.output == "json":
+        print_all(jobs, [_document(point) for point in points])
+    else:
+        show([row for words, point in zip(jobs, points, strict=True) for row in _rows(words, point)])
+    return 0 if len(made) == len(points) else 2
+
+
+def _resolved(words: Words) -> Point:
     asked = load(words.overrides, words.config_dir)
     if asked.options.why:
         elsewhere = "answered by meshwright search, with the same words; plan resolves one layout and ranks none"
@@ -47,14 +63,10 @@ def _resolved(words: Words) -> tuple[Run, list[Plan]]:
     return asked, [resolve(spec) for spec in asked.stages]
 
 
-def _traces(points: Sequence[tuple[Run, list[Plan]]]) -> list[tuple[Plan, Path]]:
+def _traces(asked: Run, plans: Sequence[Plan]) -> list[tuple[Plan, Path]]:
     """The plans with the files of their traces, checked before anything is printed."""
-    asked, plans = points[0]
     if asked.options.trace is None:
         return []
-    if len(points) > 1:
-        message = f"one file for {len(points)} points of a sweep; trace one of them"
-        raise ConfigError([Problem("trace", message, "plan.trace")])
     from meshwright.jobs.output_file import output_file
 
     names = [plan.spec.stage if len(plans) > 1 else None for plan in plans]
@@ -70,6 +82,25 @@ def _write(plan: Plan, path: Path) -> None:
     costs = cost(plan)
     write_trace(path, trace(timeline(plan, costs.step), costs.traffic))
     print(f"trace: {path}", file=sys.stderr)
+
+
+def _rows(words: Words, point: Point | ConfigError) -> Iterator[Row]:
+    from meshwright.cost import cost
+    from meshwright.report.sweep import Row
+
+    if isinstance(point, ConfigError):
+        yield from (Row(words.swept, problem) for problem in point.problems)
+    else:
+        yield from (Row(words.swept, cost(plan), plan.spec.stage) for plan in point[1])
+
+
+def _document(point: Point | ConfigError) -> dict[str, Any]:
+    from meshwright.cost.summary import run_summary
+    from meshwright.report.problems import document
+
+    if isinstance(point, ConfigError):
+        return {"problems": document(problems_of(point))}
+    return run_summary(point[0].name, point[1])
 
 
 def _show(asked: Run, plans: Sequence[Plan]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from meshwright.compose.run import Search
+from meshwright.compose.run import Options, Search
 from meshwright.errors import ConfigError, Problem
 from meshwright.search.auto import goal_of, nothing_fits
 from meshwright.search.outputs import Outputs, outputs, write
@@ -26,7 +26,7 @@ _OURS = ("search.", "output", "why", "parallelism")
 
 
 def run(words: Words) -> int:
-    """Search each stage of the run; 1 where no layout fits."""
+    """Search each stage of the run; 2 where no layout fits."""
     described, stated = command_line(words.overrides, words.config_dir)
     options = described.options
     if options.search.folder:
@@ -37,14 +37,15 @@ def run(words: Words) -> int:
     with _progress() as progress:
         results = [answer(space, goal, options.why, progress) for space in spaces]
     command = measure_command(words.overrides, max(1, min(len(result.ranking.best) for result in results)))
-    _report(described.name, results, options.output, command)
+    without = [nothing_fits(one.space, one.ranking) for one in results if one.ranking.winner is None]
+    problems = [problem for error in without for problem in error.problems]
+    _report(described.name, results, options.output, command, problems)
     _write(results, files, command)
     if options.search.compile:
-        _compile(results, options.runs, options.verify)
-    for result in results:
-        if result.ranking.winner is None:
-            raise nothing_fits(result.space, result.ranking)
-    return 0
+        _compile(results, options)
+    if problems and options.output == "text":
+        raise ConfigError(problems)
+    return 2 if problems else 0
 
 
 def measure_command(overrides: Sequence[str], top: int) -> str:
@@ -96,7 +97,7 @@ def _foreign(word: str) -> Problem:
     )
 
 
-def _report(name: str, results: Sequence[Result], output: str, command: str) -> None:
+def _report(name: str, results: Sequence[Result], output: str, command: str, problems: Sequence[Problem]) -> None:
     from meshwright.report.search import document, show
 
     if output == "text":
@@ -104,9 +105,11 @@ def _report(name: str, results: Sequence[Result], output: str, command: str) -> 
             show(result, command)
         return
     from meshwright.report.print_json import print_json
+    from meshwright.report.problems import document as of_problems
 
     stages = [document(result, command) for result in results]
-    print_json({**(stages[0] if len(stages) == 1 else {}), "name": name, "stages": stages})
+    wrong = {"problems": of_problems(problems)} if problems else {}
+    print_json({**(stages[0] if len(stages) == 1 else {}), **wrong, "name": name, "stages": stages})
 
 
 def _write(results: Sequence[Result], files: Sequence[Outputs], command: str) -> None:
@@ -121,17 +124,20 @@ def _write(results: Sequence[Result], files: Sequence[Outputs], command: str) ->
         write(of_stage, result.ranking, as_json)
 
 
-def _compile(results: Sequence[Result], runs: str, verify: bool) -> None:
-    """The winner of each stage as a run folder, judged by the backends' own code where ``verify``."""
+def _compile(results: Sequence[Result], options: Options) -> None:
+    """The winner of each stage as a run folder, judged by the backends' own code where that is asked for."""
+    from rich.console import Console
+
     from meshwright.jobs.run_folder import compile_all, folder_name
     from meshwright.report.compiled import show
     from meshwright.resolver import resolve
 
     winners: list[Any] = [result.ranking.winner for result in results if result.ranking.winner]
     plans = [resolve(winner.spec) for winner in winners]
-    folders = [Path(runs) / folder_name(plan.spec) for plan in plans]
-    for plan, compiled in zip(plans, compile_all(plans, folders, verify=verify), strict=True):
-        show(plan, compiled)
+    folders = [Path(options.runs) / folder_name(plan.spec) for plan in plans]
+    console = Console(highlight=False, soft_wrap=True, stderr=options.output == "json")
+    for plan, compiled in zip(plans, compile_all(plans, folders, verify=options.verify), strict=True):
+        show(plan, compiled, console=console)
 
 
 @contextmanager
