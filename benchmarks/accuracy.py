@@ -9,7 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 import meshwright
-from meshwright.measured.rows import read
+from meshwright.measured.rows import read, usable
 from meshwright.measured.validate import document
 
 PACKAGE = Path(meshwright.__file__).parent
@@ -59,7 +59,7 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
 
 
 def main() -> None:
-    result = document(read(PACKAGE / "data" / "measured.csv"))
+    result = document(*usable(read(PACKAGE / "data" / "measured.csv")))
     sources = {**result["summary"]["sources"], "all": result["summary"]["overall"]}
     parts = [
         INTRODUCTION,

@@ -24,6 +24,7 @@ from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import PROGRAMS, curve, prepare
 from meshwright.resolver import resolve
 from meshwright.spec import RampStep, Schedule
+from meshwright.train import machine
 from meshwright.train.metrics import read
 from meshwright.train.schedule import rates
 
@@ -91,6 +92,7 @@ def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["loss"] for line in lines] == pytest.approx(alone.losses, abs=1e-5)
     assert all(line["tokens_per_s"] > 0 and line["grad_norm"] > 0 for line in lines)
+    assert machine.read(tmp_path / "run")["world"] == 2
 
 
 def test_a_ramp_trains_at_the_rates_of_the_plan_and_goes_on(scene, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,23 @@ import yaml
 from meshwright.errors import ConfigError, Problem
 from meshwright.jobs import lock
 from meshwright.jobs.damaged import json_object, reading
-from meshwright.train.metrics import read
+from meshwright.train.metrics import WARM_UP, Measured, measured, read
 from meshwright.train.stages import SAVED
 
-__all__ = ["Status", "status", "statuses"]
+__all__ = ["Predicted", "Status", "status", "statuses"]
 
 RECENT = 20  # steps over which rates are averaged
-WARM_UP = 2  # first steps of a run that are left out: they compile kernels and open connections
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the plan expects, each with the interval in which 80 % of measurements would lie. None: not known."""
+
+    step_time_s: float | None = None
+    step_time_80_s: tuple[float, float] | None = None
+    peak_memory: float | None = None  # bytes
+    peak_memory_80: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +52,14 @@ class Status:
     mfu: float | None
     predicted_mfu: float | None
     published_mfu: float | None
+    allocated: float | None  # bytes of the fullest rank at its peak
+    reserved: float | None
+    predicted: Predicted
     starts: int
     failures: int
     checkpoint: int | None  # its step
     last_event: str | None
+    surprises: tuple[str, ...] = ()  # where measured and predicted part
     problems: tuple[str, ...] = ()  # files of the folder that cannot be read, and why
 
 
@@ -87,6 +101,7 @@ def status(folder: Path) -> Status:
     lines = reading(problems, "metrics.jsonl", lambda: read(folder / "metrics.jsonl")) or []
     last: Mapping[str, Any] = lines[-1] if lines else {}
     seconds, rate = _speed(lines)
+    steady = measured(lines, plan.tokens)
     events = reading(problems, "RESTARTS", lambda: _events(folder)) or []
     if (folder / "after.json").exists():
         reading(problems, "after.json", lambda: _before(folder / "after.json"))
@@ -107,10 +122,14 @@ def status(folder: Path) -> Status:
         mfu=None if rate is None or plan.mfu_of_a_token is None else plan.mfu_of_a_token * rate,
         predicted_mfu=plan.mfu,
         published_mfu=_published(plan.name, plan.stage),
+        allocated=steady.allocated,
+        reserved=steady.reserved,
+        predicted=plan.predicted,
         starts=sum(" start " in event for event in events),
         failures=sum(" failed " in event for event in events),
         checkpoint=_checkpoint(folder, problems),
         last_event=events[-1] if events else None,
+        surprises=tuple(_surprises(plan.predicted, steady)),
         problems=tuple(problems),
     )
 
@@ -124,6 +143,8 @@ class _Plan:
     steps: int | None = None
     mfu: float | None = None
     mfu_of_a_token: float | None = None
+    tokens: int = 0  # of a step
+    predicted: Predicted = Predicted()
 
 
 def _plan(path: Path) -> _Plan:
@@ -136,7 +157,34 @@ def _plan(path: Path) -> _Plan:
         steps=None if steps is None else int(steps),
         mfu=mfu,
         mfu_of_a_token=mfu / float(cost["tokens_per_second"]),
+        tokens=int(told["batch"]["tokens"]),
+        predicted=_predicted(cost),
     )
+
+
+def _predicted(cost: Mapping[str, Any]) -> Predicted:
+    def interval(name: str) -> tuple[float, float]:
+        low, high = cost[name]
+        return float(low), float(high)
+
+    return Predicted(
+        float(cost["step_time_s"]),
+        interval("step_time_80_s"),
+        float(cost["peak_memory_bytes"]),
+        interval("peak_memory_80_bytes"),
+    )
+
+
+def _surprises(predicted: Predicted, steady: Measured) -> Iterator[str]:
+    """What was measured outside the interval of its prediction."""
+    for name, found, wanted, interval, unit, scale in (
+        ("step time", steady.step_time, predicted.step_time_s, predicted.step_time_80_s, "s", 1.0),
+        ("peak memory", steady.allocated, predicted.peak_memory, predicted.peak_memory_80, "GiB", GIB),
+    ):
+        if found is None or wanted is None or interval is None or interval[0] <= found <= interval[1]:
+            continue
+        low, high = (bound / scale for bound in interval)
+        yield f"{name} {found / scale:.3g} {unit}, {found / wanted - 1:+.0%} (80 %: {low:.3g} to {high:.3g})"
 
 
 def _speed(lines: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:

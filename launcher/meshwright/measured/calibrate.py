@@ -6,15 +6,15 @@ constants that the rows say nothing about at their start. Every step evaluates a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import exp
 from typing import TYPE_CHECKING, Any
 
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework
-from meshwright.measured.rows import Row, stack, usable
+from meshwright.measured.gpu_names import same_gpu
+from meshwright.measured.rows import Row, stack
 from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency
 
@@ -150,30 +150,18 @@ def left_out(
     return errors
 
 
-def cluster_rows(
-    records: Sequence[Mapping[str, str]], cluster: Cluster
-) -> tuple[list[Row], list[tuple[str, str, str]]]:
-    """The rows to fit, all on ``cluster``; and (row, source, reason) of those without a step time or a place there."""
-    rows, skipped = usable(records, cluster)
-    foreign = [(row, _not_for(row, cluster)) for row in rows]
-    skipped += [(row.row_id, row.source, reason) for row, reason in foreign if reason]
-    return [row for row, reason in foreign if not reason], skipped
+def cluster_rows(rows: Iterable[Row], cluster: Cluster) -> tuple[list[Row], list[tuple[str, str, str]]]:
+    """The rows to fit, of ``cluster``'s GPU and timed; and (row, source, reason) of the others."""
+    judged = [(row, _not_for(row, cluster)) for row in rows]
+    foreign = [(row.row_id, row.source, reason) for row, reason in judged if reason]
+    return [row for row, reason in judged if not reason], foreign
 
 
 def _not_for(row: Row, cluster: Cluster) -> str:
     """Why a row says nothing about the speed of ``cluster``; empty where it does."""
-    words = _words(row.measured["gpu"])
-    known = {_words(cluster.accelerator.name)[0], *(w for w in _words(cluster.name) if re.fullmatch(_GPU, w))}
-    if known.isdisjoint(words):
+    if not same_gpu(row.measured["gpu"], cluster):
         return f"measured on {row.measured['gpu']}; the GPU of {cluster.name} is {cluster.accelerator.name}"
     return "" if row.step_time else "no step time: neither iter_time_s nor tokens_per_gpu_s"
-
-
-_GPU = r"[a-z]+\d{3}\w*"  # a100 and gb200, but not sxm5, hbm3 or nvl72
-
-
-def _words(name: str) -> list[str]:
-    return re.findall(r"\w+", name.lower().replace("_", " ")) or [""]
 
 
 def as_yaml(efficiency: Efficiency) -> str:

@@ -230,7 +230,8 @@ def _structure(spec: Spec) -> Any:
     p = spec.parallelism
     kept = (p.recompute_modules, p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.recompute_layers)
     training = (spec.training.precision, spec.training.grad_reduce)
-    return (str(model), spec.cluster.name, kept, training, str(spec.backend))
+    cluster = replace(spec.cluster, gpus=None, nodes=None)
+    return (str(model), str(cluster), kept, training, str(spec.backend))
 
 
 def usable(

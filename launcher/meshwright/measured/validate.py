@@ -13,7 +13,9 @@ from meshwright.cost.memory import USABLE
 from meshwright.measured.rows import Row, predict, usable
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES
 
-__all__ = ["Judged", "document", "judge", "kendall", "summary"]
+__all__ = ["Judged", "document", "judge", "judge_rows", "kendall", "summary"]
+
+Skip = tuple[str, str, str]  # row, source, reason
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ class Judged:
 
 
 def judge(records: Iterable[Mapping[str, str]]) -> tuple[list[Judged], list[dict[str, str]]]:
-    """Every row that can be expressed with its prediction, and the others with the reason."""
-    rows, skipped = usable(records)
+    """Every record that can be expressed as a row with its prediction, and the others with the reason."""
+    return judge_rows(*usable(records))
+
+
+def judge_rows(rows: Sequence[Row], skipped: Sequence[Skip]) -> tuple[list[Judged], list[dict[str, str]]]:
+    """Every row with its prediction; those that cannot be costed join the ``skipped``."""
     seconds, memory = predict(rows)
     judged = [Judged(r, float(t), float(m)) for r, t, m in zip(rows, seconds, memory, strict=True)]
-    skipped += [(j.row.row_id, j.row.source, "too large to be costed") for j in judged if not _finite(j)]
+    large = [(j.row.row_id, j.row.source, "too large to be costed") for j in judged if not _finite(j)]
     return [j for j in judged if _finite(j)], [
-        dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in skipped
+        dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in (*skipped, *large)
     ]
 
 
@@ -67,10 +73,10 @@ def _finite(j: Judged) -> bool:
     return isfinite(j.step_time + j.peak_memory)
 
 
-def document(records: Iterable[Mapping[str, str]]) -> dict[str, Any]:
+def document(rows: Sequence[Row], skipped: Sequence[Skip]) -> dict[str, Any]:
     """The machine-readable result: ``rows``, ``skipped`` and ``summary``."""
-    judged, skipped = judge(records)
-    return {"rows": [_row(j) for j in judged], "skipped": skipped, "summary": summary(judged)}
+    judged, skips = judge_rows(rows, skipped)
+    return {"rows": [_row(j) for j in judged], "skipped": skips, "summary": summary(judged)}
 
 
 def _row(j: Judged) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from meshwright.jobs.status import Status
+from meshwright.jobs.status import GIB, Status
 
 __all__ = ["document", "show"]
 
@@ -24,6 +24,8 @@ def show(statuses: Sequence[Status], console: Console | None = None) -> None:
             console.print(Text(f"  cannot read {problem}; compile it again, or restore it", style="red"))
         for word, value in _lines(one):
             console.print(Text(f"  {word:<12}", style="dim"), Text(value), sep="")
+        for surprise in one.surprises:
+            console.print(Text(f"  not as predicted: {surprise}", style="yellow"))
 
 
 def _lines(one: Status) -> Iterator[tuple[str, str]]:
@@ -35,7 +37,11 @@ def _lines(one: Status) -> Iterator[tuple[str, str]]:
         rate = "" if one.learning_rate is None else f", learning rate {one.learning_rate:.3g}"
         yield "loss", f"{one.loss:.4f}{norm}{rate}"
     if one.tokens_per_s is not None:
-        yield "rate", f"{one.tokens_per_s:,.0f} tokens/s, {one.step_time_s:.3g} s a step"
+        expected = one.predicted.step_time_s
+        predicted = "" if expected is None else f" (predicted {expected:.3g})"
+        yield "rate", f"{one.tokens_per_s:,.0f} tokens/s, {one.step_time_s:.3g} s a step{predicted}"
+    if one.allocated is not None:
+        yield "memory", _memory(one)
     mfu = _mfu(one)
     if mfu:
         yield "MFU", mfu
@@ -43,6 +49,11 @@ def _lines(one: Status) -> Iterator[tuple[str, str]]:
     yield "checkpoint", "none yet" if one.checkpoint is None else f"step {one.checkpoint:,}"
     if one.last_event:
         yield "last event", one.last_event
+
+
+def _memory(one: Status) -> str:
+    parts = (("allocated", one.allocated), ("reserved", one.reserved), ("predicted", one.predicted.peak_memory))
+    return "peak " + ", ".join(f"{value / GIB:.1f} GiB {name}" for name, value in parts if value is not None)
 
 
 def _mfu(one: Status) -> str:

@@ -28,7 +28,7 @@ import numpy as np
 import torch.distributed as dist
 
 from meshwright.train import deepspeed_patches as patches
-from meshwright.train import lifeline, metrics, stages
+from meshwright.train import lifeline, machine, metrics, stages
 from meshwright.train.deepspeed_engine import Job, engine, read
 from meshwright.train.samples import Samples, dataset
 from meshwright.train.schedule import batches, rates
@@ -44,6 +44,7 @@ def main(words: Sequence[str]) -> None:
     if not torch.cuda.is_available():
         patches.without_compiler()
     signals = _listen()
+    machine.write(folder)
     job = read(folder)
     _name_wandb(job)
     if not (_checkpoints(folder, job.program) / "latest").is_file():
@@ -197,7 +198,7 @@ def _loss(runner: Any, job: Job, samples: Samples, first: int) -> torch.Tensor:
 
 
 def _log(folder: Path, runner: Any, step: int, loss: float, rate: float, tokens: int, began: float) -> None:
-    norm = runner.get_global_grad_norm()
+    norm, peaks = runner.get_global_grad_norm(), metrics.peak_memory()
     if dist.get_rank() == 0:
         seconds = time.perf_counter() - began
         metrics.write(
@@ -208,6 +209,7 @@ def _log(folder: Path, runner: Any, step: int, loss: float, rate: float, tokens:
             lr=rate,
             step_time_s=seconds,
             tokens_per_s=tokens / seconds,
+            **peaks,
         )
 
 

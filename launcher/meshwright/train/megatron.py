@@ -43,7 +43,7 @@ from megatron.training.arguments import core_transformer_config_from_args, parse
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
 from meshwright.layout.length import NEVER
-from meshwright.train import lifeline, metrics, pytorch_optimizer, stages, wheel
+from meshwright.train import lifeline, machine, metrics, pytorch_optimizer, stages, wheel
 
 __all__ = ["SIGNALLED", "command_line", "main"]
 
@@ -64,6 +64,7 @@ def main(words: Sequence[str]) -> None:
         os.environ.setdefault(name, value)
     sys.argv = ["megatron", *line]
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # SLURM's word before the limit
+    machine.write(folder)
     wheel.install()
     pytorch_optimizer.install()
     metrics.install(folder / "metrics.jsonl")

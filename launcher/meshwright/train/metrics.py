@@ -5,10 +5,25 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-__all__ = ["install", "read", "write"]
+__all__ = ["Measured", "install", "measured", "peak_memory", "read", "write"]
+
+WARM_UP = 2  # first steps of a run, which compile kernels and open connections
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the steps of a run say: seconds of one, bytes of the fullest rank. None: not measured."""
+
+    steps: int
+    step_time: float | None
+    allocated: float | None  # by PyTorch's allocator to tensors
+    reserved: float | None  # by it from the driver
 
 
 def write(path: Path, **values: float | int | None) -> None:
@@ -30,6 +45,41 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [line for _, line in sorted({line["step"]: line for line in said}.items())]
 
 
+def measured(lines: Sequence[Mapping[str, Any]], tokens: int) -> Measured:
+    """Of steps of ``tokens`` tokens (a ramp has smaller ones), without those that warm up: the later half's median."""
+    timed = [line for line in lines[WARM_UP:] if _tokens(line) == tokens]
+    seconds = [float(line["step_time_s"]) for line in timed[len(timed) // 2 :]]
+    return Measured(
+        steps=len(timed),
+        step_time=median(seconds) if seconds else None,
+        allocated=_largest(lines, "peak_allocated_bytes"),
+        reserved=_largest(lines, "peak_reserved_bytes"),
+    )
+
+
+def _tokens(line: Mapping[str, Any]) -> int | None:
+    seconds, rate = line.get("step_time_s"), line.get("tokens_per_s")
+    known = isinstance(seconds, int | float) and isinstance(rate, int | float)
+    return round(seconds * rate) if known else None  # type: ignore[operator]
+
+
+def _largest(lines: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    found = [line[name] for line in lines if isinstance(line.get(name), int | float)]
+    return float(max(found)) if found else None
+
+
+def peak_memory() -> dict[str, int]:
+    """Bytes of the fullest rank so far, allocated and reserved; nothing without CUDA. Every rank must call it."""
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # is_available is pretended where the CPU stands in
+        return {}
+    mine = [torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()]
+    peaks = torch.tensor(mine, device="cuda", dtype=torch.int64)
+    torch.distributed.all_reduce(peaks, op=torch.distributed.ReduceOp.MAX)
+    return dict(zip(("peak_allocated_bytes", "peak_reserved_bytes"), map(int, peaks.tolist()), strict=True))
+
+
 def _line(text: str) -> dict[str, Any] | None:
     try:
         line: Any = json.loads(text)
@@ -47,9 +97,10 @@ def install(path: Path) -> None:
     def logged(losses: Any, totals: Any, rate: Any, step: int, *rest: Any, **named: Any) -> Any:
         now = time.perf_counter()
         seconds, last[0] = now - last[0], now
+        peaks = peak_memory()
         if losses and _writes():
             _scale, _report, _skipped, grad_norm, *_ = rest
-            _write(path, losses, rate, step, grad_norm, seconds)
+            _write(path, losses, rate, step, grad_norm, seconds, peaks)
         return log(losses, totals, rate, step, *rest, **named)
 
     training.training_log = logged
@@ -61,7 +112,9 @@ def _writes() -> bool:
     return torch.distributed.get_rank() == torch.distributed.get_world_size() - 1
 
 
-def _write(path: Path, losses: Any, learning_rate: Any, step: int, grad_norm: Any, seconds: float) -> None:
+def _write(
+    path: Path, losses: Any, learning_rate: Any, step: int, grad_norm: Any, seconds: float, peaks: Mapping[str, int]
+) -> None:
     from megatron.core.num_microbatches_calculator import get_current_global_batch_size
     from megatron.training import get_args
 
@@ -74,4 +127,5 @@ def _write(path: Path, losses: Any, learning_rate: Any, step: int, grad_norm: An
         lr=learning_rate,
         step_time_s=seconds,
         tokens_per_s=tokens / seconds,
+        **peaks,
     )

@@ -45,6 +45,6 @@ VERBS = {
     "diff": _verb("diff", "what differs between two runs, and whether it is learned: meshwright diff A B"),
     "search": _verb("search", "layouts ranked, with the reason each other one lost"),
     "recipes": _verb("recipes", "the library, each value with its source, and the audit"),
-    "validate": _verb("validate", "our error on measured runs: rows=FILE.csv"),
-    "calibrate": _verb("calibrate", "a cluster's constants from your own runs: rows=FILE.csv cluster=NAME"),
+    "validate": _verb("validate", "our error on measured runs: rows=FILE.csv or runs=[FOLDER,...]"),
+    "calibrate": _verb("calibrate", "a cluster's constants from your own runs: the same, and cluster=NAME"),
 }

@@ -1,4 +1,4 @@
-"""``meshwright calibrate rows=FILE.csv cluster=NAME``: a cluster's constants from one's own runs."""
+"""``meshwright calibrate cluster=NAME rows=FILE.csv`` (or ``runs=[FOLDER,...]``): constants from one's own runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.spec import Cluster, Efficiency
 from meshwright.spec.decode import decode
 from meshwright.verbs import Words
-from meshwright.verbs.validate import options_and_rows
+from meshwright.verbs.validate import asked
 
 if TYPE_CHECKING:
     from meshwright.measured.rows import Row
@@ -27,16 +27,18 @@ def run(words: Words) -> int:
     from meshwright.report.print_json import print_json
     from meshwright.report.validation import calibration
 
-    options, records, composed = options_and_rows(words)
+    question = asked(words)
     name = _named(words.overrides)
-    cluster = decode(Cluster, composed["cluster"], "cluster")
-    rows, skipped = cluster_rows(records, cluster)
-    _refuse_few(rows, len(records), [reason for _, _, reason in skipped])
+    cluster = decode(Cluster, question.composed["cluster"], "cluster")
+    rows, skipped = question.rows(cluster)
+    rows, foreign = cluster_rows(rows, cluster)
+    skipped += foreign
+    _refuse_few(rows, len(rows) + len(skipped), [reason for _, _, reason in skipped])
     fitted = fit(rows, start=cluster.efficiency)
     kept_out = [float(e) for e in left_out(rows, start=cluster.efficiency)] if _groups(rows) > 1 else []
     efficiency = _with_spread(fitted.efficiency, kept_out, [float(e) for e in fitted.errors], cluster.efficiency.spread)
     alone = "" if kept_out else ", one group: the spread is no forecast's"
-    source = f"fitted on {len(rows)} rows of {Path(str(options.rows)).name}{alone}"
+    source = f"fitted on {len(rows)} rows of {question.name}{alone}"
     efficiency = replace(efficiency, source=source)
     path = _write(name, efficiency)
     result = {
@@ -47,7 +49,7 @@ def run(words: Words) -> int:
         "left_out": kept_out,
         "skipped": [dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in skipped],
     }
-    if options.output == "json":
+    if question.options.output == "json":
         print_json(result)
     else:
         print(f"{path}: put it in conf/cluster of a --config-dir and choose cluster={path.stem}")
