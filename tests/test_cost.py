@@ -286,7 +286,7 @@ def test_deepspeed_fills_buckets_and_an_offloaded_optimizer_leaves_the_gpu() -> 
     assert here.communication - small.communication == 2 * 2 * 450e6
     away = cost(planned(*words, "backend.deepspeed.offload_optimizer.device=cpu"))
     assert away.stages[0].optimizer == 0
-    assert away.notes
+    assert away.step.offload > 0
 
 
 def test_messages_add_up_to_the_traffic() -> None:

@@ -80,6 +80,15 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.nvme_path.offload_optimizer": {"parallelism.zero": 3, f"{OFFLOAD}.device": "nvme"},
     "deepspeed.nvme_path.offload_param": {"backend.deepspeed.offload_param.nvme_path": "scratch"},
     "deepspeed.offload_ratio": {"parallelism.zero": 2, f"{OFFLOAD}.device": "cpu", f"{OFFLOAD}.ratio": 0.5},
+    "deepspeed.offload_ratio_adam": {
+        "parallelism.zero": 3,
+        **{f"{OFFLOAD}.device": "cpu", f"{OFFLOAD}.ratio": 0.5, "backend.deepspeed.torch_adam": True},
+    },
+    "deepspeed.host_memory": {f"{OFFLOAD}.device": "cpu", "cluster.host_memory_gib": 0.01},
+    "deepspeed.nvme_size": {
+        "parallelism.zero": 3,
+        **{f"{OFFLOAD}.device": "nvme", f"{OFFLOAD}.nvme_path": "scratch", "cluster.nvme_gib": 0.01},
+    },
     "deepspeed.offload_param_ratio": {"backend.deepspeed.offload_param.ratio": 0.5},
     "deepspeed.hpz_stage": {"backend.deepspeed.hpz": 2},
     "deepspeed.hpz": {"parallelism.zero": 3, "backend.deepspeed.hpz": 3},

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshwright.cost.numbers import Number, where
+from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
+from meshwright.rules.deepspeed_host import offload, owned
 
 __all__ = ["Framework", "framework_of"]
 
@@ -30,6 +32,7 @@ class Framework:
     weight_bytes: Number = 2.0
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
+    optimizer_away: Number = 0.0  # part of the states that leaves the GPU
     reduce_bytes: float = 4.0  # of a gradient on the wire
     fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
     regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
@@ -74,15 +77,16 @@ def _megatron(layout: Layout) -> Framework:
 
 def _deepspeed(layout: Layout) -> Framework:
     """Transformers converts logits to fp32 and keeps their log-softmax."""
-    weight, gradient, optimizer = _states(layout, "fp32")
+    states = offload(layout)
     return Framework(
         kernels=Kernels(flash=layout.backend.deepspeed.attention != "eager", activation=False, norm=False),
         loss_bytes=16.0,
         gathered_loss=True,
         dummy_gradients=False,
-        weight_bytes=weight,
-        gradient_bytes=gradient,
-        optimizer_bytes=optimizer,
+        weight_bytes=states.weight,
+        gradient_bytes=states.gradient,
+        optimizer_bytes=states.optimizer,
+        optimizer_away=optimizer_part(layout.backend.deepspeed, owned(layout)),
         reduce_bytes=_reduced(layout),
         fused_gradients=False,
     )

@@ -76,8 +76,6 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
 def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
     zero, instances = s.layout.zero, s.layout.spec.parallelism.optimizer_instances
-    if s.layout.backend.name == "deepspeed" and s.layout.backend.deepspeed.offload_optimizer.device != "none":
-        return 0 * dense
     owned = _shard(dense, s.replicas / instances, zero >= 1) + _shard(experts, s.edp / instances, zero >= 1)
     return s.framework.optimizer_bytes * owned
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
 
+from meshwright.cost import offload
 from meshwright.cost.advice import Advice, advice
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
@@ -38,6 +39,8 @@ class Cost:
     mfu: float
     hfu: float
     memory_limit: float  # bytes the allocator can use
+    host: offload.Host  # of the fullest node
+    host_limit: float  # bytes of a node's memory; 0: not stated
     conventions: Mapping[str, float]  # MFU under each of ``counts.CONVENTIONS``
     notes: tuple[str, ...] = ()  # what of this plan the model does not cover
     advice: tuple[Advice, ...] = ()
@@ -95,8 +98,10 @@ def cost(plan: Plan) -> Cost:
         mfu=model_flops / peak,
         hfu=hardware * rate / peak,
         memory_limit=limit,
+        host=offload.host(s),
+        host_limit=spec.cluster.host_memory_gib * GIB,
         conventions={c: training_flops(spec.model, sequence, c) * rate / peak for c in CONVENTIONS},
-        notes=tuple(_notes(spec)),
+        notes=(*offload.notes(s), *_notes(spec)),
         advice=advice(plan, limit),
     )
 
@@ -104,10 +109,6 @@ def cost(plan: Plan) -> Cost:
 def _notes(spec: Spec) -> Iterator[str]:
     """What the plan uses and the model leaves out."""
     o = spec.backend.deepspeed
-    if spec.backend.name == "deepspeed" and o.offload_optimizer.device != "none":
-        yield "the transfers of an offloaded optimizer and the CPU's Adam are not in the step's time"
-    if spec.backend.name == "deepspeed" and o.offload_param.device != "none":
-        yield "offloaded parameters are counted on the GPU"
     if spec.backend.name == "deepspeed" and (o.hpz > 1 or o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++ is not modelled: traffic and time are plain ZeRO-3's"
     if spec.model.sliding_window is not None:
@@ -178,5 +179,5 @@ def _step(s: Scene, plan: Plan) -> Step:
         return parts
     p = pipeline(plan, s)
     whole = simulate(p.work, plan.batch.microbatches, p.latency, plan.spec.parallelism.microbatch_group)
-    busy = parts.total - parts.data - parts.optimizer - parts.bubble
+    busy = parts.total - parts.data - parts.optimizer - parts.offload - parts.bubble
     return replace(parts, bubble=max(0.0, whole - busy))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from meshwright.cost import messages
+from meshwright.cost import messages, offload
 from meshwright.cost.collectives import (
     all_to_all,
     data_group,
@@ -62,6 +62,7 @@ class Step:
     bubble: Number  # idle: pipeline fill and drain, and waiting for slower stages
     data: Number  # exposed gradient reduction and parameter gathering
     optimizer: Number
+    offload: Number = 0.0  # exposed copies to and from the host, the CPU's optimizer, NVMe
 
     @property
     def total(self) -> Number:
@@ -194,6 +195,7 @@ def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
         bubble=whole - busy - m * waits,
         data=maximum(*(_data(s, load, t) for load, t in zip(loads, times, strict=True))),
         optimizer=maximum(*(_optimizer(s, load) for load in loads)),
+        offload=offload.seconds(s, works[0]),
     )
 
 
@@ -246,7 +248,7 @@ def _optimizer(s: Scene, load: Load) -> Number:
     r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
     everything, experts = stage_parameters(s, load)
     dense = everything - experts
-    owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything)
+    owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything) * (1 - s.framework.optimizer_away)
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     whole = 12 if r.training.precision == "fp16" else 4
     return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.emit import megatron
 from meshwright.layout.plan import Plan
-from meshwright.spec import EnvVariable
+from meshwright.spec import EnvVariable, Spec
 
 __all__ = ["variables"]
 
@@ -18,10 +18,19 @@ def variables(plan: Plan) -> dict[str, EnvVariable]:
 
 def _layers(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
     merged = dict(plan.spec.cluster.environment)
-    merged |= {"OMP_NUM_THREADS": EnvVariable(value="1", why="ranks share a node's cores; torchrun's own default")}
+    merged |= {"OMP_NUM_THREADS": _threads(plan.spec)}
     if plan.spec.backend.name == "megatron":
         why = "Megatron refuses this layout without it"
         merged |= {name: EnvVariable(value=value, why=why) for name, value in megatron.environment(plan).items()}
     said = plan.spec.launch.environment
     merged |= {name: EnvVariable(value=value, why="launch.environment") for name, value in said.items()}
     yield from merged.items()
+
+
+def _threads(spec: Spec) -> EnvVariable:
+    """Of one rank. The CPU's Adam runs on as many (deepspeed/csrc/adam: omp parallel)."""
+    cores = spec.cluster.cpus_per_node // spec.cluster.gpus_per_node
+    offloaded = spec.backend.name == "deepspeed" and spec.backend.deepspeed.offload_optimizer.device != "none"
+    if offloaded and cores > 1:
+        return EnvVariable(value=str(cores), why="the offloaded optimizer steps on this rank's share of the cores")
+    return EnvVariable(value="1", why="ranks share a node's cores; torchrun's own default")

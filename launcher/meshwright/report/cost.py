@@ -26,6 +26,7 @@ _WORDS = {
     "bubble": "pipeline bubble",
     "data": "gradients and parameters",
     "optimizer": "optimizer",
+    "offload": "offload, exposed",
 }
 
 
@@ -58,9 +59,19 @@ def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
     low, high = (one / GIB for one in cost.memory_interval)
     limit = f"of {cost.memory_limit / GIB:.1f} usable"
     yield "memory", f"{cost.peak_memory / GIB:.1f} GiB{where} (80 %: {low:.0f} to {high:.0f}), {limit}: {verdict}"
+    yield from _host(cost)
     flows = {f.name: getattr(cost.traffic, f.name) for f in fields(cost.traffic)}
     said = [f"{name} {flow.size / 1e9:,.1f} GB {flow.link}" for name, flow in flows.items() if flow.size]
     yield "traffic", ", ".join(said) or "none"
+
+
+def _host(cost: Cost) -> Iterator[tuple[str, str]]:
+    """What a node's host and disks hold, where anything left the GPUs."""
+    if cost.host.memory:
+        limit = f" of {cost.host_limit / GIB:,.0f}" if cost.host_limit else ""
+        yield "host", f"{cost.host.memory / GIB:,.1f} GiB{limit} a node, {cost.host.pinned / GIB:,.1f} of these pinned"
+    if cost.host.nvme:
+        yield "nvme", f"{cost.host.nvme / GIB:,.1f} GiB a node"
 
 
 def _number(value: float) -> str:

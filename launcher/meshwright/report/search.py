@@ -12,8 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.cost.fitting import fit_words
+from meshwright.cost.inputs import scene
 from meshwright.cost.memory import GIB
+from meshwright.cost.offload import host, notes
 from meshwright.report import problems
+from meshwright.resolver import layout
 from meshwright.search.candidate import Candidate
 from meshwright.search.frontier import Point, row, scaling
 from meshwright.search.objective import OBJECTIVES
@@ -38,7 +41,7 @@ def show(result: Result, command: str, console: Console | None = None) -> None:
     console.print(Text(_counts(result)), style="dim")
     if ranking.best:
         console.print(_best(ranking.best))
-        for line in _verdict(result):
+        for line in (*_verdict(result), *_offloaded(ranking.best[0])):
             console.print(Text(f"  {line}"))
     if len(points := scaling(ranking)) > 1:
         console.print(_scaling(points))
@@ -81,6 +84,7 @@ def document(result: Result, command: str) -> dict[str, Any]:
         "excluded": [
             {"rule": e.rule.id, "points": e.points, "example": _example(e, result)} for e in ranking.excluded.values()
         ],
+        "notes": list(_offloaded(ranking.best[0])) if ranking.best else [],
         "why": _why_document(result.why) if result.why else None,
         "measure": command,
     }
@@ -96,6 +100,16 @@ def layout_words(candidate: Candidate) -> str:
     words += [f"{name} {getattr(split, name)}" for name in ("first", "last") if getattr(split, name)]
     words += [f"{name} slot" for name in ("embedding", "loss") if getattr(split, name)]
     return ", ".join(words)
+
+
+def _offloaded(winner: Candidate) -> Iterator[str]:
+    """What the best layout asks of the host, where states leave the GPU."""
+    described = scene(layout(winner.spec))
+    memory = host(described).memory
+    if memory:
+        seconds = winner.parts["offload"]
+        yield f"the best keeps {memory / GIB:,.1f} GiB on a node's host, and waits {seconds:.3g} s a step for offload"
+    yield from notes(described)
 
 
 def _counts(result: Result) -> str:

@@ -141,6 +141,17 @@ _OFFLOAD = (
         repairs=change(backend__deepspeed__offload_optimizer__ratio=1.0),
     ),
     Rule(
+        id="deepspeed.offload_ratio_adam",
+        path="backend.deepspeed.torch_adam",
+        backends=DEEPSPEED,
+        holds=lambda r: (_optimizer(r).ratio == 1) | (not r.backend.deepspeed.torch_adam),
+        message="only DeepSpeed's own Adam steps a part of {backend.deepspeed.offload_optimizer.ratio} on the host",
+        source="runtime/zero/stage3.py:316, an assertion",
+        repairs=any_of(
+            change(backend__deepspeed__torch_adam=False), change(backend__deepspeed__offload_optimizer__ratio=1.0)
+        ),
+    ),
+    Rule(
         id="deepspeed.offload_param_ratio",
         path="backend.deepspeed.offload_param.ratio",
         backends=DEEPSPEED,

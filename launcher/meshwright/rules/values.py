@@ -61,6 +61,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_COUNT, "cluster", "nodes nvlink_domain pod cpus_per_node"),
     (_AMOUNT, "cluster", "oversubscription"),
     (_NONE_OR_MORE, "cluster", "host_memory_gib price_per_gpu_hour"),
+    (_AMOUNT, "cluster", "host_memory_gb_s host_link_gb_s nvme_gib nvme_read_gb_s nvme_write_gb_s"),
     (_AMOUNT, "cluster.accelerator", "memory_gib memory_bandwidth_gb_s bf16_tflops fp8_tflops fp32_tflops"),
     *((_AMOUNT, f"cluster.{links}", "bandwidth_gb_s") for links in ("intra", "inter")),
     *((_NONE_OR_MORE, f"cluster.{links}", "latency_us") for links in ("intra", "inter")),

@@ -28,6 +28,7 @@ PARTS = {
     "bubble": "pipeline bubble",
     "data": "exposed gradient and parameter communication",
     "optimizer": "optimizer",
+    "offload": "offload",
 }
 """Where a step's seconds go, in words."""
 

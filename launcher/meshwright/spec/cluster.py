@@ -74,7 +74,12 @@ class Cluster:
     pod: int | None = None  # GPUs joined at the full bandwidth of ``inter``; None: all
     oversubscription: float = 1.0  # of the fabric between pods: 7.0 means 1:7
     cpus_per_node: int = 1
-    host_memory_gib: float = 0.0
+    host_memory_gib: float = 0.0  # of one node; 0: unknown
+    host_memory_gb_s: float | None = None  # what one node's CPUs read and write; None: unknown, as the next four
+    host_link_gb_s: float | None = None  # between a GPU and the host (PCIe, C2C), each direction
+    nvme_gib: float | None = None  # local disks of one node, as the next two
+    nvme_read_gb_s: float | None = None
+    nvme_write_gb_s: float | None = None
     price_per_gpu_hour: float | None = None  # in any currency; None: not stated
     environment: Mapping[str, EnvVariable] = field(default_factory=dict)
     efficiency: Efficiency = Efficiency()

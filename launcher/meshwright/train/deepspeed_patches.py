@@ -64,6 +64,9 @@ def _zero_on_cpu(zero: dict[str, Any], substitutions: list[str]) -> dict[str, An
         rest = {k: v for k, v in kept["offload_optimizer"].items() if k not in ("super_offload", "cpuadam_cores_perc")}
         kept["offload_optimizer"] = rest
         substitutions.append("plain offload for SuperOffload, which DeepSpeed supports on CUDA alone")
+    if kept.get("offload_optimizer", {}).get("ratio", 1.0) < 1:
+        kept["offload_optimizer"] = {**kept["offload_optimizer"], "ratio": 1.0}
+        substitutions.append("the whole optimizer offloaded for a part of it, which takes DeepSpeed's compiled Adam")
     for name in ("offload_optimizer", "offload_param"):
         if kept.get(name, {}).get("device") == "nvme":
             kept[name] = {"device": "cpu"}

@@ -1,0 +1,145 @@
+"""What leaves the GPU: bytes on a node's host and disks, and the seconds a step waits for them.
+
+Bytes follow ``model.offload``. Copies of gradients run beside the backward pass where they are pinned and
+``overlap_grad_reduce`` is set; the CPU's Adam, the new weights and the disks wait for one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshwright.cost.inputs import Scene
+from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.pipeline_time import Work
+from meshwright.model.offload import GRADIENT, optimizer_part, summed_bytes, weight_bytes
+from meshwright.rules.deepspeed_host import host_bytes, nvme_bytes, offload, offloads, owned, ranks_of_node
+
+__all__ = ["Host", "host", "notes", "seconds"]
+
+_PINNED, _PAGEABLE = 0.8, 0.25
+"""Parts of the link's bandwidth that copies reach. Ours: the usual 25 of 31.5 and 6 to 8 GB/s on PCIe 4."""
+
+_STEPPED = 0.5
+"""Part of the host's bandwidth that DeepSpeed's Adam reaches. Ours."""
+
+_TORCH = 6
+"""PyTorch's Adam on the CPU takes 5 to 7 times as long (deepspeed.ops.adam.DeepSpeedCPUAdam)."""
+
+_ADAM, _AROUND = 28, 14
+"""Bytes that Adam moves of a parameter (gradient, master and moments read, all but the first written); unscaling and
+clipping (8) and the cast of the new weight (6)."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Bytes on the fullest node. ``pinned`` are of ``memory`` and cannot be paged out."""
+
+    memory: float
+    pinned: float
+    nvme: float
+
+
+def host(s: Scene) -> Host:
+    """What one node keeps of what left its GPUs."""
+    r = s.layout
+    if not offloads(r):
+        return Host(0.0, 0.0, 0.0)
+    states = offload(r)
+    pinned = ranks_of_node(r) * (states.pinned * owned(r) + states.buffers)
+    return Host(float(host_bytes(r)), float(pinned), float(nvme_bytes(r)))
+
+
+def seconds(s: Scene, time: Work) -> Number:
+    """Of one step, beside compute: what is left of copies, the CPU's Adam, the disks. 0 where the cluster is silent."""
+    r = s.layout
+    if not offloads(r) or r.cluster.host_link_gb_s is None:
+        return 0 * time.forward
+    return _gradients(s, time) + _stepped(s) + _new_weights(s) + _weights(s, time) + _swapped(s)
+
+
+def notes(s: Scene) -> Iterator[str]:
+    """What of this a plan should know."""
+    r, o = s.layout, s.layout.backend.deepspeed
+    if not offloads(r):
+        return
+    if r.cluster.host_link_gb_s is None:
+        yield "offload takes no time here: cluster.host_link_gb_s is not stated"
+    elif o.offload_optimizer.device != "none" and r.cluster.host_memory_gb_s is None:
+        yield "the CPU's Adam takes no time here: cluster.host_memory_gb_s is not stated"
+    if r.cluster.host_memory_gib == 0:
+        yield "whether the host holds what is offloaded is not checked: cluster.host_memory_gib is not stated"
+    ratio, part = o.offload_optimizer.ratio, float(optimizer_part(o, owned(r)))
+    if o.offload_optimizer.device != "none" and abs(part - ratio) > 0.05:
+        yield (
+            f"{part:.0%} of the optimizer leaves the GPU, not {ratio:.0%}: DeepSpeed moves whole sub-groups of "
+            f"{o.sub_group_size:,} elements; a smaller backend.deepspeed.sub_group_size comes nearer"
+        )
+
+
+def _copied(s: Scene, size: Number, pinned: bool) -> Number:
+    """Seconds of ``size`` bytes of one rank between its GPU and the host."""
+    return size / (s.layout.cluster.host_link_gb_s * 1e9 * (_PINNED if pinned else _PAGEABLE))  # type: ignore[operator]
+
+
+def _gradients(s: Scene, time: Work) -> Number:
+    """Sums go to the host and, from the second micro-batch on, come back to be added to; fp32 copies follow at the end.
+
+    At stages 1 and 2 sums in fp32 of 16-bit gradients stay on the GPU, at stage 1 all do (see ``model.offload``).
+    """
+    r, o, t = s.layout, s.layout.backend.deepspeed.offload_optimizer, s.layout.training
+    if o.device == "none":
+        return 0 * time.forward
+    n, m, each = owned(r), r.microbatches, summed_bytes(t)
+    below = where((r.zero == 2) & (each == weight_bytes(t)) & (m > 1), (2 * m - 1) * each, 0)
+    sums = where(r.zero == 3, (2 * m - 1) * each, below)
+    copied = _copied(s, n * (sums + GRADIENT * optimizer_part(r.backend.deepspeed, n)), o.pin_memory)
+    beside = o.pin_memory and r.spec.parallelism.overlap_grad_reduce
+    return copied - beside * minimum(copied, m * time.backward)
+
+
+def _stepped(s: Scene) -> Number:
+    """The CPU's Adam on the part that left, all ranks of a node at once."""
+    r, options = s.layout, s.layout.backend.deepspeed
+    if r.cluster.host_memory_gb_s is None:
+        return 0 * r.dp
+    moved = _AROUND + _ADAM * (_TORCH if options.torch_adam else 1)
+    rate = r.cluster.host_memory_gb_s * 1e9 * _STEPPED / ranks_of_node(r)
+    return owned(r) * optimizer_part(options, owned(r)) * moved / rate
+
+
+def _new_weights(s: Scene) -> Number:
+    """They return to the GPU: stage 3 casts them into a buffer that is not pinned, and leaves offloaded ones there."""
+    r, o = s.layout, s.layout.backend.deepspeed
+    size = owned(r) * optimizer_part(o, owned(r)) * weight_bytes(r.training)
+    returned = where(r.zero == 3, _copied(s, size, False), _copied(s, size, o.offload_optimizer.pin_memory))
+    return returned * (o.offload_param.device == "none")
+
+
+def _weights(s: Scene, time: Work) -> Number:
+    """Offloaded parameters come for the forward and again for the backward, ahead of their use."""
+    r, device = s.layout, s.layout.backend.deepspeed.offload_param.device
+    if device == "none":
+        return 0 * time.forward
+    size = owned(r) * weight_bytes(r.training)
+    once = _copied(s, size, True) + (device == "nvme") * _disk(s, size, 0)
+    left = (maximum(0, once - window) for window in (time.forward, time.backward))
+    return r.microbatches * sum(left)
+
+
+def _swapped(s: Scene) -> Number:
+    """States and gradients are read from NVMe, sub-group by sub-group, and written; gradients were written before."""
+    r, o = s.layout, s.layout.backend.deepspeed
+    if o.offload_optimizer.device != "nvme":
+        return 0 * r.dp
+    states = offload(r).nvme - weight_bytes(r.training) * (o.offload_param.device == "nvme")
+    new_weights = weight_bytes(r.training) * (o.offload_param.device == "nvme")
+    return _disk(s, owned(r) * states, owned(r) * (states + new_weights))
+
+
+def _disk(s: Scene, read: Number, written: Number) -> Number:
+    """Seconds of one rank's bytes, all ranks of a node at once; none where the cluster does not say."""
+    c, ranks = s.layout.cluster, ranks_of_node(s.layout)
+    if c.nvme_read_gb_s is None or c.nvme_write_gb_s is None:
+        return 0 * ranks
+    return ranks * (read / c.nvme_read_gb_s + written / c.nvme_write_gb_s) / 1e9
