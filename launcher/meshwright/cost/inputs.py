@@ -12,7 +12,8 @@ from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, interpolate, maximum, minimum, where
-from meshwright.model.kinds import LayerKind, kinds, layer_kinds, running_counts
+from meshwright.model.kinds import kinds, layer_kinds, running_counts
+from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
 

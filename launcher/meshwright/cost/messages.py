@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, where
-from meshwright.model.kinds import LayerKind
-from meshwright.model.layers import parts
+from meshwright.model.layers import LayerKind, parts
 
 __all__ = ["again", "exchanged", "expert", "hidden", "keys", "queries", "routed", "tensor"]
 

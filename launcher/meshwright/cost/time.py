@@ -24,7 +24,7 @@ from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Work, bound
 from meshwright.cost.traffic import scatters
-from meshwright.model.kinds import LayerKind
+from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Operation
 
 __all__ = ["StageTime", "Step", "sends", "stage_time", "step"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_extra import overlaid
-from meshwright.emit.megatron_model import moe_pattern
+from meshwright.emit.megatron_model import moe_pattern, windows
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
@@ -71,7 +71,7 @@ def _sizes(model: Model) -> Kwargs:
 
 def _heads(model: Model) -> Kwargs:
     window = (
-        {"window_size": (model.sliding_window - 1, 0), "window_attn_skip_freq": model.full_attention_every or None}
+        {"window_size": (model.sliding_window - 1, 0), "window_attn_skip_freq": windows(model)}
         if model.sliding_window
         else {}
     )

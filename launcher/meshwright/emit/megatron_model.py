@@ -10,7 +10,7 @@ from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.megatron_parts import MODULE, spec_name
 from meshwright.spec.model import Model, Moe, Rope
 
-__all__ = ["model_flags", "moe_pattern"]
+__all__ = ["model_flags", "moe_pattern", "windows"]
 
 
 def model_flags(plan: Plan) -> Iterator[str]:
@@ -69,7 +69,16 @@ def _attention(model: Model) -> Iterator[str]:
     yield from switch("--add-qkv-bias", model.qkv_bias and not model.linear_bias)
     if model.sliding_window:
         yield from flag("--window-size", f"({model.sliding_window - 1},0)")  # before the token itself
-        yield from flag("--window-attn-skip-freq", model.full_attention_every, 0)
+        skips = windows(model)
+        yield from flag("--window-attn-skip-freq", str(skips).replace(" ", "") if isinstance(skips, list) else skips)
+
+
+def windows(model: Model) -> int | list[int] | None:
+    """Which layers have the window: all (None), all but each n-th, or 1 for each that has it."""
+    if model.pattern is None:
+        return model.full_attention_every or None
+    with_window = [int(kind.mixer == "windowed_attention") for kind in layer_kinds(model)]
+    return None if all(with_window) else with_window
 
 
 def _scales(model: Model) -> Iterator[str]:

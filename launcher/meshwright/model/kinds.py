@@ -8,22 +8,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
+from meshwright.model.layers import LayerKind
+from meshwright.model.pattern import read_pattern
 from meshwright.spec.model import Model
 
-__all__ = ["LayerKind", "Pattern", "count_kinds", "kinds", "layer_kinds", "pattern", "running_counts"]
-
-
-@dataclass(frozen=True)
-class LayerKind:
-    """The names of a layer's two parts in ``model.layers`` (``MIXERS``, ``FEED_FORWARDS``)."""
-
-    mixer: str
-    ffn: str
+__all__ = ["Pattern", "count_kinds", "kinds", "layer_kinds", "pattern", "running_counts"]
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """What decides the kinds of a model's layers, as its short forms say it; see ``spec.model`` for each."""
+    """What decides the kinds of a model's layers: a pattern, or its short forms; see ``spec.model`` for each."""
 
     mixer: str
     windowed: bool
@@ -31,14 +25,19 @@ class Pattern:
     routed: bool
     first_dense: int
     every: int
+    written: str | None
 
     @property
     def uniform(self) -> bool:
         """Whether all layers are of one kind, however many there are."""
+        if self.written is not None:
+            return len(set(read_pattern(self.written))) == 1
         return not (self.windowed and self.full_every) and not (self.routed and (self.first_dense or self.every > 1))
 
     def kind(self, layer: int) -> LayerKind:
         """Of decoder layer ``layer``, from 0."""
+        if self.written is not None:
+            return read_pattern(self.written)[layer]
         full = not self.windowed or (self.full_every > 0 and (layer + 1) % self.full_every == 0)
         routed = self.routed and layer >= self.first_dense and (layer - self.first_dense + 1) % self.every == 0
         return LayerKind(self.mixer if full else "windowed_attention", "experts" if routed else "mlp")
@@ -54,6 +53,7 @@ def pattern(model: Model) -> Pattern:
         routed=moe is not None,
         first_dense=moe.first_dense if moe else 0,
         every=moe.every if moe else 1,
+        written=model.pattern,
     )
 
 

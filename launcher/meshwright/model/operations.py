@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from meshwright.model.kinds import LayerKind, layer_kinds
-from meshwright.model.layers import feed_forward, parts
+from meshwright.model.kinds import layer_kinds
+from meshwright.model.layers import LayerKind, feed_forward, parts
 from meshwright.model.layers.shared import drops, linear, norm
 from meshwright.model.operation import FUSED, Degrees, Kernels, Number, Operation, Tensor, Weight
 from meshwright.spec import Model

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle, islice
 
+from meshwright.model.kinds import kinds
+from meshwright.model.pattern import write_pattern
 from meshwright.spec.model import Mla, Model, Moe
 
 __all__ = ["HEADS", "HEAD_DIM", "SEQUENCE", "VOCAB", "small_model"]
@@ -24,6 +27,7 @@ def small_model(model: Model, layers: int) -> Model:
     return replace(
         model,
         layers=layers,
+        pattern=None if model.pattern is None else write_pattern(islice(cycle(kinds(model)), layers)),
         hidden=HIDDEN,
         ffn=_ffn(model),
         heads=HEADS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshwright.model.kinds import kinds
 from meshwright.rules._repairs import any_of, change, nearest
 from meshwright.rules._rule import EVERY, MEGATRON, Layout, Rule, implies
 
@@ -231,7 +232,7 @@ _MODEL = (
 
 
 def _has_dense_layer(r: Layout) -> bool:
-    return r.model.moe is None or r.model.moe.first_dense > 0 or r.model.moe.every > 1
+    return any(kind.ffn == "mlp" for kind in kinds(r.model))
 
 
 RULES: tuple[Rule, ...] = _TENSOR + _CONTEXT + _EXPERTS + _MODEL

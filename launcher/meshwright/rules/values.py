@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshwright.errors import Problem
+from meshwright.model.layers import parts
+from meshwright.model.pattern import read_pattern
 from meshwright.rules.launch import launch_problems
 from meshwright.spec import Data, Model, Parallelism, Spec, Training
 
@@ -97,6 +99,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
     """What is wrong with single values, as far as ``backend`` reads them."""
     return [
         *_out_of_range(spec, backend),
+        *_pattern(spec.model),
         *_rotated(spec.model),
         *_modules(spec.parallelism),
         *_ramp(spec.training),
@@ -115,6 +118,34 @@ def _out_of_range(spec: Spec, backend: str) -> Iterator[Problem]:
         if value is not None and not within.holds(value) and (backend == "deepspeed" or names[1] != "deepspeed"):
             shown = f"{value:g}" if isinstance(value, float) else value
             yield Problem(path, f"{shown} is out of range; give {within}", f"value.{path}")
+
+
+def _pattern(model: Model) -> Iterator[Problem]:
+    """Readable, of as many layers as the model has, with what its parts need, and the only word on its subject."""
+    if model.pattern is None:
+        return
+    try:
+        found = read_pattern(model.pattern)
+    except ValueError as error:
+        yield Problem("model.pattern", str(error), "value.pattern")
+        return
+    if len(found) != model.layers:
+        message = f"writes {len(found)} layers, model.layers = {model.layers}; make them equal"
+        yield Problem("model.pattern", message, "value.pattern")
+    for part in dict.fromkeys(part for kind in found for part in parts(kind)):
+        for option in part.options:
+            if getattr(model, option) is None:
+                yield Problem(f"model.{option}", f"not set, and model.pattern has {part.symbol}", "value.pattern")
+    for path, value in _short_forms(model):
+        if value:
+            yield Problem(path, f"{value} says again what model.pattern says; leave it out", "value.pattern")
+
+
+def _short_forms(model: Model) -> Iterator[tuple[str, int]]:
+    yield "model.full_attention_every", model.full_attention_every
+    if model.moe:
+        yield "model.moe.first_dense", model.moe.first_dense
+        yield "model.moe.every", model.moe.every - 1
 
 
 def _rotated(model: Model) -> Iterator[Problem]:

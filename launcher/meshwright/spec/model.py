@@ -109,6 +109,7 @@ class Model:
     attention_softcap: float | None = None
     final_softcap: float | None = None
     sliding_window: int | None = None  # tokens each one sees, itself and those before it
+    pattern: str | None = None  # the kind of every layer in symbols, where the short forms cannot say it
     full_attention_every: int = 0  # with a window: layer n, 2n, ... sees everything; 0: none does
     qkv_clip: float | None = None
     attention_dropout: float = 0.0

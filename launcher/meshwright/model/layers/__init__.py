@@ -9,14 +9,13 @@ other ``Kernels`` they follow Megatron's own and eager PyTorch. All arithmetic i
 
 from __future__ import annotations
 
-from meshwright.model.kinds import LayerKind
 from meshwright.model.layers.attention import ATTENTION, WINDOWED_ATTENTION
 from meshwright.model.layers.experts import EXPERTS
 from meshwright.model.layers.latent_attention import LATENT_ATTENTION
 from meshwright.model.layers.mlp import MLP
-from meshwright.model.layers.part import Exchange, Part
+from meshwright.model.layers.part import NONE, Exchange, LayerKind, Part
 
-__all__ = ["FEED_FORWARDS", "MIXERS", "Exchange", "Part", "feed_forward", "mixer", "parts"]
+__all__ = ["FEED_FORWARDS", "MIXERS", "NONE", "Exchange", "LayerKind", "Part", "feed_forward", "mixer", "parts"]
 
 MIXERS: dict[str, Part] = {
     "attention": ATTENTION,
@@ -24,7 +23,7 @@ MIXERS: dict[str, Part] = {
     "latent_attention": LATENT_ATTENTION,
 }
 FEED_FORWARDS: dict[str, Part] = {"mlp": MLP, "experts": EXPERTS}
-"""By the name in a ``LayerKind``; a name in neither table is a part that the layer does not have ("none")."""
+"""By the name in a ``LayerKind``."""
 
 
 def mixer(kind: LayerKind) -> Part | None:

@@ -57,5 +57,5 @@ def _exchange(model: Model) -> Exchange:
     return Exchange(keys, queries, model.heads * model.head_dim)
 
 
-ATTENTION = Part(operations=_attention, norm="attention.norm", exchange=_exchange)
-WINDOWED_ATTENTION = replace(ATTENTION, operations=_windowed)
+ATTENTION = Part(symbol="*", operations=_attention, norm="attention.norm", exchange=_exchange)
+WINDOWED_ATTENTION = replace(ATTENTION, symbol="W", options=("sliding_window",), operations=_windowed)

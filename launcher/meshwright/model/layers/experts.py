@@ -43,6 +43,8 @@ def _moe(model: Model) -> Moe:
 
 
 EXPERTS = Part(
+    symbol="E",
+    options=("moe",),
     operations=_experts,
     norm="mlp.norm",
     own_norm=True,

@@ -48,5 +48,11 @@ def _exchange(model: Model) -> Exchange:
 
 
 LATENT_ATTENTION = Part(
-    operations=_latent_attention, norm="attention.norm", own_norm=True, gathered=_gathered, exchange=_exchange
+    symbol="+",
+    options=("mla",),
+    operations=_latent_attention,
+    norm="attention.norm",
+    own_norm=True,
+    gathered=_gathered,
+    exchange=_exchange,
 )

@@ -22,6 +22,7 @@ def mlp(model: Model, ffn: int, kernels: Kernels, name: str = "mlp") -> Iterator
 
 
 MLP = Part(
+    symbol="-",
     operations=lambda model, kernels: mlp(model, model.ffn, kernels),
     norm="mlp.norm",
     widest=lambda model: model.ffn * (2 if model.gated else 1),

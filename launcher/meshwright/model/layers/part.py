@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from meshwright.model.operation import Kernels, Operation
 from meshwright.spec.model import Model
 
-__all__ = ["Exchange", "Part"]
+__all__ = ["NONE", "Exchange", "LayerKind", "Part"]
+
+NONE = "none"
+"""The name of a part that a layer does not have."""
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """The names of a layer's two parts in ``model.layers`` (``MIXERS``, ``FEED_FORWARDS``)."""
+
+    mixer: str = NONE
+    ffn: str = NONE
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class Exchange:
 class Part:
     """One kind of mixer or feed-forward part. Functions take the model; counts are of the whole layer, of one token.
 
+    ``symbol``: how a pattern writes it, as Megatron's ``--hybrid-layer-pattern`` does where it has it. ``options``: the
+    fields of a model that it cannot be without.
     ``operations``: what it does, with weights, sharding and saved tensors (``model.operation``); its own norm apart.
     ``norm``: the name of that norm. ``own_norm``: whether Megatron makes it a module of its own, which selective
     recomputation can reach, instead of a part of the linear behind it.
@@ -35,8 +48,10 @@ class Part:
     None where the group exchanges nothing. ``widest``: elements of the widest tensor between its products.
     """
 
+    symbol: str
     operations: Callable[[Model, Kernels], Iterable[Operation]]
     norm: str
+    options: tuple[str, ...] = ()
     own_norm: bool = False
     gathered: Callable[[Model], int | None] = lambda model: model.hidden
     exchange: Callable[[Model], Exchange] = lambda _: Exchange()

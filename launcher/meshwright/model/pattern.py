@@ -1,0 +1,91 @@
+"""``model.pattern``: which kind each layer is, written in symbols.
+
+``M*-E`` without spaces is Megatron's own form: each symbol is a layer of one part. With spaces or repeats each word is
+a layer of a mixer, a feed-forward part, or both: ``12x(3xGE *E)`` is twelve times three layers of a gated delta net
+with experts and one of attention with experts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from meshwright.model.layers import FEED_FORWARDS, MIXERS, LayerKind
+
+__all__ = ["MOST", "read_pattern", "symbols", "write_pattern"]
+
+MOST = 100_000
+"""Layers that a pattern may have: each is written out."""
+
+_TOKEN = re.compile(r"\s*(?:(\d+)x|(\()|(\))|([^\s()\d]+))")
+
+
+def symbols() -> dict[str, LayerKind]:
+    """What each symbol says: a layer of that part alone."""
+    mixers = {part.symbol: LayerKind(mixer=name) for name, part in MIXERS.items()}
+    return mixers | {part.symbol: LayerKind(ffn=name) for name, part in FEED_FORWARDS.items()}
+
+
+@lru_cache(maxsize=64)
+def read_pattern(text: str) -> tuple[LayerKind, ...]:
+    """The kind of every layer. ValueError says what is wrong."""
+    if not re.search(r"[\s()\d]", text.strip()):
+        return tuple(_layer(symbol) for symbol in text.strip())
+    layers, rest = _sequence(_tokens(text), closing=False)
+    assert not rest
+    return layers
+
+
+def write_pattern(layers: Iterable[LayerKind]) -> str:
+    """One word a layer; what ``read_pattern`` gives back."""
+    mixers = {name: part.symbol for name, part in MIXERS.items()}
+    feed_forwards = {name: part.symbol for name, part in FEED_FORWARDS.items()}
+    return " ".join(mixers.get(kind.mixer, "") + feed_forwards.get(kind.ffn, "") for kind in layers)
+
+
+def _tokens(text: str) -> list[re.Match[str]]:
+    found, place = [], 0
+    while place < len(text.rstrip()):
+        match = _TOKEN.match(text, place)
+        if match is None:
+            raise ValueError(f"{text[place:].strip()!r} is no layer, repeat or group")
+        found.append(match)
+        place = match.end()
+    return found
+
+
+def _sequence(tokens: list[re.Match[str]], closing: bool) -> tuple[tuple[LayerKind, ...], list[re.Match[str]]]:
+    """Layers up to the end or the closing parenthesis, and the tokens behind it."""
+    layers: tuple[LayerKind, ...] = ()
+    while tokens and not tokens[0][3]:
+        more, tokens = _item(tokens)
+        layers += more
+    if bool(tokens) != closing:
+        raise ValueError("a parenthesis is open" if closing else "a parenthesis is closed that was not opened")
+    return layers, tokens[1:]
+
+
+def _item(tokens: list[re.Match[str]]) -> tuple[tuple[LayerKind, ...], list[re.Match[str]]]:
+    """A layer, a group, or a repeat of either."""
+    times, group, _, word = tokens[0].groups()
+    if word:
+        return (_layer(word),), tokens[1:]
+    if group:
+        return _sequence(tokens[1:], closing=True)
+    if len(tokens) < 2 or tokens[1][3]:
+        raise ValueError(f"nothing follows {times}x")
+    layers, rest = _item(tokens[1:])
+    if int(times) * len(layers) > MOST:
+        raise ValueError(f"{times} times {len(layers)} are more than {MOST:,} layers")
+    return layers * int(times), rest
+
+
+def _layer(word: str) -> LayerKind:
+    known = symbols()
+    parts = [known.get(symbol) for symbol in word]
+    if len(word) == 1 and parts[0]:
+        return parts[0]
+    if len(word) == 2 and parts[0] and parts[1] and parts[0].mixer in MIXERS and parts[1].ffn in FEED_FORWARDS:
+        return LayerKind(parts[0].mixer, parts[1].ffn)
+    raise ValueError(f"{word!r} is no layer: write a mixer, a feed-forward part or both of {' '.join(known)}")
