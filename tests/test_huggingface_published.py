@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import meshwright
 from builders import small_model
 from meshwright.cli import main
 from meshwright.emit.huggingface import config
@@ -15,6 +17,7 @@ from meshwright.errors import ConfigError
 from meshwright.loading import load
 from meshwright.model.count import total_parameters
 from meshwright.model.huggingface import read
+from meshwright.resolver import resolve
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
 
@@ -75,7 +78,7 @@ def test_the_published_file_is_the_model_of_the_library(settings: dict[str, Any]
         ({**config(small_model()), "head_dim": None, "num_attention_heads": 0}, "there are 0 attention heads"),
         ({**GPT_NEOX, "num_attention_heads": 0}, "there are 0 attention heads"),
         ({**GPT_NEOX, "hidden_size": "wide"}, "what follows from its sizes does not"),
-        ({**config(small_model()), "rms_norm_eps": float("nan")}, "it holds NaN, which is no number"),
+        ({**config(small_model()), "rms_norm_eps": float("nan")}, "rms_norm_eps: nan is no number"),
     ],
 )
 def test_a_broken_file_is_one_line(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -83,6 +86,93 @@ def test_a_broken_file_is_one_line(settings: dict[str, Any], said: str, tmp_path
         read(written(tmp_path, settings))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+FALCON: dict[str, Any] = {  # tiiuae/falcon-7b
+    **{"alibi": False, "architectures": ["FalconForCausalLM"], "attention_dropout": 0.0, "bias": False},
+    **{"bos_token_id": 11, "eos_token_id": 11, "hidden_dropout": 0.0, "hidden_size": 4544, "model_type": "falcon"},
+    **{"initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "multi_query": True, "num_attention_heads": 71},
+    **{"new_decoder_architecture": False, "num_hidden_layers": 32, "parallel_attn": True, "vocab_size": 65024},
+    **{"torch_dtype": "bfloat16", "transformers_version": "4.27.4", "use_cache": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "kv_heads", "parallel", "shared"),
+    [
+        ({}, 1, True, True),  # 7B
+        ({"multi_query": False, "parallel_attn": False, "alibi": True, "bias": True}, 71, False, False),  # RW 1B
+        (
+            {"new_decoder_architecture": True, "num_kv_heads": 8, "num_attention_heads": 64, "hidden_size": 8192},
+            8,
+            True,
+            False,
+        ),  # 40B
+        ({"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}, 71, True, True),  # 11B
+    ],
+)
+def test_each_form_of_falcon(
+    change: dict[str, Any], kv_heads: int, parallel: bool, shared: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from meshwright.verify.transformers import count
+
+    model = decode(Model, read(written(tmp_path, {**FALCON, **change})))
+    assert (model.kv_heads, model.parallel_residual, model.shared_parallel_norm) == (kv_heads, parallel, shared)
+    assert total_parameters(model) == count(config(model)) == count({**FALCON, **change})
+
+
+def test_synonyms_are_the_keys_they_stand_for(tmp_path: Path) -> None:
+    """Transformers writes ``num_local_experts`` where the published Qwen3 says ``num_experts``."""
+    (spec,) = load(["model=qwen3_30b_a3b", "cluster.gpus=8"]).stages
+    settings = config(spec.model)
+    assert settings["num_local_experts"] == 128
+    published = {key: value for key, value in settings.items() if key != "num_local_experts"} | {"num_experts": 128}
+    assert read(written(tmp_path, published))["moe"] == read(written(tmp_path, settings))["moe"]
+    both = {**settings, "num_experts": 64}
+    with pytest.raises(ConfigError, match="num_local_experts: contradicts one of its other names"):
+        read(written(tmp_path, both))
+
+
+def test_what_is_off_is_no_part(tmp_path: Path) -> None:
+    """GPT-2 as transformers writes it says ``add_cross_attention: false``; what is on by itself must stay on."""
+    settings = {**config(small_model()), "add_cross_attention": False, "expert_count": 0, "layer_types": []}
+    assert read(written(tmp_path, settings))["layers"] == small_model().layers
+    (spec,) = load(["model=gpt_neox_20b", "cluster.gpus=8"]).stages
+    with pytest.raises(ConfigError, match="attention_bias: False has no counterpart"):
+        read(written(tmp_path, {**config(spec.model), "attention_bias": False}))
+
+
+def test_infinity_is_read(tmp_path: Path) -> None:
+    """As Python's json writes it, and transformers with it (Mamba's time steps); where we need a number it is none."""
+    file = written(tmp_path, {**config(small_model()), "time_step_limit": [0.0, float("inf")]}) / "config.json"
+    assert "Infinity" in file.read_text()
+    with pytest.raises(ConfigError, match="time_step_limit"):
+        read(file)
+    with pytest.raises(ConfigError, match="rms_norm_eps: inf is no number"):
+        read(written(tmp_path, {**config(small_model()), "rms_norm_eps": float("inf")}))
+
+
+def test_a_refusal_names_the_backend_that_runs_it(tmp_path: Path) -> None:
+    folder = written(tmp_path, config(load(["model=olmo_7b", "cluster.gpus=8"]).stages[0].model))
+    with pytest.raises(ConfigError, match=r"set backend\.name=deepspeed parallelism\.zero=1"):
+        resolve(
+            load(
+                ["model=hf", f"model.path={folder}", "cluster.gpus=8", "backend=megatron", "training.sequence=2048"]
+            ).stages[0]
+        )
+
+
+def test_names_are_transformers_own() -> None:
+    pytest.importorskip("transformers")
+    path = Path(__file__).parents[1] / "benchmarks" / "transformers_configs.py"
+    module = importlib.util.spec_from_file_location("transformers_configs", path)
+    assert module is not None
+    assert module.loader is not None
+    written = importlib.util.module_from_spec(module)
+    module.loader.exec_module(written)
+    shipped = Path(meshwright.__file__).parent / "data" / "transformers.json"
+    assert written.table() == json.loads(shipped.read_text("utf-8"))
 
 
 def test_a_file_nested_too_deeply_is_one_line(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def _broken_after(spec: Spec, repair: Repair, backend: str) -> set[str]:
         if not _exists(spec, path):
             return {path}
         mended = override(mended, path, value)
-    return {rule.id for rule in broken(layout(normalise(mended)), backend)}
+    return {rule.id for rule in broken(layout(normalise(mended)), str(repair.get("backend.name", backend)))}
 
 
 def _exists(value: Any, path: str) -> bool:

@@ -48,7 +48,7 @@ def _positions_held(plan: Plan) -> int:
     """Megatron wants a number that holds the sequence even where positions have no end (ALiBi, none)."""
     model = plan.spec.model
     endless = model.positions in ("alibi", "none")
-    return max(model.max_positions, plan.spec.training.sequence) if endless else model.max_positions
+    return max(model.max_positions, plan.spec.training.sequence) if endless else model.position_rows
 
 
 def _attention(model: Model) -> Iterator[str]:

@@ -120,7 +120,7 @@ def _differences(before: Spec, after: Spec) -> Iterator[tuple[str, object, objec
         was, now = getattr(before.model, field.name), getattr(after.model, field.name)
         if was != now and field.name not in MAY_CHANGE:
             yield f"model.{field.name}", was, now, "it is another model, whose weights do not fit"
-    if before.model.positions == "learned" and before.model.max_positions != after.model.max_positions:
+    if before.model.positions == "learned" and before.model.position_rows != after.model.position_rows:
         why = "learned positions are weights"
         yield "model.max_positions", before.model.max_positions, after.model.max_positions, why
     if before.backend.name != after.backend.name:

@@ -18,7 +18,7 @@ def model_flops_per_token(plan: Plan) -> float:
     """Forward and backward FLOP of one token (palm)."""
     model = plan.spec.model
     lookup = 0 if model.tied_embeddings else model.vocab * model.hidden
-    positions = model.max_positions * model.hidden if model.positions == "learned" else 0
+    positions = model.position_rows * model.hidden if model.positions == "learned" else 0
     weights = plan.active_parameters - lookup - positions
     return 6.0 * weights + sum(_attention(model, plan.batch.sequence, layer) for layer in range(model.layers))
 

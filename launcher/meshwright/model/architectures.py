@@ -85,7 +85,7 @@ def key(
 
     def reading(config: Flat) -> Flat:
         given = {other: config[other] for other in names if config.get(other) is not None}
-        if any(value != next(iter(given.values())) for value in given.values()):
+        if any(value != next(iter(given.values())) for value in list(given.values())[1:]):
             raise ValueError(f"contradicts one of its other names: {given}")
         if callable(default) and not given:
             return {path: default}

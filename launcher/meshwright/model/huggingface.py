@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.model.architecture_table import ARCHITECTURES
 from meshwright.model.architectures import Architecture, Flat, resolved
+from meshwright.model.transformers_names import names
 
 __all__ = ["nested", "read"]
 
@@ -64,6 +65,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     file, config = _load(Path(path))
     architecture = _architecture(config, file)
+    config = _canonical(config, file)
     flat, problems = _flat(architecture, config, file)
     problems += _lost(architecture, config, {} if problems else flat, file)
     if problems:
@@ -75,7 +77,7 @@ def _load(path: Path) -> tuple[Path, dict[str, Any]]:
     """The file that ``path`` means, and what it holds."""
     try:
         file = path / "config.json" if path.is_dir() else path
-        config = json.loads(file.read_text(), parse_constant=_no_number)
+        config = json.loads(file.read_text())
     except OSError as error:
         raise ConfigError([Problem("model.path", f"cannot read {path}: {error.strerror}")]) from None
     except RecursionError:
@@ -85,10 +87,6 @@ def _load(path: Path) -> tuple[Path, dict[str, Any]]:
     if not isinstance(config, dict):
         raise ConfigError([Problem("model.path", f"{path} is not a mapping")])
     return file, config
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"it holds {word}, which is no number")
 
 
 def _name(config: Mapping[str, Any], file: Path) -> str:
@@ -101,9 +99,17 @@ def _architecture(config: Mapping[str, Any], file: Path) -> Architecture:
     kind = config.get("model_type")
     if isinstance(kind, str) and kind in ARCHITECTURES:
         return ARCHITECTURES[kind]
-    close = get_close_matches(str(kind), ARCHITECTURES, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(ARCHITECTURES))}"
-    raise ConfigError([Problem("model.path", f"{file}: model_type {kind!r} is not known; {hint}")])
+    lacks = "has parts that no model here has" if names(kind) else "is no causal language model of transformers 5"
+    raise ConfigError([_problem(file, f"model_type {kind!r} {lacks}")])
+
+
+def _canonical(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    known = names(config["model_type"])
+    assert known is not None, "every entry of the table is a model of transformers"
+    try:
+        return known.canonical(config)
+    except ValueError as error:
+        raise ConfigError([_problem(file, str(error))]) from None
 
 
 def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], list[Problem]]:
@@ -118,7 +124,9 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
             continue
         for path, value in values.items():
             if value is ...:
-                problems.append(_problem(file, f"{part.keys[0]} is missing"))
+                problems.append(_problem(file, f"{part.keys[0]} {_absence(config, part.keys[0])}"))
+            elif isinstance(value, float) and not isfinite(value):
+                problems.append(_problem(file, f"{part.keys[0]}: {value} is no number"))
             elif flat.setdefault(path, value) != value:
                 problems.append(_problem(file, f"{part.keys[0]}: {value!r} contradicts {flat[path]!r} of model.{path}"))
     try:
@@ -128,6 +136,10 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
     except _UNREADABLE as error:
         problems.append(_problem(file, f"what follows from its sizes does not: {error}"))
     return flat, problems
+
+
+def _absence(config: Mapping[str, Any], key: str) -> str:
+    return "is null, and the model needs a value" if key in config else "is missing"
 
 
 _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError)
@@ -143,15 +155,19 @@ def _reason(keys: tuple[str, ...], config: Mapping[str, Any], error: Exception) 
 
 
 def _lost(architecture: Architecture, config: Mapping[str, Any], flat: Flat, file: Path) -> Iterator[Problem]:
-    """Keys that mean something which a Model cannot say; ``flat`` is empty where it could not be read."""
+    """Keys that mean something which a Model cannot say; ``flat`` is empty where it could not be read.
+
+    A key that is off (null, false, zero, empty) means nothing, unless transformers has it on.
+    """
     known = {key for part in architecture.parts for key in part.keys} | IRRELEVANT | set(architecture.ignored)
+    named = names(architecture.model_type)
     held = {**architecture.required, **architecture.former}
     for key, value in config.items():
         if key in held:
             wanted = value if callable(held[key]) and not flat else resolved(held[key], flat)
             if value != wanted:
                 yield _problem(file, f"{key}: {value!r} has no counterpart here, only {wanted!r}")
-        elif key not in known and value is not None:
+        elif key not in known and (value or (named and key in named.on)):
             yield _problem(file, f"{key}: {value!r} has no counterpart here")
 
 

@@ -42,7 +42,7 @@ def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
     """The input side: word (and learned position) embeddings, with ``vocab`` rows, padded or not."""
     weights = [Weight("embedding.word", vocab * model.hidden, "tp")]
     if model.positions == "learned":
-        weights.append(Weight("embedding.position", model.max_positions * model.hidden, "replicated"))
+        weights.append(Weight("embedding.position", model.position_rows * model.hidden, "replicated"))
     norms = [norm(model, "embedding.norm", model.hidden)] if model.embedding_norm else []
     dropout = model.hidden if drops(model.hidden_dropout) else 0
     return (

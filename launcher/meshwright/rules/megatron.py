@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from meshwright.errors import Repair
 from meshwright.model.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, SPECS, parts, spec_name
 from meshwright.rules import megatron_training
-from meshwright.rules._repairs import change
+from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
 from meshwright.spec.model import Model, Moe
 
 __all__ = ["RULES", "contradictions"]
+
+
+def _on_deepspeed(r: Layout) -> Iterable[Repair]:
+    """The other backend, and what it needs of the layout: ZeRO with 16 bits, no pipeline."""
+    shards = {} if r.zero else {"parallelism.zero": 1}
+    whole = {} if r.pp == 1 else {"parallelism.pp": 1, "parallelism.vpp": 1, "parallelism.zero": 3}
+    yield {"backend.name": "deepspeed", **shards, **whole}
 
 
 def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, hint: str = "") -> Rule:
@@ -23,6 +31,7 @@ def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, h
         holds=lambda r: not needed(r.model),
         message=f"Megatron has no {what}{hint}",
         source="no such flag in training/arguments.py, no such field in core/transformer/transformer_config.py",
+        repairs=_on_deepspeed,
     )
 
 
@@ -81,7 +90,7 @@ _OUR_LAYERS = (
         holds=lambda r: not parts(r.model) or (r.backend.megatron.spec and spec_name(r.model) is not None),
         message=lambda r: f"stock Megatron has no {' or '.join(parts(r.model))}; {_our_layers(r)}",
         source="megatron_parts.py: our layer specifications, for --spec",
-        repairs=change(backend__megatron__spec=True),
+        repairs=any_of(change(backend__megatron__spec=True), _on_deepspeed),
     ),
     Rule(
         id="megatron.parts_dense",
@@ -90,6 +99,7 @@ _OUR_LAYERS = (
         holds=lambda r: not parts(r.model) or (r.model.moe is None and r.model.mla is None),
         message="our layer specifications are for dense layers with plain attention",
         source="train/layers.py",
+        repairs=_on_deepspeed,
     ),
     Rule(
         id="megatron.parts_cp",

@@ -48,7 +48,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_LAYERS, "model", "layers mtp full_attention_every"),
     (_COUNT, "model", "sliding_window"),
     (_AMOUNT, "model", "norm_eps embedding_scale attention_scale attention_softcap final_softcap qkv_clip"),
-    (_NONE_OR_MORE, "model", "init_std mtp_loss_weight"),
+    (_NONE_OR_MORE, "model", "init_std mtp_loss_weight position_offset"),
     (_PART_BELOW_ONE, "model", "attention_dropout hidden_dropout"),
     (_AMOUNT, "model.rope", "base local_base"),
     (_FRACTION, "model.rope", "fraction"),

@@ -94,6 +94,7 @@ class Model:
     activation: Activation
     norm: Literal["rmsnorm", "layernorm", "layernorm_nonparametric"]
     positions: Literal["rope", "learned", "alibi", "none"]
+    position_offset: int = 0  # rows of the learned table before the first position (OPT)
     norm_eps: float = 1.0e-5
     norm_zero_centered: bool = False  # weight is 1 + gamma
     norm_placement: Literal["pre", "sandwich", "output", "deepnorm"] = "pre"
@@ -126,6 +127,11 @@ class Model:
     def gated(self) -> bool:
         """Whether the MLP multiplies a gate and an up projection."""
         return self.activation in ("swiglu", "geglu", "geglu_tanh")
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of the table of learned positions."""
+        return self.max_positions + self.position_offset
 
     @property
     def attention(self) -> Literal["mha", "gqa", "mqa", "mla"]:

@@ -42,9 +42,9 @@ def _against_transformers(model: Model) -> tuple[Finding, ...]:
 
     if find_spec("transformers") is None or mismatches(model):
         return ()
-    from meshwright.verify.transformers import count, extra_rows
+    from meshwright.verify.transformers import count
 
-    theirs = count(config(model)) - extra_rows(model)
+    theirs = count(config(model))
     return (compare("transformers", float(theirs), float(total_parameters(model)), "every weight, tied ones once"),)
 
 

@@ -136,7 +136,7 @@ def _chunks(plan: Plan) -> list[Any]:
                     config=config,
                     transformer_layer_spec=_with_our_parts(_layers(config, stage), model),
                     vocab_size=plan.padded_vocab,
-                    max_sequence_length=model.max_positions,
+                    max_sequence_length=model.position_rows,
                     pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
                     post_process=ps.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
                     share_embeddings_and_output_weights=model.tied_embeddings,

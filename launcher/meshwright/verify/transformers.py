@@ -7,10 +7,9 @@ from typing import Any
 
 from meshwright.emit.huggingface import config, mismatches
 from meshwright.layout.plan import Plan
-from meshwright.spec.model import Model
 from meshwright.verify.verdict import Check
 
-__all__ = ["build", "count", "counted", "extra_rows", "warm"]
+__all__ = ["build", "count", "counted", "warm"]
 
 
 def warm() -> None:
@@ -36,16 +35,11 @@ def build(config: Mapping[str, Any], device: str, attention: str) -> Any:
         return AutoModelForCausalLM.from_config(settings, attn_implementation=attention).train()
 
 
-def extra_rows(model: Model) -> int:
-    """Parameters transformers has and papers do not count: OPT's position table has two rows before the first."""
-    return 2 * model.hidden if model.transformers == "opt" else 0
-
-
 def counted(plan: Plan) -> Check:
     """Whether transformers' own model has ``plan.total_parameters``."""
     model = plan.spec.model
     if mismatches(model):
         return Check("counted", True, f"transformers has no architecture of {model.name}; nothing to compare")
-    theirs, ours = count(config(model)) - extra_rows(model), plan.total_parameters
+    theirs, ours = count(config(model)), plan.total_parameters
     details = f"transformers builds {theirs:,} parameters, the plan counts {ours:,}"
     return Check("counted", theirs == ours, details)
