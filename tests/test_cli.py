@@ -144,7 +144,12 @@ def test_hydras_own_flags_answer(flags: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"), [("meshwright pl", "plan"), ("meshwright plan model=llama3_4", "model=llama3_405b")]
+    ("typed", "offered"),
+    [
+        ("meshwright pl", "plan"),
+        ("meshwright plan model=llama3_4", "model=llama3_405b"),
+        ("meshwright plan recipe=llama3_405b stage=gpus_16", "stage=gpus_16384"),
+    ],
 )
 def test_tab_completion_offers_verbs_and_options(typed: str, offered: str) -> None:
     environment = {"PYTHONPATH": str(ROOT / "launcher"), "PATH": "/usr/bin:/bin", "COMP_LINE": typed}

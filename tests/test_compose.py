@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from meshwright.compose import Run, run_of
+from meshwright.compose.sweep import expand
 from meshwright.errors import ConfigError
+from meshwright.jobs.run_folder import folder_name
 from meshwright.loading import load
 from meshwright.resolver import resolve
 
@@ -22,6 +24,9 @@ name: mine
 cluster: {gpus: 16}
 parallelism: {tp: 2, sp: true, zero: 1}
 training: {sequence: 64, global_batch: 16}
+variants:
+  wide: {}
+  narrow: {parallelism: {tp: 1, sp: false}, training: {global_batch: 32}}
 stages:
   short: {}
   long: {training: {sequence: 128}, parallelism: {cp: 2}}
@@ -71,6 +76,37 @@ def test_one_stage_can_be_chosen_and_changed(private: str) -> None:
     assert problems("recipe=mine", "stage=other", config_dir=private) == [
         "stage: no stage 'other'; there are short, long"
     ]
+
+
+def shapes(*words: str, folder: str) -> list[tuple[str | None, str | None, int, int | None]]:
+    stages = load(["recipe=mine", *words], folder).stages
+    return [(s.variant, s.stage, s.parallelism.tp, s.training.global_batch) for s in stages]
+
+
+def test_a_variant_is_an_alternative_under_the_stages(private: str) -> None:
+    assert shapes(folder=private) == [("wide", "short", 2, 16), ("wide", "long", 2, 16)]
+    narrow = shapes("variant=narrow", folder=private)
+    assert narrow == [("narrow", "short", 1, 32), ("narrow", "long", 1, 32)]
+    assert shapes("variant=narrow", "stage=long", "training.global_batch=64", folder=private) == [
+        ("narrow", "long", 1, 64)
+    ]
+    assert shapes("stage=long", "variants.wide.parallelism.tp=4", folder=private) == [("wide", "long", 4, 16)]
+
+
+def test_a_variant_that_nobody_wrote(private: str) -> None:
+    assert problems("recipe=mine", "variant=narow", config_dir=private) == [
+        "variant: no variant 'narow'; did you mean narrow?"
+    ]
+    assert problems("recipe=mine", "variants.tall.parallelism.tp=1", config_dir=private) == [
+        "variants.tall: no variant 'tall'; there are wide, narrow"
+    ]
+    assert problems(*BASE, "variant=x") == ["variant: no variant 'x'; there are none"]
+
+
+def test_variants_are_swept_and_have_folders_of_their_own(private: str) -> None:
+    points = expand(["recipe=mine", "variant=wide,narrow", "stage=long"], private)
+    folders = [str(folder_name(load(words, private).stages[0])) for words in points]
+    assert [name.rpartition("-")[0] for name in folders] == ["mine/wide/long", "mine/narrow/long"]
 
 
 def test_all_that_is_wrong_at_once() -> None:

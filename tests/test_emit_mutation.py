@@ -42,6 +42,7 @@ LIBRARY = "names the run; folders and jobs carry it"
 
 COMMON = {
     "stage": LIBRARY,
+    "variant": LIBRARY,
     "model.name": LIBRARY,
     "cluster.name": LIBRARY,
     "cluster.accelerator": DESCRIBES,

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from meshwright.compose import compose, run_of
+from meshwright.compose import Listing, compose, run_of
 from meshwright.errors import ConfigError
 from meshwright.library import files as library
 from meshwright.library.recipe import Recipe, Record, leaves, provenance_of
+from meshwright.library.traits import listed, traits
 from meshwright.loading import load
 from meshwright.resolver import refusals, resolve
 
@@ -50,24 +51,31 @@ def test_at_least_40_disclose_every_degree_the_gpus_and_the_batch_in_every_stage
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hydra_and_the_library_compose_the_same(name: str) -> None:
-    composed = compose([f"recipe={name}"])
-    assert library.composed(name) == composed
-    assert run_of(composed, [f"recipe={name}"]) == library.run(name)
+    for variant in library.recipe(name).variants:
+        words = [f"recipe={name}", *([f"variant={variant}"] if variant else [])]
+        composed = compose(words)
+        assert {**library.composed(name), "variant": variant} == composed
+        assert run_of(composed, words) == library.run(name, variant)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_value_has_provenance_and_survives_composition(name: str) -> None:
-    recipe, run = library.recipe(name), library.run(name)
+    recipe = library.recipe(name)
     assert sum(library.statuses(recipe).values()) == sum(len(record.values) for record in recipe.records)
     first = recipe.records[0]
-    for spec in run.stages:
-        stage = next((record for record in recipe.records if record.stage == spec.stage), first)
+    for spec in (stage for run in library.runs(name) for stage in run.stages):
+        variant, stage = (record_of(recipe, kind, getattr(spec, kind)) for kind in ("variant", "stage"))
         described = asdict(spec)
-        for path, value in {**first.values, **stage.values}.items():
+        for path, value in {**first.values, **variant.values, **stage.values}.items():
             if "." in path:
                 assert plain(at(described, path)) == plain(value), f"{name} {spec.stage} {path}"
         assert spec.model.name == first.values["model"]
         assert spec.cluster.name == first.values["cluster"]
+
+
+def record_of(recipe: Recipe, kind: str, name: str | None) -> Record:
+    """The record of a variant or stage; the run's own where there is none."""
+    return next((record for record in recipe.records if name and getattr(record, kind) == name), recipe.records[0])
 
 
 def at(data: Any, path: str) -> Any:
@@ -85,7 +93,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stage_resolves_for_the_backend_it_names(name: str) -> None:
-    for spec in library.run(name).stages:
+    for spec in (stage for run in library.runs(name) for stage in run.stages):
         plan = resolve(spec)
         assert plan.steps is not None or spec.training.tokens is None
         assert not refusals(spec, spec.backend.name)
@@ -170,8 +178,33 @@ def test_a_value_without_a_source_is_refused(path: str, value: Any, problem: str
 
 def test_a_run_with_stages_claims_a_layout_where_it_has_it() -> None:
     data = broken("about/claims", {"mfu": {"value": 0.4, "source": "paper", "where": "p"}})
-    with pytest.raises(ConfigError, match="claim it in the stage that has it"):
+    with pytest.raises(ConfigError, match="claim it in the stage or variant that has it"):
         Recipe.read("r", data | {"stages": {"one": {}}})
+
+
+def test_variants_are_records_with_claims_of_their_own() -> None:
+    mfu = {"mfu": {"value": 0.4, "source": "paper", "where": "p"}}
+    narrow = {"parallelism": {"tp": 4}, "provenance": {"parallelism": {"status": "ours", "why": "x"}}}
+    recipe = Recipe.read("r", GOOD | {"variants": {"wide": {"about": {"claims": mfu}}, "narrow": narrow}})
+    assert recipe.variants == ("wide", "narrow")
+    assert [(record.variant, dict(record.values)) for record in recipe.records[1:]] == [
+        ("wide", {}),
+        ("narrow", {"parallelism.tp": 4}),
+    ]
+    with pytest.raises(ConfigError, match="claim it in the stage or variant that has it"):
+        Recipe.read("r", broken("about/claims", mfu) | {"variants": {"wide": {}}})
+
+
+def test_recipes_are_found_by_what_they_have() -> None:
+    known = {name: traits(library.recipe(name), library.runs(name)) for name in NAMES}
+    assert "megascale_175b_256" in listed(known, Listing(gpu="A100", model="dense", technique="pp"))
+    for name in listed(known, Listing(gpu="NVIDIA H100 80GB HBM3", model="moe", published="full")):
+        (spec, *_) = library.run(name).stages
+        assert (spec.model.moe is not None, spec.cluster.name) == (True, "dgx_h100")
+        assert library.disclosure(library.recipe(name)) == "full"
+    assert "llama3_405b" in listed(known, Listing(technique="long"))
+    with pytest.raises(ConfigError, match=r"recipes\.technique: no recipe has 'foo'; there are bf16, cp"):
+        listed(known, Listing(technique="foo"))
 
 
 def test_leaves_are_dotted_paths() -> None:

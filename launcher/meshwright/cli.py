@@ -191,7 +191,7 @@ def _completed(words: list[str]) -> bool:
     asked = [word for word in words if word not in _COMPLETION]
     if len(asked) != 1 or asked[0] not in tasks:
         raise ConfigError(f"-sc: expected one of {', '.join(tasks)}, got {' '.join(asked) or 'nothing'}")
-    return asked[0].startswith("query=") and _complete_verb()
+    return asked[0].startswith("query=") and (_complete_verb() or _complete_part())
 
 
 def _configuration(words: list[str]) -> bool:
@@ -227,6 +227,21 @@ def _complete_verb() -> bool:
     if typed[0] in VERBS:
         os.environ["COMP_LINE"] = " ".join([program, *typed[1:]])
     return False
+
+
+def _complete_part() -> bool:
+    """Tab completion of ``variant=`` and ``stage=``: a recipe's, of which Hydra knows nothing."""
+    typed = os.environ.get("COMP_LINE", "").split(" ")
+    kind, equals, part = typed[-1].partition("=")
+    chosen = [word.removeprefix("recipe=") for word in typed if word.startswith("recipe=")]
+    if kind not in ("variant", "stage") or not equals or not chosen:
+        return False
+    from meshwright.library import files
+
+    records = files.recipe(chosen[-1]).records if chosen[-1] in files.names() else ()
+    names = [str(name) for record in records if (name := getattr(record, kind))]
+    print(*(f"{kind}={name}" for name in names if name.startswith(part)), sep="\n")
+    return True
 
 
 def _jobs(words: list[str]) -> list[Words]:

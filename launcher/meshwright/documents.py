@@ -72,8 +72,8 @@ def _rule(rule: Rule) -> str:
 
 
 def _summary(name: str) -> dict[str, Any]:
-    recipe, run = library.recipe(name), library.run(name)
-    return summary(recipe, run, audit(recipe, run))
+    recipe, runs = library.recipe(name), library.runs(name)
+    return summary(recipe, runs, [finding for one in runs for finding in audit(recipe, one)])
 
 
 def _head(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

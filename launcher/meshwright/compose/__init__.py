@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from meshwright.compose.precedence import LIBRARY, SPEC, laid, merged, new_stages, of_stages, selected, staged
+from meshwright.compose.precedence import LIBRARY, SPEC, laid, merged, new_names, of_recipe, selected, staged, varied
 from meshwright.compose.quick_yaml import quick_yaml
-from meshwright.compose.run import Options, Rehearsal, Run, Search, Text
+from meshwright.compose.run import Listing, Options, Rehearsal, Run, Search, Text
 from meshwright.compose.sets import split_sets
 from meshwright.compose.words import CONF, GROUPS, folders, opened, problem_of, refuse
 from meshwright.errors import ConfigError, Problem, distinct
@@ -19,7 +19,20 @@ from meshwright.rules.values import value_problems
 from meshwright.spec import Spec
 from meshwright.spec.decode import decode
 
-__all__ = ["CONF", "GROUPS", "Options", "Rehearsal", "Run", "Search", "Text", "compose", "load", "run_of", "whole"]
+__all__ = [
+    "CONF",
+    "GROUPS",
+    "Listing",
+    "Options",
+    "Rehearsal",
+    "Run",
+    "Search",
+    "Text",
+    "compose",
+    "load",
+    "run_of",
+    "whole",
+]
 
 _TOP = {*SPEC, *LIBRARY} | {f.name for f in fields(Options)}
 
@@ -67,8 +80,8 @@ def run_of(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: st
     problems: list[Problem] = list(_unknown(composed))
     own = {key: value for key, value in composed.items() if key in _TOP and key not in (*SPEC, *LIBRARY)}
     options = _try(problems, lambda: decode(Options, own)) or Options()
-    described = _try(problems, lambda: _described(composed, overrides, config_dir, options.stage)) or {}
-    stages = [_try(problems, lambda: _spec(values, name)) for name, values in described.items()]  # noqa: B023
+    variant, described = _try(problems, lambda: _described(composed, overrides, config_dir, options)) or (None, {})
+    stages = [_try(problems, lambda: _spec(values, name, variant)) for name, values in described.items()]  # noqa: B023
     if problems:
         raise ConfigError(distinct(problems))
     return Run(
@@ -82,21 +95,22 @@ def run_of(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: st
 
 
 def whole(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None) -> dict[str, Any]:
-    """What is configured, for people; with ``stage=NAME`` the values are that stage's."""
-    stage = composed.get("stage")
-    if stage is None:
+    """What is configured, for people; the values are those of ``variant=NAME`` and ``stage=NAME``."""
+    chosen = Options(stage=composed.get("stage"), variant=composed.get("variant"))
+    if chosen == Options():
         return dict(composed)
-    (values,) = _described(composed, overrides, config_dir, stage).values()
-    return {**composed, **values}
+    _, described = _described(composed, overrides, config_dir, chosen)
+    return {**composed, **next(iter(described.values()))}
 
 
 def _described(
-    composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None, stage: str | None
-) -> dict[str | None, dict[str, Any]]:
-    """Everything that describes each stage to be handled, not decoded yet."""
+    composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None, chosen: Options
+) -> tuple[str | None, dict[str | None, dict[str, Any]]]:
+    """The variant, and everything that describes each stage to be handled, not decoded yet."""
     base = laid(composed, overrides, config_dir)
-    stages = selected(composed.get("stages") or {}, stage)
-    return {name: staged(base, values, composed, overrides) for name, values in stages.items()}
+    variant, base = varied(base, composed.get("variants") or {}, chosen.variant)
+    stages = selected(composed.get("stages") or {}, chosen.stage)
+    return variant, {name: staged(base, values, composed, overrides) for name, values in stages.items()}
 
 
 def _unknown(composed: Mapping[str, Any]) -> Iterator[Problem]:
@@ -123,10 +137,10 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     """What Hydra makes of the overrides, as a plain dict. Unknown keys are let through: decoding names them all."""
     refuse(overrides, config_dir)
     composed = _composed(overrides, config_dir)
-    on_stages = of_stages(overrides)
-    if on_stages:
-        recipe = _composed([word for word in overrides if word not in on_stages], config_dir)
-        problems = new_stages(composed.get("stages"), recipe.get("stages"))
+    on_recipe = of_recipe(overrides)
+    if on_recipe:
+        recipe = _composed([word for word in overrides if word not in on_recipe], config_dir)
+        problems = new_names(composed, recipe)
         if problems:
             raise ConfigError(problems)
     return composed
@@ -168,11 +182,11 @@ def _hydra() -> Iterator[None]:
             Singleton._instances |= {} if instance is None else {kind: instance}
 
 
-def _spec(data: dict[str, Any], stage: str | None) -> Spec:
+def _spec(data: dict[str, Any], stage: str | None, variant: str | None) -> Spec:
     data["model"] = _architecture(data.get("model"))
     if data.get("name") is None:
         data["name"] = data["model"].get("name", "run") if isinstance(data["model"], Mapping) else "run"
-    spec = decode(Spec, {**data, "stage": stage})
+    spec = decode(Spec, {**data, "stage": stage, "variant": variant})
     problems = value_problems(spec, spec.backend.name)
     if problems:
         raise ConfigError(problems)

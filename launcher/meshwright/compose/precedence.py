@@ -1,7 +1,7 @@
-"""Which value wins: group defaults < recipe < stage < command line.
+"""Which value wins: group defaults < recipe < variant < stage < command line.
 
-Hydra lets a recipe win over a group chosen on the command line and knows nothing of stages, so what the command line
-says is laid on again, last.
+Hydra lets a recipe win over a group chosen on the command line and knows nothing of variants and stages, so what the
+command line says is laid on again, last.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from meshwright.compose.words import GROUPS, folders
 from meshwright.errors import ConfigError, Problem
 
-__all__ = ["LIBRARY", "SPEC", "laid", "merged", "new_stages", "of_stages", "selected", "staged"]
+__all__ = ["LIBRARY", "SPEC", "laid", "merged", "new_names", "of_recipe", "selected", "staged", "varied"]
 
 SPEC = ("name", "model", "cluster", "parallelism", "training", "backend", "launch")
-LIBRARY = ("about", "provenance", "stages")  # what a recipe says about itself
+LIBRARY = ("about", "provenance", "stages", "variants")  # what a recipe says about itself
 
 
 def laid(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None) -> dict[str, Any]:
@@ -32,8 +32,21 @@ def staged(
     base: Mapping[str, Any], stage: Any, composed: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
     """What a stage changes on top of ``base``, and the values of the command line on top of that."""
-    changed = {key: value for key, value in stage.items() if key not in LIBRARY}
-    return _commanded(merged(base, changed), composed, overrides)
+    return _commanded(merged(base, _changes(stage)), composed, overrides)
+
+
+def varied(base: Mapping[str, Any], variants: Any, wanted: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The variant to handle, the first one where none is wanted, and ``base`` with what it changes.
+
+    Raises:
+        ConfigError: where variants are no mappings, or there is none of the name.
+
+    """
+    chosen = _named("variant", variants, wanted)
+    if wanted is None and not chosen:
+        return None, dict(base)
+    name = next(iter(chosen))
+    return name, merged(base, _changes(chosen[name]))
 
 
 def selected(stages: Any, wanted: str | None) -> dict[str | None, Mapping[str, Any]]:
@@ -43,40 +56,60 @@ def selected(stages: Any, wanted: str | None) -> dict[str | None, Mapping[str, A
         ConfigError: where stages are no mappings, or there is none of the name.
 
     """
-    wrong = [_no_mapping("stages", stages)] if not isinstance(stages, Mapping) else _no_mappings(stages)
+    named = _named("stage", stages, wanted)
+    return dict(named) or {None: {}}
+
+
+def _named(kind: str, choices: Any, wanted: str | None) -> Mapping[Any, Mapping[str, Any]]:
+    """The choices by name; of one that is wanted, it alone."""
+    wrong = (
+        [_no_mapping(kind, f"{kind}s", choices)] if not isinstance(choices, Mapping) else _no_mappings(kind, choices)
+    )
     if wrong:
         raise ConfigError(wrong)
     if wanted is None:
-        return dict(stages) or {None: {}}
-    if wanted not in stages:
-        raise ConfigError([_no_stage("stage", wanted, stages)])
-    return {wanted: stages[wanted]}
+        return dict(choices)
+    if wanted not in choices:
+        raise ConfigError([_no_choice(kind, kind, wanted, choices)])
+    return {wanted: choices[wanted]}
 
 
-def _no_mappings(stages: Mapping[str, Any]) -> list[Problem]:
-    return [_no_mapping(f"stages.{name}", of) for name, of in stages.items() if not isinstance(of, Mapping)]
+def _no_mappings(kind: str, choices: Mapping[str, Any]) -> list[Problem]:
+    return [_no_mapping(kind, f"{kind}s.{name}", of) for name, of in choices.items() if not isinstance(of, Mapping)]
 
 
-def _no_mapping(path: str, value: object) -> Problem:
+def _no_mapping(kind: str, path: str, value: object) -> Problem:
     got = "null" if value is None else repr(value)
-    return Problem(path, f"expected a mapping, got {got}; a stage is the keys it changes, {{}} for none")
+    return Problem(path, f"expected a mapping, got {got}; a {kind} is the keys it changes, {{}} for none")
 
 
-def of_stages(overrides: Sequence[str]) -> list[str]:
-    """The overrides that change stages."""
-    return [word for word in overrides if re.match(r"\+*stages[.=]", word)]
+def of_recipe(overrides: Sequence[str]) -> list[str]:
+    """The overrides that change a recipe's variants or stages."""
+    return [word for word in overrides if re.match(r"\+*(stages|variants)[.=]", word)]
 
 
-def new_stages(stages: Any, known: Any) -> list[Problem]:
-    """A problem for each stage that only an override names: the run would have one more, and nobody wrote it."""
-    names, known = (tuple(of) if isinstance(of, Mapping) else () for of in (stages, known))
-    return [_no_stage(f"stages.{name}", name, known) for name in names if name not in known]
+def new_names(composed: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[Problem]:
+    """A problem for each variant or stage that only an override names: nobody wrote what it is."""
+    problems = []
+    for kind in ("variant", "stage"):
+        names, known = (_names(of.get(f"{kind}s")) for of in (composed, recipe))
+        problems += [_no_choice(kind, f"{kind}s.{name}", name, known) for name in names if name not in known]
+    return problems
 
 
-def _no_stage(path: str, name: object, known: Iterable[object]) -> Problem:
+def _names(choices: Any) -> tuple[object, ...]:
+    return tuple(choices) if isinstance(choices, Mapping) else ()
+
+
+def _no_choice(kind: str, path: str, name: object, known: Iterable[object]) -> Problem:
     close = get_close_matches(str(name), list(map(str, known)), n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(map(str, known)) or 'none'}"
-    return Problem(path, f"no stage {name!r}; {hint}", "compose.stage")
+    return Problem(path, f"no {kind} {name!r}; {hint}", "compose.stage")
+
+
+def _changes(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage or a variant changes of what is trained."""
+    return {key: value for key, value in choice.items() if key not in LIBRARY}
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

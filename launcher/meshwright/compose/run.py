@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from meshwright.spec import Spec
 
-__all__ = ["Options", "Rehearsal", "Run", "Search", "Text"]
+__all__ = ["Listing", "Options", "Rehearsal", "Run", "Search", "Text"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,22 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Which recipes of the library the verb recipes lists; None: whatever they have."""
+
+    gpu: str | None = None
+    model: str | None = None
+    technique: str | None = None
+    published: Literal["full", "partial", "sketch"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What the verbs ask beside the run itself."""
 
     output: Literal["text", "json"] = "text"
     stage: str | None = None
+    variant: str | None = None
     runs: str = "runs"
     verify: bool = True
     why: Mapping[str, object] | None = None
@@ -59,6 +70,7 @@ class Options:
     rows: str | None = None
     search: Search = Search()
     data: Text = Text()
+    recipes: Listing = Listing()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ def plan_summary(plan: Plan, costs: Cost | None = None) -> dict[str, Any]:
     costs = costs or cost(plan)
     return {
         "name": plan.spec.name,
+        **({"variant": plan.spec.variant} if plan.spec.variant else {}),
         "stage": plan.spec.stage,
         "model": plan.spec.model.name,
         "cluster": plan.spec.cluster.name,

@@ -36,7 +36,7 @@ def options(plan: Plan) -> list[str]:
     """The options of sbatch, quoted for it and sorted: ``--name=value``."""
     s = plan.spec.launch.slurm
     values = {
-        "job-name": s.job_name or "-".join(filter(None, (plan.spec.name, plan.spec.stage))),
+        "job-name": s.job_name or "-".join(plan.spec.names),
         "nodes": plan.grid.nodes,
         "ntasks-per-node": 1 if s.tasks == "node" else min(plan.grid.gpus_per_node, plan.grid.world),
         "ntasks": plan.grid.world if s.tasks == "rank" else None,

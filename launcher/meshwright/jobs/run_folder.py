@@ -75,13 +75,13 @@ def compile_all(plans: Sequence[Plan], folders: Sequence[Path], *, verify: bool 
 
 
 def folder_name(spec: Spec) -> Path:
-    """``<name>-<hash>``, or ``<name>/<stage>-<hash>`` for a stage of a recipe."""
-    for path, name in (("name", spec.name), ("stage", spec.stage or "x")):
+    """``<name>-<hash>``, or ``<name>/<variant>/<stage>-<hash>`` where a recipe has them."""
+    for path, name in (("name", spec.name), ("variant", spec.variant or "x"), ("stage", spec.stage or "x")):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
             allowed = "start with a letter or digit, use only these, '.', '_' and '-', and at most 200 of them"
             raise ConfigError([Problem(path, f"{name!r} cannot name a folder; {allowed}")])
-    last = f"{spec.stage or spec.name}-{identity(spec)}"
-    return Path(spec.name) / last if spec.stage else Path(last)
+    *above, last = spec.names
+    return Path(*above, f"{last}-{identity(spec)}")
 
 
 def files(plan: Plan, verified: bool = True) -> dict[str, str]:
@@ -128,8 +128,9 @@ def _verify(plans: Sequence[Plan]) -> list[tuple[Verdict, ...]]:
 def _readme(plan: Plan, names: Sequence[str]) -> Iterator[str]:
     from meshwright.library.files import sketch
 
+    variant = f", variant {plan.spec.variant}" if plan.spec.variant else ""
     stage = f", stage {plan.spec.stage}" if plan.spec.stage else ""
-    yield f"# {plan.spec.name}{stage}"
+    yield f"# {plan.spec.name}{variant}{stage}"
     yield f"\n{GENERATED}\n"
     yield f"{plan.spec.model.name} on {plan.grid.world} GPUs. Run it on its nodes with `bash launch.sh`.\n"
     yield from (f"Warning: {warning}\n" for warning in plan.warnings)

@@ -40,6 +40,7 @@ class Status:
 
     folder: Path
     name: str
+    variant: str | None
     stage: str | None
     state: str  # done; what squeue says; running here; or not running
     step: int
@@ -110,6 +111,7 @@ def status(folder: Path) -> Status:
     return Status(
         folder=folder,
         name=plan.name,
+        variant=plan.variant,
         stage=plan.stage,
         state=reading(problems, "JOB", lambda: _state(folder)) or "not known",
         step=int(last.get("step", 0)),
@@ -121,7 +123,7 @@ def status(folder: Path) -> Status:
         tokens_per_s=rate,
         mfu=None if rate is None or plan.mfu_of_a_token is None else plan.mfu_of_a_token * rate,
         predicted_mfu=plan.mfu,
-        published_mfu=_published(plan.name, plan.stage),
+        published_mfu=_published(plan.name, plan.stage or plan.variant),
         allocated=steady.allocated,
         reserved=steady.reserved,
         predicted=plan.predicted,
@@ -139,6 +141,7 @@ class _Plan:
     """What status needs of plan.json. ``mfu_of_a_token``: the MFU of one token a second, by the prediction."""
 
     name: str
+    variant: str | None = None
     stage: str | None = None
     steps: int | None = None
     mfu: float | None = None
@@ -149,10 +152,11 @@ class _Plan:
 
 def _plan(path: Path) -> _Plan:
     told = json_object(path)
-    stage, steps, cost = told["stage"], told["steps"], told["cost"]
+    variant, stage, steps, cost = told.get("variant"), told["stage"], told["steps"], told["cost"]
     mfu = float(cost["mfu"])
     return _Plan(
         name=str(told["name"]),
+        variant=None if variant is None else str(variant),
         stage=None if stage is None else str(stage),
         steps=None if steps is None else int(steps),
         mfu=mfu,
@@ -229,14 +233,14 @@ def _events(folder: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def _published(name: str, stage: str | None) -> float | None:
-    """The MFU that the recipe's authors claim for the stage, else for the run."""
+def _published(name: str, part: str | None) -> float | None:
+    """The MFU that the recipe's authors claim for the stage or variant, else for the run."""
     from meshwright.library import files as library
 
     if name not in library.names():
         return None
-    records = {record.stage: record for record in library.recipe(name).records}
-    for record in (records.get(stage), records.get(None)):
+    records = {record.stage or record.variant: record for record in library.recipe(name).records}
+    for record in (records.get(part), records.get(None)):
         if record is not None and "mfu" in record.claims:
             return float(record.claims["mfu"].value)
     return None

@@ -24,14 +24,19 @@ Said = Mapping[str, float]
 
 
 def audit(recipe: Recipe, run: Run) -> tuple[Finding, ...]:
-    """Every check that the recipe's claims and the run's stages allow: the run itself first, then its stages."""
-    said = {record.stage: _said(record.claims) for record in recipe.records}
+    """Every check that the recipe's claims and the stages of one variant allow: the run itself first, then they."""
+    said = {record.stage or record.variant: _said(record.claims) for record in recipe.records}
     judged = [_resolved(spec) for spec in run.stages]
     plans = [plan for plan in judged if isinstance(plan, Plan)]
     findings = list(_run(plans, said[None], _best_mfu(said), len(plans) == len(judged))) if plans else []
     for plan in judged:
-        findings += _stage(plan, said.get(plan.spec.stage, {})) if isinstance(plan, Plan) else plan
+        findings += _stage(plan, said.get(_part(plan.spec), {})) if isinstance(plan, Plan) else plan
     return tuple(findings)
+
+
+def _part(spec: Spec) -> str | None:
+    """The stage or variant that a layout's claims are made in; None: the run makes them itself."""
+    return spec.stage or spec.variant
 
 
 def _said(claims: Mapping[str, Claim]) -> Said:
@@ -42,7 +47,7 @@ def _resolved(spec: Spec) -> Plan | list[Finding]:
     try:
         return resolve(spec)
     except ConfigError as error:
-        return [Finding(check="layout", stage=spec.stage, agrees=False, message=str(p)) for p in error.problems]
+        return [Finding(check="layout", stage=_part(spec), agrees=False, message=str(p)) for p in error.problems]
 
 
 def _best_mfu(said: Mapping[str | None, Said]) -> float | None:
@@ -51,7 +56,7 @@ def _best_mfu(said: Mapping[str | None, Said]) -> float | None:
 
 def _stage(plan: Plan, said: Said) -> Iterator[Finding]:
     """World product, batch product and rates of one stage."""
-    stage, grid = plan.spec.stage, plan.grid
+    stage, grid = _part(plan.spec), plan.grid
     if "dp" in said:
         product = grid.tp * grid.cp * grid.pp * said["dp"]
         degrees = f"tp * cp * pp * dp = {grid.tp} * {grid.cp} * {grid.pp} * {said['dp']:g}"
@@ -72,7 +77,7 @@ def _stage(plan: Plan, said: Said) -> Iterator[Finding]:
 
 def _rates(plan: Plan, said: Said) -> Iterator[Finding]:
     """Claimed rates against each other: step time, throughput, TFLOP/s and MFU are one number four times."""
-    stage = plan.spec.stage
+    stage = _part(plan.spec)
     rate = said.get("tokens_per_s_per_gpu")
     if rate is None and "step_seconds" in said:
         rate = plan.batch.tokens / (said["step_seconds"] * plan.grid.world)

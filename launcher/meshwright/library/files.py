@@ -26,6 +26,7 @@ __all__ = [
     "published_hours",
     "recipe",
     "run",
+    "runs",
     "sketch",
     "sketched",
     "statuses",
@@ -56,9 +57,16 @@ def recipe(name: str, config_dir: str | None = None) -> Recipe:
     return Recipe.read(name, _parsed((Path(config_dir) / "recipe" / f"{name}.yaml").read_text("utf-8")))
 
 
-def run(name: str) -> Run:
-    """The recipe's run, as ``load(["recipe=NAME"])`` gives it."""
-    return run_of(composed(name), [f"recipe={name}"])
+def run(name: str, variant: str | None = None) -> Run:
+    """The recipe's run, as ``load(["recipe=NAME", "variant=VARIANT"])`` gives it."""
+    if variant is None:
+        return run_of(composed(name), [f"recipe={name}"])
+    return run_of({**composed(name), "variant": variant}, [f"recipe={name}", f"variant={variant}"])
+
+
+def runs(name: str) -> tuple[Run, ...]:
+    """The run of every variant of the recipe; of one without variants its only run."""
+    return tuple(run(name, variant) for variant in recipe(name).variants)
 
 
 def composed(name: str) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def composed(name: str) -> dict[str, Any]:
 
 
 def statuses(recipe: Recipe) -> dict[Status, int]:
-    """How many of a recipe's values, its stages' included, are published, derived, inferred and ours."""
+    """How many of a recipe's values, its variants' and stages' included, are published, derived, inferred and ours."""
     counts: dict[Status, int] = {"published": 0, "derived": 0, "inferred": 0, "ours": 0}
     for record in recipe.records:
         for path in record.values:
@@ -100,9 +108,11 @@ def disclosure(recipe: Recipe) -> Disclosure:
     full: whatever places ranks, the GPUs and the global batch are published or follow from what is. sketch: not even
     the model is.
     """
-    record = recipe.records[0]
-    entries = {path: provenance_of(path, record.provenance) for path in ("model", *PLACES_RANKS, *COUNTS)}
-    known = {path: entry.status in DISCLOSED for path, entry in entries.items() if entry is not None}
+    records = [record for record in recipe.records if record.stage is None]
+    wanted = ("model", *PLACES_RANKS, *COUNTS)
+    stated = [(path, provenance_of(path, record.provenance)) for record in records for path in wanted]
+    entries = [(path, entry.status in DISCLOSED) for path, entry in stated if entry is not None]
+    known = {path: all(fine for other, fine in entries if other == path) for path, _ in entries}
     if not known["model"]:
         return "sketch"
     return "full" if all(known.values()) else "partial"

@@ -57,7 +57,7 @@ OF_THE_RUN: frozenset[Metric] = frozenset(
         "trained_tokens",
     }
 )
-"""Claims about a run as a whole; every other claim is about one layout, so in a run with stages about a stage."""
+"""Claims about a run as a whole; every other one is about one layout, so about a stage or variant if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +107,10 @@ class About:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What the run itself, or one stage of it, states: values by dotted path, where they come from, and its claims."""
+    """What the run itself, one variant or one stage of it states: values by dotted path, their sources, its claims."""
 
     stage: str | None
+    variant: str | None
     values: Mapping[str, object]
     provenance: Mapping[str, Provenance]
     claims: Mapping[str, Claim]
@@ -117,7 +118,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe file. ``records`` starts with the run itself; its stages follow in order."""
+    """A recipe file. ``records`` starts with the run itself; its variants and its stages follow in order."""
 
     name: str
     about: About
@@ -132,14 +133,21 @@ class Recipe:
 
         """
         about = decode(About, data.get("about", {}), join(name, "about"))
-        stages: Mapping[str, Any] = data.get("stages") or {}
-        records = [_record(name, None, {**data, "about": {"claims": data["about"].get("claims", {})}})]
-        records += [_record(join(name, stage), stage, values) for stage, values in stages.items()]
+        records = [_record(name, {**data, "about": {"claims": data["about"].get("claims", {})}})]
+        for variant, values in (data.get("variants") or {}).items():
+            records.append(_record(join(name, variant), values, variant=variant))
+        for stage, values in (data.get("stages") or {}).items():
+            records.append(_record(join(name, stage), values, stage=stage))
         recipe = Recipe(name=name, about=about, records=tuple(records))
         problems = list(_problems(recipe))
         if problems:
             raise ConfigError(problems)
         return recipe
+
+    @property
+    def variants(self) -> tuple[str | None, ...]:
+        """The variants' names in order; a recipe without them is one nameless variant."""
+        return tuple(record.variant for record in self.records if record.variant) or (None,)
 
 
 def leaves(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, object]]:
@@ -168,13 +176,14 @@ class _Sourced:
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
 
 
-def _record(root: str, stage: str | None, data: Mapping[str, Any]) -> Record:
+def _record(root: str, data: Mapping[str, Any], variant: str | None = None, stage: str | None = None) -> Record:
     """One record; the groups a recipe chooses (``override /model: x``) are values as well."""
-    said = ("about", "provenance", "stages", "defaults", "name")
+    said = ("about", "provenance", "stages", "variants", "defaults", "name")
     stated = {key: value for key, value in data.items() if key not in said}
     groups = {key.rpartition("/")[2]: value for choice in data.get("defaults", ()) for key, value in _items(choice)}
     return Record(
         stage=stage,
+        variant=variant,
         values={**groups, **dict(leaves(stated))},
         provenance=decode(_Sourced, {"provenance": data.get("provenance", {})}, root).provenance,
         claims=decode(_Said, data.get("about", {}), join(root, "about")).claims,
@@ -188,7 +197,8 @@ def _items(choice: object) -> Iterator[tuple[str, object]]:
 
 def _problems(recipe: Recipe) -> Iterator[Problem]:
     for record in recipe.records:
-        root = join(recipe.name, record.stage) if record.stage else recipe.name
+        part = record.stage or record.variant
+        root = join(recipe.name, part) if part else recipe.name
         for path in record.values:
             if provenance_of(path, record.provenance) is None:
                 yield Problem(
@@ -198,7 +208,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
             yield from _entry_problems(join(root, f"provenance.{path}"), entry, recipe.about)
             if not any(value == path or value.startswith(f"{path}.") for value in record.values):
                 yield Problem(join(root, f"provenance.{path}"), "belongs to no value of this recipe")
-        staged = record.stage is None and len(recipe.records) > 1
+        staged = part is None and len(recipe.records) > 1
         yield from _claim_problems(join(root, "about.claims"), record.claims, recipe.about, staged)
 
 
@@ -207,7 +217,7 @@ def _claim_problems(path: str, claims: Mapping[str, Claim], about: About, staged
         if metric not in get_args(Metric):
             yield Problem(join(path, metric), f"unknown; known are {', '.join(get_args(Metric))}")
         elif staged and metric not in OF_THE_RUN:
-            yield Problem(join(path, metric), "is about one layout; claim it in the stage that has it")
+            yield Problem(join(path, metric), "is about one layout; claim it in the stage or variant that has it")
         if claim.source not in about.sources:
             yield Problem(join(path, metric), f"source {claim.source!r} is not in about.sources")
 

@@ -138,6 +138,7 @@ def _spec(spec: Spec, degrees: Mapping[str, int], ranks: int, steps: int) -> Spe
         backend=_backend(spec.backend),
         launch=Launch(),
         stage=None,
+        variant=None,
     )
 
 

@@ -18,8 +18,7 @@ __all__ = ["show"]
 def show(plan: Plan, console: Console | None = None) -> None:
     """Print ``plan`` to the terminal."""
     console = console or Console(highlight=False, soft_wrap=True)
-    title = f"{plan.spec.name}/{plan.spec.stage}" if plan.spec.stage else plan.spec.name
-    console.print(Text(title, style="bold"), Text(f" {_headline(plan)}"), sep="")
+    console.print(Text("/".join(plan.spec.names), style="bold"), Text(f" {_headline(plan)}"), sep="")
     for name, value in _facts(plan):
         console.print(Text(f"  {name:<10} ", style="dim"), Text(value), sep="")
     console.print(_stages(plan))

@@ -16,9 +16,12 @@ from meshwright.spec import Spec
 __all__ = ["summary"]
 
 
-def summary(recipe: Recipe, run: Run, findings: Sequence[Finding], values: bool = False) -> dict[str, Any]:
-    """What a recipe is, how much of it is known, and what the audit found; with ``values`` every value, too."""
-    about = recipe.about
+def summary(recipe: Recipe, runs: Sequence[Run], findings: Sequence[Finding], values: bool = False) -> dict[str, Any]:
+    """What a recipe is, how much of it is known, and what the audit found; with ``values`` every value, too.
+
+    ``runs``: one of each variant.
+    """
+    about, run = recipe.about, runs[0]
     document: dict[str, Any] = {
         "id": recipe.name,
         "title": about.title,
@@ -26,7 +29,7 @@ def summary(recipe: Recipe, run: Run, findings: Sequence[Finding], values: bool 
         "parameters": total_parameters(run.stages[0].model),
         "cluster": run.stages[0].cluster.name,
         "backend": run.stages[0].backend.name,
-        "layout": [_layout(spec) for spec in run.stages],
+        "layout": [_layout(spec) for one in runs for spec in one.stages],
         "disclosure": disclosure(recipe),
         "values": statuses(recipe),
         "unstated": unstated(recipe, run),
@@ -43,6 +46,7 @@ def _layout(spec: Spec) -> dict[str, Any]:
     p = spec.parallelism
     degrees = {name: getattr(p, name) for name in ("tp", "sp", "pp", "vpp", "cp", "ep", "etp", "zero")}
     return {
+        "variant": spec.variant,
         "stage": spec.stage,
         "gpus": spec.cluster.gpus,
         **degrees,
@@ -54,6 +58,7 @@ def _layout(spec: Spec) -> dict[str, Any]:
 def _record(record: Record) -> dict[str, Any]:
     entries = {path: provenance_of(path, record.provenance) for path in record.values}
     return {
+        "variant": record.variant,
         "stage": record.stage,
         "values": {
             path: {"value": value, **_stated(entry)}

@@ -69,7 +69,9 @@ def layout(stages: Sequence[Mapping[str, Any]]) -> str:
     stage = max(stages, key=lambda one: one["gpus"])
     degrees = [f"{name}{stage[name]}" for name in ("tp", "pp", "vpp", "cp", "ep") if stage[name] > 1]
     text = " ".join([*degrees, f"zero{stage['zero']}", f"on {stage['gpus']:,} GPUs"])
-    return text if len(stages) == 1 else f"{text}, {len(stages)} stages"
+    variants, named = ({one[kind] for one in stages if one[kind]} for kind in ("variant", "stage"))
+    several = [f"{len(variants)} variants"] * bool(variants) + [f"{len(named)} stages"] * bool(named)
+    return ", ".join([text, *several])
 
 
 def disclosed(values: Mapping[str, int]) -> str:
@@ -79,7 +81,8 @@ def disclosed(values: Mapping[str, int]) -> str:
 
 def _show_record(record: Record, console: Console) -> None:
     if record.values or record.claims:
-        console.print(Text(f"stage {record.stage}" if record.stage else "values", style="bold"))
+        part = [f"{kind} {name}" for kind in ("variant", "stage") if (name := getattr(record, kind))]
+        console.print(Text("".join(part) or "values", style="bold"))
     for path, value in record.values.items():
         entry = provenance_of(path, record.provenance)
         assert entry is not None, path  # Recipe.read refuses values without provenance

@@ -36,8 +36,7 @@ def show(result: Result, command: str, console: Console | None = None) -> None:
     """Print one stage's search; ``command`` measures the best layouts."""
     console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
     ranking, spec = result.ranking, result.space.current
-    title = f"{spec.name}/{spec.stage}" if spec.stage else spec.name
-    console.print(Text(title, style="bold"), Text(f"  {OBJECTIVES[ranking.goal.objective]}"), sep="")
+    console.print(Text("/".join(spec.names), style="bold"), Text(f"  {OBJECTIVES[ranking.goal.objective]}"), sep="")
     console.print(Text(_counts(result)), style="dim")
     if ranking.best:
         console.print(_best(ranking.best))
@@ -62,6 +61,7 @@ def document(result: Result, command: str) -> dict[str, Any]:
     ranking = result.ranking
     return {
         "name": result.space.current.name,
+        "variant": result.space.current.variant,
         "stage": result.space.current.stage,
         "objective": ranking.goal.objective,
         "points": ranking.points,

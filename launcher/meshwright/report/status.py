@@ -18,7 +18,8 @@ def show(statuses: Sequence[Status], console: Console | None = None) -> None:
     """Print each run folder's status."""
     console = console or Console(highlight=False, soft_wrap=True)
     for one in statuses:
-        name = one.name if one.stage is None else f"{one.name}, stage {one.stage}"
+        parts = [f", {kind} {name}" for kind in ("variant", "stage") if (name := getattr(one, kind))]
+        name = "".join([one.name, *parts])
         console.print(Text(f"{name}: ", style="bold"), Text(one.state), sep="")
         for problem in one.problems:
             console.print(Text(f"  cannot read {problem}; compile it again, or restore it", style="red"))

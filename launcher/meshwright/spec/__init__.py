@@ -66,3 +66,9 @@ class Spec:
     launch: Launch
     stage: str | None = None
     after: After | None = None
+    variant: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the run, and of its variant and stage where it has them."""
+        return tuple(name for name in (self.name, self.variant, self.stage) if name)

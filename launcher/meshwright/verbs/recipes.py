@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 
+from meshwright.compose import Listing, Run
 from meshwright.library import files as library
 from meshwright.library.audit import audit
 from meshwright.library.finding import Finding, compare
+from meshwright.library.recipe import Recipe
+from meshwright.library.traits import listed, traits
 from meshwright.loading import load
 from meshwright.model.count import total_parameters
 from meshwright.report.recipe_summary import summary
@@ -19,21 +23,29 @@ __all__ = ["run"]
 def run(words: Words) -> int:
     """List the library, or show one recipe (``recipe=NAME``) value by value; contradictions are no failure."""
     name = _chosen(words)
-    if name is None:
-        return _all(load(words.overrides, words.config_dir).options.output)
     asked = load(words.overrides, words.config_dir)
-    output = asked.options.output
+    if name is None:
+        return _all(asked.options.output, asked.options.recipes)
     recipe = library.recipe(name, words.config_dir)
-    findings = (*audit(recipe, asked), *(_against_transformers(asked.stages[0].model) if asked.options.verify else ()))
-    if output == "json":
+    runs = _variants(recipe, asked, words)
+    findings = [finding for one in runs for finding in audit(recipe, one)]
+    findings += _against_transformers(asked.stages[0].model) if asked.options.verify else ()
+    if asked.options.output == "json":
         from meshwright.report.print_json import print_json
 
-        print_json(summary(recipe, asked, findings, values=True))
+        print_json(summary(recipe, runs, findings, values=True))
     else:
         from meshwright.report.recipes import show_one
 
-        show_one(recipe, library.unstated(recipe, asked), findings)
+        show_one(recipe, library.unstated(recipe, asked), tuple(dict.fromkeys(findings)))
     return 0
+
+
+def _variants(recipe: Recipe, asked: Run, words: Words) -> list[Run]:
+    """The run of each variant, or of the one that is chosen."""
+    if asked.options.variant is not None or len(recipe.variants) == 1:
+        return [asked]
+    return [load([*words.overrides, f"variant={name}"], words.config_dir) for name in recipe.variants]
 
 
 def _against_transformers(model: Model) -> tuple[Finding, ...]:
@@ -54,11 +66,14 @@ def _chosen(words: Words) -> str | None:
     return chosen[-1] if chosen else None
 
 
-def _all(output: str) -> int:
+def _all(output: str, wanted: Listing) -> int:
+    runs: Mapping[str, tuple[Run, ...]] = {name: library.runs(name) for name in library.names()}
+    recipes = {name: library.recipe(name) for name in runs}
+    names = listed({name: traits(recipe, runs[name]) for name, recipe in recipes.items()}, wanted)
     rows = []
-    for name in library.names():
-        recipe, asked = library.recipe(name), library.run(name)
-        rows.append(summary(recipe, asked, audit(recipe, asked)))
+    for name in names:
+        findings = [finding for one in runs[name] for finding in audit(recipes[name], one)]
+        rows.append(summary(recipes[name], runs[name], findings))
     if output == "json":
         from meshwright.report.print_json import print_json
 
