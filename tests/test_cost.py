@@ -193,7 +193,9 @@ def test_flops_conventions() -> None:
     full = training_flops(model, 8192)
     assert full == pytest.approx(6 * (8_030_261_248 - 128256 * 4096) + 12 * 32 * 4096 * 8192, rel=1e-3)
     assert training_flops(model, 8192, "causal") == pytest.approx(full - 6 * 32 * 4096 * 8192, rel=1e-6)
-    assert training_flops(model, 8192, "palm") == pytest.approx(6 * 8_030_261_248 + 12 * 32 * 4096 * 8192)
+    assert training_flops(model, 8192, "palm") == pytest.approx(
+        6 * (8_030_261_248 - 128256 * 4096) + 12 * 32 * 4096 * 8192
+    )
     assert full < hardware_flops(model, 8192, "selective") < hardware_flops(model, 8192, "full") < full * 4 / 3
 
 

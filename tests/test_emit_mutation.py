@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
 from builders import small_model, spec
+from meshwright.cost import cost
 from meshwright.emit.deepspeed import config, program
 from meshwright.emit.environment import variables
 from meshwright.emit.huggingface import config as architecture
@@ -150,8 +152,13 @@ def emitted(candidate: Spec, backend: str) -> str:
     return repr((files, script(plan), variables(plan)))
 
 
+@cache
+def silent_fields(backend: str) -> dict[str, tuple[str, ...]]:
+    """By base, the fields that can be changed without effect."""
+    return {name: tuple(lost(base, backend)) for name, base in BASES[backend].items()}
+
+
 def lost(candidate: Spec, backend: str) -> Iterator[str]:
-    """The fields that can be changed without effect."""
     candidate = replace(candidate, backend=replace(candidate.backend, name=backend))  # type: ignore[arg-type]
     before = emitted(candidate, backend)
     for path, hint, value in leaves(candidate):
@@ -171,14 +178,47 @@ def pinned(path: str, backend: str) -> bool:
 
 @pytest.mark.parametrize("backend", BASES)
 def test_no_field_is_lost(backend: str) -> None:
-    silent = {path for base in BASES[backend].values() for path in lost(base, backend)}
+    silent = {path for paths in silent_fields(backend).values() for path in paths}
     assert {path for path in silent if not pinned(path, backend)} == set()
 
 
 @pytest.mark.parametrize("backend", BASES)
 def test_the_pinned_list_holds_nothing_more(backend: str) -> None:
-    silent = {path for base in BASES[backend].values() for path in lost(base, backend)}
+    silent = {path for paths in silent_fields(backend).values() for path in paths}
     needless = {
         known for known in IRRELEVANT[backend] if not any(p == known or p.startswith(f"{known}.") for p in silent)
     }
     assert needless == set()
+
+
+HARDWARE = {
+    "cluster": "the machine, which no file describes to a backend",
+    "training.data": "what is read takes the time it takes",
+}
+"""What changes cost without changing a file: the numbers that cost is computed from."""
+
+
+def costed(candidate: Spec) -> str:
+    predicted = cost(resolve(candidate))
+    return repr((predicted.step, predicted.stages, predicted.traffic))
+
+
+@pytest.mark.parametrize("backend", BASES)
+def test_a_field_that_changes_no_file_changes_no_cost(backend: str) -> None:
+    wrong = set()
+    for name, base in BASES[backend].items():
+        candidate = replace(base, backend=replace(base.backend, name=backend))  # type: ignore[arg-type]
+        before, files = costed(candidate), emitted(candidate, backend)
+        kinds = {path: others(hint, value) for path, hint, value in leaves(candidate)}
+        for path in silent_fields(backend)[name]:
+            changed = [override(candidate, path, other) for other in kinds[path]]
+            same = [one for one in changed if not refused(one, backend) and emitted(one, backend) == files]
+            wrong |= {path for one in same if costed(one) != before}
+    assert {path for path in wrong if not any(path == h or path.startswith(f"{h}.") for h in HARDWARE)} == set()
+
+
+def refused(candidate: Spec, backend: str) -> bool:
+    try:
+        return bool(refusals(candidate, backend))
+    except ConfigError:
+        return True

@@ -13,9 +13,6 @@ from meshwright.library import files as library
 from meshwright.resolver import override, refusals, resolve
 from meshwright.rules.megatron_flags import FREE, KEYS, contradictions
 
-UNKNOWN = {"--beta-fast", "--beta-slow", "--original-max-position-embeddings"}
-"""Emitted where YaRN's values are not the defaults; megatron-core 0.19.2 has no such flags, and the verdict says so."""
-
 
 def test_every_flag_that_a_recipe_emits_has_its_key() -> None:
     emitted: set[str] = set()
@@ -39,7 +36,7 @@ def test_every_flag_listed_is_megatrons() -> None:
     from megatron.training.arguments import add_megatron_arguments
 
     parser = add_megatron_arguments(ArgumentParser(allow_abbrev=False))
-    assert KEYS.keys() - parser._option_string_actions.keys() == UNKNOWN
+    assert KEYS.keys() - parser._option_string_actions.keys() == set()
     assert FREE - parser._option_string_actions.keys() == set()
 
 

@@ -153,7 +153,7 @@ def _exists(value: Any, path: str) -> bool:
 def _plan(spec: Spec) -> Plan:
     grid = _grid(spec)
     batch = _batch(spec.training, grid)
-    vocab = padded_vocab(spec.model, spec.backend.megatron.vocab_divisor, grid.tp)
+    vocab = padded_vocab(spec.model, spec.backend, grid.tp)
     chunks = split(spec.model, grid.pp, spec.parallelism.vpp, spec.parallelism.pipeline_split)
     return Plan(
         spec=spec,

@@ -4,7 +4,7 @@
 convention  matrix products     attention           used by
 ==========  ==================  ==================  =============================================
 megatron    with the head       full                Korthikanti et al. 2022; NeMo; MegaScale
-palm        6 times parameters  full                Chowdhery et al. 2022; llm-foundry; Hagemann
+palm        6 times parameters  full, in windows    Chowdhery et al. 2022; llm-foundry; Hagemann
 causal      with the head       halved              Megatron-Bridge; what a causal kernel computes
 hardware    megatron, and what is recomputed        Narayanan et al. 2021; MT-NLG; BLOOM (as HFU)
 ==========  ==================  ==================  =============================================
@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from meshwright.model.count import total_parameters
 from meshwright.model.kinds import count_kinds
 from meshwright.model.operations import Operation, decoder_layer, head, mtp_layer
-from meshwright.model.work import forward_flops
+from meshwright.model.work import forward_flops, palm_flops
 from meshwright.spec.model import Model
 
 __all__ = [
@@ -50,16 +49,9 @@ def forward_by_operation(model: Model, sequence: int, causal: bool = False) -> d
 
 def training_flops(model: Model, sequence: int, convention: Convention = "megatron") -> float:
     """FLOPs of one token, forward and backward (twice the forward)."""
-    if convention != "palm":
-        return 3.0 * sum(forward_by_operation(model, sequence, convention == "causal").values())
-    attention = 12.0 * model.layers * model.heads * model.head_dim * sequence
-    return 6.0 * _active(model) + attention
-
-
-def _active(model: Model) -> int:
-    from meshwright.model.count import active_parameters
-
-    return active_parameters(model) if model.moe else total_parameters(model)
+    if convention == "palm":
+        return palm_flops(model, sequence)
+    return 3.0 * sum(forward_by_operation(model, sequence, convention == "causal").values())
 
 
 def hardware_flops(

@@ -41,6 +41,8 @@ class Framework:
     grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
     fused_gradients: bool = True  # added to their buffer by the matrix product that makes them
     overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
+    exchanges_heads: bool = False  # context parallelism exchanges heads for tokens; else keys go round a ring
+    overlaps_gather: bool = False  # new parameters are gathered while the forward pass runs
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 
@@ -71,16 +73,19 @@ def _megatron(layout: Layout) -> Framework:
         reduce_bytes=_reduced(layout),
         fused_gradients=options.gradient_accumulation_fusion,
         fsdp2=fsdp2,
+        exchanges_heads=layout.spec.parallelism.cp_comm == "a2a",
+        overlaps_gather=layout.spec.parallelism.overlap_param_gather,
         grouped_softmax=unfused,
     )
 
 
 def _deepspeed(layout: Layout) -> Framework:
-    """Transformers converts logits to fp32 and keeps their log-softmax."""
+    """Transformers converts logits to fp32 and keeps their log-softmax; Ulysses exchanges heads for tokens."""
     states = offload(layout)
     return Framework(
         kernels=Kernels(flash=layout.backend.deepspeed.attention != "eager", activation=False, norm=False),
         loss_bytes=16.0,
+        exchanges_heads=True,
         gathered_loss=True,
         dummy_gradients=False,
         weight_bytes=states.weight,

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, interpolate, maximum, minimum, where
+from meshwright.model.count import padded_vocab
 from meshwright.model.kinds import kinds, layer_kinds, running_counts
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
@@ -103,13 +104,12 @@ def scene(layout: Layout, framework: Framework | None = None) -> Scene:
     """Everything derived from ``layout`` once; ``framework`` where it is not the backend's."""
     how = framework or framework_of(layout)
     sequence = where(layout.sp, layout.tp, 1)
-    divisor = layout.backend.megatron.vocab_divisor * layout.tp
     return Scene(
         layout=layout,
         framework=how,
         degrees=Degrees(layout.tp, sequence, where(how.regathers, sequence, 1), layout.etp, layout.ep),
         tokens=layout.micro_batch * layout.training.sequence / layout.cp,
-        vocab=-(-layout.model.vocab // divisor) * divisor,
+        vocab=padded_vocab(layout.model, layout.backend, layout.tp),
         edp=maximum(1, layout.world // (layout.etp * layout.ep * layout.pp)),
     )
 

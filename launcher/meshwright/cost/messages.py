@@ -6,7 +6,7 @@ from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, where
 from meshwright.model.layers import LayerKind, parts
 
-__all__ = ["again", "exchanged", "expert", "hidden", "keys", "queries", "routed", "tensor"]
+__all__ = ["again", "expert", "hidden", "keys", "queries", "routed", "tensor"]
 
 
 def hidden(s: Scene) -> Number:
@@ -44,11 +44,6 @@ def keys(s: Scene, kind: LayerKind) -> Number:
 def queries(s: Scene, kind: LayerKind) -> Number:
     """Queries and attention's output of one rank's tokens."""
     return s.width * s.tokens * sum(part.exchange(s.layout.model).queries for part in parts(kind)) / s.layout.tp
-
-
-def exchanged(s: Scene) -> bool:
-    """Whether context parallelism exchanges heads for tokens instead of passing keys around."""
-    return s.layout.spec.parallelism.cp_comm == "a2a"
 
 
 def again(s: Scene, module: str = "") -> Number:

@@ -153,7 +153,7 @@ def _context(s: Scene, kind: LayerKind) -> Triple:
     """Key and value blocks travel the ring while attention computes on the last ones; a2a waits for its exchange."""
     r = s.layout
     g = group(s, r.cp, r.tp)
-    if messages.exchanged(s):
+    if s.framework.exchanges_heads:
         once = all_to_all(s, g, messages.keys(s, kind)) + all_to_all(s, g, messages.queries(s, kind))
     else:
         once = (1 - r.cluster.efficiency.overlap) * ring(s, g, messages.keys(s, kind) * r.cp)
@@ -216,7 +216,7 @@ def _data(s: Scene, load: Load, time: StageTime) -> Number:
     window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
     volume = where(r.zero >= 1, reduce, 2 * reduce)
     reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, window)
-    gathered = gather - (p.overlap_param_gather + 0) * minimum(hidden * gather, time.forward)
+    gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, time.forward)
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
     return alone * where(r.zero >= 3, _sharded(s, load, time), once)

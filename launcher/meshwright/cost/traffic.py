@@ -83,7 +83,7 @@ def _context(s: Scene, load: Load, part: Number) -> Flow:
     cp, g = s.layout.cp, group(s, s.layout.cp, s.layout.tp)
     m, passes = s.layout.microbatches, 2 + part * messages.again(s, "core_attn")
     keys = load.total(messages.keys(s, kind) for kind in s.kinds)
-    if messages.exchanged(s):
+    if s.framework.exchanges_heads:
         size = keys + load.total(messages.queries(s, kind) for kind in s.kinds)
         return _flow(m * passes * size * (cp - 1) / cp, g, "all-to-all", 2 * m * load.layers * passes * (cp > 1))
     rounds = m * (passes + 1) * (cp - 1)

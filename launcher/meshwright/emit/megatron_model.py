@@ -111,9 +111,6 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
         yield from switch("--no-rope-fusion", not yarn)  # MLA fuses only YaRN (transformer_config.py:2967)
         yield from flag("--rotary-scaling-factor", scaling.factor if scaling else 1.0, 1.0)
         if scaling:
-            yield from flag("--original-max-position-embeddings", scaling.original_positions, 4096)
-            yield from flag("--beta-fast", scaling.beta_fast, 32.0)
-            yield from flag("--beta-slow", scaling.beta_slow, 1.0)
             yield from flag("--mscale", scaling.mscale, 1.0)
             yield from flag("--mscale-all-dim", scaling.mscale_all_dim, 0.0)
     elif scaling and scaling.kind == "llama3":

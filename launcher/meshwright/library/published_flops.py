@@ -1,7 +1,6 @@
 """How papers count the operations of training, each convention by its name.
 
-``palm``: model FLOPs as PaLM counts them (arXiv:2204.02311, appendix B): 6 a parameter and token, and 12 a layer, a
-head's channel and a token looked at; the embedding's look-up is free, attention is not halved for being causal.
+``palm``: model FLOPs as PaLM counts them (``model.work.palm_flops``).
 ``recompute``: hardware FLOPs as Megatron-LM's papers count them (arXiv:2104.04473, equation 3): with full
 recomputation every layer runs forward twice, 8 for 6.
 """
@@ -9,18 +8,14 @@ recomputation every layer runs forward twice, 8 for 6.
 from __future__ import annotations
 
 from meshwright.layout.plan import Plan
-from meshwright.spec import Model
+from meshwright.model.work import palm_flops
 
 __all__ = ["hardware_flops_per_token", "mfu", "model_flops_per_token", "peak_flops"]
 
 
 def model_flops_per_token(plan: Plan) -> float:
     """Forward and backward FLOP of one token (palm)."""
-    model = plan.spec.model
-    lookup = 0 if model.tied_embeddings else model.vocab * model.hidden
-    positions = model.position_rows * model.hidden if model.positions == "learned" else 0
-    weights = plan.active_parameters - lookup - positions
-    return 6.0 * weights + sum(_attention(model, plan.batch.sequence, layer) for layer in range(model.layers))
+    return palm_flops(plan.spec.model, plan.batch.sequence)
 
 
 def hardware_flops_per_token(plan: Plan) -> float:
@@ -40,11 +35,3 @@ def peak_flops(plan: Plan) -> float:
 def mfu(plan: Plan, tokens_per_s_per_gpu: float) -> float:
     """Part of the bf16 peak that a throughput is."""
     return model_flops_per_token(plan) * tokens_per_s_per_gpu / peak_flops(plan)
-
-
-def _attention(model: Model, sequence: int, layer: int) -> float:
-    """Scores and their product with the values, over all that ``layer`` (from 0) lets a token see."""
-    full = model.full_attention_every and (layer + 1) % model.full_attention_every == 0
-    seen = sequence if model.sliding_window is None or full else min(sequence, model.sliding_window)
-    values = model.mla.v_dim if model.mla else model.head_dim
-    return 6.0 * model.heads * (model.head_dim + values) * seen

@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from meshwright.layout.grid import Grid
 from meshwright.layout.plan import Chunk, Stage
 from meshwright.model.kinds import count_kinds
+from meshwright.model.operation import Number
 from meshwright.model.operations import Operation, decoder_layer, embedding, final_norm, head, mtp_layer, parameters
-from meshwright.spec.model import Model
+from meshwright.spec import Backend, Model
 
 __all__ = ["active_parameters", "padded_vocab", "stage", "total_parameters"]
 
 
-def padded_vocab(model: Model, divisor: int, tp: int) -> int:
-    """The vocabulary rounded up to a multiple of ``divisor*tp`` (megatron/training/vocab_utils.py)."""
-    multiple = divisor * tp
+def padded_vocab(model: Model, backend: Backend, tp: Number) -> Number:
+    """The vocabulary rounded up to a multiple of ``vocab_divisor*tp`` (megatron/training/vocab_utils.py).
+
+    Other backends train transformers' models as they are.
+    """
+    multiple = backend.megatron.vocab_divisor * tp if backend.name == "megatron" else 1
     return -(-model.vocab // multiple) * multiple
 
 

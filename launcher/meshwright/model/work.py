@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshwright.layout.balance import Work
-from meshwright.model.kinds import kinds, layer_kinds
+from meshwright.model.count import active_parameters
+from meshwright.model.kinds import count_kinds, kinds, layer_kinds
 from meshwright.model.operations import Operation, decoder_layer, head, mtp_layer
 from meshwright.spec.model import Model
 
-__all__ = ["forward_flops", "is_matrix", "pipeline_work"]
+__all__ = ["forward_flops", "is_matrix", "palm_flops", "pipeline_work"]
 
 
 def is_matrix(name: str) -> bool:
@@ -32,3 +33,19 @@ def pipeline_work(model: Model, sequence: int) -> Work:
     of_kind = {kind: flops(decoder_layer(model, kind)) for kind in kinds(model)}
     layers = tuple(of_kind[kind] for kind in layer_kinds(model))
     return Work(layers, flops(mtp_layer(model)), flops(head(model, model.vocab, False)) * (1 + model.mtp))
+
+
+def palm_flops(model: Model, sequence: int) -> float:
+    """FLOPs of one token, forward and backward, as PaLM counts them (arXiv:2204.02311, appendix B).
+
+    6 a parameter and 12 a layer, a head's channel and a token looked at; embeddings' look-ups are free, attention is
+    not halved for being causal.
+    """
+    lookup = 0 if model.tied_embeddings else model.vocab * model.hidden
+    positions = model.position_rows * model.hidden if model.positions == "learned" else 0
+    scores = sum(
+        6.0 * o.scores * min(sequence, o.window or sequence) * count
+        for kind, count in count_kinds(model, 0, model.layers).items()
+        for o in decoder_layer(model, kind)
+    )
+    return 6.0 * (active_parameters(model) - lookup - positions) + scores

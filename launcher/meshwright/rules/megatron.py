@@ -10,7 +10,7 @@ from meshwright.rules import megatron_training
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
-from meshwright.spec.model import Model, Moe
+from meshwright.spec.model import Model, Moe, RopeScaling
 
 __all__ = ["RULES", "contradictions"]
 
@@ -77,7 +77,8 @@ _PARTS = (
         "model.rope.scaling",
         lambda m: m.rope.scaling and not _scales(m),
         "such rotary scaling",
-        ": yarn belongs to MLA, llama3 has factors 1 and 4 over 8192 positions, linear is a whole number",
+        ": yarn belongs to MLA (over 4096 positions, betas 32 and 1), llama3 has factors 1 and 4 over 8192 positions, "
+        "linear is a whole number",
     ),
 )
 
@@ -141,10 +142,15 @@ def _our_layers(r: Layout) -> str:
     return f"our layers have {', '.join(' + '.join(known) for known in SPECS)}"
 
 
+def _parsed_yarn(scaling: RopeScaling) -> bool:
+    """What the parser has no flags for is as in MLATransformerConfig (core/transformer/transformer_config.py)."""
+    return (scaling.original_positions, scaling.beta_fast, scaling.beta_slow) == (4096, 32.0, 1.0)
+
+
 def _scales(model: Model) -> bool:
     scaling = model.rope.scaling
     if scaling is None or scaling.kind == "yarn":
-        return model.mla is not None
+        return model.mla is not None and (scaling is None or _parsed_yarn(scaling))
     if scaling.kind == "linear":
         return model.mla is None and scaling.factor.is_integer()
     standard = (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_positions) == (1.0, 4.0, 8192)

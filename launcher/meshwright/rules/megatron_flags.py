@@ -58,8 +58,7 @@ _FLAGS = {
     ),
     "model.rope": (
         "position-embedding-type rotary-base rotary-percent rotary-scaling-factor rotary-seq-len-interpolation-factor "
-        "rope-type rope-scaling-factor use-rope-scaling no-rope-freq original-max-position-embeddings beta-fast "
-        "beta-slow mscale mscale-all-dim"
+        "rope-type rope-scaling-factor use-rope-scaling no-rope-freq mscale mscale-all-dim"
     ),
     "model.mla": "multi-latent-attention q-lora-rank kv-lora-rank qk-head-dim qk-pos-emb-head-dim v-head-dim",
     "model.mtp": "mtp-num-layers mtp-loss-scaling-factor",
