@@ -14,7 +14,8 @@ __all__ = ["PARTS", "VALUES"]
 
 _GATED = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_pytorch_tanh"}
 _PLAIN = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "squared_relu": "relu2"}
-_ALIASES = {"swish": "silu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new"}  # the same functions
+# the same functions
+_ALIASES = {"swish": "silu", "gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "gelu_new": "gelu_pytorch_tanh"}
 
 
 def _activations(table: Mapping[str, str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
@@ -30,6 +31,7 @@ def _whole(number: float) -> float:
 VALUES: Mapping[str, tuple[Any, Any]] = {
     "gated": _activations(_GATED),
     "plain": _activations(_PLAIN),
+    "plain tanh": _activations(_PLAIN | {"gelu_tanh": "gelu_pytorch_tanh"}),
     "inverse square": (lambda scale: _whole(scale**-2), lambda scalar: scalar**-0.5),
 }
 """How a field's values are called in config.json, and back: mappings or functions."""
@@ -68,8 +70,11 @@ def rope(base: float = 10000.0, fraction: float | None = None) -> Part:
     return Part(("rope_parameters", *legacy), paths, write, read)
 
 
-def gemma3_rope() -> Part:
-    """Gemma 3 turns its sliding-window layers with a base of their own, and stretches only the others."""
+def layered_rope(base: float = 1e6, local_base: float | None = None) -> Part:
+    """Rotary positions by kind of layer: windowed layers have a base of their own, and only the others are stretched.
+
+    The bases are the defaults; without ``local_base`` both kinds have the same.
+    """
 
     def write(flat: Flat) -> Flat:
         local = flat["rope.base"] if flat["rope.local_base"] is None else flat["rope.local_base"]
@@ -81,25 +86,28 @@ def gemma3_rope() -> Part:
 
     def read(config: Flat) -> Flat:
         given = config.get("rope_parameters") or {}
-        whole = given.get("full_attention", {"rope_theta": config.get("rope_theta", 1e6), **_scaled(config)})
-        local = given.get("sliding_attention", {}).get("rope_theta", config.get("rope_local_base_freq", 1e4))
-        base = float(whole.get("rope_theta", 1e6))
-        return {"rope.base": base, "rope.local_base": None if local == base else float(local)} | _read_scaling(
-            whole, config
-        )
+        whole = given.get("full_attention", {"rope_theta": config.get("rope_theta", base), **_scaled(config)})
+        turned = float(whole.get("rope_theta", base))
+        stated = config.get("rope_local_base_freq", turned if local_base is None else local_base)
+        local = float(given.get("sliding_attention", {}).get("rope_theta", stated))
+        bases = {"rope.base": turned, "rope.local_base": None if local == turned else local}
+        return bases | _read_scaling(whole, config)
 
     keys = ("rope_parameters", "rope_theta", "rope_local_base_freq", "rope_scaling")
     return Part(keys, ("rope.base", "rope.local_base", "rope.scaling"), write, read)
 
 
-def layer_kinds(every: int) -> Part:
-    """Sliding windows in all layers but each ``every``-th, which transformers lists layer by layer."""
+def layer_kinds(every: int, without: bool = False) -> Part:
+    """Sliding windows in all layers but each ``every``-th, which transformers lists layer by layer.
+
+    ``without``: a model without windows says so by a null; others still want a length.
+    """
 
     def write(flat: Flat) -> Flat:
         window, n = flat["sliding_window"], flat["full_attention_every"]
         kinds = [window is None or (n > 0 and (layer + 1) % n == 0) for layer in range(flat["layers"])]
         return {
-            "sliding_window": window or flat["max_positions"],
+            "sliding_window": window or (None if without else flat["max_positions"]),
             "layer_types": ["full_attention" if full else "sliding_attention" for full in kinds],
         }
 
@@ -159,6 +167,24 @@ def shared_experts() -> Part:
     )
 
 
+def leading_dense() -> Part:
+    """The kinds of feed-forward parts layer by layer: some dense ones, then experts."""
+
+    def write(flat: Flat) -> Flat:
+        dense = flat["moe.first_dense"]
+        return {"mlp_layer_types": ["dense"] * dense + ["sparse"] * (flat["layers"] - dense)}
+
+    def read(config: Flat) -> Flat:
+        layers = config["num_hidden_layers"]
+        kinds = config.get("mlp_layer_types") or ["dense"] + ["sparse"] * (layers - 1)
+        dense = kinds.count("dense")
+        regular = kinds == ["dense"] * dense + ["sparse"] * (layers - dense)
+        _refuse_unless(regular, "mlp_layer_types", "an irregular pattern")
+        return {"moe.first_dense": dense}
+
+    return Part(("mlp_layer_types",), ("moe.first_dense",), write, read)
+
+
 def multi_query() -> Part:
     """GPTBigCode has one key/value head or as many as queries."""
     return Part(
@@ -199,11 +225,12 @@ def falcon_decoder() -> Part:
 
 PARTS: Mapping[str, Callable[..., Part]] = {
     "rope": rope,
-    "gemma3_rope": gemma3_rope,
+    "layered_rope": layered_rope,
     "layer_kinds": layer_kinds,
     "without_rope": without_rope,
     "router_loss": router_loss,
     "shared_experts": shared_experts,
+    "leading_dense": leading_dense,
     "multi_query": multi_query,
     "falcon_decoder": falcon_decoder,
 }

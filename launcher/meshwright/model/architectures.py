@@ -117,6 +117,8 @@ def _topk_method(flat: Flat) -> str:
 _FORMULAS: Mapping[str, Callable[[Flat], Any]] = {
     "heads": lambda flat: flat["heads"],
     "hidden": lambda flat: flat["hidden"],
+    "full_attention_every": lambda flat: flat["full_attention_every"],
+    "parallel_residual": lambda flat: flat["parallel_residual"],
     "hidden // heads": _per_head,
     "4 * hidden": lambda flat: 4 * flat["hidden"],
     "sqrt(hidden)": lambda flat: flat["hidden"] ** 0.5,
