@@ -11,8 +11,8 @@ from typing import Any
 __all__ = ["FORMER", "GONE"]
 
 FORMER: Mapping[str, tuple[str, Any]] = {
-    "--model-parallel-size": ("tensor_model_parallel_size", ...),  # v2.0
-    "--batch-size": ("micro_batch_size", ...),  # v1.1
+    "--model-parallel-size": ("tensor_model_parallel_size", int),  # v2.0
+    "--batch-size": ("micro_batch_size", int),  # v1.1
     "--use-rotary-position-embeddings": ("position_embedding_type", "rope"),  # deprecated, still read
     "--use-flash-attn": ("attention_backend", "flash"),  # v2; core 0.10 has --attention-backend
     "--use-flash-attn-v2": ("attention_backend", "flash"),  # Megatron-DeepSpeed
@@ -20,13 +20,18 @@ FORMER: Mapping[str, tuple[str, Any]] = {
     "--recompute-activations": ("recompute_granularity", "selective"),  # the same, validate_args
     "--checkpoint-activations": ("recompute_granularity", "full"),  # v2.x
     "--activations-checkpoint-method": ("recompute_method", "uniform"),  # v2.5
-    "--checkpoint-num-layers": ("recompute_num_layers", ...),  # v2.x
-    "--activations-checkpoint-num-layers": ("recompute_num_layers", ...),  # v2.5
+    "--checkpoint-num-layers": ("recompute_num_layers", int),  # v2.x
+    "--activations-checkpoint-num-layers": ("recompute_num_layers", int),  # v2.5
     "--fp8-hybrid": ("fp8", "hybrid"),  # core 0.2
     "--fp8-e4m3": ("fp8", "e4m3"),  # core 0.2
-    "--ds-sequence-parallel-size": ("context_parallel_size", ...),  # Megatron-DeepSpeed: Ulysses
+    "--ds-sequence-parallel-size": ("context_parallel_size", int),  # Megatron-DeepSpeed: Ulysses
+    "--moe-expert-parallel-size": ("expert_model_parallel_size", int),  # Megatron-DeepSpeed
+    "--moe-loss-coeff": ("moe_aux_loss_coeff", float),  # Megatron-DeepSpeed
+    "--zero-stage": ("zero_stage", int),  # Megatron-DeepSpeed
+    "--embed-layernorm": ("embed_layernorm", True),  # bigscience's Megatron-DeepSpeed
+    "--pad-vocab-size-to": ("padded_vocab_size", int),  # bigscience's Megatron-DeepSpeed
 }
-"""By flag: the argument and the value it stands for now; ``...``: the number behind it."""
+"""By flag: the argument and the value it stands for now; a type: the number behind it."""
 
 _NOTHING = "no effect in megatron-core 0.19.2"
 _WAY = "what it asked for is now the only way (megatron-core 0.19.2)"
@@ -45,7 +50,6 @@ GONE: Mapping[str, str] = {
     "--split-transformers": _NOTHING,
     "--deepspeed": _DEEPSPEED,
     "--deepspeed_config": _DEEPSPEED,
-    "--zero-stage": _DEEPSPEED,
     "--deepspeed-activation-checkpointing": _DEEPSPEED,
     "--no-pipeline-parallel": _DEEPSPEED,
     "--pp-partition-method": _DEEPSPEED,

@@ -45,7 +45,7 @@ def of_flags(words: Sequence[Word], kind: str, world: int | None = None) -> Sour
 def of_arguments(given: Mapping[str, Given], lost: Iterable[Found], kind: str, world: int | None = None) -> Source:
     """What arguments by name say. ``lost``: what no argument came of; ``world``: ranks, where they are known."""
     closed = {name: one for name, one in given.items() if is_known(_text(one.value))}
-    a = Arguments(closed, world)
+    a = Arguments(closed, world, given.keys() - closed.keys())
     values = {**megatron_model.model(a), **megatron_layout.layout(a), **megatron_training.training(a)}
     passed = [name for name in closed if _fate(name, a, values) == "passed"]
     extra = [word for name in passed for word in flags_of(name, a(name))]

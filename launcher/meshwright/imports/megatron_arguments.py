@@ -6,7 +6,7 @@ The table is megatron-core 0.19.2's; what earlier versions called otherwise is t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -25,9 +25,13 @@ Word = tuple[str, Place]
 class Arguments:
     """Values by argument name: as given, else Megatron's default. ``given`` holds nothing that is left open."""
 
-    def __init__(self, given: Mapping[str, Given], world: int | None = None) -> None:
-        """Take the typed values that the source states, and the number of ranks where it is known."""
-        self.given, self.world = given, world
+    def __init__(self, given: Mapping[str, Given], world: int | None = None, opened: Collection[str] = ()) -> None:
+        """Take the typed values that the source states, the ranks where they are known, and names that are open."""
+        self.given, self.world, self.opened = given, world, opened
+
+    def says(self, name: str) -> bool:
+        """Whether the source names it, be its value known or open."""
+        return name in self.given or name in self.opened
 
     def __call__(self, name: str) -> Any:
         """The value that Megatron's parser would hold."""
@@ -93,7 +97,7 @@ def _argument(flag: str, values: list[str]) -> tuple[str | None, Any]:
     """The argument's name and typed value, or None and why there is none."""
     if flag in FORMER:
         name, value = FORMER[flag]
-        return name, value if value is not ... else _typed(values, "int")
+        return name, _typed(values, value.__name__) if isinstance(value, type) else value
     if flag not in _flags():
         return None, GONE.get(flag, "megatron-core 0.19.2 has no such flag" if flag else "a word without a flag")
     name, reads = _flags()[flag]

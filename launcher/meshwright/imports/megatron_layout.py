@@ -46,7 +46,7 @@ CARRIED = {
     "parallelism.cp_comm": "cp_comm_type",
     "parallelism.zero": (
         "use_distributed_optimizer use_megatron_fsdp use_torch_fsdp2 data_parallel_sharding_strategy "
-        "torch_fsdp2_reshard_after_forward"
+        "torch_fsdp2_reshard_after_forward zero_stage"
     ),
     "parallelism.overlap_grad_reduce": "overlap_grad_reduce",
     "parallelism.overlap_param_gather": "overlap_param_gather",
@@ -78,7 +78,7 @@ def layout(a: Arguments) -> Flat:
 
 def _degrees(a: Arguments) -> Flat:
     """Without experts there is no grid of theirs; unset, their tensor degree is the dense one (arguments.py:570)."""
-    dense = not a("num_experts")
+    dense = (a("num_experts") or 1) == 1
     expert_tensor = a("expert_tensor_parallel_size") or a("tensor_model_parallel_size")
     comm = a("cp_comm_type")
     return {
@@ -99,7 +99,8 @@ def chunks(a: Arguments) -> int:
     if per_chunk and a("num_layers"):
         ends = a("account_for_embedding_in_pipeline_split") + a("account_for_loss_in_pipeline_split")
         return max(1, int(a("num_layers") + ends) // int(pp) // int(per_chunk))
-    return int(a("num_virtual_stages_per_pipeline_rank") or a("virtual_pipeline_model_parallel_size") or 1)
+    stated = a("num_virtual_stages_per_pipeline_rank") or a("virtual_pipeline_model_parallel_size")
+    return int(stated or 1)
 
 
 _STAGES = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3}
@@ -120,7 +121,7 @@ def _stage(a: Arguments) -> tuple[int, str]:
         return (3 if a("torch_fsdp2_reshard_after_forward") else 2), "torch"
     if a("use_megatron_fsdp"):
         return _STAGES.get(a("data_parallel_sharding_strategy"), 3), "megatron"
-    return int(bool(a("use_distributed_optimizer"))), "megatron"
+    return int(a("zero_stage") or bool(a("use_distributed_optimizer"))), "megatron"
 
 
 def _recompute(a: Arguments) -> Flat:
@@ -144,6 +145,6 @@ def _options(a: Arguments) -> Flat:
         "gradient_accumulation_fusion": a("gradient_accumulation_fusion"),
         "optimizer_moments": moments,
     }
-    if a("num_experts"):
+    if (a("num_experts") or 1) > 1:
         flat |= {"moe_dispatcher": a("moe_token_dispatcher_type"), "moe_grouped_gemm": a("moe_grouped_gemm")}
     return {f"backend.megatron.{name}": value for name, value in flat.items()}

@@ -58,6 +58,7 @@ CARRIED = {
         "mscale mscale_all_dim"
     ),
     "model.mla": "multi_latent_attention q_lora_rank kv_lora_rank qk_head_dim qk_pos_emb_head_dim v_head_dim",
+    "model.embedding_norm": "embed_layernorm",
     "model.mtp": "mtp_num_layers",
     "model.mtp_loss_weight": "mtp_loss_scaling_factor",
 }
@@ -71,7 +72,8 @@ def model(a: Arguments) -> Flat:
         stated |= vocabulary(a)
     plain = {path: a(name) for path, name in PLAIN.items()}
     parts = [_sizes(a), _activation(a), _attention(a), _positions(a), _latent(a), experts(a), _our_layers(a)]
-    flat: Flat = {**plain, **stated, "model.tied_embeddings": not a("untie_embeddings_and_output_weights")}
+    flat: Flat = {**plain, **stated, "model.embedding_norm": bool(a("embed_layernorm"))}
+    flat["model.tied_embeddings"] = not a("untie_embeddings_and_output_weights")
     for part in parts:
         flat |= part
     return flat
@@ -81,8 +83,11 @@ GPT2_TOKENS = 50257  # the vocabulary of GPT-2 (Radford et al. 2019, section 2.2
 
 
 def vocabulary(a: Arguments) -> Flat:
-    """Where no size is stated: the tokenizer that has one size only, or the padded size that a log prints."""
-    if a("tokenizer_type") == "GPT2BPETokenizer":
+    """Where no size is stated: the tokenizer that has one size only, or the padded size that a log prints.
+
+    It is the one that pretrain_gpt.py takes by itself; its merges then stand on the command line.
+    """
+    if a("tokenizer_type") == "GPT2BPETokenizer" or (not a.says("tokenizer_type") and a.says("merge_file")):
         return {"model.vocab": GPT2_TOKENS}
     return {"model.vocab": a("padded_vocab_size")} if a("padded_vocab_size") else {}
 

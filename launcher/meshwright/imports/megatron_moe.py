@@ -33,8 +33,8 @@ CARRIED = {
 
 
 def experts(a: Arguments) -> Flat:
-    """The experts' values by dotted path; empty for a dense model."""
-    if not a("num_experts"):
+    """The experts' values by dotted path; empty for a dense model, which Megatron-DeepSpeed calls one of one expert."""
+    if (a("num_experts") or 1) == 1:
         return {}
     score = a("moe_router_score_function")
     values = {

@@ -104,14 +104,14 @@ def _recompute_method(a: Arguments) -> Remark | None:
     if kind == "selective" and method:
         message = "--recompute-method belongs to full granularity: Megatron stops (arguments.py:1386)"
         return Remark("error", "megatron.recompute", message, _at(a, "recompute_method"))
-    if kind == "full" and not method:
+    if kind == "full" and not method and a.given["recompute_granularity"].key.endswith("granularity"):
         message = "full granularity needs --recompute-method (core/transformer/transformer_config.py:1752)"
         return Remark("error", "megatron.recompute", message, _at(a, "recompute_granularity"))
     return None
 
 
 def _layer_pattern(a: Arguments) -> Remark | None:
-    if not a("num_experts") or frequency(a("moe_layer_freq"), a("num_layers")) is not None:
+    if (a("num_experts") or 1) == 1 or frequency(a("moe_layer_freq"), a("num_layers")) is not None:
         return None
     message = f"--moe-layer-freq {a('moe_layer_freq')}: no model here mixes dense and expert layers so"
     return Remark("error", "import.moe_layers", message, _at(a, "moe_layer_freq", "num_experts"))

@@ -13,6 +13,7 @@ from meshwright.imports.files import text_of
 from meshwright.imports.found import Imported, Place, Source, together
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
+from meshwright.imports.script import of_script
 
 __all__ = ["imported"]
 
@@ -39,6 +40,8 @@ def _source(path: Path, answers: Mapping[str, str]) -> Source:
         return megatron_yaml.of_log(text.splitlines(), name)
     if path.suffix in (".yaml", ".yml"):
         return _yaml(text, name)
+    if path.suffix in (".sh", ".sbatch", ".slurm", ".bash") or text.startswith("#!") or "\n#SBATCH" in text:
+        return of_script(text, name, answers)
     if path.suffix in ("", ".txt", ".args") and text.lstrip().startswith("--"):
         return of_flags(_words(text, name), "list of Megatron-LM's flags")
     raise ConfigError([Problem(name, "no kind of file that is known; see docs/imports.md", "import.kind")])

@@ -10,19 +10,23 @@ import re
 
 __all__ = ["clean", "is_known", "mark", "names", "readable"]
 
-OPEN, CLOSE = "\ue000", "\ue001"
+OPEN, CLOSE, NEXT = "\ue000", "\ue001", "\ue002"
+SHIFT = 0xE100
+"""What a shell would take for its own in a name stands shifted by as much: a text with marks may be read again."""
+
+_PRIVATE = re.compile("[\ue000-\ue1ff]")
 _PART = re.compile(f"{OPEN}([^{CLOSE}]*){CLOSE}")
 
 
 def mark(*named: str) -> str:
     """The text that stands for what ``named`` would say."""
-    joined = ",".join(dict.fromkeys(re.sub(r"\s+", "\u00a0", clean(name)) for name in named))
+    joined = NEXT.join(dict.fromkeys(re.sub(r"[^\w]", _shifted, clean(readable(name))) for name in named))
     return f"{OPEN}{joined}{CLOSE}"
 
 
 def clean(text: str) -> str:
     """A file's own text, which may hold the private characters as well."""
-    return text.replace(OPEN, "").replace(CLOSE, "")
+    return _PRIVATE.sub("", text)
 
 
 def is_known(text: object) -> bool:
@@ -32,13 +36,21 @@ def is_known(text: object) -> bool:
 
 def names(text: str) -> tuple[str, ...]:
     """What would have to be known."""
-    return tuple(dict.fromkeys(name for part in _PART.findall(text) for name in part.split(",")))
+    parts = (name for part in _PART.findall(text) for name in part.split(NEXT))
+    return tuple(dict.fromkeys(map(_plain, parts)))
 
 
 def readable(text: str) -> str:
     """For people: ``$NAME`` for each open part."""
-    shown = _PART.sub(lambda part: "".join(_dollar(name) for name in part[1].split(",")), text)
-    return shown.replace("\u00a0", " ")
+    return clean(_PART.sub(lambda part: "·".join(_dollar(_plain(name)) for name in part[1].split(NEXT)), text))
+
+
+def _shifted(character: re.Match[str]) -> str:
+    return chr(SHIFT + ord(character[0])) if ord(character[0]) < 0x100 else character[0]
+
+
+def _plain(name: str) -> str:
+    return "".join(chr(ord(c) - SHIFT) if SHIFT <= ord(c) < SHIFT + 0x100 else c for c in name)
 
 
 def _dollar(name: str) -> str:

@@ -1,0 +1,176 @@
+"""A launch script -> values of ours: sbatch's lines, the launcher's words, the program's arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from meshwright.errors import ConfigError, Problem
+from meshwright.imports import ranks, sbatch
+from meshwright.imports.found import Found, Place, Remark, Source, shown
+from meshwright.imports.launchers import Program, program
+from meshwright.imports.megatron import of_flags
+from meshwright.imports.ranks import Ranks
+from meshwright.imports.shell.run import read
+from meshwright.imports.shell.scope import Scope
+from meshwright.imports.shell.value import fields, place, said
+from meshwright.imports.unknown import is_known, readable
+
+__all__ = ["Readers", "of_script"]
+
+Readers = Sequence[tuple[Callable[[Program], bool], Callable[[Program, Ranks, Scope], Source]]]
+"""Which programs a reader takes, and what it makes of their words."""
+
+
+def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers = ()) -> Source:
+    """What the script starts. It is parsed, never run; ``answers`` are values of variables.
+
+    Raises:
+        ConfigError: where it starts no training that is known.
+
+    """
+    headers = sbatch.headers(text, file)
+    scope = Scope(file, variables=sbatch.variables(headers), answers=answers)
+    read(text, scope)
+    programs = [one for command in scope.commands if (one := program(command))]
+    started = [(one, reader) for one in programs if (reader := _reader(one, readers))]
+    if not started:
+        return _fragment(scope) or _refused(file, scope)
+    chosen, reader = _chosen(started, answers)
+    counted = ranks.ranks(chosen, headers)
+    inner = reader(chosen, counted, scope)
+    others = [one for one, _ in started if one.words != chosen.words]
+    return replace(
+        inner,
+        values={**sbatch.values(headers), **_surroundings(headers, scope), **inner.values, **_cluster(counted)},
+        found=(*sbatch.found(headers), *ranks.used(chosen), *inner.found, *_exports(scope), *_lost(scope)),
+        asks=(*counted.asks, *inner.asks),
+        remarks=(*ranks.remarks(chosen, headers, counted), *inner.remarks, *_several(chosen, others)),
+    )
+
+
+def _fragment(scope: Scope) -> Source | None:
+    """A script that others source: the arguments that its variables hold."""
+    words = [word for values in scope.variables.values() for value in values for word in fields(value)]
+    if not any(said(word) == "--num-layers" for word in words):
+        return None
+    placed = [(said(word), place(word, Place(scope.file))) for word in words]
+    first = next(number for number, (text, _) in enumerate(placed) if text.startswith("--"))
+    inner = of_flags(placed[first:], "script that sets Megatron-LM's arguments")
+    return replace(inner, found=(*inner.found, *_lost(scope)))
+
+
+def _refused(file: str, scope: Scope) -> Source:
+    raise ConfigError([_nothing(file, scope)])
+
+
+def _reader(one: Program, readers: Readers) -> Callable[[Program, Ranks, Scope], Source] | None:
+    for takes, reader in (*readers, (_is_megatron, _megatron)):
+        if takes(one):
+            return reader
+    return None
+
+
+def _is_megatron(one: Program) -> bool:
+    flags = {text.partition("=")[0] for text, _ in one.words}
+    sized = "--num-layers" in flags or "--yaml-cfg" in flags or "--tensor-model-parallel-size" in flags
+    return sized and "--load-dir" not in flags and "--loader" not in flags  # a checkpoint converter's
+
+
+_OTHERS = re.compile(r"bert|_t5|retro|vision|mamba|multimodal|vlm|encoder|ict|dino|mimo")
+
+
+def _megatron(one: Program, counted: Ranks, scope: Scope) -> Source:
+    """A GPT's training; Megatron-LM's programs for other models take the same arguments.
+
+    Raises:
+        ConfigError: where it is one of these.
+
+    """
+    name = PurePosixPath(one.name).name
+    if _OTHERS.search(name):
+        raise ConfigError(
+            [Problem(str(one.place), f"{name} trains another kind of model than a decoder", "import.model")]
+        )
+    return of_flags(one.words, "Megatron-LM launch script", counted.world)
+
+
+def _chosen(
+    started: Sequence[tuple[Program, Any]], answers: Mapping[str, str]
+) -> tuple[Program, Callable[[Program, Ranks, Scope], Source]]:
+    """The training at the line that is asked for, else the last one."""
+    wanted = [one for one in started if str(one[0].place.line) == answers.get("program")]
+    return (wanted or started)[-1]
+
+
+def _several(chosen: Program, others: Sequence[Program]) -> Iterator[Remark]:
+    if others:
+        lines = ", ".join(str(one.place.line) for one in others)
+        message = f"the script starts other trainings, too (line {lines}); set.program=LINE reads one of them"
+        yield Remark("warning", "import.several", message, chosen.place)
+
+
+def _nothing(file: str, scope: Scope) -> Problem:
+    seen = [f"line {one.place.line}: {shown(readable(said(one.words[0])))}" for one in scope.commands[:5]]
+    missing = [what for _, what, _ in scope.lost if what.startswith("source ")]
+    hint = f"; it starts {', '.join(seen)}" if seen else "; it starts no program"
+    hint += f"; {readable(missing[0])} is not there" if missing else ""
+    return Problem(file, f"no training that is known here{hint}", "import.program")
+
+
+def _cluster(counted: Ranks) -> dict[str, Any]:
+    """Of several nodes, as many GPUs each as there are ranks; of one, a part of a node may do."""
+    if counted.world:
+        several = {"cluster.gpus_per_node": counted.per_node} if (counted.nodes or 1) > 1 else {}
+        return {"cluster.gpus": counted.world, **several}
+    return {"cluster.nodes": counted.nodes} if counted.nodes and not counted.asks else {}
+
+
+_CARRIED = re.compile(
+    r"(NCCL|CUDA|NVTE|TORCH|PYTORCH|UB|GLOO|FI|OMP|UCX|NVSHMEM|TRITON|HIP|HSA|RCCL|GPU|OFI|SHARP|MIOPEN|CUBLAS)_"
+    r"|TOKENIZERS_PARALLELISM$|HF_|TRANSFORMERS_"
+)
+
+
+def _surroundings(headers: sbatch.Headers, scope: Scope) -> dict[str, Any]:
+    return {**_environment(scope), **_modules(headers, scope)}
+
+
+def _environment(scope: Scope) -> dict[str, Any]:
+    """Exported variables that libraries read; what the script needs for itself is not the run's."""
+    kept = {name: said(scope.variables[name][0]) for name in sorted(scope.exported) if _kept(name, scope)}
+    return {"launch.environment": kept} if kept else {}
+
+
+def _kept(name: str, scope: Scope) -> bool:
+    value = scope.variables.get(name, ())
+    return bool(value) and _CARRIED.match(name) is not None and is_known(said(value[0]))
+
+
+def _modules(headers: sbatch.Headers, scope: Scope) -> dict[str, Any]:
+    """``module load NAME``, in a job."""
+    words = [[said(word) for word in one.words] for one in scope.commands]
+    loaded = [name for one in words if one[:2] == ["module", "load"] for name in one[2:] if is_known(name)]
+    return {"launch.slurm.modules": loaded} if headers and loaded else {}
+
+
+def _exports(scope: Scope) -> Iterator[Found]:
+    for name in sorted(scope.exported & scope.variables.keys()):
+        value = scope.variables[name][0] if scope.variables[name] else ()
+        where, text = (value[0][1] if value else Place(scope.file)), readable(shown(said(value)))
+        if _kept(name, scope):
+            yield Found(f"export {name}", text, where, "mapped", "launch.environment")
+        else:
+            reason = "the script's own; no library is known to read it"
+            yield Found(f"export {name}", text, where, "dropped", reason=reason)
+
+
+def _lost(scope: Scope) -> Iterator[Found]:
+    for where, what, reason in scope.lost:
+        yield Found(readable(shown(what)), "", where, "dropped", reason=reason)
+    for name, where in scope.assumed.items():
+        reason = f"taken as not set, as the script stands; set.{name}=VALUE says otherwise"
+        yield Found(f"${name}", "", where, "default", reason=reason)

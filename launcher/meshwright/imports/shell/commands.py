@@ -1,0 +1,222 @@
+"""What a command of a script does to what we know: built-ins set, scripts start scripts, the rest is noted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from meshwright.imports.files import text_of
+from meshwright.imports.found import Place
+from meshwright.imports.shell.conditions import tested
+from meshwright.imports.shell.scope import Command, Scope
+from meshwright.imports.shell.value import Value, joined, of_text, said, unknown
+from meshwright.imports.shell.words import arithmetic_value
+from meshwright.imports.unknown import is_known
+
+__all__ = ["calculate", "run", "truth"]
+
+Read = Callable[[str, Scope, int], None]
+
+_SHELLS = ("bash", "sh", "zsh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
+_NOTHING = frozenset(
+    (
+        *("set", "echo", "printf", "mkdir", "cd", "trap", "ulimit", "wait", "sleep", "true", ":", "shopt", "rm", "cp"),
+        *("mv", "ls", "date", "tee", "cat"),
+    )
+)
+"""Commands that start no training and set no variable."""
+
+
+def run(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    """One simple command."""
+    if not words:
+        return
+    name = said(words[0])
+    if name in scope.functions:
+        _call(name, words[1:], scope, read)
+    elif name in _BUILTINS:
+        _BUILTINS[name](words[1:], where, scope, read)
+    elif name not in _NOTHING and not _started(words, where, scope, read):
+        scope.commands.append(Command(tuple(words), where, scope.outer))
+
+
+def truth(words: list[str], scope: Scope) -> bool | None:
+    """Whether a command of these words succeeds, where it is ``test``, ``true`` or ``false``."""
+    if words[:1] == ["test"]:
+        return tested(words[1:], scope)
+    return {"true": True, ":": True, "false": False}.get(words[0]) if words else None
+
+
+def calculate(source: str, where: Place, scope: Scope) -> None:
+    """``((name = expression))``, ``((name += expression))``, ``((name++))``."""
+    for part in source.split(","):
+        if match := re.fullmatch(r"\s*(\w+)\s*([-+*/%]?)=(?!=)(.+)", part, re.DOTALL):
+            name, sign, expression = match.groups()
+            whole = f"{name}{sign}({expression})" if sign else expression
+            scope.set(name, [arithmetic_value(whole, where, scope)], where)
+        elif match := re.fullmatch(r"\s*(\w+)(\+\+|--)\s*", part):
+            scope.set(match[1], [arithmetic_value(f"{match[1]}{match[2][0]}1", where, scope)], where)
+
+
+def _call(name: str, arguments: Sequence[Value], scope: Scope, read: Read) -> None:
+    """A function: its own arguments, everybody's variables."""
+    body, where = scope.functions[name]
+    before, scope.arguments = scope.arguments, tuple(arguments)
+    outer_file, scope.file = scope.file, where.file
+    scope.depth += 1
+    try:
+        scope.deep(where)
+        read(_inside(body), scope, where.line)
+    finally:
+        scope.depth -= 1
+        scope.arguments, scope.file, scope.ended = before, outer_file, False
+
+
+def _inside(body: str) -> str:
+    """The text between a function's braces, on its own lines."""
+    return body.strip()[1:-1] if body.strip()[:1] in "{(" else body
+
+
+def _started(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> bool:
+    """Whether the command starts a further script that can be read: ``bash -c TEXT``, ``bash FILE``, ``./FILE``."""
+    for number, word in enumerate(words):
+        if said(word) in _SHELLS:
+            return _by_shell(words[: number + 1], words[number + 1 :], where, scope, read)
+    name = said(words[0])
+    if name.endswith(".sh") and not name.startswith("-"):
+        return _file(words[0], words[1:], where, scope, read, scope.outer)
+    return False
+
+
+def _by_shell(before: Sequence[Value], after: Sequence[Value], where: Place, scope: Scope, read: Read) -> bool:
+    outer = (*scope.outer, *map(said, before[:-1]))
+    options = [number for number, word in enumerate(after) if re.fullmatch(r"-\w*c", said(word))]
+    if options and options[0] + 1 < len(after):
+        script, arguments = after[options[0] + 1], after[options[0] + 3 :]
+        inner = scope.inner(scope.file, tuple(arguments))
+        inner.outer = outer
+        _lined(script, inner, where, read)
+        return True
+    rest = [word for word in after if not said(word).startswith("-")]
+    return bool(rest) and _file(rest[0], after[after.index(rest[0]) + 1 :], where, scope, read, outer)
+
+
+def _lined(script: Value, scope: Scope, where: Place, read: Read) -> None:
+    """Read a text that a word holds: its first line stands where the word does."""
+    first = script[0][1] if script else where
+    moved, scope.file = scope.file, first.file
+    read(said(script), scope, first.line)
+    scope.file = moved
+
+
+def _file(
+    name: Value, arguments: Sequence[Value], where: Place, scope: Scope, read: Read, outer: tuple[str, ...]
+) -> bool:
+    path = _found(said(name), scope)
+    if path is None:
+        return False
+    inner = scope.inner(str(path), tuple(arguments))
+    inner.outer = outer
+    read(text_of(path), inner, 1)
+    return True
+
+
+def _found(name: str, scope: Scope) -> Path | None:
+    """The script that a name means: beside the script that names it, or in its folder's parents."""
+    if not is_known(name):
+        name = PurePosixPath(name).name  # $DIR/args.sh: most likely beside this one
+    if not is_known(name) or not name or len(name) > 255:
+        return None
+    here = Path(scope.file).parent
+    for candidate in (Path(name), here / name, here / PurePosixPath(name).name):
+        try:
+            if candidate.is_file():
+                return candidate
+        except OSError:
+            return None
+    return None
+
+
+def _source(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    """``source FILE``: what it sets is set here."""
+    path = _found(said(words[0]), scope) if words else None
+    if path is None:
+        named = said(words[0]) if words else ""
+        scope.lost.append((where, f"source {named}", "no such file beside the script; what it sets is open"))
+        return
+    before, scope.file = scope.file, str(path)
+    arguments, scope.arguments = scope.arguments, tuple(words[1:]) or scope.arguments
+    scope.depth += 1
+    try:
+        scope.deep(where)
+        read(text_of(path), scope, 1)
+    finally:
+        scope.file, scope.arguments, scope.ended = before, arguments, False
+        scope.depth -= 1
+
+
+def _eval(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    """The text is read as a script, which runs nothing either."""
+    scope.depth += 1
+    scope.deep(where)
+    _lined(joined(list(words)), scope, where, read)
+    scope.depth -= 1
+
+
+def _again(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    """``exec``, ``nohup``, ``time``: the words behind it are the command."""
+    rest = list(words)
+    while rest and (said(rest[0]).startswith("-") or re.fullmatch(r"\w+=.*", said(rest[0]), re.DOTALL)):
+        rest.pop(0)
+    run(rest, where, scope, read)
+
+
+def _set(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    texts = [said(word) for word in words]
+    if "--" in texts:
+        scope.arguments = tuple(words[texts.index("--") + 1 :])
+
+
+def _shift(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    count = said(words[0]) if words else "1"
+    scope.arguments = (scope.arguments or ())[int(count) if count.isdigit() else 1 :] if scope.arguments else None
+
+
+def _exit(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    scope.ended = True
+
+
+def _declare(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    """``declare``, ``export`` and their kin where the grammar takes them for commands."""
+    for word in words:
+        name, equals, _ = said(word).partition("=")
+        if equals and re.fullmatch(r"\w+", name):
+            scope.set(name, [of_text(said(word)[len(name) + 1 :], where)], where)
+
+
+def _let(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    for word in words:
+        calculate(said(word), where, scope)
+
+
+def _asked(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    """``read``, ``mapfile``: the names are set by what comes in."""
+    for word in words:
+        name = said(word)
+        if re.fullmatch(r"[A-Za-z_]\w*", name):
+            scope.set(name, [unknown(where, name)], where)
+
+
+_BUILTINS: dict[str, Callable[[Sequence[Value], Place, Scope, Read], None]] = {
+    "source": _source,
+    ".": _source,
+    "eval": _eval,
+    **dict.fromkeys(("exec", "nohup", "time", "env", "command", "builtin", "sudo", "nice"), _again),
+    "set": _set,
+    "shift": _shift,
+    **dict.fromkeys(("exit", "return"), _exit),
+    **dict.fromkeys(("declare", "export", "local", "readonly", "typeset"), _declare),
+    "let": _let,
+    **dict.fromkeys(("read", "mapfile", "readarray"), _asked),
+}

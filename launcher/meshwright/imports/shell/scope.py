@@ -1,0 +1,177 @@
+"""What a script has set so far, and the commands it has come to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshwright.errors import ConfigError, Problem
+from meshwright.imports.found import Place
+from meshwright.imports.shell.value import Value, fields, joined, of_text, said, unknown
+from meshwright.imports.unknown import mark, names
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+__all__ = ["Command", "Scope", "merged"]
+
+_RUNTIME = re.compile(r"SLURM|PMI|OMPI|.*RANK|HOST|PATH|HOME|USER|PWD|RANDOM|PPID|UID")
+STEPS = 50_000  # statements; a launch script has a hundred
+LONGEST = 2**20  # characters of one variable
+DEEPEST = 40  # scripts within scripts, functions within functions
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that the script comes to. ``outer``: the words before it that start it (srun, docker)."""
+
+    words: tuple[Value, ...]
+    place: Place
+    outer: tuple[str, ...] = ()
+
+
+@dataclass
+class Budget:
+    """What is left of the steps; shared by all scopes of an import."""
+
+    steps: int = STEPS
+
+    def take(self, where: Place) -> None:
+        """Count one step.
+
+        Raises:
+            ConfigError: where none is left: a loop or a recursion without end.
+
+        """
+        self.steps -= 1
+        if self.steps < 0:
+            message = f"takes more than {STEPS:,} steps; it loops, or calls itself"
+            raise ConfigError([Problem(str(where), message, "import.steps")])
+
+
+@dataclass
+class Scope:
+    """Variables are lists of values, of one value where they are no arrays."""
+
+    file: str
+    variables: dict[str, tuple[Value, ...]] = field(default_factory=dict)
+    arguments: tuple[Value, ...] | None = None  # $1 ...; None: nobody says
+    functions: dict[str, tuple[str, Place]] = field(default_factory=dict)
+    exported: set[str] = field(default_factory=set)
+    answers: Mapping[str, str] = field(default_factory=dict)
+    commands: list[Command] = field(default_factory=list)
+    files: dict[str, Value] = field(default_factory=dict)  # what here-documents write
+    assumed: dict[str, Place] = field(default_factory=dict)  # variables taken as unset, and where that was decisive
+    lost: list[tuple[Place, str, str]] = field(default_factory=list)  # what could not be read, and why
+    outer: tuple[str, ...] = ()
+    depth: int = 0
+    ended: bool = False  # by exit or return
+    first_line: int = 1  # of the text that is read, in its file
+    budget: Budget = field(default_factory=Budget)
+
+    def place(self, node: Node) -> Place:
+        """Where a node stands."""
+        return Place(self.file, self.first_line + node.start_point[0])
+
+    def value(self, name: str, where: Place) -> Value:
+        """A variable's text, or the mark of what is unknown."""
+        if name in self.answers:
+            return of_text(self.answers[name], where)
+        if name.isdigit():
+            return self._argument(int(name), where)
+        if name in ("@", "*"):
+            return joined(self.all_arguments(where))
+        if name in self.variables:
+            return self.variables[name][0] if self.variables[name] else ()
+        return unknown(where, name)
+
+    def items(self, name: str, where: Place) -> tuple[Value, ...]:
+        """An array's items."""
+        if name in ("@", "*"):
+            return self.all_arguments(where)
+        if name in self.answers:
+            return tuple(fields(of_text(self.answers[name], where)))
+        return self.variables.get(name, (unknown(where, name),))
+
+    def all_arguments(self, where: Place) -> tuple[Value, ...]:
+        """``$@``; where nobody says what follows the script's name, nothing does."""
+        return self.arguments or ()
+
+    def _argument(self, number: int, where: Place) -> Value:
+        if number == 0:
+            return of_text(self.file, where)
+        if self.arguments is None:
+            return unknown(where, str(number))
+        return self.arguments[number - 1] if number <= len(self.arguments) else ()
+
+    def assume_unset(self, text: str) -> str:
+        """Without the variables that nobody sets: a script is written for the case that nobody does.
+
+        What a job or a rank finds in its environment is no such variable.
+        """
+        for name in names(text):
+            if re.fullmatch(r"\w+", name) and self.is_set(name) is None and not _RUNTIME.match(name):
+                self.assumed.setdefault(name, Place(self.file, self.first_line))
+                text = text.replace(mark(name), "")
+        return text
+
+    def is_set(self, name: str) -> bool | None:
+        """Whether a variable has a value; None where only the outside knows."""
+        if name in self.answers or name in self.variables:
+            return True
+        if name.isdigit() and self.arguments is not None:
+            return int(name) <= len(self.arguments)
+        return None
+
+    def set(self, name: str, values: Sequence[Value], where: Place) -> None:
+        """Assign; what the user answers stays.
+
+        Raises:
+            ConfigError: where the value grows beyond all bounds.
+
+        """
+        if sum(len(said(value)) for value in values) > LONGEST:
+            raise ConfigError([Problem(str(where), f"{name} grows beyond {LONGEST:,} characters", "import.size")])
+        self.variables[name] = tuple(values)
+
+    def branch(self) -> Scope:
+        """A copy to try one way of a fork in."""
+        copies = {"variables": dict(self.variables), "exported": set(self.exported), "files": dict(self.files)}
+        return Scope(**{**vars(self), **copies})
+
+    def deep(self, where: Place) -> None:
+        """Refuse what calls itself without end.
+
+        Raises:
+            ConfigError: where scripts, functions or texts are within one another beyond all bounds.
+
+        """
+        if self.depth >= DEEPEST:
+            message = f"scripts or functions start one another {DEEPEST} deep"
+            raise ConfigError([Problem(str(where), message, "import.depth")])
+
+    def inner(self, file: str, arguments: tuple[Value, ...] | None) -> Scope:
+        """For a script that this one starts: it inherits the variables, and what it sets is its own."""
+        self.deep(Place(file))
+        fresh = self.branch()
+        fresh.file, fresh.arguments, fresh.depth, fresh.ended = file, arguments, self.depth + 1, False
+        return fresh
+
+
+def merged(into: Scope, ways: Sequence[Scope], where: Place) -> None:
+    """After a fork that only the outside decides: what differs between the ways is unknown by its own name."""
+    for name in set().union(*(way.variables for way in ways)):
+        values = {_texts(way.variables.get(name)) for way in ways}
+        if len(values) == 1:
+            into.variables[name] = ways[0].variables[name]
+        else:
+            into.variables[name] = (unknown(where, name),)
+    into.exported = set().union(*(way.exported for way in ways))
+    into.files = {name: text for way in ways for name, text in way.files.items()}
+    into.ended = all(way.ended for way in ways)
+
+
+def _texts(values: tuple[Value, ...] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(map(said, values))

@@ -1,0 +1,46 @@
+"""Bash's syntax trees, by tree-sitter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Parser
+
+__all__ = ["errors", "line", "parse", "text"]
+
+
+def parse(script: str) -> Node:
+    """The tree of a whole script; what cannot be read is an ERROR node within it."""
+    return _parser().parse(script.encode()).root_node
+
+
+def text(node: Node) -> str:
+    """The characters of a node."""
+    return (node.text or b"").decode("utf-8", "replace")
+
+
+def line(node: Node) -> int:
+    """The line where a node begins, from 0."""
+    return node.start_point[0]
+
+
+def errors(node: Node) -> Iterator[Node]:
+    """The outermost parts that are no bash, in order."""
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if here.is_error or here.is_missing:
+            yield here
+        elif here.has_error:
+            waiting.extend(reversed(here.children))
+
+
+@cache
+def _parser() -> Parser:
+    import tree_sitter_bash
+    from tree_sitter import Language, Parser
+
+    return Parser(Language(tree_sitter_bash.language()))
