@@ -23,8 +23,8 @@ SHOWN_REPAIRS = 3
 TRIED_REPAIRS = 60
 
 
-def resolve(spec: Spec) -> Plan:
-    """Every derived number of ``spec``.
+def resolve(spec: Spec, program: str | None = None) -> Plan:
+    """Every derived number of ``spec``; for another ``program`` than its backend where files are exported.
 
     Raises:
         ConfigError: with one problem, and its repairs, for each rule of the chosen backend that is broken.
@@ -33,7 +33,7 @@ def resolve(spec: Spec) -> Plan:
     """
     if not isinstance(spec, Spec):
         raise TypeError(f"resolve takes one Spec, such as load(...).stages[0], not a {type(spec).__name__}")
-    problems = refusals(spec, spec.backend.name)
+    problems = refusals(spec, program or spec.backend.name)
     if problems:
         raise ConfigError(problems)
     return _plan(normalise(spec))

@@ -63,6 +63,7 @@ class Options:
     stage: str | None = None
     variant: str | None = None
     runs: str = "runs"
+    to: str | None = None
     verify: bool = True
     why: Mapping[str, object] | None = None
     trace: str | None = None

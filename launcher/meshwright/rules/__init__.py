@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from functools import cache
 
-from meshwright.rules import deepspeed, foreign, grid, length, megatron, pipeline, schedule, sharding
-from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Rule, implies
+from meshwright.rules import accelerate, deepspeed, foreign, grid, length, megatron, pipeline, schedule, sharding
+from meshwright.rules._rule import DEEPSPEED, EVERY, EXPORTED, MEGATRON, Layout, Rule, implies
 
-__all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "POSITIVE", "RULES", "Layout", "Rule", "broken", "implies", "rules_of"]
+__all__ = [
+    "DEEPSPEED",
+    "EVERY",
+    "EXPORTED",
+    "MEGATRON",
+    "POSITIVE",
+    "RULES",
+    "Layout",
+    "Rule",
+    "broken",
+    "implies",
+    "rules_of",
+]
 
 POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 """Judged first: every other rule divides by these."""
 
 _SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES
 
-RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES + foreign.RULES
+RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES + foreign.RULES + accelerate.RULES
 """In an order in which a rule's ``needs`` stand before it."""
 
 
 @cache
 def rules_of(backend: str) -> tuple[Rule, ...]:
-    """The rules that ``backend`` enforces."""
-    return tuple(rule for rule in RULES if backend in rule.backends)
+    """The rules that ``backend`` enforces, or a program that files are exported for."""
+    shared = set(EXPORTED.get(backend, (backend,)))
+    return tuple(rule for rule in RULES if backend in rule.backends or shared <= set(rule.backends))
 
 
 def broken(layout: Layout, backend: str) -> list[Rule]:

@@ -14,10 +14,19 @@ from typing import Any
 from meshwright.errors import Problem, Repair
 from meshwright.spec import Backend, Cluster, Model, Spec, Training
 
-__all__ = ["DEEPSPEED", "EVERY", "MEGATRON", "Layout", "Number", "Rule", "implies"]
+__all__ = ["DEEPSPEED", "EVERY", "EXPORTED", "MEGATRON", "TRANSFORMERS", "Layout", "Number", "Rule", "implies"]
 
 MEGATRON, DEEPSPEED = ("megatron",), ("deepspeed",)
 EVERY = MEGATRON + DEEPSPEED
+
+EXPORTED: dict[str, tuple[str, ...]] = {
+    "accelerate_deepspeed": DEEPSPEED,
+    "accelerate_fsdp": EVERY,
+}
+"""Programs that files are exported for, and the backends whose common rules they share; their own name them."""
+
+TRANSFORMERS = (*DEEPSPEED, "accelerate_fsdp")
+"""Who trains transformers' own models; ``accelerate_deepspeed`` shares all of DeepSpeed's rules."""
 
 Number = Any  # an int or bool, or a NumPy array of them
 

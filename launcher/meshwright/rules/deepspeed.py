@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import DEEPSPEED, Layout, Rule
+from meshwright.rules._rule import DEEPSPEED, TRANSFORMERS, Layout, Rule
 from meshwright.rules.deepspeed_degrees import RULES as DEGREES
 from meshwright.rules.deepspeed_extra import check_extra
 from meshwright.rules.deepspeed_host import RULES as HOST
@@ -35,7 +35,7 @@ _REST = (
     Rule(
         id="deepspeed.recompute",
         path="parallelism.recompute",
-        backends=DEEPSPEED,
+        backends=TRANSFORMERS,
         needs=("recompute.full",),
         holds=lambda r: (
             (r.recompute == 0)

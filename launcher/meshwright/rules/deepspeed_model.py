@@ -7,7 +7,7 @@ from meshwright.emit.huggingface import mismatches
 from meshwright.model.architecture_table import ARCHITECTURES
 from meshwright.model.architectures import Architecture
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import DEEPSPEED, Layout, Rule
+from meshwright.rules._rule import TRANSFORMERS, Layout, Rule
 
 __all__ = ["RULES"]
 
@@ -25,7 +25,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         id="deepspeed.architecture",
         path="model.transformers",
-        backends=DEEPSPEED,
+        backends=TRANSFORMERS,
         holds=lambda r: not mismatches(r.model),
         message=lambda r: "; ".join(f"{problem.path}: {problem.message}" for problem in mismatches(r.model)),
         source="the backend trains transformers' own models",
@@ -33,7 +33,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         id="deepspeed.mtp",
         path="model.mtp",
-        backends=DEEPSPEED,
+        backends=TRANSFORMERS,
         holds=lambda r: r.model.mtp == 0,
         message="transformers builds no multi-token-prediction layers, {model.mtp} are asked for",
         source="transformers models/deepseek_v3/modeling_deepseek_v3.py: _keys_to_ignore_on_load_unexpected",
@@ -42,7 +42,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         id="deepspeed.balancing",
         path="model.moe.balancing",
-        backends=DEEPSPEED,
+        backends=TRANSFORMERS,
         needs=("deepspeed.architecture",),
         holds=lambda r: (
             r.model.moe is None
@@ -57,7 +57,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         id="deepspeed.router_bias",
         path="model.moe.bias_update_rate",
-        backends=DEEPSPEED,
+        backends=TRANSFORMERS,
         holds=lambda r: r.model.moe is None or not r.model.moe.router_bias or r.model.moe.bias_update_rate == 0,
         message="transformers never updates the router's bias, so a rate of {model.moe.bias_update_rate} is lost",
         source="transformers models/deepseek_v3/modeling_deepseek_v3.py:131: a buffer of zeros",
@@ -66,7 +66,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         id="deepspeed.z_loss",
         path="model.moe.z_loss",
-        backends=DEEPSPEED,
+        backends=TRANSFORMERS,
         holds=lambda r: r.model.moe is None or r.model.moe.z_loss == 0,
         message="transformers has no z-loss on its routers, {model.moe.z_loss} is asked for",
         source="transformers models/*/modeling_*.py",
@@ -75,7 +75,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         id="deepspeed.capacity",
         path="model.moe.capacity_factor",
-        backends=DEEPSPEED,
+        backends=TRANSFORMERS,
         holds=lambda r: r.model.moe is None or r.model.moe.capacity_factor is None,
         message="transformers drops no tokens; a capacity factor of {model.moe.capacity_factor} is lost",
         source="transformers models/*/modeling_*.py",
@@ -84,7 +84,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         id="deepspeed.attention",
         path="backend.deepspeed.attention",
-        backends=DEEPSPEED,
+        backends=TRANSFORMERS,
         needs=("deepspeed.architecture",),
         holds=lambda r: (
             _supports(r)

@@ -115,7 +115,7 @@ def _out_of_range(spec: Spec, backend: str) -> Iterator[Problem]:
         value: Any = spec
         for name in names:
             value = getattr(value, name) if value is not None else None
-        if value is not None and not within.holds(value) and (backend == "deepspeed" or names[1] != "deepspeed"):
+        if value is not None and not within.holds(value) and ("deepspeed" in backend or names[1] != "deepspeed"):
             shown = f"{value:g}" if isinstance(value, float) else value
             yield Problem(path, f"{shown} is out of range; give {within}", f"value.{path}")
 

@@ -16,7 +16,7 @@ Effect = Literal["learned", "runs", "described"]
 described: a name, or a constant that predictions alone read."""
 
 _TABLE: tuple[tuple[Effect, str, str], ...] = (
-    ("described", "", "name stage"),
+    ("described", "", "name stage variant"),
     ("described", "model", "name transformers"),
     (
         "learned",
@@ -25,14 +25,14 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "norm_zero_centered norm_placement tied_embeddings linear_bias qkv_bias qk_norm parallel_residual "
         "shared_parallel_norm embedding_norm embedding_scale attention_scale attention_softcap final_softcap "
         "sliding_window full_attention_every qkv_clip attention_dropout hidden_dropout init_std rope mla moe mtp "
-        "mtp_loss_weight",
+        "mtp_loss_weight pattern position_offset",
     ),
     ("described", "cluster", "name price_per_gpu_hour efficiency"),
     (
         "runs",
         "cluster",
         "gpus_per_node accelerator intra inter nodes gpus nvlink_domain pod oversubscription cpus_per_node "
-        "host_memory_gib environment",
+        "host_memory_gib host_memory_gb_s host_link_gb_s nvme_gib nvme_read_gb_s nvme_write_gb_s environment",
     ),
     (
         "runs",

@@ -37,6 +37,7 @@ def _verb(name: str, summary: str) -> Verb:
 VERBS = {
     "plan": _verb("plan", "resolve, cost and explain; writes nothing"),
     "compile": _verb("compile", "the run folder: files for every backend that can express it, and verdicts"),
+    "export": _verb("export", "files for a program that others launch: to=accelerate_deepspeed, accelerate_fsdp"),
     "rehearse": _verb("rehearse", "the same layout in miniature, trained for real on this machine"),
     "launch": _verb("launch", "compile, then run here or submit to SLURM"),
     "status": _verb("status", "what a run folder's run is doing: meshwright status runs/X"),

@@ -14,12 +14,13 @@ from meshwright.verify.verdict import Check, Verdict
 __all__ = ["Check", "Verdict", "verify"]
 
 
-def verify(plans: Sequence[Plan]) -> list[tuple[Verdict, ...]]:
-    """One Verdict for each backend that can express each plan.
+def verify(plans: Sequence[Plan], programs: Sequence[str] | None = None) -> list[tuple[Verdict, ...]]:
+    """One Verdict for each backend that can express each plan, or for each of other ``programs``.
 
     Each backend is imported once, in a process of its own, and each check runs in a fork of that.
     """
-    able = {name: [i for i, plan in enumerate(plans) if not refusals(plan.spec, name)] for name in FILES}
+    asked = FILES if programs is None else programs
+    able = {name: [i for i, plan in enumerate(plans) if not refusals(plan.spec, name)] for name in asked}
     jobs = [(backend, [plans[i] for i in indices]) for backend, indices in able.items() if indices]
     judged: dict[int, list[Verdict]] = {i: [] for i in range(len(plans))}
     for (backend, _), verdicts in zip(jobs, fork_map(_judge, jobs), strict=True):

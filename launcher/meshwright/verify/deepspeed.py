@@ -6,14 +6,14 @@ Then *built* (``deepspeed_build``) and *counted* (``transformers``).
 from __future__ import annotations
 
 import os
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
 from meshwright.emit.deepspeed import config
 from meshwright.layout.plan import Plan
 from meshwright.verify.recorder import Recorder
+from meshwright.verify.said import said
 from meshwright.verify.verdict import Check
 
 __all__ = ["CHECKS", "check", "expected", "parse", "parsed", "versions", "warm"]
@@ -68,7 +68,7 @@ def parsed(plan: Plan, settings: Mapping[str, Any] | None = None) -> Check:
     try:
         found, unread = parse(settings, plan.grid.world)
     except Exception as error:
-        return Check("parsed", False, _said(error))
+        return Check("parsed", False, said(error))
     wanted = expected(plan)
     wrong = [f"DeepSpeed never reads {path}" for path in unread]
     wrong += [
@@ -153,19 +153,3 @@ def _precision(c: Any) -> str:
 
 def _device(offload: Any) -> str:
     return "none" if offload is None else str(getattr(offload.device, "value", offload.device))
-
-
-def _said(error: Exception) -> str:
-    """DeepSpeed's own words, one line, with their place."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = next((f"{f.filename.split('site-packages/')[-1]}:{f.lineno}" for f in reversed(frames)), "")
-    return "; ".join(_lines(error)) + f" ({place})"
-
-
-def _lines(error: Exception) -> Iterator[str]:
-    listed = getattr(error, "errors", None)
-    if not callable(listed):
-        yield f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return
-    for item in listed():  # pydantic's
-        yield f"{getattr(error, 'title', '')}.{'.'.join(map(str, item['loc']))}: {item['msg']}"

@@ -1,0 +1,269 @@
+"""``meshwright export``: files for programs that others launch, judged by those programs' own code; nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from builders import small_model, spec
+from meshwright.cli import main
+from meshwright.emit.exports import EXPORTS
+from meshwright.errors import ConfigError
+from meshwright.resolver import holds, override, refusals, resolve
+from meshwright.rules import RULES
+from meshwright.rules.accelerate import RULES as TRAINER
+from meshwright.spec import RampStep, Schedule, Spec
+from meshwright.verify import verify
+from test_emit_mutation import leaves, others
+
+JUDGES = {"accelerate_deepspeed": "accelerate", "accelerate_fsdp": "accelerate"}
+
+
+def of(**changes: Any) -> Spec:
+    """A small Llama on 8 GPUs for 200 steps; ``changes`` by path, two underscores for a dot."""
+    one = spec(small_model(), 8, global_batch=16, zero=3)
+    for path, value in {"training.steps": 200, **{k.replace("__", "."): v for k, v in changes.items()}}.items():
+        one = override(one, path, value)
+    return one
+
+
+def written(one: Spec, program: str) -> dict[str, str]:
+    return EXPORTS[program](resolve(one, program))
+
+
+BF16 = {"training__grad_reduce": "bf16"}
+
+BASES: dict[str, Spec] = {
+    "accelerate_deepspeed": of(),
+    "accelerate_fsdp": of(**BF16),
+}
+
+SCHEDULES = {
+    "constant": Schedule(style="constant", warmup_steps=20),
+    "linear": Schedule(style="linear", warmup_steps=20),
+    "linear to a rate": Schedule(style="linear", min_lr=3e-5),
+    "cosine": Schedule(style="cosine", warmup_steps=20, decay_steps=200),
+    "cosine to a rate": Schedule(style="cosine", warmup_steps=20, min_lr=3e-5),
+    "inverse square root": Schedule(style="inverse_sqrt", warmup_steps=20),
+    "wsd": Schedule(style="wsd", warmup_steps=20, wsd_decay_steps=40, wsd_decay_style="minus_sqrt"),
+    "wsd to a rate": Schedule(style="wsd", min_lr=3e-5, wsd_decay_steps=40),
+    "wsd that ends early": Schedule(style="wsd", warmup_steps=20, decay_steps=150, wsd_decay_steps=40),
+}
+
+PROVEN: dict[str, list[Spec]] = {
+    "accelerate_deepspeed": [
+        *(
+            of(training__schedule=schedule, parallelism__zero=i % 3 + 1)
+            for i, schedule in enumerate(SCHEDULES.values())
+        ),
+        of(training__precision="fp32", parallelism__zero=0),
+        of(training__precision="fp16", parallelism__recompute="full", cluster__gpus=16),
+        of(backend__deepspeed__offload_optimizer__device="cpu", training__optimizer__weight_decay=0.0),
+        of(backend__deepspeed__hpz=4, backend__deepspeed__prefetch_bucket=1000),
+    ],
+    "accelerate_fsdp": [
+        *(of(**BF16, training__schedule=schedule) for schedule in SCHEDULES.values()),
+        of(**BF16, parallelism__zero=2, parallelism__recompute="full"),
+        of(parallelism__zero=0, parallelism__recompute="full"),
+        of(parallelism__zero=0, training__precision="fp16", cluster__gpus=1),
+        of(training__precision="fp32", cluster__gpus=16),
+        of(**BF16, parallelism__cp=4),
+    ],
+}
+
+
+@pytest.mark.parametrize("program", EXPORTS)
+def test_the_programs_own_code_accepts_what_is_written(program: str) -> None:
+    if find_spec(JUDGES[program]) is None:
+        pytest.skip(f"{JUDGES[program]} is not installed")
+    plans = [resolve(one, program) for one in PROVEN[program]]
+    for judged in verify(plans, (program,)):
+        (verdict,) = judged
+        assert [check.details for check in verdict.checks if not check.passed] == []
+
+
+def broken(program: str, **changes: Any) -> set[str]:
+    base = BASES[program]
+    for path, value in changes.items():
+        base = override(base, path.replace("__", "."), value)
+    return {problem.rule for problem in refusals(base, program)}
+
+
+WSD = Schedule(style="wsd", wsd_decay_steps=40, warmup_steps=20)
+
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "trainer.length": ("accelerate_fsdp", {"training__steps": None}),
+    "trainer.ramp": ("accelerate_fsdp", {"training__ramp": (RampStep(from_tokens=0, global_batch=8),)}),
+    "trainer.optimizer": ("accelerate_deepspeed", {"training__optimizer__name": "sgd"}),
+    "trainer.decay": ("accelerate_fsdp", {"training__schedule__decay_steps": 100}),
+    "trainer.inverse_sqrt": ("accelerate_fsdp", {"training__schedule__style": "inverse_sqrt"}),
+    "trainer.wsd": ("accelerate_fsdp", {"training__schedule": replace(WSD, wsd_decay_style="exponential")}),
+    "trainer.wsd_warmup": ("accelerate_fsdp", {"training__schedule": replace(WSD, min_lr=1e-5)}),
+    "trainer.precision": ("accelerate_fsdp", {"training__precision": "fp8_delayed"}),
+    "trainer.deepspeed_degrees": ("accelerate_deepspeed", {"parallelism__tp": 2}),
+    "trainer.deepspeed_offload": ("accelerate_deepspeed", {"backend__deepspeed__offload_optimizer__device": "cpu"}),
+    "trainer.fsdp_degrees": ("accelerate_fsdp", {"parallelism__tp": 2}),
+    "trainer.fsdp_split": ("accelerate_fsdp", {"parallelism__pipeline_split__loss": True}),
+    "trainer.fsdp_zero": ("accelerate_fsdp", {"parallelism__zero": 1}),
+    "trainer.fsdp_instances": ("accelerate_fsdp", {"parallelism__optimizer_instances": 2}),
+    "trainer.fsdp_context": ("accelerate_fsdp", {"parallelism__cp": 2, "training__sequence": 510}),
+    "trainer.fsdp_attention": ("accelerate_fsdp", {"parallelism__cp": 2, "backend__deepspeed__attention": "eager"}),
+    "trainer.fsdp_sums": ("accelerate_fsdp", {"training__grad_reduce": "fp32"}),
+    "trainer.fsdp_states": ("accelerate_fsdp", {"backend__deepspeed__offload_optimizer__device": "cpu"}),
+    "trainer.ddp_sums": ("accelerate_fsdp", {"parallelism__zero": 0}),
+    "trainer.fsdp_overlap": ("accelerate_fsdp", {"parallelism__overlap_param_gather": False}),
+}
+
+
+@pytest.mark.parametrize("rule", [rule.id for rule in TRAINER])
+def test_what_a_program_cannot_say_is_refused_by_name(rule: str) -> None:
+    program, changes = REFUSED[rule]
+    assert rule in broken(program, **changes)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in TRAINER if rule.id != "trainer.length"], ids=lambda rule: rule.id)
+def test_what_is_proposed_mends_it(rule: Any) -> None:
+    program, changes = REFUSED[rule.id]
+    base = BASES[program]
+    for path, value in changes.items():
+        base = override(base, path.replace("__", "."), value)
+    (problem,) = [one for one in refusals(base, program) if one.rule == rule.id]
+    assert problem.repairs, problem
+    for repair in problem.repairs:
+        mended = base
+        for path, value in repair.items():
+            mended = override(mended, path, value)
+        assert rule.id not in {one.rule for one in refusals(mended, program)}
+
+
+def test_a_programs_rules_are_those_its_bases_share_and_its_own() -> None:
+    both = {rule.id for rule in RULES if {"megatron", "deepspeed"} <= set(rule.backends)}
+    assert "batch.global" in both
+    assert "batch.global" in broken("accelerate_fsdp", training__global_batch=17)
+    assert "deepspeed.precision" in broken("accelerate_deepspeed", training__precision="mxfp8")
+    assert not any(rule.startswith("megatron.") for rule in broken("accelerate_fsdp", training__global_batch=17))
+
+
+# --- nothing is lost ---
+
+DESCRIBES = "describes the hardware, or where and how ranks are started, which the program's own launcher does"
+OTHER = "an option of a backend that does not run here"
+NAMES = "names the run or the model"
+DERIVED = "the same number stated instead of derived"
+
+COMMON = {
+    "stage": NAMES,
+    "variant": NAMES,
+    "model.name": NAMES,
+    "cluster": DESCRIBES,
+    "launch": DESCRIBES,
+    "backend.name": "another program is launched here",
+    "backend.megatron": OTHER,
+    "training.microbatches": DERIVED,
+    "training.schedule.wsd_decay_steps": "wsd only",
+    "training.schedule.wsd_decay_style": "wsd only",
+    "training.optimizer.momentum": "SGD only",
+    "parallelism.order": "without stages both orders are one",
+    "parallelism.cp_comm": "without context parallelism nothing is exchanged",
+    "parallelism.overlap_p2p": "without chunks there is no such overlap",
+    "model.mtp_loss_weight": "without multi-token prediction there is no such loss",
+}
+
+IRRELEVANT: dict[str, dict[str, str]] = {
+    "accelerate_deepspeed": {
+        **COMMON,
+        "backend.deepspeed.allgather_bucket": "ZeRO 1 and 2 only",
+        "backend.deepspeed.offload_optimizer": "without a device there is no offload",
+        "backend.deepspeed.offload_param": "without a device there is no offload",
+        "backend.deepspeed.attention": "the kernel stated that auto would choose",
+        "backend.deepspeed.torch_adam": "the Trainer's AdamW is PyTorch's",
+    },
+    "accelerate_fsdp": {**COMMON, "backend.deepspeed": OTHER},
+}
+
+
+def lost(program: str) -> Iterator[str]:
+    """The fields that can be changed without effect."""
+    base = BASES[program]
+    before = written(base, program)
+    for path, hint, value in leaves(base):
+        for other in others(hint, value):
+            mutated = override(base, path, other)
+            try:
+                if holds(mutated, program) and written(mutated, program) == before:
+                    yield path
+                    break
+            except ConfigError:
+                continue
+
+
+@pytest.mark.parametrize("program", EXPORTS)
+def test_no_field_is_lost(program: str) -> None:
+    def known(path: str) -> set[str]:
+        return {row for row in IRRELEVANT[program] if path == row or path.startswith(f"{row}.")}
+
+    silent = set(lost(program))
+    assert {path for path in silent if not known(path)} == set()
+    assert set(IRRELEVANT[program]) - {row for path in silent for row in known(path)} == set()
+
+
+# --- the files ---
+
+
+def test_the_launch_file_of_fsdp_says_how_parameters_are_sharded() -> None:
+    launch = yaml.safe_load(written(of(**BF16, parallelism__cp=4), "accelerate_fsdp")["accelerate.yaml"])
+    assert launch["num_processes"] == 8
+    assert launch["fsdp_config"]["fsdp_reshard_after_forward"] is True
+    assert launch["parallelism_config"]["parallelism_config_dp_shard_size"] == 2
+    assert launch["parallelism_config"]["parallelism_config_cp_size"] == 4
+
+
+def test_what_the_trainer_has_no_word_for_is_handed_to_the_script() -> None:
+    files = written(of(training__data__paths=("a",), training__logging__tensorboard="tb"), "accelerate_deepspeed")
+    assert json.loads(files["script_arguments.json"])["data"]["paths"] == ["a"]
+    assert json.loads(files["environment.json"])["TENSORBOARD_LOGGING_DIR"] == "tb"
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    """DeepSpeed's own optimizer would get all parameters in one group; without one the Trainer makes its own."""
+    assert "optimizer" not in json.loads(written(of(), "accelerate_deepspeed")["ds_config.json"])
+
+
+# --- the verb ---
+
+WORDS = ["model=tiny", "cluster=local_cpu", "cluster.gpus=8", "training.sequence=64", "training.steps=10"]
+MORE = ["parallelism.zero=3", "training.grad_reduce=bf16", "verify=false"]
+
+
+def test_the_verb_writes_a_folder_of_the_programs_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", "to=accelerate_fsdp", *WORDS, *MORE, f"runs={tmp_path}", "output=json"]
+    assert main(words) == 0
+    (stage,) = json.loads(capsys.readouterr().out)["stages"]
+    assert {path.name for path in (Path(stage["folder"]) / "accelerate_fsdp").iterdir()} >= {"accelerate.yaml"}
+    assert "config.yaml" in stage["files"]
+
+
+def test_what_cannot_be_exported_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "to=accelerate_fsdp", *WORDS, "parallelism.tp=2", f"runs={tmp_path / 'runs'}"]) == 2
+    assert "parallelism: tp = 2" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ([], "to: not set; there are accelerate_deepspeed, accelerate_fsdp"),
+        (["to=accelerate"], "to: no program 'accelerate'; did you mean accelerate_deepspeed or accelerate_fsdp?"),
+        (["to=nemo"], "to: no program 'nemo'; there are accelerate_deepspeed"),
+    ],
+)
+def test_a_program_that_is_not_there(to: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", *to, *WORDS]) == 2
+    assert capsys.readouterr().err.startswith(said)
