@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from meshwright.compose import software
 from meshwright.compose.precedence import LIBRARY, SPEC, laid, merged, new_stages, of_stages, selected, staged
 from meshwright.compose.quick_yaml import quick_yaml
 from meshwright.compose.run import Options, Rehearsal, Run, Search, Text
@@ -161,6 +162,8 @@ def _hydra() -> Iterator[None]:
 
 def _spec(data: dict[str, Any], stage: str | None) -> Spec:
     data["model"] = _architecture(data.get("model"))
+    data["software"] = software.asked(data.get("software"))
+    data["backend"] = software.settled(data.get("backend"), data["software"])
     if data.get("name") is None:
         data["name"] = data["model"].get("name", "run") if isinstance(data["model"], Mapping) else "run"
     spec = decode(Spec, {**data, "stage": stage})

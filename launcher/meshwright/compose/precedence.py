@@ -18,7 +18,7 @@ from meshwright.errors import ConfigError, Problem
 
 __all__ = ["LIBRARY", "SPEC", "laid", "merged", "new_stages", "of_stages", "selected", "staged"]
 
-SPEC = ("name", "model", "cluster", "parallelism", "training", "backend", "launch")
+SPEC = ("name", "model", "cluster", "parallelism", "training", "backend", "launch", "software")
 LIBRARY = ("about", "provenance", "stages")  # what a recipe says about itself
 
 

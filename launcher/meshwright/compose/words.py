@@ -12,7 +12,7 @@ from meshwright.errors import ConfigError, Problem
 __all__ = ["CONF", "GROUPS", "folders", "opened", "problem_of", "refuse"]
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "recipe")
+GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "software", "recipe")
 
 
 def folders(config_dir: str | Path | None) -> tuple[Path, ...]:
