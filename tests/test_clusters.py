@@ -123,7 +123,7 @@ def test_doctor_names_the_cluster_of_the_gpus_it_sees(tmp_path: Path, monkeypatc
 def test_what_amd_s_gpus_need_is_built_for_rocm() -> None:
     words = ["model=llama3_8b", "cluster.gpus=8", "training.steps=1"]
     rows = needed(load([*words, "cluster=mi300x"]).stages[0])
-    assert {row.install for row in rows if row.component == "Transformer Engine"} == {"build ROCm/TransformerEngine"}
+    assert {row.install for row in rows if row.component == "transformer_engine"} == {"build ROCm/TransformerEngine"}
     zero = [*words, "backend=deepspeed", "parallelism=zero1"]
     compilers = {gpu: {row.component for row in needed(load([*zero, f"cluster={gpu}"]).stages[0])} for gpu in ROCM}
     assert compilers == {"mi355x": {"hipcc", "ninja"}, "l40s": {"nvcc", "ninja"}}

@@ -58,6 +58,7 @@ COMMON = {
     **{f"cluster.nvme_{name}_gb_s": DESCRIBES for name in ("read", "write")},
     "cluster.price_per_gpu_hour": DESCRIBES,
     "cluster.efficiency": DESCRIBES,
+    "software": "what the nodes have: options are judged by it before they come here",
     "cluster.nodes": "the same number stated instead of derived",
     "cluster.gpus_per_node": "on one node torchrun starts as many ranks as the world has",
     "launch.kind": PLACES,

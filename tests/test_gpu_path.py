@@ -92,16 +92,16 @@ def test_transformer_engine_without_a_gpu_is_not_chosen(tmp_path: Path) -> None:
 def test_what_pip_installs_is_enough_for_the_defaults() -> None:
     plan = resolve(load(H100).stages[0])
     assert "--no-gradient-accumulation-fusion" in flags(plan)
-    assert {row.component for row in needed(plan.spec)} == {"Transformer Engine"}
+    assert {row.component for row in needed(plan.spec)} == {"transformer_engine"}
 
 
 @pytest.mark.parametrize(
     ("words", "component", "instead"),
     [
-        (["backend.megatron.gradient_accumulation_fusion=true"], "APEX", "gradient_accumulation_fusion=false"),
+        (["software=ngc"], "APEX", "gradient_accumulation_fusion=false"),
         (["training.precision=fp8_delayed"], "Transformer Engine", "transformer=local"),
         (
-            ["backend=deepspeed", "parallelism=zero1", "backend.deepspeed.attention=flash_attention_2"],
+            ["backend=deepspeed", "parallelism=zero1", "backend.deepspeed.attention=flash_attention_2", "software=ngc"],
             "flash-attn",
             "attention=sdpa",
         ),
@@ -114,7 +114,7 @@ def test_a_plan_says_what_its_nodes_need(
     from meshwright.cli import main
 
     rows = needed(load([*H100, *words]).stages[0])
-    assert instead in next(row.instead for row in rows if row.component == component)
+    assert instead in next(row.instead for row in rows if row.name == component)
     assert main(["plan", *H100, *words]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "nodes need" in line)
     assert component in line
@@ -125,13 +125,13 @@ def test_a_cpu_needs_none_of_it() -> None:
 
 
 def test_doing_without_makes_the_need_go_away() -> None:
-    fused = [*H100, "backend.megatron.gradient_accumulation_fusion=true", "backend.megatron.transformer=local"]
-    assert {row.component for row in needed(load(fused).stages[0])} == {"APEX"}
+    fused = [*H100, "software=ngc", "backend.megatron.transformer=local"]
+    assert {row.component for row in needed(load(fused).stages[0])} == {"apex"}
     assert needed(load([*fused, "backend.megatron.gradient_accumulation_fusion=false"]).stages[0]) == ()
 
 
 def test_the_job_looks_for_it_on_every_node(tmp_path: Path) -> None:
-    fused = [*H100, "launch=slurm", "backend.megatron.gradient_accumulation_fusion=true"]
+    fused = [*H100, "launch=slurm", "software=ngc"]
     script = files(resolve(load(fused).stages[0]))["job.sbatch"]
     assert '"$checkpoints" module:transformer_engine module:fused_weight_gradient_mlp_cuda' in script
     pytest.importorskip("torch")

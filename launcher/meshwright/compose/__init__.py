@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from meshwright.compose import software
 from meshwright.compose.precedence import LIBRARY, SPEC, laid, merged, new_names, of_recipe, selected, staged, varied
 from meshwright.compose.quick_yaml import quick_yaml
 from meshwright.compose.run import Listing, Options, Rehearsal, Run, Search, Text
@@ -184,6 +185,8 @@ def _hydra() -> Iterator[None]:
 
 def _spec(data: dict[str, Any], stage: str | None, variant: str | None) -> Spec:
     data["model"] = _architecture(data.get("model"))
+    data["software"] = software.asked(data.get("software"))
+    data["backend"] = software.settled(data.get("backend"), data["software"])
     if data.get("name") is None:
         data["name"] = data["model"].get("name", "run") if isinstance(data["model"], Mapping) else "run"
     spec = decode(Spec, {**data, "stage": stage, "variant": variant})

@@ -18,7 +18,7 @@ from meshwright.errors import ConfigError, Problem
 
 __all__ = ["LIBRARY", "SPEC", "laid", "merged", "new_names", "of_recipe", "selected", "staged", "varied"]
 
-SPEC = ("name", "model", "cluster", "parallelism", "training", "backend", "launch")
+SPEC = ("name", "model", "cluster", "parallelism", "training", "backend", "launch", "software")
 LIBRARY = ("about", "provenance", "stages", "variants")  # what a recipe says about itself
 
 

@@ -13,7 +13,7 @@ from meshwright.spec.gpu_names import cluster_with
 __all__ = ["CONF", "GROUPS", "folders", "opened", "problem_of", "refuse"]
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "recipe")
+GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "software", "recipe")
 
 
 def folders(config_dir: str | Path | None) -> tuple[Path, ...]:

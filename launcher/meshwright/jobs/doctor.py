@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution, version
-from importlib.util import find_spec
+from datetime import date
 from pathlib import Path
 
 from meshwright.rules.requirements import REQUIREMENTS, Requirement
 from meshwright.spec.gpu_names import cluster_with, unknown_gpu
+from meshwright.spec.software import COMPONENTS
+from meshwright.train.installed import found, installed, torch_build
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "findings", "software"]
 
 GIB = 2**30
 PATIENCE_S = 15
@@ -38,91 +40,64 @@ def findings(folder: Path) -> list[Finding]:
 
 
 def _python() -> Finding:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", found if sys.version_info >= (3, 12) else None, "everything", "Python 3.12 or newer")
+    here = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python", here if sys.version_info >= (3, 12) else None, "everything", "Python 3.12 or newer")
 
 
 PACKAGES = (
-    ("PyTorch", ("torch",), "verify, rehearse, training", "pip install 'meshwright[megatron]'"),
-    (
-        "megatron-core",
-        ("megatron-core",),
-        "backend=megatron: verdicts, rehearse, training",
-        "pip install 'meshwright[megatron]'",
-    ),
-    (
-        "DeepSpeed",
-        ("deepspeed",),
-        "backend=deepspeed: verdicts, rehearse, training",
-        "pip install 'meshwright[deepspeed]'",
-    ),
-    ("transformers", ("transformers",), "DeepSpeed's models, Hugging Face tokenizers", "pip install 'meshwright[hf]'"),
-    (
-        "Transformer Engine",
-        ("transformer-engine", "transformer_engine"),
-        "fp8 and Megatron's fast layers on GPUs",
-        "pip install --no-build-isolation 'transformer-engine[pytorch]', or backend.megatron.transformer=local",
-    ),
-    (
-        "NCCL",
-        ("nvidia-nccl-cu13", "nvidia-nccl-cu12"),
-        "collectives between NVIDIA GPUs",
-        "comes with PyTorch for CUDA",
-    ),
+    ("torch", "verify, rehearse, training", "pip install 'meshwright[megatron]'"),
+    ("megatron_core", "backend=megatron: verdicts, rehearse, training", "pip install 'meshwright[megatron]'"),
+    ("deepspeed", "backend=deepspeed: verdicts, rehearse, training", "pip install 'meshwright[deepspeed]'"),
+    ("transformers", "DeepSpeed's models, Hugging Face tokenizers", "pip install 'meshwright[hf]'"),
+    ("nccl", "collectives between NVIDIA GPUs", "comes with PyTorch for CUDA"),
 )
+"""(component, what it allows, how to get it) of what no option alone asks for."""
 
 
 def _packages() -> Iterator[Finding]:
-    for name, distributions, allows, install in PACKAGES:
-        found = next(filter(None, map(_version, distributions)), None)
-        yield Finding(name, f"{found}, {_build()}" if found and name == "PyTorch" else found, allows, install)
+    for component, allows, install in PACKAGES:
+        version = found(component)
+        shown = f"{version}, {_build()}" if version and component == "torch" else version
+        yield Finding(COMPONENTS[component].name, shown, allows, install)
 
 
 def _components() -> Iterator[Finding]:
-    """Of the table of requirements, what no package above is: each with the options that need it."""
-    known = {name for name, *_ in PACKAGES}
+    """Every component of the table of requirements, with the options that need it."""
     rows: dict[str, list[Requirement]] = {}
     for row in REQUIREMENTS:
-        if row.component not in known:
-            rows.setdefault(row.component, []).append(row)
+        rows.setdefault(row.component, []).append(row)
     for component, of_it in rows.items():
-        options = "; ".join(f"{row.option} (else {row.instead})" for row in of_it)
-        yield Finding(component, _found(of_it[0].probe), options, of_it[0].install)
+        options = "; ".join(dict.fromkeys(map(_option, of_it)))
+        yield Finding(COMPONENTS[component].name, found(component), options, of_it[0].install)
 
 
-def _found(probe: str) -> str | None:
-    """Where a program is, or the version of a module's package; looking for it imports nothing."""
-    kind, _, name = probe.partition(":")
-    if kind == "program":
-        return shutil.which(name)
-    if find_spec(name) is None:
-        return None
-    return _version(name.replace("_", "-")) or "here"
+def _option(row: Requirement) -> str:
+    least = f", {row.least} or newer" if row.least else ""
+    note = f": {row.note}" if row.note else ""
+    return f"{row.option} (else {row.instead}{least}){note}"
+
+
+def software(name: str) -> str:
+    """What is installed here as an option of the group ``software`` called ``name``: the text of its file."""
+    lines = [f"# What is installed on {platform.node()}, as meshwright doctor found it.", "", "# Its name."]
+    lines += [f"name: {name}", "# Versions by component; null: absent.", "components:"]
+    for component, version in installed().items():
+        lines += [f"  # {COMPONENTS[component].name}.", f"  {component}: {json.dumps(version)}"]
+    source = f"meshwright doctor on {platform.node()}, {date.today().isoformat()}"
+    return "\n".join([*lines, "# Who says so.", f"source: {json.dumps(source)}"]) + "\n"
 
 
 def _build() -> str:
-    """What PyTorch was built for; it says so in a file, and importing it takes seconds."""
-    path = Path(str(distribution("torch").locate_file("torch/version.py")))
-    text = path.read_text() if path.is_file() else ""
-    for name, shown in (("cuda", "CUDA"), ("hip", "ROCm")):
-        number = re.search(rf"^{name}\b.*= *'([^']+)'", text, re.MULTILINE)
-        if number:
-            return f"built for {shown} {number[1]}"
-    return "built for the CPU alone: no GPU is used"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    """What PyTorch was built for."""
+    build = torch_build()
+    return f"built for {build[0]} {build[1]}" if build else "built for the CPU alone: no GPU is used"
 
 
 def _hardware() -> Iterator[Finding]:
     said = _ask("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-    found = f"{len(said.lines)} x {said.lines[0]}" if said.lines else None
+    gpus = f"{len(said.lines)} x {said.lines[0]}" if said.lines else None
     allows = "training at speed; without them everything runs on the CPU"
-    yield Finding("GPUs", found, allows, said.why or "NVIDIA's driver")
+    yield Finding("GPUs", gpus, allows, said.why or "NVIDIA's driver")
     if said.first:
         yield _cluster(said.first.partition(",")[0])
     yield Finding("CPU cores", str(len(os.sched_getaffinity(0))), "rehearse: one process a core is fast")
@@ -144,8 +119,8 @@ def _programs() -> Iterator[Finding]:
     apptainer = _ask("apptainer", "--version")
     yield Finding("apptainer", apptainer.first, "launch.slurm.container=apptainer", apptainer.why or "module load")
     shellcheck = [line for line in _ask("shellcheck", "--version").lines if line.startswith("version:")]
-    found = shellcheck[0].partition(": ")[2] if shellcheck else None
-    yield Finding("shellcheck", found, "the tests of job.sbatch", "pip install 'meshwright[dev]'")
+    checker = shellcheck[0].partition(": ")[2] if shellcheck else None
+    yield Finding("shellcheck", checker, "the tests of job.sbatch", "pip install 'meshwright[dev]'")
 
 
 def _slurm() -> Finding:

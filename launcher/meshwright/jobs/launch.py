@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 from meshwright.cost import cost
@@ -25,6 +23,7 @@ from meshwright.resolver import resolve
 from meshwright.rules.launch import launch_problems, slurm_problems
 from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
+from meshwright.train.installed import found
 from meshwright.train.lifeline import follow_parent
 
 __all__ = ["AFTER", "Launched", "here", "links", "planned", "problems", "submit", "try_out", "undo", "unstarted"]
@@ -96,9 +95,8 @@ def _missing_here(plan: Plan) -> Iterator[Problem]:
     if plan.spec.launch.kind != "local" or not Path("/dev/nvidiactl").exists():
         return
     for row in needed(plan.spec):
-        kind, _, name = row.probe.partition(":")
-        if (find_spec(name) if kind == "module" else shutil.which(name)) is None:
-            text = f"needs {row.component}, which is not here; set {row.instead}, or {row.install}"
+        if found(row.component) is None:
+            text = f"needs {row.name}, which is not here; set {row.instead}, or {row.install}"
             yield Problem(row.option.partition("=")[0], text, "launch.needs")
 
 

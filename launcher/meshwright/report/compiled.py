@@ -51,3 +51,5 @@ def show_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
             console.print(Text(f"    {check.name:<12} {mark}", style=style), Text(f"  {check.details}"), sep="")
             for substitution in check.substitutions:
                 console.print(Text(f"      without a GPU: {substitution}", style="dim"))
+        if verdict.needs:
+            console.print(Text(f"    on the nodes it needs: {', '.join(verdict.needs)}", style="dim"))

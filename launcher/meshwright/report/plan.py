@@ -11,6 +11,7 @@ from rich.text import Text
 
 from meshwright.layout.plan import Plan, Stage
 from meshwright.rules.requirements import needed
+from meshwright.spec.software import HERE
 
 __all__ = ["show"]
 
@@ -45,7 +46,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "batch", f"{batch.global_batch:,} sequences of {batch.sequence:,} = {batch.tokens:,} tokens = {product}"
     if plan.steps:
         yield "steps", f"{plan.steps:,}"
-    needs = dict.fromkeys(row.component for row in needed(plan.spec))
+    needs = dict.fromkeys(f"{row.name} ({_version(plan, row.component)})" for row in needed(plan.spec))
     if needs:
         yield "nodes need", ", ".join(needs)
     active = f", {plan.active_parameters:,} active" if plan.spec.model.moe else ""
@@ -53,6 +54,14 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         "parameters",
         f"{plan.total_parameters:,}{active}; vocabulary {plan.spec.model.vocab:,} padded to {plan.padded_vocab:,}",
     )
+
+
+def _version(plan: Plan, component: str) -> str:
+    software = plan.spec.software
+    found = software.components.get(component)
+    if found == HERE:
+        return f"in software={software.name}"
+    return f"software={software.name} has {found}" if found else f"software={software.name} does not say"
 
 
 def _stages(plan: Plan) -> Table:

@@ -15,6 +15,7 @@ from meshwright.errors import Problem
 from meshwright.model.layers import parts
 from meshwright.model.pattern import read_pattern
 from meshwright.rules.launch import launch_problems
+from meshwright.rules.requirements import lacking
 from meshwright.spec import Data, Model, Parallelism, Spec, Training
 
 __all__ = ["RANGES", "RECOMPUTED", "Range", "value_problems"]
@@ -107,6 +108,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *_wsd(spec.training),
         *_data(spec.training.data),
         *launch_problems(spec),
+        *lacking(spec, backend),
     ]
 
 

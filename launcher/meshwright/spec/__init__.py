@@ -7,13 +7,14 @@ sequences, memory in GiB (2**30 bytes), rates in bytes or FLOP per second scaled
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshwright.spec.backend import Backend, DeepSpeedOptions, MegatronOptions, Offload
 from meshwright.spec.cluster import Accelerator, Cluster, Efficiency, EnvVariable, Link
 from meshwright.spec.launch import Launch
 from meshwright.spec.model import Model
 from meshwright.spec.parallelism import Parallelism, PipelineSplit
+from meshwright.spec.software import Software
 from meshwright.spec.training import Data, Logging, Optimizer, Precision, RampStep, Schedule, Tokenizer, Training
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Precision",
     "RampStep",
     "Schedule",
+    "Software",
     "Spec",
     "Tokenizer",
     "Training",
@@ -64,6 +66,7 @@ class Spec:
     training: Training
     backend: Backend
     launch: Launch
+    software: Software = field(default_factory=Software)
     stage: str | None = None
     after: After | None = None
     variant: str | None = None

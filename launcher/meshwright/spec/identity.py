@@ -14,8 +14,8 @@ __all__ = ["as_json", "identity", "plain"]
 
 
 def identity(spec: Spec) -> str:
-    """Eight hex digits of what is trained. How it is launched may change from one start to the next."""
-    trained = {name: value for name, value in asdict(spec).items() if name != "launch"}
+    """Eight hex digits of what is trained. How and with what it is launched may change from one start to the next."""
+    trained = {name: value for name, value in asdict(spec).items() if name not in ("launch", "software")}
     return hashlib.sha256(as_json(trained).encode()).hexdigest()[:8]
 
 

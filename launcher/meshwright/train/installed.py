@@ -6,47 +6,15 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["COMPONENTS", "HERE", "Component", "found", "gpus", "installed", "torch_build"]
+from meshwright.spec.software import COMPONENTS, HERE
 
-HERE = "here"  # stands for a version where there is one that does not say which
+__all__ = ["found", "gpus", "installed", "torch_build"]
+
 PATIENCE_S = 15
-
-
-@dataclass(frozen=True)
-class Component:
-    """How a component is recognised: by a module, else by a program, else by a package or by what its image says."""
-
-    name: str  # as people call it
-    module: str = ""
-    program: str = ""
-    distributions: tuple[str, ...] = ()
-    variable: str = ""  # of NVIDIA's images, which build some of these from source
-
-
-COMPONENTS: Mapping[str, Component] = {
-    "torch": Component("PyTorch", distributions=("torch",)),
-    "cuda": Component("CUDA", variable="CUDA_VERSION"),
-    "driver": Component("NVIDIA's driver"),
-    "nccl": Component("NCCL", distributions=("nvidia-nccl-cu13", "nvidia-nccl-cu12"), variable="NCCL_VERSION"),
-    "cudnn": Component("cuDNN", distributions=("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"), variable="CUDNN_VERSION"),
-    "transformer_engine": Component("Transformer Engine", "transformer_engine", "", ("transformer-engine",)),
-    "apex": Component("APEX", "fused_weight_gradient_mlp_cuda", "", ("apex",)),
-    "flash_attn": Component("flash-attn", "flash_attn", "", ("flash-attn",)),
-    "flash_attn_3": Component("flash-attn 3", "flash_attn_interface", "", ("flash-attn-3",)),
-    "deep_ep": Component("DeepEP", "deep_ep", "", ("deep-ep",)),
-    "emerging_optimizers": Component("Emerging-Optimizers", "emerging_optimizers", "", ("emerging-optimizers",)),
-    "nvcc": Component("nvcc", program="nvcc"),
-    "ninja": Component("ninja", program="ninja", distributions=("ninja",)),
-    "megatron_core": Component("megatron-core", distributions=("megatron-core",)),
-    "deepspeed": Component("DeepSpeed", distributions=("deepspeed",)),
-    "transformers": Component("transformers", distributions=("transformers",)),
-}
 
 
 def installed() -> dict[str, str | None]:

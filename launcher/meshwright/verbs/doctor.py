@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict
 from pathlib import Path
 
-from meshwright.jobs.doctor import findings
+from meshwright.jobs.doctor import findings, software
 from meshwright.loading import load
 from meshwright.verbs import Words
 
@@ -13,7 +14,13 @@ __all__ = ["run"]
 
 
 def run(words: Words) -> int:
-    """Print what was found, and for what is missing what it would allow and how to get it."""
+    """Print what was found, and for what is missing what it would allow and how to get it.
+
+    ``output=software`` prints a file of the group ``software`` instead.
+    """
+    if "output=software" in words.overrides:
+        print(software(platform.node().partition(".")[0]), end="")
+        return 0
     options = load(words.overrides, words.config_dir).options
     found = findings(Path(options.runs))
     if options.output == "json":
@@ -28,6 +35,6 @@ def run(words: Words) -> int:
     for one in found:
         mark, style = ("yes", "green") if one.found else ("no ", "yellow")
         hint = one.found or f"missing: {one.install}"
-        console.print(Text(f"{mark}  ", style=style), Text(f"{one.name:<19}"), Text(f"{hint}  "), sep="", end="")
+        console.print(Text(f"{mark}  ", style=style), Text(f"{one.name:<20}"), Text(f"{hint}  "), sep="", end="")
         console.print(Text(one.allows, style="dim"))
     return 0

@@ -8,6 +8,7 @@ from importlib import import_module
 from meshwright.emit.backends import FILES
 from meshwright.layout.plan import Plan
 from meshwright.resolver import refusals
+from meshwright.rules.requirements import needed
 from meshwright.verify.pool import Crash, fork_map
 from meshwright.verify.verdict import Check, Verdict
 
@@ -44,4 +45,11 @@ def _judge(job: tuple[str, list[Plan]]) -> list[Verdict]:
         for i, check in enumerate(found)
     ]
     versions = judge.versions()
-    return [Verdict(backend, versions, tuple(checks[i * width : (i + 1) * width])) for i in range(len(plans))]
+    return [
+        Verdict(backend, versions, tuple(checks[i * width : (i + 1) * width]), _needs(plan, backend))
+        for i, plan in enumerate(plans)
+    ]
+
+
+def _needs(plan: Plan, backend: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f"{row.name} ({row.option})" for row in needed(plan.spec, backend)))

@@ -75,7 +75,7 @@ def parsed(plan: Plan, words: list[str] | None = None) -> Check:
 def parse(plan: Plan, words: list[str]) -> tuple[Any, Any, int]:
     """(validated arguments, transformer configuration, micro-batches) by Megatron's own code."""
     module = arguments_module()
-    emulate_gpu(plan.spec.cluster.accelerator.capability)
+    emulate_gpu(plan)
     os.environ.pop("CUDA_DEVICE_MAX_CONNECTIONS", None)
     os.environ.update(environment(plan), RANK="0", WORLD_SIZE=str(plan.grid.world))
     sys.argv = ["pretrain_gpt.py", *words]

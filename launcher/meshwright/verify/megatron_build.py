@@ -31,7 +31,7 @@ def built(plan: Plan) -> Check:
     """Build every stage. Run it in a fork."""
     logging.disable(logging.WARNING)
     _only_own_groups()
-    emulate_gpu(plan.spec.cluster.accelerator.capability)
+    emulate_gpu(plan)
     _no_device()
     wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
     total = sum(stage.parameters for stage in plan.stages)

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.layout.plan import Plan
+from meshwright.spec.software import HERE
+from meshwright.train.installed import found
 
-__all__ = ["arguments_module", "emulate_gpu", "silence", "substitutions"]
+__all__ = ["arguments_module", "emulate_gpu", "engine", "silence", "substitutions"]
 
-TRANSFORMER_ENGINE = "2.9.0"  # the version that is pretended; any recent one gives the same verdicts
+UNSAID = "2.13.0"  # the version that is assumed where neither this machine nor the plan's software has one
 
 
 def silence() -> None:
@@ -47,19 +49,29 @@ def arguments_module() -> Any:
     return importlib.import_module(name)
 
 
-def emulate_gpu(capability: str) -> None:
-    """Answer for a GPU of ``capability`` with Transformer Engine installed. For a process that ends after the check."""
+def engine(plan: Plan) -> tuple[str, str]:
+    """The version of Transformer Engine that Megatron is told of, and who says so: it is installed, or assumed."""
+    here = found("transformer_engine")
+    if here not in (None, HERE):
+        return str(here), "installed here"
+    said = plan.spec.software.components.get("transformer_engine")
+    known = said if said not in (None, HERE) else UNSAID
+    return str(known), f"assumed, as in software={plan.spec.software.name}" if known == said else "assumed"
+
+
+def emulate_gpu(plan: Plan) -> None:
+    """Answer for the plan's GPU with Transformer Engine installed. For a process that ends after the check."""
     import torch
     from packaging.version import Version
 
-    major, minor = (int(part) for part in _nvidia(capability).split("."))
+    major, minor = (int(part) for part in _nvidia(plan.spec.cluster.accelerator.capability).split("."))
     properties = types.SimpleNamespace(
         major=major, minor=minor, total_memory=80 << 30, name="emulated", multi_processor_count=132
     )
     torch.cuda.get_device_capability = lambda *_: (major, minor)
     torch.cuda.get_device_properties = lambda *_: properties  # type: ignore[assignment]
     utils = importlib.import_module("megatron.core.utils")
-    utils.get_te_version = lambda: Version(TRANSFORMER_ENGINE)  # type: ignore[attr-defined]
+    utils.get_te_version = lambda: Version(engine(plan)[0])  # type: ignore[attr-defined]
     _fill("megatron.core.models.common.embeddings.rope_utils", "fused_apply_rotary_pos_emb")
     _fill("megatron.core.models.common.embeddings.rope_utils", "fused_apply_rotary_pos_emb_thd")
     for kernel in (
@@ -75,9 +87,9 @@ def emulate_gpu(capability: str) -> None:
 def substitutions(plan: Plan) -> tuple[str, ...]:
     """What ``emulate_gpu`` pretended for ``plan``."""
     accelerator = plan.spec.cluster.accelerator
-    emulated = [
-        f"compute capability {_nvidia(accelerator.capability)} and Transformer Engine {TRANSFORMER_ENGINE} pretended"
-    ]
+    version, whence = engine(plan)
+    capability = _nvidia(accelerator.capability)
+    emulated = [f"compute capability {capability} pretended, Transformer Engine {version} {whence}"]
     if accelerator.capability == "0.0":
         emulated.append(f"{accelerator.name} has no CUDA compute capability: Hopper's stands in")
     return tuple(emulated)

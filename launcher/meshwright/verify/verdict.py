@@ -25,6 +25,7 @@ class Verdict:
     backend: str
     versions: Mapping[str, str]
     checks: tuple[Check, ...]
+    needs: tuple[str, ...] = ()  # components, each with the option that needs it, on the nodes
 
     @property
     def passed(self) -> bool:
