@@ -89,7 +89,8 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     source = said(record, "source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
     if cluster is None and _gpu(record) not in practice.cluster:
-        raise ValueError(f"no cluster describes the GPU {record['gpu']!r}")
+        known = ", ".join(practice.cluster)
+        raise ValueError(f"no cluster describes the GPU {record['gpu']!r}; known: {known}")
     missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not said(record, c)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
