@@ -112,6 +112,17 @@ def test_a_sweep_is_compiled_whole_or_not_at_all(
         ([*BASE, "nope=1", "--cfg", "job"], "nope: unknown key"),
         (["recipe=llama3_405b", "stage=long_12k", "--cfg", "job"], "stage: no stage 'long_12k'"),
         ([*BASE, "--config-dir", "/nope"], "--config-dir: /nope does not exist"),
+        (
+            [*BASE, "--config-name=mine"],
+            "--config-name=mine: there is one configuration, and recipes on top of it",
+        ),
+        ([*BASE, "tp=8"], "tp: unknown key; did you mean parallelism.tp?"),
+        ([*BASE, "nodes=2"], "nodes: unknown key; did you mean cluster.nodes or search.nodes?"),
+        ([*BASE, "gpus=2"], "gpus: unknown key; did you mean cluster.gpus or launch.slurm.gpus?"),
+        ([*BASE, "training.lr=1"], "training.lr: unknown key; did you mean training.optimizer.lr?"),
+        ([*BASE, "name=../evil"], "name: '../evil' cannot name a folder; start with a letter or digit"),
+        ([*BASE, "cluster.accelerator=H200"], "cluster.accelerator: 'H200' is no description of a GPU; choose a clus"),
+        (["recipe=llama3_405b", "model=llama3_8b"], "parallelism.pp: 32 layers and the embedding and the loss do not"),
     ],
 )
 def test_words_that_make_no_run_are_one_line(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:

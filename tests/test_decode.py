@@ -46,6 +46,11 @@ def test_nested_values_arrive() -> None:
     assert decode(Outer, data) == Outer("x", Inner(2), 3.0, many=(Inner(1),), table={"k": Inner(5, "b")})
 
 
+def test_a_key_that_belongs_deeper_is_named_there() -> None:
+    found = errors({"name": "x", "inner": {"size": 2}, "kind": "b"})
+    assert found == ["kind: unknown key; did you mean inner.kind?"]
+
+
 def test_all_problems_at_once() -> None:
     data = {"nam": "x", "inner": {"size": "2", "kind": "c"}, "rate": "fast", "on": 1, "many": [{}], "table": 3}
     assert errors(data) == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,32 @@ def test_calibrate_fits_a_cluster_of_a_config_dir_and_lists_what_it_leaves_out(t
     assert "iter_time_s = nan is no number (r3)" in out
     assert "no step time: neither iter_time_s nor tokens_per_gpu_s (r4)" in out
     assert "measured on A100-80GB; the GPU of ours is H100-SXM5-80GB (r5)" in out
-    assert yaml.safe_load((tmp_path / "ours_calibrated.yaml").read_text())["defaults"] == ["ours", "_self_"]
+    path = tmp_path / "cluster" / "ours_calibrated.yaml"
+    assert out.startswith(f"wrote {path}; use it with --config-dir {tmp_path} cluster=ours_calibrated\n")
+    assert "3 rows for 9 constants: what they do not tell stays near the cluster's own" in out
+    assert yaml.safe_load(path.read_text())["defaults"] == ["ours", "_self_"]
+
+
+def test_what_calibrate_wrote_is_chosen_as_it_says(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows_file(tmp_path / "a.csv", *TIMED)
+    assert main(["calibrate", "rows=a.csv", "cluster=dgx_h100", "output=json"]) == 0
+    words = shlex.split(strict(capsys.readouterr().out)["choose"])
+    assert main(["plan", "model=tiny", "cluster.gpus=8", *words]) == 0
+    assert "of dgx_h100_calibrated" in capsys.readouterr().out
+
+
+def test_calibrate_writes_over_its_own_file_and_over_no_edited_one(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows_file(tmp_path / "a.csv", *TIMED)
+    for _ in range(2):
+        assert main(["calibrate", "rows=a.csv", "cluster=dgx_h100"]) == 0
+    path = tmp_path / "cluster" / "dgx_h100_calibrated.yaml"
+    edited = path.read_text().replace("spread: ", "spread: 1")
+    path.write_text(edited)
+    assert main(["calibrate", "rows=a.csv", "cluster=dgx_h100"]) == 2
+    assert "was changed since calibrate wrote it" in capsys.readouterr().err
+    assert path.read_text() == edited
 
 
 def test_one_group_does_not_narrow_the_spread(tmp_path, capsys, monkeypatch):
@@ -166,4 +192,4 @@ def test_rows_of_another_gpu_are_not_enough(tmp_path, capsys, monkeypatch):
     rows_file(tmp_path / "a.csv", *TIMED)
     assert main(["calibrate", "rows=a.csv", "cluster=dgx_a100_80gb"]) == 2
     assert "0 of 3 rows can be fitted; most often: measured on H100" in capsys.readouterr().err
-    assert not list(tmp_path.glob("*.yaml"))
+    assert not (tmp_path / "cluster").exists()

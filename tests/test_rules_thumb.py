@@ -36,6 +36,7 @@ AGAINST: dict[str, tuple[Spec, str]] = {
         override(override(spec(small_model(), 8), "backend.deepspeed.hpz", 4), "backend.deepspeed.torch_adam", True),
         "backend.deepspeed.hpz, backend.deepspeed.torch_adam: megatron, which is launched, does not read this",
     ),
+    "slurm-minutes": (override(SLURM, "launch.slurm.time", "24:00"), "24 minutes and 0 seconds to SLURM; hours are"),
     "whole-nodes": (spec(small_model(), 12), "12 GPUs leave the last node with 4 of 8"),
 }
 

@@ -250,7 +250,7 @@ def _jobs(words: list[str]) -> list[Words]:
     config_dir, rest = _config_dir([word for word in words if word not in ("-m", "--multirun")])
     flags = [word for word in rest if word.startswith("-")]
     if flags:
-        raise ConfigError(f"{flags[0]}: unknown flag; overrides are written key=value, see meshwright --help")
+        raise ConfigError(_no_flag(flags[0]))
     if not sweep:
         return [Words(tuple(rest), config_dir)]
     from meshwright.compose.sweep import expand
@@ -260,6 +260,13 @@ def _jobs(words: list[str]) -> list[Words]:
         raise ConfigError("the sweep has no points: a glob(), range() or choice() in it matches nothing")
     swept = [i for i, values in enumerate(zip(*points, strict=True)) if len(set(values)) > 1]
     return [Words(tuple(point), config_dir, _assigned([point[i] for i in swept])) for point in points]
+
+
+def _no_flag(flag: str) -> str:
+    if flag.partition("=")[0] in ("--config-name", "-cn", "--config-path", "-cp"):
+        hint = "a file of your own is DIR/recipe/NAME.yaml, chosen with --config-dir DIR recipe=NAME"
+        return f"{flag}: there is one configuration, and recipes on top of it; {hint}"
+    return f"{flag}: unknown flag; overrides are written key=value, see meshwright --help"
 
 
 def _assigned(overrides: Sequence[str]) -> dict[str, str]:

@@ -35,8 +35,15 @@ def resolve(spec: Spec, program: str | None = None) -> Plan:
         raise TypeError(f"resolve takes one Spec, such as load(...).stages[0], not a {type(spec).__name__}")
     problems = refusals(spec, program or spec.backend.name)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([_searchable(problem) for problem in problems])
     return _plan(normalise(spec))
+
+
+def _searchable(problem: Problem) -> Problem:
+    """No single change mends the layout: a search may find one that several make."""
+    if problem.repairs or not problem.path.startswith("parallelism"):
+        return problem
+    return replace(problem, message=f"{problem.message}; parallelism=auto searches for a layout that holds")
 
 
 def refusals(spec: Spec, backend: str) -> list[Problem]:

@@ -18,7 +18,7 @@ from meshwright.compose.words import CONF, GROUPS, folders, opened, problem_of, 
 from meshwright.errors import ConfigError, Problem, distinct
 from meshwright.rules.values import value_problems
 from meshwright.spec import Spec
-from meshwright.spec.decode import decode
+from meshwright.spec.decode import decode, elsewhere, places
 
 __all__ = [
     "CONF",
@@ -118,8 +118,9 @@ def _unknown(composed: Mapping[str, Any]) -> Iterator[Problem]:
     for key in composed:
         if key not in _TOP:
             close = get_close_matches(key, _TOP, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(_TOP))}"
-            yield Problem(key, f"unknown key; {hint}", "decode.unknown")
+            near = f"did you mean {close[0]}?" if close else f"known here: {', '.join(sorted(_TOP))}"
+            deeper = elsewhere((*places(Spec, key), *places(Options, key)))
+            yield Problem(key, f"unknown key; {deeper or near}", "decode.unknown")
     for key in ("about", "provenance"):
         if not isinstance(composed.get(key) or {}, Mapping):
             yield Problem(key, f"expected a mapping, got {composed[key]!r}", "decode.mapping")

@@ -13,6 +13,7 @@ from meshwright.spec.gpu_names import cluster_with
 __all__ = ["CONF", "GROUPS", "folders", "opened", "problem_of", "refuse"]
 
 CONF = Path(__file__).parents[1] / "conf"
+GPU = "cluster.accelerator"
 GROUPS = ("model", "cluster", "parallelism", "training", "backend", "launch", "software", "recipe")
 
 
@@ -40,8 +41,23 @@ def refuse(overrides: Sequence[str], config_dir: str | Path | None) -> None:
         for group, equals, option in chosen
         if group in GROUPS and equals and nameless.fullmatch(option)
     ]
+    wrong += [_no_gpu(value, config_dir) for key, _, value in chosen if key == GPU and not value.startswith("{")]
     if wrong:
         raise ConfigError(wrong)
+
+
+def _no_gpu(value: str, config_dir: str | Path | None) -> Problem:
+    """A GPU given by its name: it comes with its cluster."""
+    import yaml
+
+    found: dict[str, list[str]] = {}
+    for folder in folders(config_dir):
+        for path in sorted((folder / "cluster").glob("[!_]*.yaml")):
+            name = ((yaml.safe_load(path.read_text()) or {}).get("accelerator") or {}).get("name")
+            if name:
+                found.setdefault(name, []).append(path.stem)
+    known = ", ".join(f"{name} ({' or '.join(clusters)})" for name, clusters in found.items())
+    return Problem(GPU, f"{value!r} is no description of a GPU; choose a cluster that has it: {known}", "compose.gpu")
 
 
 def opened(override: str) -> str:

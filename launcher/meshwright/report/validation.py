@@ -43,6 +43,7 @@ def skipped_lines(skipped: Sequence[Mapping[str, str]]) -> Iterator[str]:
 def calibration(result: Mapping[str, Any]) -> Iterator[str]:
     """How well fitted constants meet the rows, and what their interval is worth."""
     spread = result["efficiency"]["spread"]
+    yield from (f"  warning: {warning}" for warning in result["warnings"])
     yield statistics_line("in the fit", result["in_fit"])
     if result["left_out"]:
         yield statistics_line("each group left out", result["left_out"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -99,6 +100,14 @@ def _of_other_backends(spec: Spec, grid: Grid) -> str | None:
     return f"{', '.join(paths)}: {spec.backend.name}, which is launched, does not read this" if paths else None
 
 
+def _minutes(spec: Spec, grid: Grid) -> str | None:
+    time = spec.launch.slurm.time
+    if spec.launch.kind != "slurm" or time is None or not re.fullmatch(r"\d+:\d\d", time):
+        return None
+    minutes, seconds = time.split(":")
+    return f"{time} is {minutes} minutes and {int(seconds)} seconds to SLURM; hours are written {time}:00"
+
+
 def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
     by_layers = spec.training.optimizer.name == "muon" and spec.parallelism.zero == 1
     return (
@@ -135,6 +144,7 @@ THUMBS: tuple[Thumb, ...] = (
         "muon-by-layers", "training.optimizer.name", _muon_by_layers, "megatron-core 0.19.2, training/arguments.py:1679"
     ),
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
+    Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
     Thumb("whole-nodes", "cluster.gpus", _whole_nodes, "schedulers hand out nodes"),
 )
 

@@ -7,6 +7,7 @@ sizes that every rule divides by are in ``grid.POSITIVE``; what depends on the l
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,7 @@ RECOMPUTED = ("core_attn", "moe_act", "layernorm", "mla_up_proj", "mlp", "moe", 
 def value_problems(spec: Spec, backend: str) -> list[Problem]:
     """What is wrong with single values, as far as ``backend`` reads them."""
     return [
+        *_names(spec),
         *_out_of_range(spec, backend),
         *_pattern(spec.model),
         *_rotated(spec.model),
@@ -110,6 +112,14 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *launch_problems(spec),
         *lacking(spec, backend),
     ]
+
+
+def _names(spec: Spec) -> Iterator[Problem]:
+    """A run and its stages name folders and jobs."""
+    for path, name in (("name", spec.name), ("variant", spec.variant or "x"), ("stage", spec.stage or "x")):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+            allowed = "start with a letter or digit, use only these, '.', '_' and '-', and at most 200 of them"
+            yield Problem(path, f"{name!r} cannot name a folder; {allowed}", "value.name")
 
 
 def _out_of_range(spec: Spec, backend: str) -> Iterator[Problem]:

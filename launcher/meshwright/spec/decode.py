@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from itertools import islice
 from math import isfinite
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from meshwright.errors import ConfigError, Problem
 
-__all__ = ["decode", "join"]
+__all__ = ["decode", "elsewhere", "join", "places"]
 
+_SHOWN_PLACES = 3
 LARGEST: Mapping[Any, float] = {int: 2**63, float: 1e30}
 """Whatever is counted or measured here is far smaller, and products of a few such numbers stay finite."""
 
@@ -32,6 +34,22 @@ def decode[T](cls: type[T], data: object, root: str = "") -> T:
     return value  # type: ignore[no-any-return]
 
 
+def places(cls: Any, name: str, root: str = "") -> Iterator[str]:
+    """The dotted paths below the dataclass ``cls`` whose last part is ``name``."""
+    for field, hint in _hints(cls).items():
+        inner = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+        if field == name:
+            yield join(root, field)
+        if inner is not None and get_origin(hint) in (None, Union, types.UnionType):
+            yield from places(inner, name, join(root, field))
+
+
+def elsewhere(found: Iterable[str]) -> str:
+    """A hint at the first few of those paths; empty where there is none."""
+    shown = list(islice(found, _SHOWN_PLACES))
+    return f"did you mean {' or '.join(shown)}?" if shown else ""
+
+
 def join(path: str, key: object) -> str:
     """The dotted path of ``key`` under ``path``."""
     return f"{path}.{key}" if path else str(key)
@@ -42,7 +60,7 @@ def _dataclass(cls: Any, data: object, path: str, problems: list[Problem]) -> An
         problems.append(Problem(path, f"expected a mapping, got {data!r}"))
         return None
     known, hints = _known(cls), _hints(cls)
-    problems += _unknown_keys(data, known, path)
+    problems += _unknown_keys(data, cls, path)
     before, values = len(problems), {}
     for name, field in known.items():
         if name in data and data[name] != "???":
@@ -62,12 +80,13 @@ def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _unknown_keys(data: Mapping[Any, Any], known: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _unknown_keys(data: Mapping[Any, Any], cls: Any, path: str) -> Iterator[Problem]:
+    known = _known(cls)
     for key in data:
         if key not in known:
             close = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
-            yield Problem(join(path, key), f"unknown key; {hint}")
+            near = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            yield Problem(join(path, key), f"unknown key; {elsewhere(places(cls, str(key), path)) or near}")
 
 
 def _value(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,10 @@ _FEWEST = 3
 
 
 def run(words: Words) -> int:
-    """Fit, report the error with whole groups left out, and write ``<cluster>_calibrated.yaml`` here."""
+    """Fit, report the error with whole groups left out, and write ``cluster/NAME_calibrated.yaml``.
+
+    It lies in the folder of ``--config-dir``, else here.
+    """
     from meshwright.measured.calibrate import cluster_rows, fit, left_out
     from meshwright.report.print_json import print_json
     from meshwright.report.validation import calibration
@@ -40,9 +45,12 @@ def run(words: Words) -> int:
     alone = "" if kept_out else ", one group: the spread is no forecast's"
     source = f"fitted on {len(rows)} rows of {question.name}{alone}"
     efficiency = replace(efficiency, source=source)
-    path = _write(name, efficiency)
+    folder = Path(words.config_dir or ".")
+    path = _write(name, efficiency, folder)
     result = {
         "cluster": str(path),
+        "choose": f"--config-dir {shlex.quote(str(folder))} cluster={path.stem}",
+        "warnings": list(_warnings(len(rows))),
         "efficiency": vars(efficiency),
         "rows": len(rows),
         "in_fit": [float(e) for e in fitted.errors],
@@ -52,7 +60,7 @@ def run(words: Words) -> int:
     if question.options.output == "json":
         print_json(result)
     else:
-        print(f"{path}: put it in conf/cluster of a --config-dir and choose cluster={path.stem}")
+        print(f"wrote {path}; use it with {result['choose']}")
         print(*calibration(result), sep="\n")
     return 0
 
@@ -86,15 +94,37 @@ def _with_spread(
     return replace(efficiency, spread=spread(kept_out) if kept_out else max(former, spread(in_fit)))
 
 
-def _write(name: str, efficiency: Efficiency) -> Path:
+def _warnings(rows: int) -> Iterator[str]:
+    from meshwright.measured.calibrate import BOUNDS
+
+    if rows < len(BOUNDS):
+        yield f"{rows} rows for {len(BOUNDS)} constants: what they do not tell stays near the cluster's own"
+
+
+def _write(name: str, efficiency: Efficiency, folder: Path) -> Path:
+    """Raises ConfigError where the file cannot be written, or was changed by hand since it was."""
     from meshwright.measured.calibrate import as_yaml
 
-    path = Path(f"{Path(name).name}_calibrated.yaml")
+    path = folder / "cluster" / f"{Path(name).name}_calibrated.yaml"
     text = f"defaults:\n  - {name}\n  - _self_\n\nname: {path.stem}\n{as_yaml(efficiency)}"
     try:
-        path.write_text(text)
+        if path.exists() and not _ours(path.read_text(errors="replace")):
+            message = f"{path} was changed since calibrate wrote it; move it away, it would be lost"
+            raise ConfigError([Problem("cluster", message, "rows.edited")])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{_mark(text)}{text}")
     except OSError as error:
         raise ConfigError(
             [Problem("cluster", f"cannot write {path}: {error}; run it elsewhere", "rows.write")]
         ) from None
     return path
+
+
+def _mark(text: str) -> str:
+    return f"# Written by meshwright calibrate: {sha256(text.encode()).hexdigest()[:12]}\n"
+
+
+def _ours(text: str) -> bool:
+    """Whether the first line still speaks of the rest."""
+    mark, _, rest = text.partition("\n")
+    return f"{mark}\n" == _mark(rest)

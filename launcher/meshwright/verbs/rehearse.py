@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
@@ -74,15 +76,30 @@ def _rehearse(plan: Plan, options: Options, console: Console) -> Rehearsal | Non
     from meshwright.report.rehearsal import show
 
     console.print(Text("trained in miniature on this machine:", style="bold"))
-    folder, asked = Path(mkdtemp(prefix="meshwright-")), options.rehearse
-    try:
-        done = rehearse(plan.spec, folder, asked.ranks, asked.steps, tell=lambda text: console.print(f"  {text}"))
-    except RankError as error:
-        print(f"{error}\nlogs: {folder}", file=sys.stderr)
-        return None
-    show(done, console)
-    if done.passed:
-        shutil.rmtree(folder)
-    else:
-        print(f"logs: {folder}", file=sys.stderr)
+    asked = options.rehearse
+    with _scratch() as folder:
+        try:
+            done = rehearse(plan.spec, folder, asked.ranks, asked.steps, tell=lambda text: console.print(f"  {text}"))
+        except RankError as error:
+            print(f"{error}\nlogs: {folder}", file=sys.stderr)
+            return None
+        show(done, console)
+        if done.passed:
+            shutil.rmtree(folder)
+        else:
+            print(f"logs: {folder}", file=sys.stderr)
     return done
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder that goes where the user stops the rehearsal: what is left of one tells nobody anything."""
+    folder = Path(mkdtemp(prefix="meshwright-"))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield folder
+    except (KeyboardInterrupt, SystemExit):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
