@@ -66,6 +66,7 @@ class Options:
     verify: bool = True
     why: Mapping[str, object] | None = None
     trace: str | None = None
+    out: str = "report.html"
     rehearse: Rehearsal = Rehearsal()
     rows: str | None = None
     search: Search = Search()
