@@ -112,6 +112,13 @@ def test_points_of_a_sweep_are_named_by_what_they_set(tmp_path: Path) -> None:
     assert titles == ["parallelism.tp=1", "parallelism.tp=2"]
 
 
+def test_quoted_words_are_runs_of_their_own(tmp_path: Path) -> None:
+    runs = ["model=tiny cluster.gpus=8", "model=tiny cluster.gpus=16", "training.global_batch=32"]
+    assert main(["report", *runs, f"out={tmp_path}/page.html"]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "cluster.gpus" in text.partition("What differs")[2].partition("</table>")[0]
+
+
 def test_values_say_whose_they_are(tmp_path: Path) -> None:
     words = ["olmo_7b", "training.optimizer.lr=1e-4", f"out={tmp_path}/page.html"]
     assert main(["report", *words]) == 0

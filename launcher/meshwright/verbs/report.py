@@ -25,7 +25,7 @@ from meshwright.verbs.sweep import every
 
 __all__ = ["run", "sweep"]
 
-_OURS = ("out", "output")
+_OURS = ("out", "output", "format", "chart")
 """Words that say how to report, not what."""
 
 
@@ -37,18 +37,27 @@ def run(words: Words) -> int:
 def sweep(jobs: Sequence[Words]) -> int:
     """Write one page of every point."""
     options = _options(jobs[0])
-    path = output_file("out", options.out, (".html",))
-    assert path is not None  # it has a default
+    name = options.out or ("report.html" if options.format == "html" else f"{options.chart}.{options.format}")
+    path = output_file("out", name, (f".{options.format}",))
+    assert path is not None  # a name was given
     pages = every(jobs, _page)
     subjects = _told_apart([subject for page in pages for subject in page.subjects], jobs)
     page = Page(subjects, [one for page in pages for one in page.searches], _title(subjects))
-    text = html(page)
     try:
-        path.write_text(text, "utf-8")
+        path.write_text(html(page), "utf-8") if options.format == "html" else _draw(options.chart, page, path)
     except OSError as error:
         raise ConfigError([unwritable("out", str(error))]) from None
-    print(f"{path}: {len(text) / 1e6:.2f} MB")
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     return 0
+
+
+def _draw(chart: str, page: Page, path: Path) -> None:
+    from meshwright.report.page.picture import draw
+
+    if len(page.subjects) > 1:
+        titles = ", ".join(one.title for one in page.subjects)
+        raise ConfigError([Problem("chart", f"a picture is of one plan, here are {titles}; name one", "report.chart")])
+    draw(chart, page.subjects[0], path)
 
 
 def _options(words: Words) -> Options:
