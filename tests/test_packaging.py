@@ -44,6 +44,13 @@ def test_the_wheel_carries_every_option_of_every_group(wheel: Path) -> None:
             assert f"meshwright/conf/{folder.name}/{option.name}" in names
 
 
+def test_the_wheel_carries_what_a_page_is_made_of(wheel: Path) -> None:
+    names, assets = set(zipfile.ZipFile(wheel).namelist()), Path("meshwright/report/page/assets")
+    found = [path for path in (ROOT / "launcher" / assets).rglob("*") if path.is_file()]
+    assert found
+    assert all(str(path.relative_to(ROOT / "launcher")) in names for path in found)
+
+
 def test_the_installed_wheel_plans_a_recipe(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(site), str(wheel), cwd=tmp_path)

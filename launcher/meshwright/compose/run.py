@@ -67,6 +67,9 @@ class Options:
     verify: bool = True
     why: Mapping[str, object] | None = None
     trace: str | None = None
+    out: str | None = None
+    format: Literal["html", "svg", "png"] = "html"
+    chart: Literal["timeline", "memory", "ranks"] = "timeline"
     rehearse: Rehearsal = Rehearsal()
     rows: str | None = None
     search: Search = Search()

@@ -21,7 +21,7 @@ PARTS = ("recompute", "compute", "tensor", "expert", "context", "pipeline")
 class Part:
     """A stretch of one kind of work on one stage; seconds since the step began."""
 
-    kind: str  # of PARTS, or "data" or "optimizer"
+    kind: str  # of PARTS, or "data", "offload" or "optimizer"
     start: float
     end: float
 
@@ -46,8 +46,8 @@ class Timeline:
 
     def ending(self) -> tuple[Part, ...]:
         """What every stage does behind the pipeline."""
-        data, optimizer = float(self.step.data), float(self.step.optimizer)
-        return tuple(_laid(self.seconds - data - optimizer, {"data": data, "optimizer": optimizer}))
+        seconds = {kind: float(getattr(self.step, kind)) for kind in ("data", "offload", "optimizer")}
+        return tuple(_laid(self.seconds - sum(seconds.values()), seconds))
 
     @cached_property
     def _split(self) -> list[list[dict[str, dict[str, float]]]]:

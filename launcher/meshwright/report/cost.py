@@ -13,10 +13,10 @@ from meshwright.cost import Cost
 from meshwright.cost.fitting import fit_words
 from meshwright.cost.memory import GIB, Memory
 
-__all__ = ["show_cost"]
+__all__ = ["PARTS", "show_cost"]
 
 _BAR = 24
-_WORDS = {
+PARTS = {
     "compute": "compute",
     "recompute": "recomputation",
     "tensor": "tensor parallel, exposed",
@@ -28,6 +28,7 @@ _WORDS = {
     "optimizer": "optimizer",
     "offload": "offload, exposed",
 }
+"""What a step's time goes to, by the fields of ``Step``."""
 
 
 def show_cost(cost: Cost, console: Console | None = None) -> None:
@@ -35,7 +36,7 @@ def show_cost(cost: Cost, console: Console | None = None) -> None:
     console = console or Console(highlight=False, soft_wrap=True)
     for name, value in _headlines(cost):
         console.print(Text(f"  {name:<10} ", style="dim"), Text(value), sep="")
-    console.print(_bars({_WORDS[f.name]: float(getattr(cost.step, f.name)) for f in fields(cost.step)}, "s"))
+    console.print(_bars({PARTS[f.name]: float(getattr(cost.step, f.name)) for f in fields(cost.step)}, "s"))
     fullest = cost.stages[cost.fullest]
     console.print(_bars({f.name: float(getattr(fullest, f.name)) / GIB for f in fields(Memory)}, "GiB"))
     for note in cost.notes:

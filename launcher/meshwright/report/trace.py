@@ -27,6 +27,7 @@ THREADS = {
     "context": "context parallel, exposed",
     "pipeline": "sends between stages, exposed",
     "data": "gradients and parameters, exposed",
+    "offload": "offload, exposed",
 }
 """By kind of communication; recomputation and the optimizer are computing."""
 
@@ -98,7 +99,7 @@ def _name(what: str, stage: int, name: str, thread: int = 0) -> dict[str, Any]:
 
 def _flows(traffic: Traffic) -> dict[str, dict[str, Any]]:
     """What one rank of the stage that sends most sends in the step, by kind."""
-    found = {kind: getattr(traffic, kind) for kind in THREADS if kind != "compute"}
+    found = {kind: getattr(traffic, kind) for kind in THREADS if hasattr(traffic, kind)}
     return {
         kind: {"bytes in the step": float(flow.size), "collective": flow.collective, "link": flow.link}
         for kind, flow in found.items()

@@ -44,6 +44,7 @@ VERBS = {
     "data": _verb("data", "tokenize text into the indexed format"),
     "doctor": _verb("doctor", "what is installed and visible here, and what that allows"),
     "diff": _verb("diff", "what differs between two runs, and whether it is learned: meshwright diff A B"),
+    "report": _verb("report", "one page to look at, of plans, recipes, run folders or a search: out=report.html"),
     "search": _verb("search", "layouts ranked, with the reason each other one lost"),
     "recipes": _verb("recipes", "the library, each value with its source, and the audit"),
     "validate": _verb("validate", "our error on measured runs: rows=FILE.csv or runs=[FOLDER,...]"),

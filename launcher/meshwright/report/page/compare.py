@@ -1,0 +1,47 @@
+"""What differs between subjects, before anything they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from meshwright.library.recipe import leaves
+from meshwright.report.page.subject import Subject
+
+__all__ = ["Difference", "differences", "parts"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key with its value in each subject; None where it has none."""
+
+    path: str
+    values: tuple[Any, ...]
+
+
+def differences(subjects: Sequence[Subject]) -> list[Difference]:
+    """The keys whose values differ, layouts before clusters, training and models."""
+    flat = [_flat(one) for one in subjects]
+    paths = sorted(dict.fromkeys(path for one in flat for path in one), key=_rank)
+    found = (Difference(path, tuple(one.get(path) for one in flat)) for path in paths)
+    return [one for one in found if any(value != one.values[0] for value in one.values)]
+
+
+_GROUPS = ("parallelism", "training", "cluster", "backend", "model", "launch")
+
+
+def _rank(path: str) -> int:
+    return _GROUPS.index(path.split(".")[0])
+
+
+def _flat(one: Subject) -> Mapping[str, Any]:
+    spec = asdict(one.plan.spec)
+    return dict(leaves({group: spec[group] for group in _GROUPS}))
+
+
+def parts(subjects: Sequence[Subject]) -> Iterator[dict[str, Any]]:
+    """Seconds of each subject's step by what they go to, for the chart that sets them side by side."""
+    for i, one in enumerate(subjects):
+        for part, seconds in one.summary["cost"]["step_parts_s"].items():
+            yield {"subject": i, "title": one.title, "part": part, "seconds": seconds}

@@ -1,0 +1,108 @@
+"""The file itself: templates filled, style and scripts inlined, and a policy under which nothing else runs or loads."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from meshwright.report.cost import PARTS
+from meshwright.report.page.charts import data
+from meshwright.report.page.compare import differences, parts
+from meshwright.report.page.rows import ROWS, points
+from meshwright.report.page.subject import Subject
+from meshwright.report.page.words import FILTERS, MEMORY
+
+__all__ = ["Page", "html"]
+
+VENDOR = ("vendor/d3-7.9.2.min.js", "vendor/plot-0.6.17.min.js")
+OURS = ("theme.js", "ranks.js", "schedule.js", "charts.js", "tables.js", "main.js")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One or several subjects; the answers of a search (``report.search.document``), where it was one."""
+
+    subjects: Sequence[Subject]
+    searches: Sequence[Mapping[str, Any]] = ()
+    title: str = "meshwright"
+    notes: Sequence[str] = ()
+
+
+def html(page: Page) -> str:
+    """The whole page. The same page gives the same text."""
+    scripts = [_asset(name) for name in VENDOR] + [_ours()]
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(
+            page=page,
+            version=version("meshwright"),
+            policy=_policy(scripts),
+            style=Markup(_asset("page.css")),
+            scripts=[Markup(text) for text in scripts],
+            data=_island(_drawn(page)),
+            differences=differences(page.subjects) if len(page.subjects) > 1 else [],
+            words=PARTS,
+            memory=MEMORY,
+        )
+    )
+
+
+def _drawn(page: Page) -> dict[str, Any]:
+    return {
+        "subjects": data(page.subjects),
+        "parts": list(parts(page.subjects)) if len(page.subjects) > 1 else [],
+        "searches": [points(search) for search in page.searches],
+        "words": PARTS,
+        "memory": MEMORY,
+    }
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Our own scripts by their digests, our own style, nothing from anywhere else."""
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    refused = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:"
+    return f"{refused}; script-src {allowed}; style-src 'unsafe-inline'"
+
+
+def _island(value: object) -> Markup:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("meshwright.report.page", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {**FILTERS, **ROWS}
+    return environment
+
+
+@cache
+def _ours() -> str:
+    """Our scripts as one, whose names nothing else sees."""
+    return "(() => {\n'use strict';\n" + "\n".join(_asset(name) for name in OURS) + "\n})();"
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("meshwright.report.page").joinpath("assets", *name.split("/")).read_text("utf-8")

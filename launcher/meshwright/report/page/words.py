@@ -1,0 +1,97 @@
+"""Numbers as a page writes them: three digits that matter, and the unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from meshwright.cost.memory import GIB
+
+__all__ = ["FILTERS", "MEMORY"]
+
+MEMORY = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer states",
+    "activations": "activations",
+    "logits": "logits and loss",
+    "workspace": "workspace of one layer",
+    "communication": "buckets and gathered weights",
+    "framework": "framework",
+}
+"""What fills a GPU's memory, by the fields of ``Memory``."""
+
+
+def three(value: float) -> str:
+    """Three digits that matter, thousands in full."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """Seconds, or milliseconds where they are few."""
+    return f"{three(value)} s" if value >= 0.1 else f"{three(1e3 * value)} ms"
+
+
+def gib(value: float) -> str:
+    """Bytes as GiB."""
+    return f"{value / GIB:,.1f} GiB"
+
+
+def gb(value: float) -> str:
+    """Bytes as the GB that links are rated in."""
+    return f"{three(value / 1e9)} GB" if value >= 1e8 else f"{three(value / 1e6)} MB"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A part of one."""
+    return f"{value:.{digits}%}"
+
+
+def count(value: float) -> str:
+    """A whole number with its thousands."""
+    return f"{value:,.0f}"
+
+
+def large(value: float) -> str:
+    """A count of parameters or tokens: 405.9 B, 11.9 T."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= size:
+            return f"{value / size:.4g} {unit}"
+    return f"{value:g}"
+
+
+def days(value: float) -> str:
+    """Seconds as days, or hours where they are few."""
+    return f"{value / 86_400:,.1f} days" if value >= 86_400 else f"{value / 3600:,.2f} hours"
+
+
+def literal(value: object) -> str:
+    """A value of the configuration as Hydra reads it."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(literal, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {literal(one)}' for key, one in value.items())}}}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def at(document: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path."""
+    value: Any = document
+    for name in path.split("."):
+        value = value[int(name)] if isinstance(value, (list, tuple)) else value[name]
+    return value
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "at": at,
+    "count": count,
+    "days": days,
+    "gb": gb,
+    "gib": gib,
+    "large": large,
+    "literal": literal,
+    "percent": percent,
+    "seconds": seconds,
+    "three": three,
+}
+"""By the names that templates use."""

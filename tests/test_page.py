@@ -1,0 +1,163 @@
+"""The report's page as text: self-contained, escaped, within its size, and with the numbers of ``output=json``."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from builders import llama_405b, small_model, spec
+from meshwright.cli import main
+from meshwright.jobs.run_folder import compile
+from meshwright.report.page.charts import data, schedule
+from meshwright.report.page.compare import differences
+from meshwright.report.page.html import Page, html
+from meshwright.report.page.subject import Subject
+from meshwright.report.page.words import at
+from meshwright.resolver import resolve
+from meshwright.spec import Spec
+from meshwright.train import metrics
+
+HOSTILE = (
+    "</script><script>window.taken = 1</script>",
+    '"\'><img src=x onerror="window.taken=1">',
+    "{{ 7 * 7 }}",
+    "\u202egnorts",
+    "x" * 5000,
+)
+LIMIT = 1_500_000  # bytes
+
+
+def subject(of: Spec) -> Subject:
+    return Subject(resolve(of))
+
+
+@pytest.fixture(scope="module")
+def llama() -> Subject:
+    return subject(llama_405b())
+
+
+def test_every_number_with_a_key_is_the_one_in_the_summary(llama: Subject) -> None:
+    told = re.findall(r'<data value="([^"]*)" data-key="([^"]*)"', html(Page([llama])))
+    assert len(told) > 100
+    assert all(str(at(llama.summary, key)) == value for value, key in told)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_whatever_it_holds(name: str) -> None:
+    hostile = replace(spec(small_model(name=name), 8, global_batch=8), name=name)
+    text = html(Page([subject(hostile)], title=name))
+    assert text.count("<script") == html(Page([subject(spec(small_model(), 8, global_batch=8))])).count("<script")
+    assert name in unescape(text)
+    assert "<img" not in text
+
+
+def test_the_policy_allows_our_scripts_and_nothing_from_outside(llama: Subject) -> None:
+    policy = unescape(re.findall(r'Content-Security-Policy" content="([^"]*)"', html(Page([llama])))[0])
+    assert policy.startswith("default-src 'none'")
+    assert policy.count("'sha256-") == 3
+    assert not re.search(r"unsafe-eval|https?:|script-src[^;]*unsafe-inline", policy)
+
+
+@pytest.mark.parametrize("recipe", ["deepseek_v3", "llama3_405b", "megatron_sc21_529_6b"])
+def test_a_page_stays_within_its_size(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", recipe, f"out={tmp_path}/page.html"]) == 0
+    assert (tmp_path / "page.html").stat().st_size < LIMIT
+
+
+def test_a_page_is_the_same_each_time(llama: Subject) -> None:
+    assert html(Page([llama])) == html(Page([llama]))
+
+
+def test_schedules_are_left_out_where_they_would_make_a_page_too_large(
+    llama: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = sum(map(len, llama.timeline.schedule.stages))
+    monkeypatch.setattr("meshwright.report.page.charts.MOST_PASSES", 2 * each)
+    assert [one["schedule"] is not None for one in data([llama] * 4)] == [True, True, False, False]
+
+
+def test_a_drawn_schedule_is_the_simulated_one() -> None:
+    """Decoded as the page does it, with what is folded away put back."""
+    one = subject(spec(small_model(), 16, global_batch=400, tp=2, pp=4, vpp=2, sp=True))
+    drawn, real = schedule(one), one.timeline.schedule
+    assert real.fold.microbatches > 0
+    for stage, passes in enumerate(real.stages):
+        codes = drawn["passes"][stage]
+        now = 0.0
+        for i, (code, ahead, simulated) in enumerate(zip(codes[::2], codes[1::2], passes, strict=True)):
+            now += ahead / 1e6
+            moved = real.fold.seconds if i >= real.fold.passes[stage] else 0.0
+            assert now + moved == pytest.approx(simulated.start, abs=2e-6)
+            assert code // 2 % 2 == simulated.chunk
+            assert code // 4 == simulated.microbatch
+            assert ("forward", "backward")[code % 2] == simulated.kind
+
+
+def test_a_comparison_names_what_differs_and_nothing_else() -> None:
+    here = spec(small_model(), 8, global_batch=16, tp=2)
+    there = replace(here, parallelism=replace(here.parallelism, tp=1, dp=None))
+    found = {one.path: one.values for one in differences([subject(here), subject(there)])}
+    assert found == {"parallelism.tp": (2, 1), "parallelism.dp": (4, 8)}
+
+
+def test_points_of_a_sweep_are_named_by_what_they_set(tmp_path: Path) -> None:
+    words = ["model=tiny", "cluster.gpus=8", "parallelism.tp=1,2", f"out={tmp_path}/page.html"]
+    assert main(["report", "-m", *words]) == 0
+    titles = re.findall(r'<h1 id="title-\d"><bdi>(.*?)</bdi>', (tmp_path / "page.html").read_text())
+    assert titles == ["parallelism.tp=1", "parallelism.tp=2"]
+
+
+def test_quoted_words_are_runs_of_their_own(tmp_path: Path) -> None:
+    runs = ["model=tiny cluster.gpus=8", "model=tiny cluster.gpus=16", "training.global_batch=32"]
+    assert main(["report", *runs, f"out={tmp_path}/page.html"]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "cluster.gpus" in text.partition("What differs")[2].partition("</table>")[0]
+
+
+def test_values_say_whose_they_are(tmp_path: Path) -> None:
+    words = ["olmo_7b", "training.optimizer.lr=1e-4", f"out={tmp_path}/page.html"]
+    assert main(["report", *words]) == 0
+    text = re.sub(r"<[^>]+>|\s+", " ", (tmp_path / "page.html").read_text().partition("whose it is")[2])
+    assert re.search(r"training\.optimizer\.lr +0\.0001 +set here +training\.optimizer\.lr=1e-4", text)
+    assert re.search(r"model\.layers +32 +published", text)
+
+
+def test_a_run_folder_shows_what_was_measured_beside_what_was_predicted(tmp_path: Path) -> None:
+    compile(resolve(spec(small_model(), 8, global_batch=16)), tmp_path / "run", verify=False)
+    for step in range(1, 31):
+        metrics.write(tmp_path / "run" / "metrics.jsonl", step=step, loss=5 / step, step_time_s=0.5, tokens_per_s=16384)
+    assert main(["report", str(tmp_path / "run"), f"out={tmp_path}/page.html"]) == 0
+    text = (tmp_path / "page.html").read_text()
+    drawn = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])["subjects"][0]["measured"]
+    assert drawn["points"][3] == [4, 1.25, 0.5]
+    assert '<td class="n">0.5 s</td>' in text
+
+
+def test_a_search_lists_its_layouts_and_why_not(tmp_path: Path) -> None:
+    words = ["model=tiny", "cluster.gpus=8", "training.global_batch=32", "parallelism=auto"]
+    assert main(["report", *words, f"out={tmp_path}/page.html"]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "frontier" in text
+    assert re.search(r"<td>tp 8</td>(?s:.*?)slower|longer|time", text)
+    assert "out=" not in re.findall(r"Measure the best: <code>(.*?)</code>", text)[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nosuch"], "nosuch is neither a folder nor a recipe"),
+        (["olmo_7b", "out={}/page.pdf"], "neither in .html"),
+        (["{}", "parallelism.tp=2"], "no meaning beside a run folder"),
+        (["{}"], "holds no run"),
+    ],
+)
+def test_what_cannot_be_reported_is_said(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", *(word.format(tmp_path) for word in words)]) == 2
+    assert said in capsys.readouterr().err
