@@ -41,13 +41,13 @@ def counts(model_type: str, folder: Path) -> tuple[int, int, int]:
 
 def test_each_default_is_read_counted_and_written_back(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from meshwright.verify.pool import fork_map
+    from meshwright.verify.pool import Crash, fork_map
     from meshwright.verify.transformers import warm
 
     warm()
     names = sorted(set(ARCHITECTURES) - INCOMPLETE - UNBUILDABLE)
     found = dict(zip(names, fork_map(lambda name: counts(name, tmp_path), names), strict=True))
-    assert {name: three for name, three in found.items() if len(set(three)) > 1} == {}
+    assert {name: three for name, three in found.items() if isinstance(three, Crash) or len(set(three)) > 1} == {}
 
 
 @pytest.mark.parametrize("model_type", sorted(INCOMPLETE))
