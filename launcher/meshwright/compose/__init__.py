@@ -201,12 +201,29 @@ def _architecture(model: Any) -> Any:
     """``model.path`` names a folder with a Hugging Face config.json; keys that are set win over it."""
     if not isinstance(model, Mapping) or "path" not in model:
         return model
-    from meshwright.model.huggingface import read
-
-    stated = {key: value for key, value in model.items() if key != "path" and value is not None}
+    stated = {key: value for key, value in model.items() if key not in _OF_FILE and value is not None}
     path = model["path"]
     if {"layers", "hidden", "heads", "vocab"} <= stated.keys():
         raise ConfigError([Problem("model.path", f"{stated.get('name')} is described without it; choose model=hf")])
     if not isinstance(path, str) or path == "???":
         raise ConfigError([Problem("model.path", "not set; give a folder with a Hugging Face config.json")])
-    return merged(read(Path(path)), stated)
+    return _read(Path(path), stated, model.get("trust_remote_code") is True)
+
+
+_OF_FILE = ("path", "trust_remote_code")
+
+
+def _read(path: Path, stated: Mapping[str, Any], trusted: bool) -> dict[str, Any]:
+    from meshwright.model.huggingface import UnsayableError, read
+
+    try:
+        return merged(read(path), stated)
+    except UnsayableError as error:
+        from meshwright.compose.looked_at import looked_at
+
+        found = looked_at(error, trusted)
+        fixed = sorted(stated.keys() - {"name"})
+        if fixed:
+            message = f"{error.lacks}, so that only its file says what it is; change {', '.join(fixed)} there"
+            raise ConfigError([Problem(f"model.{fixed[0]}", message, "huggingface.measured")]) from None
+        return merged(found, stated)

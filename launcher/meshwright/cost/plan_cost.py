@@ -71,6 +71,10 @@ class Cost:
         return self.peak_memory <= self.memory_limit
 
 
+LOOKED_AT = 2.0
+"""How many times wider, in logarithms, the interval of a model is that was only looked at. Ours, by judgement."""
+
+
 def cost(plan: Plan) -> Cost:
     """Everything about one step of ``plan``."""
     spec = plan.spec
@@ -84,7 +88,7 @@ def cost(plan: Plan) -> Cost:
     sequence = plan.batch.sequence
     hardware = _hardware_flops(plan)
     model_flops = training_flops(spec.model, sequence) * rate
-    spread = exp(spec.cluster.efficiency.spread)
+    spread = exp(spec.cluster.efficiency.spread * (LOOKED_AT if spec.model.measured else 1))
     limit = USABLE * spec.cluster.accelerator.memory_gib * GIB
     stages = tuple(memory(s, load) for load in loads)
     return Cost(
@@ -111,6 +115,9 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.hpz > 1 or o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++ is not modelled: traffic and time are plain ZeRO-3's"
+    if spec.model.measured is not None:
+        run = "a run on the meta device" if spec.model.measured.how == "run" else "the shapes of its modules"
+        yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"
     if spec.model.sliding_window is not None:
         yield "MFU and HFU count attention in full, as if there were no sliding window"
 

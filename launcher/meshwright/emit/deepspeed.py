@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 from meshwright.layout.plan import Plan
-from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architecture_table import ARCHITECTURES, architecture_of
 from meshwright.spec import DeepSpeedOptions, Model, Offload, Optimizer
 
 __all__ = ["attention", "config", "program"]
@@ -60,15 +60,23 @@ def program(plan: Plan) -> dict[str, Any]:
         "schedule": {**asdict(spec.training.schedule), "lr": spec.training.optimizer.lr},
         "data": asdict(spec.training.data),
         "logging": asdict(spec.training.logging),
+        **_looked_at(spec.model),
     }
+
+
+def _looked_at(model: Model) -> dict[str, Any]:
+    """Of a model known by its modules alone: its loss is computed from the logits, its code may be in a folder."""
+    if model.measured is None:
+        return {}
+    return {"vocab": model.vocab, "loss": "logits", "remote": model.measured.remote}
 
 
 def attention(model: Model, options: DeepSpeedOptions) -> str:
     """The attention kernel: as chosen, else PyTorch's where the architecture has it."""
     if options.attention != "auto":
         return options.attention
-    architecture = ARCHITECTURES.get(model.transformers or "")
-    return "sdpa" if architecture is None or architecture.sdpa else "eager"
+    known = model.measured is not None or model.transformers in ARCHITECTURES
+    return "sdpa" if not known or architecture_of(model).sdpa else "eager"
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +173,7 @@ def _layout(plan: Plan) -> dict[str, Any]:
     if plan.grid.cp > 1:
         layout["sequence_parallel_size"] = plan.grid.cp
     if plan.grid.ep > 1:
-        preset = ARCHITECTURES[plan.spec.model.transformers or ""].expert_preset
+        preset = architecture_of(plan.spec.model).expert_preset
         layout["expert_parallel"] = {"enabled": True, "autoep_size": plan.grid.ep, "preset_model": preset}
     return layout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
@@ -21,6 +22,9 @@ def config(model: Model) -> dict[str, Any]:
         ConfigError: where ``model.transformers`` names no architecture, or one that computes something else.
 
     """
+    if model.measured is not None:
+        read: dict[str, Any] = json.loads(model.measured.config)
+        return read
     problems = mismatches(model)
     if problems:
         raise ConfigError(problems)
@@ -35,6 +39,8 @@ def config(model: Model) -> dict[str, Any]:
 
 def mismatches(model: Model) -> list[Problem]:
     """In what the architecture that the model names differs from the model; empty when it is the same."""
+    if model.measured is not None:
+        return []
     if model.transformers is None or model.transformers not in ARCHITECTURES:
         return [Problem("model.transformers", _unknown(model.transformers), "transformers.architecture")]
     architecture = ARCHITECTURES[model.transformers]

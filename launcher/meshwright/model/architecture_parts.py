@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshwright.model.architectures import Flat, Part
+from meshwright.model.architectures import Flat, NoCounterpartError, Part
 
 __all__ = ["PARTS", "VALUES"]
 
@@ -263,4 +263,4 @@ def _scaled(config: Flat) -> Flat:
 
 def _refuse_unless(holds: bool, name: str, value: object) -> None:
     if not holds:
-        raise ValueError(f"{name}: {value} has no counterpart here")
+        raise NoCounterpartError(f"{name}: {value} has no counterpart here")

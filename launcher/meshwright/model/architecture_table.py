@@ -18,8 +18,9 @@ import yaml
 
 from meshwright.model.architecture_parts import PARTS, VALUES
 from meshwright.model.architectures import Architecture, Part, formula, key
+from meshwright.spec.model import Model
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "architecture_of"]
 
 _FOLDER = Path(str(files("meshwright").joinpath("data/architectures")))
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -94,3 +95,18 @@ def _field(path: str, spec: str | dict[str, Any]) -> Part:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = _Table()
+
+
+def architecture_of(model: Model) -> Architecture:
+    """What transformers has for ``model``. DeepSpeed cuts no model that was only looked at.
+
+    Raises:
+        KeyError: where it names no architecture of the table.
+
+    """
+    seen = model.measured
+    if seen is None:
+        return ARCHITECTURES[str(model.transformers)]
+    return Architecture(
+        str(model.transformers), seen.cls, (), sdpa=seen.sdpa, flash=seen.flash, autotp=False, ulysses=False
+    )

@@ -13,13 +13,14 @@ from typing import Any
 
 from meshwright.spec.model import Model, Moe, Rope
 
-__all__ = ["UNWRITTEN", "Architecture", "Flat", "Part", "flatten", "formula", "key", "resolved"]
+__all__ = ["UNWRITTEN", "Architecture", "Flat", "NoCounterpartError", "Part", "flatten", "formula", "key", "resolved"]
 
 Flat = Mapping[str, Any]
 
 UNWRITTEN = (
     "name",
     "transformers",
+    "measured",
     "mtp_loss_weight",
     "moe.balancing",
     "moe.aux_loss",
@@ -28,6 +29,10 @@ UNWRITTEN = (
     "moe.capacity_factor",
 )
 """Fields that say how a model is called or trained, not what it computes: config.json need not hold them."""
+
+
+class NoCounterpartError(ValueError):
+    """A value that is as it should be, and that no Model can say."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from meshwright.model.kinds import count_kinds
 from meshwright.model.operation import Number
 from meshwright.model.operations import Operation, decoder_layer, embedding, final_norm, head, mtp_layer, parameters
 from meshwright.spec import Backend, Model
+from meshwright.spec.measured import MeasuredLayer
 
 __all__ = ["active_parameters", "padded_vocab", "stage", "total_parameters"]
 
@@ -34,11 +35,18 @@ def total_parameters(model: Model) -> int:
 
 def active_parameters(model: Model) -> int:
     """Parameters one token passes through: ``topk`` of the routed experts, everything else whole."""
+    if model.measured is not None:
+        return total_parameters(model) - sum(_idle(model.measured.kinds[index]) for index in model.measured.order)
     if model.moe is None:
         return total_parameters(model)
     layers = count_kinds(model, 0, model.layers)
     experts = sum(parameters(decoder_layer(model, kind))[1] * n for kind, n in layers.items())
     return int(total_parameters(model) - experts + experts * model.moe.topk // model.moe.experts)
+
+
+def _idle(layer: MeasuredLayer) -> int:
+    """Parameters of the experts that a token does not visit."""
+    return layer.expert_parameters - layer.expert_parameters * layer.topk // layer.experts
 
 
 def stage(model: Model, chunks: tuple[Chunk, ...], vocab: int, grid: Grid) -> Stage:

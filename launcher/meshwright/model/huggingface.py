@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.model.architecture_table import ARCHITECTURES
-from meshwright.model.architectures import Architecture, Flat, resolved
+from meshwright.model.architectures import Architecture, Flat, NoCounterpartError, resolved
 from meshwright.model.transformers_names import names
 
-__all__ = ["nested", "read"]
+__all__ = ["UnsayableError", "name_of", "nested", "read"]
 
 IRRELEVANT = frozenset(
     (
@@ -56,11 +56,30 @@ IRRELEVANT = frozenset(
 """Keys about tokens, labels, generation and how stored weights are packed: they change no layer."""
 
 
+LACKS = "huggingface.lacks"
+"""The rule of problems that are ours: the file is whole, and a Model cannot say it."""
+
+
+class UnsayableError(ConfigError):
+    """A whole file that no Model can say. transformers may build it all the same."""
+
+    def __init__(self, problems: Sequence[Problem], file: Path, config: Mapping[str, Any]) -> None:
+        """Take the problems, and what was read."""
+        super().__init__(problems)
+        self.file, self.config = file, config
+
+    @property
+    def lacks(self) -> str:
+        """What no Model has, in words."""
+        return "; ".join(problem.message.removeprefix(f"{self.file}: ") for problem in self.problems)
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The model described by ``path``, a folder with a config.json or the file itself.
 
     Raises:
-        ConfigError: with one problem for each key that is missing or has no counterpart here.
+        UnsayableError: with one problem for each key that has no counterpart here.
+        ConfigError: with one problem for each key that is missing or wrong.
 
     """
     file, config = _load(Path(path))
@@ -69,15 +88,16 @@ def read(path: str | Path) -> dict[str, Any]:
     flat, problems = _flat(architecture, config, file)
     problems += _lost(architecture, config, {} if problems else flat, file)
     if problems:
-        raise ConfigError(problems)
-    return {"name": _name(config, file), "transformers": architecture.model_type, **nested(flat)}
+        ours = all(problem.rule == LACKS for problem in problems)
+        raise UnsayableError(problems, file, config) if ours else ConfigError(problems)
+    return {"name": name_of(config, file), "transformers": architecture.model_type, **nested(flat)}
 
 
 def _load(path: Path) -> tuple[Path, dict[str, Any]]:
     """The file that ``path`` means, and what it holds."""
     try:
         file = path / "config.json" if path.is_dir() else path
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(), object_hook=_number)
     except OSError as error:
         raise ConfigError([Problem("model.path", f"cannot read {path}: {error.strerror}")]) from None
     except RecursionError:
@@ -89,7 +109,12 @@ def _load(path: Path) -> tuple[Path, dict[str, Any]]:
     return file, config
 
 
-def _name(config: Mapping[str, Any], file: Path) -> str:
+def _number(value: dict[str, Any]) -> Any:
+    """Transformers writes infinity as ``{"__float__": "Infinity"}``."""
+    return float(value["__float__"]) if value.keys() == {"__float__"} else value
+
+
+def name_of(config: Mapping[str, Any], file: Path) -> str:
     """The model's name, as the files of a run can carry it."""
     stated = Path(str(config.get("_name_or_path") or file.resolve().parent.name)).name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stated).strip("._-") or "model"
@@ -99,8 +124,12 @@ def _architecture(config: Mapping[str, Any], file: Path) -> Architecture:
     kind = config.get("model_type")
     if isinstance(kind, str) and kind in ARCHITECTURES:
         return ARCHITECTURES[kind]
-    lacks = "has parts that no model here has" if names(kind) else "is no causal language model of transformers 5"
-    raise ConfigError([_problem(file, f"model_type {kind!r} {lacks}")])
+    if names(kind):
+        raise UnsayableError([_lack(file, f"model_type {kind!r} has parts that no model here has")], file, config)
+    own = f"model_type {kind!r} is no causal language model of transformers 5"
+    if config.get("auto_map"):
+        raise UnsayableError([_lack(file, f"{own}")], file, config)
+    raise ConfigError([_problem(file, own)])
 
 
 def _canonical(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -120,7 +149,7 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
         try:
             values = part.read(config)
         except _UNREADABLE as error:
-            problems.append(_problem(file, f"{', '.join(part.keys[:1])}: {_reason(part.keys, config, error)}"))
+            problems.append(_unreadable(file, part.keys, config, error))
             continue
         for path, value in values.items():
             if value is ...:
@@ -128,7 +157,7 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
             elif isinstance(value, float) and not isfinite(value):
                 problems.append(_problem(file, f"{part.keys[0]}: {value} is no number"))
             elif flat.setdefault(path, value) != value:
-                problems.append(_problem(file, f"{part.keys[0]}: {value!r} contradicts {flat[path]!r} of model.{path}"))
+                problems.append(_lack(file, f"{part.keys[0]}: {value!r} contradicts {flat[path]!r} of model.{path}"))
     try:
         if not problems:
             flat = {path: resolved(value, flat) for path, value in flat.items()}
@@ -146,12 +175,14 @@ _UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError,
 """What a value of an unforeseen kind makes of our translation of it."""
 
 
-def _reason(keys: tuple[str, ...], config: Mapping[str, Any], error: Exception) -> str:
+def _unreadable(file: Path, keys: tuple[str, ...], config: Mapping[str, Any], error: Exception) -> Problem:
+    if isinstance(error, NoCounterpartError):
+        return _lack(file, f"{keys[0]}: {error}")
     if isinstance(error, ValueError):
-        return str(error)
+        return _problem(file, f"{keys[0]}: {error}")
     if isinstance(error, KeyError) and error.args[0] not in (config.get(k) for k in keys):
-        return f"needs {error.args[0]}, which is missing"
-    return f"{config.get(keys[0])!r} has no counterpart here"
+        return _problem(file, f"{keys[0]}: needs {error.args[0]}, which is missing")
+    return _lack(file, f"{keys[0]}: {config.get(keys[0])!r} has no counterpart here")
 
 
 def _lost(architecture: Architecture, config: Mapping[str, Any], flat: Flat, file: Path) -> Iterator[Problem]:
@@ -166,13 +197,17 @@ def _lost(architecture: Architecture, config: Mapping[str, Any], flat: Flat, fil
         if key in held:
             wanted = value if callable(held[key]) and not flat else resolved(held[key], flat)
             if value != wanted:
-                yield _problem(file, f"{key}: {value!r} has no counterpart here, only {wanted!r}")
+                yield _lack(file, f"{key}: {value!r} has no counterpart here, only {wanted!r}")
         elif key not in known and (value or (named and key in named.on)):
-            yield _problem(file, f"{key}: {value!r} has no counterpart here")
+            yield _lack(file, f"{key}: {value!r} has no counterpart here")
 
 
 def _problem(file: Path, text: str) -> Problem:
     return Problem("model.path", f"{file}: {text}", "huggingface.read")
+
+
+def _lack(file: Path, text: str) -> Problem:
+    return Problem("model.path", f"{file}: {text}", LACKS)
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

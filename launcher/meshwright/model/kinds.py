@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from meshwright.model.layers import LayerKind
+from meshwright.model.layers import LayerKind, measured_kind
 from meshwright.model.pattern import read_pattern
 from meshwright.spec.model import Model
 
@@ -26,16 +26,21 @@ class Pattern:
     first_dense: int
     every: int
     written: str | None
+    measured: tuple[int, ...] | None = None  # the kinds of layers that were looked at
 
     @property
     def uniform(self) -> bool:
         """Whether all layers are of one kind, however many there are."""
+        if self.measured is not None:
+            return len(set(self.measured)) == 1
         if self.written is not None:
             return len(set(read_pattern(self.written))) == 1
         return not (self.windowed and self.full_every) and not (self.routed and (self.first_dense or self.every > 1))
 
     def kind(self, layer: int) -> LayerKind:
         """Of decoder layer ``layer``, from 0."""
+        if self.measured is not None:
+            return measured_kind(self.measured[layer])
         if self.written is not None:
             return read_pattern(self.written)[layer]
         full = not self.windowed or (self.full_every > 0 and (layer + 1) % self.full_every == 0)
@@ -54,6 +59,7 @@ def pattern(model: Model) -> Pattern:
         first_dense=moe.first_dense if moe else 0,
         every=moe.every if moe else 1,
         written=model.pattern,
+        measured=model.measured.order if model.measured else None,
     )
 
 

@@ -40,6 +40,10 @@ def parameters(
 
 def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
     """The input side: word (and learned position) embeddings, with ``vocab`` rows, padded or not."""
+    if model.measured is not None:  # with all that is in no layer
+        rows = model.measured.outside + (vocab - model.vocab) * model.hidden
+        moved = (Tensor(6 * model.hidden, "sequence"),)
+        return (Operation("embedding", (Weight("embedding.word", rows, "tp"),), (Tensor(8, "replicated"),), moved),)
     weights = [Weight("embedding.word", vocab * model.hidden, "tp")]
     if model.positions == "learned":
         weights.append(Weight("embedding.position", model.position_rows * model.hidden, "replicated"))
@@ -57,7 +61,7 @@ def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
 
 def final_norm(model: Model) -> tuple[Operation, ...]:
     """The norm after the last decoder layer."""
-    return (norm(model, "final_norm", model.hidden),)
+    return () if model.measured else (norm(model, "final_norm", model.hidden),)
 
 
 def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation, ...]:
@@ -69,6 +73,8 @@ def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation
 def decoder_layer(model: Model, kind: LayerKind, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
     """One decoder layer of a kind: norms, its parts, the additions to the residual."""
     inside = (operation for part in parts(kind) for operation in part.operations(model, kernels))
+    if model.measured is not None:
+        return tuple(inside)
     return (*_norms(model, kind, kernels), *inside, *_residuals(model, kind, kernels))
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import cycle, islice
 
+from meshwright.errors import ConfigError, Problem
 from meshwright.model.kinds import kinds
+from meshwright.model.layers.measured import small_measured
 from meshwright.model.pattern import write_pattern
+from meshwright.spec.measured import Measured
 from meshwright.spec.model import Mla, Model, Moe
 
 __all__ = ["HEADS", "HEAD_DIM", "SEQUENCE", "VOCAB", "small_model"]
@@ -24,6 +27,8 @@ def small_model(model: Model, layers: int) -> Model:
 
     Dropout is not: its random numbers depend on the layout.
     """
+    if model.measured is not None:
+        return _small_measured(model, model.measured)
     return replace(
         model,
         layers=layers,
@@ -46,6 +51,15 @@ def small_model(model: Model, layers: int) -> Model:
         moe=None if model.moe is None else _small_moe(model.moe),
         mtp=min(model.mtp, 1),
     )
+
+
+def _small_measured(model: Model, measured: Measured) -> Model:
+    """The small configuration of the same class that was found to train."""
+    small = small_measured(model)
+    if small is None:
+        message = f"no small configuration of {measured.cls} was found that trains on a CPU; there is no miniature"
+        raise ConfigError([Problem("model.path", message, "rehearse.measured")])
+    return small
 
 
 def _ffn(model: Model) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwright.emit.deepspeed import attention
-from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architecture_table import ARCHITECTURES, architecture_of
 from meshwright.model.architectures import Architecture
 from meshwright.rules._repairs import any_of, change, nearest
 from meshwright.rules._rule import DEEPSPEED, Layout, Rule, implies
@@ -18,7 +18,7 @@ _NO_TP = change(parallelism__tp=1, parallelism__sp=False)
 
 
 def _architecture(r: Layout) -> Architecture:
-    return ARCHITECTURES[r.model.transformers or ""]
+    return architecture_of(r.model)
 
 
 _PIPELINE = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshwright.emit.deepspeed import attention
 from meshwright.emit.huggingface import mismatches
-from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architecture_table import architecture_of
 from meshwright.model.architectures import Architecture
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import TRANSFORMERS, Layout, Rule
@@ -13,7 +13,7 @@ __all__ = ["RULES"]
 
 
 def _architecture(r: Layout) -> Architecture:
-    return ARCHITECTURES[r.model.transformers or ""]
+    return architecture_of(r.model)
 
 
 def _supports(r: Layout) -> bool:

@@ -40,6 +40,15 @@ def _moe(r: Layout, holds: Callable[[Moe], bool]) -> bool:
 
 
 _PARTS = (
+    Rule(
+        id="megatron.measured",
+        path="model.path",
+        backends=MEGATRON,
+        holds=lambda r: r.model.measured is None,
+        message=lambda r: f"Megatron has no such model: {r.model.measured.lacks if r.model.measured else ''}",
+        source="the model was looked at, built by transformers; nothing says how Megatron would build it",
+        repairs=_on_deepspeed,
+    ),
     _lacks(
         "output_norm", "model.norm_placement", lambda m: m.norm_placement == "output", "norms on sub-layers' outputs"
     ),

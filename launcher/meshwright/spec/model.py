@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from meshwright.spec.measured import Measured
+
 __all__ = ["Activation", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
 
 Activation = Literal["swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"]
@@ -122,6 +124,7 @@ class Model:
     mtp: int = 0  # multi-token-prediction layers
     mtp_loss_weight: float = 0.1
     transformers: str | None = None  # its model_type in Hugging Face transformers, where it has one
+    measured: Measured | None = None  # layers that were looked at, where the fields above cannot say them
 
     @property
     def gated(self) -> bool:

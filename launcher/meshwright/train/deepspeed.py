@@ -72,7 +72,7 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
     program = job.program
     if program["steps"] is None:
         raise SystemExit("training.steps and training.tokens are not set: the length of the run is unknown")
-    samples = dataset(program["data"], job.architecture["vocab_size"], program["sequence"], program["seed"])
+    samples = dataset(program["data"], job.vocab, program["sequence"], program["seed"])
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
     begin = stages.after(folder) or {"step": 0, "sample": 0}
     every = program["logging"]["save_interval"]
@@ -192,6 +192,9 @@ def _loss(runner: Any, job: Job, samples: Samples, first: int) -> torch.Tensor:
     places = torch.arange(begin, begin + piece, device=runner.device).expand(job.micro_batch, piece).contiguous()
     inputs = tokens[:, begin : begin + piece].contiguous()
     targets = tokens[:, begin + 1 : begin + piece + 1].contiguous()
+    if program.get("loss") == "logits":
+        logits = runner(input_ids=inputs, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
     out = runner(input_ids=inputs, position_ids=places, labels=inputs, shift_labels=targets, use_cache=False)
     loss: torch.Tensor = out.loss
     return loss

@@ -43,6 +43,11 @@ class Job:
         return int(self.settings["train_micro_batch_size_per_gpu"])
 
     @property
+    def vocab(self) -> int:
+        """Tokens that the model knows."""
+        return int(self.program.get("vocab") or self.architecture["vocab_size"])
+
+    @property
     def global_batch(self) -> int:
         """Sequences of a step, after any ramp."""
         return int(self.micro_batch * self.settings["gradient_accumulation_steps"] * self.program["dp"])
@@ -72,15 +77,24 @@ def engine(job: Job) -> Any:
 def _model(job: Job) -> Any:
     """With random weights. At stage 3 on GPUs no rank ever holds the whole model."""
     torch.manual_seed(job.program["seed"])
-    settings = transformers.AutoConfig.for_model(**job.architecture)
+    settings = _settings(job)
     partitioned = job.stage == 3 and torch.cuda.is_available()
     with deepspeed.zero.Init(config_dict_or_path=job.settings) if partitioned else nullcontext():
-        model = transformers.AutoModelForCausalLM.from_config(settings, attn_implementation=_attention(job))
+        model = transformers.AutoModelForCausalLM.from_config(
+            settings, attn_implementation=_attention(job), trust_remote_code=bool(job.program.get("remote"))
+        )
     if partitioned:
         _draw_weights(model)
     if job.program["recompute"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
+
+
+def _settings(job: Job) -> Any:
+    """The model's configuration; by the code in its folder where transformers has none, and that was asked for."""
+    if job.program.get("remote"):
+        return transformers.AutoConfig.from_pretrained(job.program["remote"], trust_remote_code=True)
+    return transformers.AutoConfig.for_model(**job.architecture)
 
 
 def _attention(job: Job) -> str:

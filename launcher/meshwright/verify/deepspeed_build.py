@@ -15,9 +15,10 @@ from typing import Any
 from meshwright.emit.deepspeed import config
 from meshwright.emit.huggingface import config as architecture_config
 from meshwright.layout.plan import Plan
-from meshwright.model.architecture_table import ARCHITECTURES
+from meshwright.model.architecture_table import architecture_of
 from meshwright.model.architectures import flatten
 from meshwright.model.huggingface import nested
+from meshwright.model.layers.measured import small_measured
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
 from meshwright.train.deepspeed_patches import experts, on_cpu
@@ -30,6 +31,9 @@ HEAD = 8  # channels
 
 def built(plan: Plan) -> Check:
     """Initialize the engine of rank 0. Run it in a fork."""
+    seen = plan.spec.model.measured
+    if seen is not None and seen.miniature is None:
+        return Check("built", True, f"nothing small of {seen.cls} builds here, so that no engine was made")
     settings, substitutions = on_cpu(config(plan))
     engine = _engine(plan, settings)
     wrong = list(_differences(plan, engine))
@@ -39,7 +43,9 @@ def built(plan: Plan) -> Check:
 
 def tiny(model: Model) -> Model:
     """The same architecture with few layers and channels; heads and experts stay, for the degrees must divide them."""
-    architecture = ARCHITECTURES[model.transformers or ""]
+    if model.measured is not None:
+        return small_measured(model) or model
+    architecture = architecture_of(model)
     moe, mla = model.moe, model.mla
     small = replace(
         model,

@@ -12,10 +12,22 @@ from __future__ import annotations
 from meshwright.model.layers.attention import ATTENTION, WINDOWED_ATTENTION
 from meshwright.model.layers.experts import EXPERTS
 from meshwright.model.layers.latent_attention import LATENT_ATTENTION
+from meshwright.model.layers.measured import measured_kind, measured_part
 from meshwright.model.layers.mlp import MLP
 from meshwright.model.layers.part import NONE, Exchange, LayerKind, Part
 
-__all__ = ["FEED_FORWARDS", "MIXERS", "NONE", "Exchange", "LayerKind", "Part", "feed_forward", "mixer", "parts"]
+__all__ = [
+    "FEED_FORWARDS",
+    "MIXERS",
+    "NONE",
+    "Exchange",
+    "LayerKind",
+    "Part",
+    "feed_forward",
+    "measured_kind",
+    "mixer",
+    "parts",
+]
 
 MIXERS: dict[str, Part] = {
     "attention": ATTENTION,
@@ -28,7 +40,7 @@ FEED_FORWARDS: dict[str, Part] = {"mlp": MLP, "experts": EXPERTS}
 
 def mixer(kind: LayerKind) -> Part | None:
     """What mixes tokens."""
-    return MIXERS.get(kind.mixer)
+    return MIXERS.get(kind.mixer) or measured_part(kind.mixer)
 
 
 def feed_forward(kind: LayerKind) -> Part | None:
