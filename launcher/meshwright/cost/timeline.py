@@ -21,14 +21,14 @@ PARTS = ("recompute", "compute", "tensor", "expert", "context", "pipeline")
 class Part:
     """A stretch of one kind of work on one stage; seconds since the step began."""
 
-    kind: str  # of PARTS, or "data" or "optimizer"
+    kind: str  # of PARTS, or "data", "optimizer" or "offload"
     start: float
     end: float
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """One step: the pipeline's schedule, then the exposed data-parallel communication, then the optimizer."""
+    """One step: the pipeline's schedule, then the exposed data-parallel communication, the optimizer, offload."""
 
     plan: Plan
     pipeline: Pipeline
@@ -46,8 +46,8 @@ class Timeline:
 
     def ending(self) -> tuple[Part, ...]:
         """What every stage does behind the pipeline."""
-        data, optimizer = float(self.step.data), float(self.step.optimizer)
-        return tuple(_laid(self.seconds - data - optimizer, {"data": data, "optimizer": optimizer}))
+        parts = {name: float(getattr(self.step, name)) for name in ("data", "optimizer", "offload")}
+        return tuple(_laid(self.seconds - sum(parts.values()), parts))
 
     @cached_property
     def _split(self) -> list[list[dict[str, dict[str, float]]]]:

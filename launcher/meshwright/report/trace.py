@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ THREADS = {
     "context": "context parallel, exposed",
     "pipeline": "sends between stages, exposed",
     "data": "gradients and parameters, exposed",
+    "offload": "host and disks, exposed",
 }
 """By kind of communication; recomputation and the optimizer are computing."""
 
@@ -98,7 +100,7 @@ def _name(what: str, stage: int, name: str, thread: int = 0) -> dict[str, Any]:
 
 def _flows(traffic: Traffic) -> dict[str, dict[str, Any]]:
     """What one rank of the stage that sends most sends in the step, by kind."""
-    found = {kind: getattr(traffic, kind) for kind in THREADS if kind != "compute"}
+    found = {field.name: getattr(traffic, field.name) for field in fields(traffic)}
     return {
         kind: {"bytes in the step": float(flow.size), "collective": flow.collective, "link": flow.link}
         for kind, flow in found.items()
