@@ -19,8 +19,12 @@ from meshwright.verify.megatron_emulation import arguments_module
 
 DATA = Path(meshwright.__file__).parent / "data"
 
-RENAMED = {"fp8_param_gather": "fp8_param", "fp4_param_gather": "fp4_param"}
-"""Fields of TransformerConfig that core_transformer_config_from_args fills from an argument of another name."""
+RENAMED = {
+    "fp8_param_gather": "fp8_param",
+    "fp4_param_gather": "fp4_param",
+    "check_for_nan_in_loss_and_grad": "check_for_nan_in_grad",
+}
+"""Fields that core_transformer_config_from_args and get_model fill from an argument of another name."""
 
 IMPLIED = {"cpu_offloading_num_layers": {"cpu_offloading": True}}
 """What validate_args sets beside an argument (training/arguments.py)."""

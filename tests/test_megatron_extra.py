@@ -19,18 +19,14 @@ from meshwright.spec.model import Moe
 EXPERTS = small_model(moe=Moe(experts=4, topk=2, ffn=256))
 
 PASSED = [
-    "--moe-router-fusion",
-    "--cuda-graph-impl local",
-    "--cuda-graph-impl=transformer_engine --cuda-graph-modules attn moe_router",
-    "--fine-grained-activation-offloading --offload-modules core_attn",
-    "--cpu-offloading-num-layers 1",
-    "--first-last-layers-bf16",
-    "--num-layers-at-start-in-bf16 1",
+    "--cuda-graph-warmup-steps 5",
+    "--min-offloaded-tensor-size=1000000",
+    "--disable-bf16-reduced-precision-matmul",
+    "--moe-paged-stash-page-size 128",
     "--softmax-type learnable",
     "--qk-l2-norm",
     "--attention-output-gate",
     "--activation-func-clamp-value 7.0",
-    "--moe-flex-dispatcher-backend hybridep",
     "--calculate-per-token-loss",
     "--moe-apply-probs-on-input",
     "--use-nccl-ub",
@@ -60,7 +56,7 @@ def test_what_is_passed_through_is_read_back_from_both() -> None:
 
 
 def test_what_megatron_refuses_is_said_in_its_words() -> None:
-    unknown, alone = judged("--no-such-flag", "--delay-wgrad-compute")
+    unknown, alone = judged("--no-such-flag", "--ep-overlap-early-attn-memory-release")
     assert "unrecognized arguments: --no-such-flag" in unknown
     assert "overlap_moe_expert_parallel_comm must be enabled" in alone
 
@@ -68,13 +64,12 @@ def test_what_megatron_refuses_is_said_in_its_words() -> None:
 @pytest.mark.parametrize(
     ("words", "kind", "field", "value"),
     [
-        ("--moe-router-fusion", "TransformerConfig", "moe_router_fusion", True),
+        ("--moe-apply-probs-on-input", "TransformerConfig", "moe_apply_probs_on_input", True),
         ("--softmax-type=learnable", "TransformerConfig", "softmax_type", "learnable"),
-        ("--offload-modules core_attn attn_proj", "TransformerConfig", "offload_modules", ["core_attn", "attn_proj"]),
         ("--activation-func-clamp-value 7", "TransformerConfig", "activation_func_clamp_value", 7.0),
-        ("--cpu-offloading-num-layers 1", "TransformerConfig", "cpu_offloading", True),
+        ("--no-masked-softmax-fusion", "TransformerConfig", "masked_softmax_fusion", False),
         ("--use-nccl-ub", "DistributedDataParallelConfig", "nccl_ub", True),
-        ("--optimizer-offload-fraction 0.5", "OptimizerConfig", "optimizer_offload_fraction", 0.5),
+        ("--main-params-dtype fp16", "OptimizerConfig", "main_params_dtype", "fp16"),
     ],
 )
 def test_the_keyword_arguments_have_it(words: str, kind: str, field: str, value: object) -> None:

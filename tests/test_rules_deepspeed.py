@@ -9,13 +9,15 @@ import pytest
 
 from builders import small_model
 from meshwright.resolver import override, refusals, resolve
-from meshwright.rules.deepspeed import RULES
+from meshwright.rules.deepspeed import RULES as DEEPSPEED
 from meshwright.rules.deepspeed_extra import check_extra
 from meshwright.rules.deepspeed_keys import KEYS
+from meshwright.rules.host import RULES as HOST
 from meshwright.spec import Launch, PipelineSplit
 from meshwright.spec.model import Moe
 from test_emit_deepspeed import deepspeed
 
+RULES = DEEPSPEED + HOST
 MOE = Moe(experts=8, topk=2, ffn=256, aux_loss=0.01)
 MIXTRAL = small_model(moe=MOE, transformers="mixtral")
 AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
@@ -84,8 +86,8 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
         "parallelism.zero": 3,
         **{f"{OFFLOAD}.device": "cpu", f"{OFFLOAD}.ratio": 0.5, "backend.deepspeed.torch_adam": True},
     },
-    "deepspeed.host_memory": {f"{OFFLOAD}.device": "cpu", "cluster.host_memory_gib": 0.01},
-    "deepspeed.nvme_size": {
+    "host.memory": {f"{OFFLOAD}.device": "cpu", "cluster.host_memory_gib": 0.01},
+    "host.nvme": {
         "parallelism.zero": 3,
         **{f"{OFFLOAD}.device": "nvme", f"{OFFLOAD}.nvme_path": "scratch", "cluster.nvme_gib": 0.01},
     },

@@ -73,11 +73,14 @@ def ring(s: Scene, g: Group, size: Number, passes: int = 1) -> Number:
     return passes * (transfer + _latency(s, g))
 
 
-def all_to_all(s: Scene, g: Group, size: Number) -> Number:
-    """Seconds in which each rank sends ``size`` bytes, equally to every rank of its group."""
+def all_to_all(s: Scene, g: Group, size: Number, between: Number | None = None) -> Number:
+    """Seconds in which each rank sends ``size`` bytes, equally to every rank of its group.
+
+    ``between``: bytes that leave the fast links where they are fewer, and are spread there by the fast ones.
+    """
     near, far = rates(s)
-    inside = (g.near - 1) / g.size * size / near
-    outside = (g.size - g.near) / g.size * size / far
+    inside = (g.near - 1) / g.size * size / near if between is None else (g.near - 1) / g.near * size / near
+    outside = ((g.size - g.near) / g.size * size if between is None else between) / far
     cluster = s.layout.cluster
     beyond = g.wide * (1 - (cluster.pod or 0) / (g.size * g.stride)) * size / far * cluster.oversubscription
     return maximum(inside, outside, beyond) + _latency(s, g)

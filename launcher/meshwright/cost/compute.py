@@ -14,6 +14,7 @@ from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
+from meshwright.spec import Accelerator
 
 __all__ = ["Seconds", "head", "layer", "peak"]
 
@@ -51,11 +52,20 @@ class _Kernel:
 
 
 def peak(s: Scene) -> float:
-    """FLOP/s of the matrix units in the precision of the linear layers."""
+    """FLOP/s of the matrix units in the precision of the linear layers, over those that stay in bf16, too."""
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
     if precision == "fp32":
         return gpu.fp32_tflops * 1e12
-    return (gpu.fp8_tflops if precision.startswith(("fp8", "mxfp8")) and gpu.fp8_tflops else gpu.bf16_tflops) * 1e12
+    low, part = _low_peak(gpu, precision), s.framework.low_layers
+    return 1e12 / (part / low + (1 - part) / gpu.bf16_tflops)
+
+
+def _low_peak(gpu: Accelerator, precision: str) -> float:
+    """1e12 FLOP/s in 4 or 8 bits where the precision is such and the GPU has the units."""
+    eight = gpu.fp8_tflops or gpu.bf16_tflops
+    if precision == "nvfp4":
+        return gpu.fp4_tflops or eight
+    return eight if precision.startswith(("fp8", "mxfp8")) else gpu.bf16_tflops
 
 
 def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
@@ -84,13 +94,15 @@ def head(s: Scene) -> Seconds:
     fused = s.framework.fused_loss
     rows = s.vocab / s.layout.tp
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
-    units = (gpu.fp32_tflops if precision == "fp32" else gpu.bf16_tflops) * 1e12
+    sixteen = _low_peak(gpu, precision) if s.framework.low_head else gpu.bf16_tflops
+    units = (gpu.fp32_tflops if precision == "fp32" else sixteen) * 1e12
     product = 2 * s.tokens * model.hidden * rows / (units * e.matmul)
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
     each = 6 if fused else 20
     loss = each * s.tokens * rows / rate
     weights = (4 * rows * model.hidden + 2 * s.tokens * (rows + model.hidden)) / rate
-    forward, backward = (n * e.launch_us * 1e-6 for n in (FUSED_LOSS_KERNELS if fused else LOSS_KERNELS))
+    launch = 0 if s.framework.captures_all else e.launch_us * 1e-6
+    forward, backward = (n * launch for n in (FUSED_LOSS_KERNELS if fused else LOSS_KERNELS))
     return Seconds(
         maximum(forward, product + loss + weights),
         maximum(backward, 2 * product + loss / 2 + 2 * weights),
@@ -122,7 +134,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         attention=scores / attention_peak,
         memory=(moved + 2 * elements) / rate + kernels * e.kernel_us * 1e-6,
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
-        launch=kernels * e.launch_us * 1e-6,
+        launch=kernels * e.launch_us * 1e-6 * (not o.name.startswith(s.framework.captured)),
     )
 
 

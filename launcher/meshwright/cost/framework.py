@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshwright.cost.numbers import Number, where
+from meshwright.model.low_precision import low_bytes
 from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
-from meshwright.rules.deepspeed_host import offload, owned
+from meshwright.rules.host import offload, owned
+from meshwright.spec import CudaGraphs, MegatronOptions
 
 __all__ = ["Framework", "framework_of"]
 
@@ -39,6 +41,12 @@ class Framework:
     boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     fixed_gib: float = 0.0  # allocated whatever the layout
     grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
+    gather_bytes: float = 0.0  # of a weight that is gathered; 0: an activation's width
+    low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
+    low_head: bool = False  # the head's, too
+    captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
+    captures_all: bool = False  # one graph holds the whole iteration
+    dispatcher_copies: float = 0.0  # hidden states of a rank's tokens for each rank of the group, in fixed buffers
     fused_gradients: bool = True  # added to their buffer by the matrix product that makes them
     overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
     exchanges_heads: bool = False  # context parallelism exchanges heads for tokens; else keys go round a ring
@@ -55,21 +63,34 @@ def _megatron(layout: Layout) -> Framework:
     """FSDP2 keeps fp32 shards and casts what it gathers, so it needs no other master copy; it realises ZeRO 2 and 3."""
     options, training = layout.backend.megatron, layout.training
     local = options.transformer == "local"
-    eight = not local and training.precision.startswith(("fp8", "mxfp8"))
+    low = not local and training.precision not in ("fp32", "fp16", "bf16")
     unfused = options.attention == "unfused" or training.precision == "fp32"
     fsdp2 = layout.zero >= 2 if options.fsdp == "torch" else False
     weight, gradient, optimizer = _states(layout, options.optimizer_moments)
+    part = _low_part(layout)
+    in_low, gathered = low_bytes(options.quantization, training.precision) if low else (0.0, 0.0)
     return Framework(
         kernels=Kernels(
-            flash=not unfused, norm=not (local and layout.model.norm == "rmsnorm"), joined=not local, eight_bit=eight
+            flash=not unfused,
+            norm=not (local and layout.model.norm == "rmsnorm"),
+            joined=not local,
+            eight_bit=low,
+            router=options.moe_router_fusion,
+            permute=options.moe_permute_fusion,
         ),
         loss_bytes=where(fsdp2, 14.0, 2.0 if options.cross_entropy_fusion else 6.0),
         fused_loss=options.cross_entropy_fusion,
         dummy_gradients=not local and options.gradient_accumulation_fusion,
-        # TE keeps a weight in 8 bits beside its 16, once for each direction
-        weight_bytes=where(fsdp2, 4.0, weight) + 2.0 * eight,
+        weight_bytes=where(fsdp2, 4.0, weight) + part * in_low,
+        gather_bytes=part * gathered + (1 - part) * 2.0 if gathered else 0.0,
+        low_layers=part,
+        low_head=options.quantization.output_projection,
+        captured=_captured(options.cuda_graphs),
+        captures_all=options.cuda_graphs.kind == "full_iteration",
+        dispatcher_copies=2.0 if layout.model.moe and _hybrid(options) else 0.0,
+        optimizer_away=options.optimizer_offload.fraction,
         gradient_bytes=where(fsdp2, 4.0, gradient),
-        optimizer_bytes=where(fsdp2, 8.0, optimizer),
+        optimizer_bytes=where(fsdp2, 8.0, optimizer) * (1 - options.optimizer_offload.fraction),
         reduce_bytes=_reduced(layout),
         fused_gradients=options.gradient_accumulation_fusion,
         fsdp2=fsdp2,
@@ -77,6 +98,34 @@ def _megatron(layout: Layout) -> Framework:
         overlaps_gather=layout.spec.parallelism.overlap_param_gather,
         grouped_softmax=unfused,
     )
+
+
+_SCOPES = {
+    "attn": ("attention.",),
+    "mlp": ("mlp.",),
+    "moe_router": ("mlp.norm", "router", "shared_experts."),
+    "moe_preprocess": ("dispatch",),
+}
+"""Operations inside a graph of each module (core/transformer/transformer_layer.py, moe/moe_layer.py)."""
+
+
+def _captured(graphs: CudaGraphs) -> tuple[str, ...]:
+    """By the beginning of their names; whole layers and iterations hold all."""
+    if graphs.kind == "none":
+        return ()
+    return tuple(name for module in graphs.modules for name in _SCOPES.get(module, ())) if graphs.modules else ("",)
+
+
+def _hybrid(options: MegatronOptions) -> bool:
+    """HybridEP receives, and gives back, in buffers that hold all tokens of its domain (inferred)."""
+    return options.moe_dispatcher == "flex" and options.moe_flex_backend == "hybridep"
+
+
+def _low_part(layout: Layout) -> float:
+    """Of the layers, those that are not kept in bf16; evenly over the stages."""
+    details = layout.backend.megatron.quantization
+    kept = details.first_layers_bf16 + details.last_layers_bf16
+    return max(0.0, 1 - kept / layout.model.layers) if kept else 1.0
 
 
 def _deepspeed(layout: Layout) -> Framework:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from meshwright.cost.activation_offload import leaving
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
@@ -133,7 +134,8 @@ def _activations(s: Scene, load: Load) -> tuple[Number, Number]:
     full = s.layout.recompute == 2
     hidden = s.layout.model.hidden * s.tokens / s.degrees.sequence
     ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden
-    return (where(full, inputs, kept) + ends) * load.in_flight, where(full, working, 0 * working)
+    stay = (where(full, inputs, kept) + ends) * load.in_flight - leaving(s, load)
+    return maximum(0, stay), where(full, working, 0 * working)
 
 
 def _context_copies(s: Scene, kind: LayerKind) -> Number:
@@ -161,11 +163,25 @@ def _workspace(s: Scene, load: Load) -> Number:
 
 def _framework(s: Scene, load: Load) -> Number:
     """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
-    fixed = s.framework.fixed_gib * GIB + 0 * load.layers
+    fixed = s.framework.fixed_gib * GIB + _graph_inputs(s, load) + _dispatcher(s, load)
     if not s.framework.dummy_gradients:
         return fixed
     d = s.degrees
     return fixed + 2 * load.largest(_shapes(operations, d) for operations in s.layers)
+
+
+def _graph_inputs(s: Scene, load: Load) -> Number:
+    """A graph of a layer reads its input where it was captured: a copy for each micro-batch in flight (inferred)."""
+    if not s.framework.captured or s.framework.captures_all:
+        return 0 * load.layers
+    return load.layers * layer_input(s) * load.in_flight
+
+
+def _dispatcher(s: Scene, load: Load) -> Number:
+    """Buffers that all layers with experts share."""
+    group = minimum(s.domain, s.layout.ep * s.layout.etp)
+    hidden = s.width * s.layout.model.hidden * s.tokens / s.layout.tp
+    return s.framework.dispatcher_copies * hidden * group + 0 * load.layers
 
 
 def _shapes(operations: Iterable[Operation], d: Degrees) -> Number:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from meshwright.cost.collectives import Group
 from meshwright.cost.inputs import Scene
-from meshwright.cost.numbers import Number, where
+from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 
-__all__ = ["again", "expert", "hidden", "keys", "queries", "routed", "tensor"]
+__all__ = ["again", "between_nodes", "expert", "hidden", "keys", "queries", "routed", "tensor"]
 
 
 def hidden(s: Scene) -> Number:
@@ -34,6 +35,22 @@ def expert(s: Scene) -> Number:
     """Tokens that one rank sends to their experts."""
     moe = s.layout.model.moe
     return 0 if moe is None else moe.topk * hidden(s) / s.layout.tp
+
+
+def between_nodes(s: Scene, g: Group) -> Number | None:
+    """Bytes that a rank's tokens take out of its node, once for each node with experts of theirs; None: a copy each.
+
+    DeepEP and HybridEP send a token to a node once and copy it there (DeepEP, README: NVLink and RDMA forwarding).
+    Over n nodes, k experts drawn alike are on n*(1 - (1 - 1/n)^k) of them; group-limited routing allows so many groups.
+    """
+    moe, options = s.layout.model.moe, s.layout.backend.megatron
+    if moe is None or s.layout.backend.name != "megatron" or options.moe_dispatcher != "flex":
+        return None
+    nodes = g.size / g.near
+    reached = nodes * (1 - (1 - 1 / nodes) ** moe.topk)
+    if moe.groups > 1:
+        reached = minimum(reached, maximum(1, moe.group_topk * nodes / moe.groups))
+    return reached * (nodes - 1) / nodes * hidden(s) / s.layout.tp
 
 
 def keys(s: Scene, kind: LayerKind) -> Number:

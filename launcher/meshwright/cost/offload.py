@@ -1,19 +1,21 @@
 """What leaves the GPU: bytes on a node's host and disks, and the seconds a step waits for them.
 
-Bytes follow ``model.offload``. Copies of gradients run beside the backward pass where they are pinned and
-``overlap_grad_reduce`` is set; the CPU's Adam, the new weights and the disks wait for one another.
+Bytes follow ``model.offload`` and ``cost.activation_offload``. Copies of gradients run beside the backward pass where
+they are pinned and ``overlap_grad_reduce`` is set; the CPU's Adam, the new weights and the disks wait for one another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from meshwright.cost.inputs import Scene
+from meshwright.cost.activation_offload import copied, offloads_activations
+from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Work
 from meshwright.model.offload import GRADIENT, optimizer_part, summed_bytes, weight_bytes
-from meshwright.rules.deepspeed_host import host_bytes, nvme_bytes, offload, offloads, owned, ranks_of_node
+from meshwright.rules import Layout
+from meshwright.rules.host import host_bytes, nvme_bytes, offload, offloads, owned, ranks_of_node
 
 __all__ = ["Host", "host", "notes", "seconds"]
 
@@ -40,41 +42,55 @@ class Host:
     nvme: float
 
 
-def host(s: Scene) -> Host:
-    """What one node keeps of what left its GPUs."""
+def host(s: Scene, loads: Sequence[Load]) -> Host:
+    """What one node keeps of what left its GPUs, were all of them of the stage that keeps most."""
     r = s.layout
+    kept = max(copied(s, load) * load.in_flight for load in loads) if offloads_activations(s) else 0
+    activations = float(ranks_of_node(r) * kept)
     if not offloads(r):
-        return Host(0.0, 0.0, 0.0)
+        return Host(activations, activations, 0.0)
     states = offload(r)
     pinned = ranks_of_node(r) * (states.pinned * owned(r) + states.buffers)
-    return Host(float(host_bytes(r)), float(pinned), float(nvme_bytes(r)))
+    return Host(float(host_bytes(r)) + activations, float(pinned) + activations, float(nvme_bytes(r)))
 
 
-def seconds(s: Scene, time: Work) -> Number:
+def seconds(s: Scene, loads: Sequence[Load], times: Sequence[Work]) -> Number:
     """Of one step, beside compute: what is left of copies, the CPU's Adam, the disks. 0 where the cluster is silent."""
-    r = s.layout
-    if not offloads(r) or r.cluster.host_link_gb_s is None:
+    r, time = s.layout, times[0]
+    if r.cluster.host_link_gb_s is None:
         return 0 * time.forward
-    return _gradients(s, time) + _stepped(s) + _new_weights(s) + _weights(s, time) + _swapped(s)
+    waited = _activations(s, loads, times) if offloads_activations(s) else 0 * time.forward
+    if not offloads(r):
+        return waited
+    if r.backend.name == "megatron":
+        return waited + _hybrid(s)
+    return waited + _gradients(s, time) + _stepped(s) + _new_weights(s) + _weights(s, time) + _swapped(s)
 
 
 def notes(s: Scene) -> Iterator[str]:
     """What of this a plan should know."""
     r, o = s.layout, s.layout.backend.deepspeed
-    if not offloads(r):
+    if not offloads(r) and not offloads_activations(s):
         return
     if r.cluster.host_link_gb_s is None:
         yield "offload takes no time here: cluster.host_link_gb_s is not stated"
-    elif o.offload_optimizer.device != "none" and r.cluster.host_memory_gb_s is None:
+    elif offloads(r) and _steps_there(r) and r.cluster.host_memory_gb_s is None:
         yield "the CPU's Adam takes no time here: cluster.host_memory_gb_s is not stated"
     if r.cluster.host_memory_gib == 0:
         yield "whether the host holds what is offloaded is not checked: cluster.host_memory_gib is not stated"
+    if r.backend.name != "deepspeed":
+        return
     ratio, part = o.offload_optimizer.ratio, float(optimizer_part(o, owned(r)))
     if o.offload_optimizer.device != "none" and abs(part - ratio) > 0.05:
         yield (
             f"{part:.0%} of the optimizer leaves the GPU, not {ratio:.0%}: DeepSpeed moves whole sub-groups of "
             f"{o.sub_group_size:,} elements; a smaller backend.deepspeed.sub_group_size comes nearer"
         )
+
+
+def _steps_there(r: Layout) -> bool:
+    """Whether the CPU steps any of the optimizer."""
+    return r.backend.name == "megatron" or r.backend.deepspeed.offload_optimizer.device != "none"
 
 
 def _copied(s: Scene, size: Number, pinned: bool) -> Number:
@@ -98,14 +114,31 @@ def _gradients(s: Scene, time: Work) -> Number:
     return copied - beside * minimum(copied, m * time.backward)
 
 
+def _activations(s: Scene, loads: Sequence[Load], times: Sequence[Work]) -> Number:
+    """Copies out run beside the forward and copies back beside the backward; of the slowest stage, what is longer."""
+    pairs = zip((_copied(s, copied(s, load), True) for load in loads), times, strict=True)
+    return s.layout.microbatches * maximum(
+        *(maximum(0, once - time.forward) + maximum(0, once - time.backward) for once, time in pairs)
+    )
+
+
+def _hybrid(s: Scene) -> Number:
+    """Megatron's: fp32 gradients down, torch's fused Adam on the CPU, new weights up; at once where it overlaps."""
+    r, o = s.layout, s.layout.backend.megatron.optimizer_offload
+    copies = _copied(s, 2 * GRADIENT * o.fraction * owned(r), True)
+    stepped = _stepped(s)
+    return maximum(copies, stepped) if o.overlap else copies + stepped
+
+
 def _stepped(s: Scene) -> Number:
     """The CPU's Adam on the part that left, all ranks of a node at once."""
-    r, options = s.layout, s.layout.backend.deepspeed
+    r = s.layout
     if r.cluster.host_memory_gb_s is None:
         return 0 * r.dp
-    moved = _AROUND + _ADAM * (_TORCH if options.torch_adam else 1)
+    slow = r.backend.name == "deepspeed" and r.backend.deepspeed.torch_adam
+    moved = _AROUND + _ADAM * (_TORCH if slow else 1)
     rate = r.cluster.host_memory_gb_s * 1e9 * _STEPPED / ranks_of_node(r)
-    return owned(r) * optimizer_part(options, owned(r)) * moved / rate
+    return owned(r) * s.framework.optimizer_away * moved / rate
 
 
 def _new_weights(s: Scene) -> Number:

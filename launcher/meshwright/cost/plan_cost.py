@@ -15,6 +15,7 @@ from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
+from meshwright.cost.techniques import brought
 from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.plan import Chunk, Plan
@@ -102,10 +103,10 @@ def cost(plan: Plan) -> Cost:
         mfu=model_flops / peak,
         hfu=hardware * rate / peak,
         memory_limit=limit,
-        host=offload.host(s),
+        host=offload.host(s, loads),
         host_limit=spec.cluster.host_memory_gib * GIB,
         conventions={c: training_flops(spec.model, sequence, c) * rate / peak for c in CONVENTIONS},
-        notes=(*offload.notes(s), *_notes(spec)),
+        notes=(*offload.notes(s), *brought(spec), *_notes(spec)),
         advice=advice(plan, limit),
     )
 

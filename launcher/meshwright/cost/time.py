@@ -107,7 +107,7 @@ def _layer(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> _Lay
     seconds = layer(s, operations)
     idle = seconds.idle
     tensor, idle = _hidden(_tensor(s, kind), idle)
-    expert, idle = _hidden(_expert(s, kind), idle)
+    expert, idle = _hidden(_expert(s, kind, _beside_dispatch(s, operations)), idle)
     context, _ = _hidden(_context(s, kind), idle)
     return _Layer(seconds, tensor, expert, context)
 
@@ -136,17 +136,31 @@ def _tensor(s: Scene, kind: LayerKind) -> Triple:
     return on * forward, on * backward, on * (r.recompute == 2) * forward
 
 
-def _expert(s: Scene, kind: LayerKind) -> Triple:
-    """Dispatch and combine: one all-to-all each, and as many backward; etp gathers and scatters besides."""
+def _expert(s: Scene, kind: LayerKind, beside: Number) -> Triple:
+    """Dispatch and combine: one all-to-all each, and as many backward; etp gathers and scatters besides.
+
+    ``beside``: seconds of a forward pass that run beside them. Delayed weight gradients are beside the backward's.
+    """
     r = s.layout
     if not messages.routed(kind):
         return 0, 0, 0
-    size = messages.expert(s)
-    exchange = (r.ep > 1) * all_to_all(s, group(s, r.ep, r.etp), size)
+    size, g = messages.expert(s), group(s, r.ep, r.etp)
+    exchange = (r.ep > 1) * all_to_all(s, g, size, messages.between_nodes(s, g))
     gather = (r.etp > 1) * ring(s, group(s, r.etp, 1), size * r.etp)
     hidden = r.cluster.efficiency.overlap if r.spec.parallelism.overlap_ep else 0
     once = 2 * (exchange + gather) * (1 - hidden)
-    return once, once, messages.again(s, "moe") * once
+    back = once * (1 - hidden * r.backend.megatron.delay_wgrad)
+    overlap = r.cluster.efficiency.overlap
+    forward, backward = (x - minimum(overlap * x, n * beside) for x, n in ((once, 1), (back, 2)))
+    return forward, backward, messages.again(s, "moe") * forward
+
+
+def _beside_dispatch(s: Scene, operations: tuple[Operation, ...]) -> Number:
+    """Seconds of the shared experts where they run beside the dispatch."""
+    if not s.layout.backend.megatron.moe_shared_expert_overlap or s.layout.backend.name != "megatron":
+        return 0
+    shared = tuple(o for o in operations if o.name.startswith("shared_experts."))
+    return layer(s, shared).forward if shared else 0
 
 
 def _context(s: Scene, kind: LayerKind) -> Triple:
@@ -195,7 +209,7 @@ def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
         bubble=whole - busy - m * waits,
         data=maximum(*(_data(s, load, t) for load, t in zip(loads, times, strict=True))),
         optimizer=maximum(*(_optimizer(s, load) for load in loads)),
-        offload=offload.seconds(s, works[0]),
+        offload=offload.seconds(s, loads, works),
     )
 
 
@@ -211,15 +225,21 @@ def _data(s: Scene, load: Load, time: StageTime) -> Number:
     """Exposed reduction of gradients and gathering of parameters of one stage."""
     r, p = s.layout, s.layout.spec.parallelism
     each = s.framework.reduce_bytes
-    reduce, gather = _over_replicas(s, load, each), _over_replicas(s, load, s.width)
+    reduce, gather = _over_replicas(s, load, each), _over_replicas(s, load, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
     window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
     volume = where(r.zero >= 1, reduce, 2 * reduce)
     reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, window)
     gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, time.forward)
+    gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
     return alone * where(r.zero >= 3, _sharded(s, load, time), once)
+
+
+def _with_step(s: Scene) -> bool:
+    """Whether what the forward does not hide of gathering runs beside the optimizer's step."""
+    return s.layout.backend.name == "megatron" and s.layout.backend.megatron.gather_with_step
 
 
 def _over_replicas(s: Scene, load: Load, each: float) -> Number:
@@ -231,7 +251,7 @@ def _over_replicas(s: Scene, load: Load, each: float) -> Number:
 def _sharded(s: Scene, load: Load, time: StageTime) -> Number:
     """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden."""
     r = s.layout
-    gather = _over_replicas(s, load, s.width)
+    gather = _over_replicas(s, load, s.framework.gather_bytes or s.width)
     scatter = _over_replicas(s, load, s.framework.reduce_bytes)
     hidden = r.cluster.efficiency.overlap
     left = maximum(gather * (1 - hidden), gather - time.forward)

@@ -18,7 +18,7 @@ def _megatron(plan: Plan) -> dict[str, str]:
     return {
         "megatron/args.txt": "".join(f"{shlex.quote(word)}\n" for word in flags(plan)),
         "megatron/kwargs.json": as_json(kwargs(plan)),
-        "megatron/environment.json": as_json(environment(plan)),
+        "megatron/environment.json": as_json({name: one.value for name, one in environment(plan).items()}),
     }
 
 

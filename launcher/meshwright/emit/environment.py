@@ -20,8 +20,7 @@ def _layers(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
     merged = dict(plan.spec.cluster.environment)
     merged |= {"OMP_NUM_THREADS": _threads(plan.spec)}
     if plan.spec.backend.name == "megatron":
-        why = "Megatron refuses this layout without it"
-        merged |= {name: EnvVariable(value=value, why=why) for name, value in megatron.environment(plan).items()}
+        merged |= megatron.environment(plan)
     said = plan.spec.launch.environment
     merged |= {name: EnvVariable(value=value, why="launch.environment") for name, value in said.items()}
     yield from merged.items()

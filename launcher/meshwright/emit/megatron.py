@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
 from meshwright.emit.megatron_model import model_flags
+from meshwright.emit.megatron_techniques import technique_flags, technique_variables
 from meshwright.emit.megatron_training import training_flags
 from meshwright.layout.plan import Plan
-from meshwright.spec import Parallelism
+from meshwright.spec import EnvVariable, Parallelism
 from meshwright.spec.backend import CheckpointFormat
 
 __all__ = ["checkpoint_format", "distributes", "environment", "flags", "shards", "uses_fsdp"]
@@ -28,21 +29,29 @@ def flags(plan: Plan) -> list[str]:
         *_recompute(plan.spec.parallelism),
         *training_flags(plan),
         *flag("--ckpt-format", checkpoint_format(plan), "torch_dist"),
+        *technique_flags(plan),
         *plan.spec.backend.megatron.extra,
     ]
 
 
-def environment(plan: Plan) -> dict[str, str]:
-    """Environment variables Megatron insists on for this layout.
+def environment(plan: Plan) -> dict[str, EnvVariable]:
+    """Environment variables Megatron and its techniques want for this layout, with the reason for each."""
+    return {**_queues(plan), **dict(technique_variables(plan))}
 
-    One hardware queue keeps communication and GEMM kernels in the order they were issued: asked for before Blackwell
-    where TP or CP > 1 (arguments.py:1437), and forbidden with FSDP (arguments.py:1014).
+
+def _queues(plan: Plan) -> dict[str, EnvVariable]:
+    """Hardware queues.
+
+    One keeps communication and GEMM kernels in the order they were issued: asked for before Blackwell where TP or
+    CP > 1 (arguments.py:1437), and forbidden with FSDP (arguments.py:1014).
     """
+    name, why = "CUDA_DEVICE_MAX_CONNECTIONS", "Megatron refuses this layout without it"
     if uses_fsdp(plan):
-        return {"CUDA_DEVICE_MAX_CONNECTIONS": "8"}
-    major = float(plan.spec.cluster.accelerator.capability)
-    queue = (plan.grid.tp > 1 or plan.grid.cp > 1) and major < 10
-    return {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if queue else {}
+        return {name: EnvVariable(value="8", why=why)}
+    older = float(plan.spec.cluster.accelerator.capability) < 10
+    if plan.spec.parallelism.overlap_ep:
+        return {name: EnvVariable(value="32", why="streams of two micro-batches run side by side (arguments.py:1426)")}
+    return {name: EnvVariable(value="1", why=why)} if (plan.grid.tp > 1 or plan.grid.cp > 1) and older else {}
 
 
 def uses_fsdp(plan: Plan) -> bool:

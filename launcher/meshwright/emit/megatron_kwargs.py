@@ -12,6 +12,7 @@ from typing import Any
 from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_extra import overlaid
 from meshwright.emit.megatron_model import moe_pattern, windows
+from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
@@ -29,7 +30,7 @@ def kwargs(plan: Plan) -> dict[str, Kwargs]:
         "OptimizerConfig": _optimizer(plan),
         "initialize_model_parallel": _process_groups(plan),
     }
-    return overlaid(ours, plan.spec.backend.megatron.extra)
+    return overlaid(ours, (*technique_flags(plan), *plan.spec.backend.megatron.extra))
 
 
 def _transformer(plan: Plan) -> Kwargs:
@@ -189,12 +190,14 @@ def _precision(plan: Plan) -> Kwargs:
     dtype = _DTYPES.get(kind, "bfloat16")
     fine = kind in ("fp8_blockwise", "mxfp8")
     eight = {"fp8": "e4m3" if fine else "hybrid", "fp8_recipe": _FP8[kind]} if kind in _FP8 else {}
+    four = {"fp4": "e2m1", "fp4_recipe": "nvfp4"} if kind == "nvfp4" else {}
     return {
         "fp16": kind == "fp16",
         "bf16": dtype == "bfloat16",
         "params_dtype": dtype,
         "pipeline_dtype": dtype,
         **eight,
+        **four,
     }
 
 

@@ -45,12 +45,14 @@ def _precision(plan: Plan) -> Iterator[str]:
     training, megatron = plan.spec.training, plan.spec.backend.megatron
     kind = training.precision
     yield from switch("--fp16", kind == "fp16")
-    yield from switch("--bf16", kind == "bf16" or kind in _FP8)
+    yield from switch("--bf16", kind in ("bf16", "nvfp4", *_FP8))
     if kind in _FP8:
         # E4M3 everywhere where scales are fine-grained (DeepSeek-V3, section 3.3.2), else E5M2 for gradients
         fine = kind in ("fp8_blockwise", "mxfp8")
         yield from flag("--fp8-format", "e4m3" if fine else "hybrid")
         yield from flag("--fp8-recipe", _FP8[kind], "delayed")
+    if kind == "nvfp4":
+        yield from (*flag("--fp4-format", "e2m1"), *flag("--fp4-recipe", "nvfp4"))
     yield from switch("--grad-reduce-in-bf16", training.grad_reduce == "bf16")
     yield from switch("--accumulate-allreduce-grads-in-fp32", training.grad_reduce == "fp32" and kind != "fp32")
     yield from switch("--use-precision-aware-optimizer", megatron.precision_aware_optimizer)

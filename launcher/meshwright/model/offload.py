@@ -1,4 +1,4 @@
-"""Where DeepSpeed keeps the states of one parameter when it offloads them: bytes on the GPU, the host and NVMe.
+"""Where the states of one parameter are kept when they are offloaded: bytes on the GPU, the host and NVMe.
 
 Places: DeepSpeed 0.19.8, below ``deepspeed/runtime/zero/``. An *owned* parameter is one that this rank's shard holds.
 Arithmetic takes numbers or arrays of them, as a rule's ``holds`` does.
@@ -12,7 +12,7 @@ from typing import Any
 from meshwright.model.optimizer_state import state_bytes
 from meshwright.spec import DeepSpeedOptions, Training
 
-__all__ = ["GRADIENT", "Kept", "kept", "optimizer_part", "summed_bytes", "weight_bytes"]
+__all__ = ["GRADIENT", "Kept", "hybrid", "kept", "optimizer_part", "summed_bytes", "weight_bytes"]
 
 Number = Any  # an int, float or bool, or a NumPy array of them
 
@@ -41,6 +41,15 @@ def kept(o: DeepSpeedOptions, t: Training, zero: Number, microbatches: Number, o
     three = (zero == 3) + 0
     pairs = {f.name: (getattr(third, f.name), getattr(others, f.name)) for f in fields(Kept)}
     return Kept(**{name: three * at_3 + (1 - three) * below for name, (at_3, below) in pairs.items()})
+
+
+def hybrid(part: float, t: Training) -> Kept:
+    """Megatron's optimizer on both devices: masters and gradients of ``part`` are pinned on the host.
+
+    megatron-core 0.19.2, core/optimizer/cpu_offloading/hybrid_optimizer.py; what stays is counted with the backend's
+    other states.
+    """
+    return Kept(host=part * (MASTER + GRADIENT + state_bytes(t.optimizer.name)), pinned=part * (MASTER + GRADIENT))
 
 
 def optimizer_part(o: DeepSpeedOptions, owned: Number) -> Number:

@@ -33,7 +33,8 @@ class Kernels:
     ``flash``: attention never stores its scores. ``activation``, ``norm``, ``residual``: one kernel for a gated
     activation, for a norm, for bias with dropout and residual. ``joined``: a norm and the linear behind it are one
     module, so that the norm cannot be recomputed by itself. ``eight_bit``: matrix products take 8-bit inputs and
-    keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input).
+    keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``router``,
+    ``permute``: experts are scored and chosen, and tokens sorted to them and back, by one kernel each.
     """
 
     flash: bool = True
@@ -42,6 +43,8 @@ class Kernels:
     residual: bool = True
     joined: bool = True
     eight_bit: bool = False
+    router: bool = False
+    permute: bool = False
 
     @property
     def input_bytes(self) -> int:

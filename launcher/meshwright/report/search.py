@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.cost.fitting import fit_words
-from meshwright.cost.inputs import scene
+from meshwright.cost.inputs import loads, scene
 from meshwright.cost.memory import GIB
 from meshwright.cost.offload import host, notes
 from meshwright.report import problems
@@ -105,7 +105,7 @@ def layout_words(candidate: Candidate) -> str:
 def _offloaded(winner: Candidate) -> Iterator[str]:
     """What the best layout asks of the host, where states leave the GPU."""
     described = scene(layout(winner.spec))
-    memory = host(described).memory
+    memory = host(described, loads(described)).memory
     if memory:
         seconds = winner.parts["offload"]
         yield f"the best keeps {memory / GIB:,.1f} GiB on a node's host, and waits {seconds:.3g} s a step for offload"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from meshwright.rules import accelerate, deepspeed, foreign, grid, length, megatron, pipeline, schedule, sharding
+from meshwright.rules import accelerate, deepspeed, foreign, grid, host, length, megatron, pipeline, schedule, sharding
 from meshwright.rules._rule import DEEPSPEED, EVERY, EXPORTED, MEGATRON, Layout, Rule, implies
 
 __all__ = [
@@ -26,7 +26,7 @@ POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 
 _SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES
 
-RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES + foreign.RULES + accelerate.RULES
+RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES + accelerate.RULES
 """In an order in which a rule's ``needs`` stand before it."""
 
 

@@ -1,7 +1,6 @@
 """What DeepSpeed with transformers refuses, or accepts and gets wrong. Places: DeepSpeed 0.19.8, in ``deepspeed/``.
 
-What the models lack is in ``deepspeed_model``, the degrees in ``deepspeed_degrees``, ZeRO in ``deepspeed_zero``,
-what leaves the GPU in ``deepspeed_host``.
+What the models lack is in ``deepspeed_model``, the degrees in ``deepspeed_degrees``, ZeRO in ``deepspeed_zero``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import DEEPSPEED, TRANSFORMERS, Layout, Rule
 from meshwright.rules.deepspeed_degrees import RULES as DEGREES
 from meshwright.rules.deepspeed_extra import check_extra
-from meshwright.rules.deepspeed_host import RULES as HOST
 from meshwright.rules.deepspeed_model import RULES as MODEL
 from meshwright.rules.deepspeed_zero import RULES as ZERO
 
@@ -98,4 +96,4 @@ _REST = (
     ),
 )
 
-RULES: tuple[Rule, ...] = MODEL + DEGREES + ZERO + HOST + _REST
+RULES: tuple[Rule, ...] = MODEL + DEGREES + ZERO + _REST

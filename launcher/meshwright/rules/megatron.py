@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from meshwright.errors import Repair
 from meshwright.model.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, SPECS, parts, spec_name
-from meshwright.rules import megatron_training
+from meshwright.rules import megatron_techniques, megatron_training
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
@@ -198,12 +198,17 @@ _EXPERTS = (
         id="megatron.flex",
         path="backend.megatron.moe_dispatcher",
         backends=MEGATRON,
-        holds=lambda r: (r.model.moe is None) | (r.backend.megatron.moe_dispatcher != "flex") | (r.tp * r.ep > 1),
-        message="the flex dispatcher needs tp·ep > 1, it is {tp}·{ep}",
+        holds=lambda r: (
+            (r.model.moe is None)
+            | (r.backend.megatron.moe_dispatcher != "flex")
+            | (r.backend.megatron.moe_flex_backend == "hybridep")
+            | (r.tp * r.ep > 1)
+        ),
+        message="the flex dispatcher with {backend.megatron.moe_flex_backend} needs tp·ep > 1, it is {tp}·{ep}",
         source="core/transformer/moe/token_dispatcher.py:1770",
         repairs=change(backend__megatron__moe_dispatcher="alltoall"),
     ),
 )
 
 
-RULES: tuple[Rule, ...] = _PARTS + _OUR_LAYERS + _EXPERTS + megatron_training.RULES
+RULES: tuple[Rule, ...] = _PARTS + _OUR_LAYERS + _EXPERTS + megatron_training.RULES + megatron_techniques.RULES

@@ -38,7 +38,7 @@ _FLAGS = {
     "training.ramp": "step-batch-size-schedule rampup-batch-size",
     "training.sequence": "seq-length",
     "training.steps": "train-iters train-samples",
-    "training.precision": "bf16 fp16 fp8-format fp8-recipe",
+    "training.precision": "bf16 fp16 fp8-format fp8-recipe fp4-format fp4-recipe",
     "training.grad_reduce": "accumulate-allreduce-grads-in-fp32 grad-reduce-in-bf16",
     "training.seed": "seed",
     "training.optimizer": "optimizer lr weight-decay adam-beta1 adam-beta2 adam-eps clip-grad sgd-momentum",
@@ -81,9 +81,40 @@ _FLAGS = {
     "backend.megatron.precision_aware_optimizer": "use-precision-aware-optimizer",
     "backend.megatron.optimizer_moments": "exp-avg-dtype exp-avg-sq-dtype",
     "backend.megatron.spec": "spec",
+    "backend.megatron.moe_flex_backend": "moe-flex-dispatcher-backend",
+    "backend.megatron.moe_flex_sms": "moe-flex-dispatcher-num-sms moe-deepep-num-sms moe-hybridep-num-sms",
+    "backend.megatron.moe_router_fusion": "moe-router-fusion",
+    "backend.megatron.moe_shared_expert_overlap": "moe-shared-expert-overlap",
+    "backend.megatron.moe_rank_capacity": "moe-expert-rank-capacity-factor",
+    "backend.megatron.moe_paged_stash": "moe-paged-stash",
+    "backend.megatron.op_fuser": "use-transformer-engine-op-fuser",
+    "backend.megatron.delay_wgrad": "delay-wgrad-compute",
+    "backend.megatron.gather_with_step": "overlap-param-gather-with-optimizer-step",
+    "backend.megatron.cuda_graphs.kind": "cuda-graph-impl enable-cuda-graph external-cuda-graph",
+    "backend.megatron.cuda_graphs.modules": "cuda-graph-modules cuda-graph-scope",
+    "backend.megatron.quantization.param_gather": "fp8-param-gather fp4-param-gather",
+    "backend.megatron.quantization.reuse_gradient_buffer": "reuse-grad-buf-for-mxfp8-param-ag",
+    "backend.megatron.quantization.first_layers_bf16": "first-last-layers-bf16 num-layers-at-start-in-bf16",
+    "backend.megatron.quantization.last_layers_bf16": "num-layers-at-end-in-bf16",
+    "backend.megatron.quantization.output_projection": "fp8-output-proj",
+    "backend.megatron.activation_offload.modules": "fine-grained-activation-offloading offload-modules",
+    "backend.megatron.activation_offload.fraction": "activation-offload-fraction",
+    "backend.megatron.activation_offload.inflight": "fine-grained-offloading-max-inflight-offloads",
+    "backend.megatron.activation_offload.layers": "cpu-offloading-num-layers",
+    "backend.megatron.optimizer_offload.fraction": "optimizer-cpu-offload optimizer-offload-fraction",
+    "backend.megatron.optimizer_offload.overlap": "overlap-cpu-optimizer-d2h-h2d",
 }
 
-FREE = frozenset({"--log-throughput", "--no-bias-gelu-fusion", "--no-bias-swiglu-fusion", "--no-rope-fusion"})
+FREE = frozenset(
+    {
+        "--log-throughput",
+        "--no-bias-gelu-fusion",
+        "--no-bias-swiglu-fusion",
+        "--no-rope-fusion",
+        "--te-rng-tracker",
+        "--no-check-for-nan-in-loss-and-grad",
+    }
+)
 """Flags we emit that no key decides: given twice they say the same."""
 
 KEYS = {f"--{flag}": key for key, flags in _FLAGS.items() for flag in flags.split()}

@@ -117,6 +117,16 @@ _TRAINING = (
         repairs=any_of(change(training__precision="fp8_blockwise"), change(training__precision="bf16")),
     ),
     Rule(
+        id="megatron.nvfp4",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: r.training.precision != "nvfp4" or float(r.cluster.accelerator.capability) >= 10,
+        message="nvfp4 needs compute capability 10 (Blackwell), {cluster.accelerator.name} has "
+        "{cluster.accelerator.capability}",
+        source="transformer_engine/pytorch/quantization.py check_nvfp4_support; training/arguments.py:1073",
+        repairs=any_of(change(training__precision="fp8_blockwise"), change(training__precision="bf16")),
+    ),
+    Rule(
         id="megatron.adam",
         path="training.optimizer.name",
         backends=MEGATRON,

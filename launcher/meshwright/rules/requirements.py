@@ -97,6 +97,11 @@ def _fused_gradients(spec: Spec) -> bool:
     return spec.backend.megatron.gradient_accumulation_fusion and spec.parallelism.zero < 2
 
 
+def _flex(spec: Spec, backend: str) -> bool:
+    options = spec.backend.megatron
+    return spec.model.moe is not None and options.moe_dispatcher == "flex" and options.moe_flex_backend == backend
+
+
 def _compiled_adam(spec: Spec) -> bool:
     """DeepSpeed's own Adam, which is compiled on first use, on the GPU as on the CPU."""
     return spec.training.optimizer.name in ("adam", "adamw") and not spec.backend.deepspeed.torch_adam
@@ -109,6 +114,37 @@ def _offloads(spec: Spec) -> bool:
 
 _TE = "pip install --no-build-isolation 'transformer-engine[pytorch]'"
 _FP8 = "megatron-core 0.19.2, core/fp8_utils.py:732"
+
+_TECHNIQUES: tuple[tuple[str, Callable[[Spec], bool], str, str, str | None], ...] = (
+    (
+        "moe_router_fusion=true",
+        lambda spec: spec.model.moe is not None and spec.backend.megatron.moe_router_fusion,
+        "moe_router_fusion=false",
+        "core/extensions/transformer_engine.py fused_topk_with_score_function",
+        "2.7.0",
+    ),
+    (
+        "cuda_graphs.kind=transformer_engine",
+        lambda spec: spec.backend.megatron.cuda_graphs.kind == "transformer_engine",
+        "cuda_graphs.kind=local",
+        "core/transformer/cuda_graphs.py make_graphed_callables",
+        None,
+    ),
+    (
+        "delay_wgrad=true",
+        lambda spec: spec.backend.megatron.delay_wgrad,
+        "delay_wgrad=false",
+        "training/arguments.py:1825",
+        "2.8.0",
+    ),
+    (
+        "optimizer_offload.fraction=1",
+        lambda spec: spec.backend.megatron.optimizer_offload.fraction > 0,
+        "optimizer_offload.fraction=0",
+        "core/optimizer/__init__.py:511",
+        None,
+    ),
+)
 
 REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
@@ -136,6 +172,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             ("fp8_tensorwise", "2.2.0"),
             ("fp8_blockwise", "2.3.0"),
             ("mxfp8", "2.1.0"),
+            ("nvfp4", "2.7.0"),
         )
     ),
     Requirement(
@@ -160,7 +197,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         component="deep_ep",
         backend="megatron",
         option="backend.megatron.moe_dispatcher=flex",
-        asked=lambda spec: spec.model.moe is not None and spec.backend.megatron.moe_dispatcher == "flex",
+        asked=lambda spec: _flex(spec, "deepep") or _flex(spec, "hybridep"),
         install="build deepseek-ai/DeepEP",
         instead="backend.megatron.moe_dispatcher=alltoall",
         source="megatron-core 0.19.2, core/transformer/moe/fused_a2a.py",
@@ -174,6 +211,28 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         instead="backend.megatron.moe_permute_fusion=false",
         source="megatron-core 0.19.2, core/transformer/moe/moe_utils.py",
         least="2.1.0",
+    ),
+    Requirement(
+        component="transformer_engine",
+        backend="megatron",
+        option="backend.megatron.moe_flex_backend=ncclep",
+        asked=lambda spec: _flex(spec, "ncclep"),
+        install=f"NVTE_BUILD_WITH_NCCL_EP=1 {_TE}",
+        instead="backend.megatron.moe_flex_backend=deepep",
+        source="megatron-core 0.19.2, core/transformer/moe/token_dispatcher.py:1559",
+    ),
+    *(
+        Requirement(
+            component="transformer_engine",
+            backend="megatron",
+            option=f"backend.megatron.{option}",
+            asked=asked,
+            install=_TE,
+            instead=f"backend.megatron.{instead}",
+            source=f"megatron-core 0.19.2, {source}",
+            least=least,
+        )
+        for option, asked, instead, source, least in _TECHNIQUES
     ),
     Requirement(
         component="emerging_optimizers",

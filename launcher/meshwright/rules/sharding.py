@@ -191,10 +191,13 @@ _EXPERTS = (
             & ((r.pp == 1) | (r.vpp > 1))
             & (r.recompute < 2)
             & (r.model.mtp <= 1)
-            & (r.training.precision != "fp32"),
+            & (r.training.precision != "fp32")
+            & (r.backend.megatron.moe_dispatcher != "allgather")
+            & implies(r.recompute == 1, "moe" not in (r.spec.parallelism.recompute_modules or ())),
         ),
-        message="overlap_ep needs ep > 1, vpp > 1 where pp > 1, no full recompute, at most one MTP layer and 16-bit "
-        "training; ep = {ep}, pp = {pp}, vpp = {vpp}, recompute = {spec.parallelism.recompute}",
+        message="overlap_ep needs ep > 1, vpp > 1 where pp > 1, no recompute of all or of moe, at most one MTP layer, "
+        "16-bit training and no allgather dispatcher; ep = {ep}, pp = {pp}, vpp = {vpp}, "
+        "recompute = {spec.parallelism.recompute}",
         source="core/transformer/transformer_config.py:2675-2709",
         repairs=change(parallelism__overlap_ep=False),
     ),

@@ -15,13 +15,16 @@ from meshwright.spec.launch import Launch
 from meshwright.spec.model import Model
 from meshwright.spec.parallelism import Parallelism, PipelineSplit
 from meshwright.spec.software import Software
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, OptimizerOffload, Quantization
 from meshwright.spec.training import Data, Logging, Optimizer, Precision, RampStep, Schedule, Tokenizer, Training
 
 __all__ = [
     "Accelerator",
+    "ActivationOffload",
     "After",
     "Backend",
     "Cluster",
+    "CudaGraphs",
     "Data",
     "DeepSpeedOptions",
     "Efficiency",
@@ -33,9 +36,11 @@ __all__ = [
     "Model",
     "Offload",
     "Optimizer",
+    "OptimizerOffload",
     "Parallelism",
     "PipelineSplit",
     "Precision",
+    "Quantization",
     "RampStep",
     "Schedule",
     "Software",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, OptimizerOffload, Quantization
+
 __all__ = ["Backend", "CheckpointFormat", "DeepSpeedOptions", "MegatronOptions", "Offload"]
 
 
@@ -20,8 +22,21 @@ class MegatronOptions:
     transformer: Literal["transformer_engine", "local"] = "transformer_engine"
     attention: Literal["auto", "flash", "fused", "unfused"] = "auto"
     moe_dispatcher: Literal["alltoall", "allgather", "flex"] = "alltoall"
+    moe_flex_backend: Literal["deepep", "hybridep", "ncclep"] = "deepep"  # whose kernels flex calls
+    moe_flex_sms: int | None = None  # multiprocessors that flex communicates with; None: the backend's own number
     moe_grouped_gemm: bool = True
     moe_permute_fusion: bool = False
+    moe_router_fusion: bool = False
+    moe_shared_expert_overlap: bool = False  # shared experts beside the dispatch
+    moe_rank_capacity: float | None = None  # tokens of a rank's experts, in balanced shares: static shapes
+    moe_paged_stash: bool = False  # what routed experts keep for the backward, in pages
+    op_fuser: bool = False  # Transformer Engine's operations, fused across an expert's MLP
+    delay_wgrad: bool = False  # weight gradients wait for the all-to-all that parallelism.overlap_ep hides
+    gather_with_step: bool = False  # parameters are gathered while the optimizer steps
+    cuda_graphs: CudaGraphs = field(default_factory=CudaGraphs)
+    quantization: Quantization = field(default_factory=Quantization)
+    activation_offload: ActivationOffload = field(default_factory=ActivationOffload)
+    optimizer_offload: OptimizerOffload = field(default_factory=OptimizerOffload)
     vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
     checkpoint_format: CheckpointFormat | None = None  # None: what fits
     gradient_accumulation_fusion: bool = False  # needs APEX

@@ -24,6 +24,7 @@ class Accelerator:
     fp32_tflops: float  # dense matrix peak in fp32 (TF32 where the hardware has it)
     capability: str  # CUDA compute capability; "0.0" where there is none
     platform: Literal["cuda", "rocm", "cpu"] = "cuda"  # what its kernels are built for
+    fp4_tflops: float | None = None  # None: no fp4 matrix units
 
 
 @dataclass(frozen=True, kw_only=True)

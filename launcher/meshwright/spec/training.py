@@ -7,7 +7,7 @@ from typing import Literal
 
 __all__ = ["Data", "Logging", "Optimizer", "Precision", "RampStep", "Schedule", "Tokenizer", "Training"]
 
-Precision = Literal["fp32", "fp16", "bf16", "fp8_delayed", "fp8_tensorwise", "fp8_blockwise", "mxfp8"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8_delayed", "fp8_tensorwise", "fp8_blockwise", "mxfp8", "nvfp4"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,12 +77,16 @@ def parse(plan: Plan, words: list[str]) -> tuple[Any, Any, int]:
     module = arguments_module()
     emulate_gpu(plan)
     os.environ.pop("CUDA_DEVICE_MAX_CONNECTIONS", None)
-    os.environ.update(environment(plan), RANK="0", WORLD_SIZE=str(plan.grid.world))
+    os.environ.update(_variables(plan), RANK="0", WORLD_SIZE=str(plan.grid.world))
     sys.argv = ["pretrain_gpt.py", *words]
     arguments = _in_its_words(module.parse_args)
     arguments = module.validate_args(arguments) or arguments
     config = module.core_transformer_config_from_args(arguments)
     return arguments, config, _microbatches(arguments, config)
+
+
+def _variables(plan: Plan) -> dict[str, str]:
+    return {name: variable.value for name, variable in environment(plan).items()}
 
 
 def _in_its_words(parse_args: Callable[[], Any]) -> Any:
@@ -153,7 +157,10 @@ def _other_configs(arguments: Any, plan: Plan) -> Iterator[str]:
     from megatron.core.distributed import DistributedDataParallelConfig
     from megatron.core.optimizer import OptimizerConfig
 
-    renamed = {"grad_reduce_in_fp32": "accumulate_allreduce_grads_in_fp32"}
+    renamed = {
+        "grad_reduce_in_fp32": "accumulate_allreduce_grads_in_fp32",
+        "check_for_nan_in_grad": "check_for_nan_in_loss_and_grad",
+    }
     for cls in (DistributedDataParallelConfig, OptimizerConfig):
         wanted = objects(kwargs(plan)[cls.__name__])
         if not plan.spec.backend.megatron.precision_aware_optimizer:

@@ -26,6 +26,20 @@ STAND_INS = (
     "core attention without parameters, torch's norms",
 )
 
+WITHOUT_TECHNIQUES: dict[str, Any] = {
+    **dict.fromkeys(("fp8", "fp4", "moe_expert_rank_capacity_factor")),
+    **dict.fromkeys(("fp8_param", "fp4_param", "fp8_output_proj", "first_last_layers_bf16"), False),
+    **dict.fromkeys(("moe_router_fusion", "moe_shared_expert_overlap", "moe_paged_stash"), False),
+    **dict.fromkeys(("delay_wgrad_compute", "use_transformer_engine_op_fuser"), False),
+    **dict.fromkeys(("fine_grained_activation_offloading", "cpu_offloading"), False),
+    "moe_flex_dispatcher_backend": "deepep",
+    "cuda_graph_impl": "none",
+    "cuda_graph_modules": [],
+    "offload_modules": [],
+    "cpu_offloading_num_layers": 0,
+}
+"""Kernels, copies and schedules of Transformer Engine, which hold no parameters of their own."""
+
 
 def built(plan: Plan) -> Check:
     """Build every stage. Run it in a fork."""
@@ -162,7 +176,7 @@ def _config(plan: Plan) -> Any:
         "moe_token_dispatcher_type": "alltoall",  # dispatchers hold no parameters; flex asks for DeepEP
         "moe_permute_fusion": False,
         "tp_comm_overlap": False,
-        "fp8": None,
+        **WITHOUT_TECHNIQUES,
         "recompute_granularity": None,  # activations, not parameters
         "recompute_method": None,
         "recompute_num_layers": None,

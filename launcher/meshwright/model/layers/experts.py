@@ -19,9 +19,12 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     routed = Tensor(2 * k * hidden, "routed", "moe")
     kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
     logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
-    yield Operation("router", (Weight("router.weight", moe.experts * hidden, "replicated"),), logits, logits, kernels=6)
+    scores = Weight("router.weight", moe.experts * hidden, "replicated")
+    yield Operation("router", (scores,), logits, logits, kernels=2 if kernels.router else 6)
     columns = moe.ffn * (2 if model.gated else 1)
-    yield Operation("dispatch", saved=(), moved=(Tensor(4 * k * hidden, "routed"),), region="dispatch", kernels=6)
+    before, behind = (2, 1) if kernels.permute else (6, 4)
+    sent = (Tensor(4 * k * hidden, "routed"),)
+    yield Operation("dispatch", saved=(), moved=sent, region="dispatch", kernels=before)
     up, down = (
         Weight("experts.up", hidden * columns, "expert", moe.experts),
         Weight("experts.down", moe.ffn * hidden, "expert", moe.experts),
@@ -30,7 +33,7 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     yield Operation("experts.up", (up,), (kept,), (routed, ffn_in), topk=k)
     yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
     yield Operation("experts.down", (down,), (), (ffn_out, routed), topk=k)
-    yield Operation("combine", saved=(routed,), moved=(Tensor(4 * k * hidden, "routed"),), region="combine", kernels=4)
+    yield Operation("combine", saved=(routed,), moved=sent, region="combine", kernels=behind)
     if moe.shared_ffn:
         yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")
     if moe.shared_gate:

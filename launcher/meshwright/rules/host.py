@@ -1,6 +1,6 @@
-"""What a node's host memory and NVMe disks must hold of offloaded states: lower bounds, by DeepSpeed's own buffers.
+"""What a node's host memory and NVMe disks must hold of offloaded states: lower bounds, by the backends' own buffers.
 
-Places: DeepSpeed 0.19.8, below ``deepspeed/``.
+Places: DeepSpeed 0.19.8, below ``deepspeed/``; megatron-core 0.19.2, below ``megatron/``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 from meshwright.errors import Repair
 from meshwright.model.count import total_parameters
-from meshwright.model.offload import Kept, kept
+from meshwright.model.offload import Kept, hybrid, kept
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import DEEPSPEED, Layout, Number, Rule
+from meshwright.rules._rule import DEEPSPEED, EVERY, Layout, Number, Rule
 
 __all__ = ["RULES", "host_bytes", "nvme_bytes", "offload", "offloads", "owned", "ranks_of_node"]
 
@@ -19,18 +19,22 @@ _GIB = 2**30
 
 
 def offloads(r: Layout) -> bool:
-    """Whether anything leaves the GPU."""
+    """Whether parameters or the optimizer's states leave the GPU."""
+    if r.backend.name == "megatron":
+        return r.backend.megatron.optimizer_offload.fraction > 0
     o = r.backend.deepspeed
-    return r.backend.name == "deepspeed" and (o.offload_optimizer.device != "none" or o.offload_param.device != "none")
+    return o.offload_optimizer.device != "none" or o.offload_param.device != "none"
 
 
 def owned(r: Layout) -> Number:
-    """Parameters in one rank's shard of ZeRO: without stages every rank has an equal part of the model."""
+    """Parameters in one rank's shard of ZeRO, were the stages even."""
     return total_parameters(r.model) / r.world
 
 
 def offload(r: Layout) -> Kept:
     """Bytes of one owned parameter, by place."""
+    if r.backend.name == "megatron":
+        return hybrid(r.backend.megatron.optimizer_offload.fraction, r.training)
     return kept(r.backend.deepspeed, r.training, r.zero, r.microbatches, owned(r))
 
 
@@ -81,6 +85,9 @@ def _more_nodes(r: Layout) -> Iterable[Repair]:
 
 
 _STAY = change(backend__deepspeed__offload_param__device="none", backend__deepspeed__offload_param__nvme_path=None)
+_HYBRID_STAYS = change(
+    backend__megatron__optimizer_offload__fraction=0.0, backend__megatron__optimizer_offload__overlap=False
+)
 _OPTIMIZER_STAYS = change(
     backend__deepspeed__offload_optimizer__device="none",
     backend__deepspeed__offload_optimizer__nvme_path=None,
@@ -89,17 +96,18 @@ _OPTIMIZER_STAYS = change(
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        id="deepspeed.host_memory",
+        id="host.memory",
         path="cluster.host_memory_gib",
-        backends=DEEPSPEED,
-        needs=("deepspeed.offload_optimizer", "deepspeed.offload_param"),
+        backends=EVERY,
+        needs=("deepspeed.offload_optimizer", "deepspeed.offload_param", "megatron.offload_optimizer"),
         holds=_fits,
         message=_too_much,
-        source="runtime/zero/stage3.py:791, :1157, :1338; runtime/zero/stage_1_and_2.py:560-573: buffers on the CPU",
-        repairs=any_of(_STAY, _OPTIMIZER_STAYS, _more_nodes),
+        source="runtime/zero/stage3.py:791, :1157, :1338; runtime/zero/stage_1_and_2.py:560-573: buffers on the CPU; "
+        "core/optimizer/cpu_offloading/hybrid_optimizer.py",
+        repairs=any_of(_STAY, _OPTIMIZER_STAYS, _HYBRID_STAYS, _more_nodes),
     ),
     Rule(
-        id="deepspeed.nvme_size",
+        id="host.nvme",
         path="cluster.nvme_gib",
         backends=DEEPSPEED,
         needs=("deepspeed.nvme", "deepspeed.offload_param"),

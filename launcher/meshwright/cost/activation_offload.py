@@ -1,0 +1,60 @@
+"""Activations that wait on the host: what they free on the GPU, take there, and take of the link.
+
+Megatron copies the inputs of named modules out during the forward pass and back ahead of their backward
+(megatron/core/pipeline_parallel/fine_grained_activation_offload.py), or all that a number of layers keep
+(``--cpu-offloading-num-layers``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshwright.cost.inputs import Load, Scene
+from meshwright.cost.numbers import Number, maximum, minimum
+from meshwright.model.operations import Operation
+
+__all__ = ["copied", "leaving", "offloads_activations"]
+
+_SAVED_BY = {
+    "attn_norm": "attention.norm",
+    "qkv_linear": "attention.qkv",
+    "core_attn": "attention.core",
+    "attn_proj": "attention.out",
+    "mlp_norm": "mlp.norm",
+    "expert_fc1": "experts.up",
+    "moe_act": "experts.activation",
+    "fused_group_mlp": "experts.",
+}
+"""The operation whose saved tensors are the module's input, by the beginning of its name."""
+
+_BESIDE = 2  # layers whose copies are under way
+
+
+def offloads_activations(s: Scene) -> bool:
+    """Whether any leave the GPU."""
+    offload = s.layout.backend.megatron.activation_offload
+    return s.layout.backend.name == "megatron" and bool(offload.modules or offload.layers)
+
+
+def copied(s: Scene, load: Load) -> Number:
+    """Bytes of one micro-batch that leave the GPU on the stage ``load``."""
+    offload = s.layout.backend.megatron.activation_offload
+    if offload.layers:
+        everything = load.total(_bytes(s, operations, ("",)) for operations in s.layers)
+        return everything * minimum(1, offload.layers / maximum(1, load.layers))
+    begins = tuple(_SAVED_BY[module] for module in offload.modules)
+    return offload.fraction * load.total(_bytes(s, operations, begins) for operations in s.layers)
+
+
+def leaving(s: Scene, load: Load) -> Number:
+    """Bytes that the GPU does not hold at its peak: of all micro-batches in flight, but for the layers under way."""
+    if not offloads_activations(s):
+        return 0 * load.layers
+    one = copied(s, load)
+    return maximum(0, one * load.in_flight - _BESIDE * one / maximum(1, load.layers))
+
+
+def _bytes(s: Scene, operations: Iterable[Operation], begins: tuple[str, ...]) -> Number:
+    """Of one layer and micro-batch; attention's scores, where they are kept at all, stay."""
+    tensors = (t for o in operations if o.name.startswith(begins) for t in o.saved if not t.squared)
+    return sum(t.on_rank(s.degrees) for t in tensors) * s.tokens * s.width / 2

@@ -1,0 +1,158 @@
+"""What each technique of Megatron-core is predicted to bring: a plan with it against the same plan without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshwright.cost.estimate import Estimate, estimate
+from meshwright.cost.memory import GIB
+from meshwright.resolver import layout, normalise, override
+from meshwright.rules import Layout, broken
+from meshwright.spec import Spec
+
+__all__ = ["TECHNIQUES", "Technique", "applied", "brought", "used"]
+
+Change = Mapping[str, Any]
+
+_B, _P = "backend.megatron.", "parallelism."
+
+
+@dataclass(frozen=True)
+class Technique:
+    """``on``: the changes that switch it on, none where the description has no place for it; ``off``: its defaults."""
+
+    name: str
+    on: Callable[[Spec], Change]
+    off: Change
+
+
+def _with_experts(**values: object) -> Callable[[Spec], Change]:
+    return lambda spec: {f"{_B}{name}": value for name, value in values.items()} if spec.model.moe else {}
+
+
+def _graphs(spec: Spec) -> Change:
+    """Everything of a dense layer; of one with experts, what waits for no count of tokens."""
+    modules = ("attn", "moe_router", "moe_preprocess") if spec.model.moe else ()
+    return {f"{_B}cuda_graphs.kind": "transformer_engine", f"{_B}cuda_graphs.modules": modules}
+
+
+def _dispatcher(spec: Spec) -> Change:
+    """HybridEP where the NVLink domain spans nodes, else DeepEP."""
+    wide = (spec.cluster.nvlink_domain or 0) > spec.cluster.gpus_per_node
+    named = {f"{_B}moe_dispatcher": "flex", f"{_B}moe_flex_backend": "hybridep" if wide else "deepep"}
+    return named if spec.model.moe else {}
+
+
+def _weights(spec: Spec) -> Change:
+    """As the precision has it."""
+    if spec.training.precision in ("fp32", "fp16", "bf16"):
+        return {}
+    reuse = {f"{_B}quantization.reuse_gradient_buffer": True} if spec.training.precision == "mxfp8" else {}
+    return {f"{_B}quantization.param_gather": True, **reuse}
+
+
+def _activations(spec: Spec) -> Change:
+    experts = ("moe_act",) if spec.model.moe else ()
+    return {f"{_B}activation_offload.modules": ("core_attn", "attn_proj", *experts)}
+
+
+TECHNIQUES: tuple[Technique, ...] = (
+    Technique(
+        "cuda_graphs",
+        _graphs,
+        {f"{_B}cuda_graphs.kind": "none", f"{_B}cuda_graphs.modules": ()},
+    ),
+    Technique(
+        "dispatcher",
+        _dispatcher,
+        {f"{_B}moe_dispatcher": "alltoall", f"{_B}moe_flex_backend": "deepep", f"{_B}moe_flex_sms": None},
+    ),
+    Technique("router_fusion", _with_experts(moe_router_fusion=True), {f"{_B}moe_router_fusion": False}),
+    Technique("permute_fusion", _with_experts(moe_permute_fusion=True), {f"{_B}moe_permute_fusion": False}),
+    Technique(
+        "shared_overlap",
+        lambda spec: (
+            _with_experts(moe_shared_expert_overlap=True)(spec) if spec.model.moe and spec.model.moe.shared_ffn else {}
+        ),
+        {f"{_B}moe_shared_expert_overlap": False},
+    ),
+    Technique(
+        "expert_overlap",
+        lambda spec: {f"{_P}overlap_ep": True, f"{_B}delay_wgrad": True} if spec.model.moe else {},
+        {f"{_P}overlap_ep": False, f"{_B}delay_wgrad": False},
+    ),
+    Technique(
+        "low_precision_weights",
+        _weights,
+        {f"{_B}quantization.param_gather": False, f"{_B}quantization.reuse_gradient_buffer": False},
+    ),
+    Technique(
+        "activation_offload",
+        _activations,
+        {
+            f"{_B}activation_offload.modules": (),
+            f"{_B}activation_offload.fraction": 1.0,
+            f"{_B}activation_offload.inflight": None,
+            f"{_B}activation_offload.layers": 0,
+        },
+    ),
+    Technique(
+        "optimizer_offload",
+        lambda _: {
+            f"{_B}optimizer_offload.fraction": 1.0,
+            f"{_B}optimizer_offload.overlap": True,
+            f"{_B}precision_aware_optimizer": True,
+        },
+        {f"{_B}optimizer_offload.fraction": 0.0, f"{_B}optimizer_offload.overlap": False},
+    ),
+)
+"""In the order in which a search tries them; a name is what ``search.techniques`` lists."""
+
+
+def used(spec: Spec) -> tuple[Technique, ...]:
+    """Those that ``spec`` switches on."""
+    if spec.backend.name != "megatron":
+        return ()
+    return tuple(one for one in TECHNIQUES if _changes(spec, one.off))
+
+
+def applied(spec: Spec, change: Change) -> Spec | None:
+    """``spec`` after a change; None where a rule refuses it."""
+    changed = spec
+    for path, value in change.items():
+        changed = override(changed, path, value)
+    return changed if _numbers(changed) is not None else None
+
+
+def brought(spec: Spec) -> Iterator[str]:
+    """One sentence for each technique in use. A plan without it must hold, or nothing can be compared."""
+    techniques = used(spec)
+    now = estimate(layout(spec)) if techniques else None
+    for one in techniques:
+        without = applied(spec, one.off)
+        if without is not None and now is not None:
+            yield f"{one.name} {_difference(now, estimate(layout(normalise(without))))}"
+
+
+def _numbers(spec: Spec) -> Layout | None:
+    numbers = layout(normalise(spec))
+    return None if broken(numbers, spec.backend.name) else numbers
+
+
+def _changes(spec: Spec, change: Change) -> bool:
+    return any(_at(spec, path) != value for path, value in change.items())
+
+
+def _at(spec: object, path: str) -> object:
+    for name in path.split("."):
+        spec = getattr(spec, name)
+    return spec
+
+
+def _difference(now: Estimate, without: Estimate) -> str:
+    gain = float(without.step_time / now.step_time) - 1
+    memory = float(now.peak_memory - without.peak_memory) / GIB
+    time = f"{'saves' if gain >= 0 else 'costs'} {abs(gain):.1%} of the step"
+    return f"{time}, {'takes' if memory > 0 else 'frees'} {abs(memory):.1f} GiB of a GPU"

@@ -1,0 +1,90 @@
+"""Techniques as Megatron-LM flags, and the environment they need. Places: megatron-core 0.19.2, below ``megatron/``.
+
+Their keyword arguments are what Megatron's own parser makes of the flags (``emit.megatron_extra``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.emit._flags import flag, switch
+from meshwright.layout.plan import Plan
+from meshwright.spec import EnvVariable, MegatronOptions
+
+__all__ = ["technique_flags", "technique_variables"]
+
+
+def technique_flags(plan: Plan) -> list[str]:
+    """Graphs, experts' kernels, 8- and 4-bit weights, offload, overlaps."""
+    options = plan.spec.backend.megatron
+    return [
+        *_graphs(options),
+        *(_experts(options) if plan.spec.model.moe else ()),
+        *_quantization(plan),
+        *_offload(options),
+        *switch("--delay-wgrad-compute", options.delay_wgrad),
+        *switch("--overlap-param-gather-with-optimizer-step", options.gather_with_step),
+        *switch("--use-transformer-engine-op-fuser", options.op_fuser),
+    ]
+
+
+def technique_variables(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
+    """Environment variables by name, with the reason."""
+    options, cluster = plan.spec.backend.megatron, plan.spec.cluster
+    if options.activation_offload.modules:
+        yield "NVTE_CPU_OFFLOAD_V1", EnvVariable(value="1", why="else weights leave the GPU, too (arguments.py:1858)")
+    if options.cuda_graphs.kind != "none":
+        why = "registering buffers in a graph reads memory that expandable segments have moved (arguments.py:1880)"
+        yield "NCCL_GRAPH_REGISTER", EnvVariable(value="0", why=why)
+    if plan.spec.model.moe and options.moe_dispatcher == "flex" and options.moe_flex_backend == "hybridep":
+        ranks = min(plan.grid.ep * plan.grid.etp, cluster.nvlink_domain or cluster.gpus_per_node)
+        why = "HybridEP's ranks that NVLink joins (Megatron-Bridge, perf_recipes)"
+        yield "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN", EnvVariable(value=str(ranks), why=why)
+        if ranks > cluster.gpus_per_node:
+            yield "USE_MNNVL", EnvVariable(value="1", why="HybridEP's NVLink domain spans nodes")
+
+
+def _graphs(options: MegatronOptions) -> Iterator[str]:
+    """Random numbers come from Transformer Engine's tracker, whose state a graph may hold (arguments.py:1873)."""
+    graphs = options.cuda_graphs
+    if graphs.kind == "none":
+        return
+    yield from flag("--cuda-graph-impl", graphs.kind)
+    if graphs.modules:
+        yield from ("--cuda-graph-modules", *graphs.modules)
+    yield "--te-rng-tracker"
+    yield from switch("--no-check-for-nan-in-loss-and-grad", graphs.kind == "full_iteration")  # arguments.py:1195
+
+
+def _experts(options: MegatronOptions) -> Iterator[str]:
+    if options.moe_dispatcher == "flex":
+        yield from flag("--moe-flex-dispatcher-backend", options.moe_flex_backend, "deepep")
+        yield from flag("--moe-flex-dispatcher-num-sms", options.moe_flex_sms)
+    yield from switch("--moe-router-fusion", options.moe_router_fusion)
+    yield from switch("--moe-shared-expert-overlap", options.moe_shared_expert_overlap)
+    yield from flag("--moe-expert-rank-capacity-factor", options.moe_rank_capacity)
+    yield from switch("--moe-paged-stash", options.moe_paged_stash)
+
+
+def _quantization(plan: Plan) -> Iterator[str]:
+    details, four = plan.spec.backend.megatron.quantization, plan.spec.training.precision == "nvfp4"
+    yield from switch("--fp4-param-gather" if four else "--fp8-param-gather", details.param_gather)
+    yield from switch("--reuse-grad-buf-for-mxfp8-param-ag", details.reuse_gradient_buffer)
+    if details.first_layers_bf16 or details.last_layers_bf16:
+        yield "--first-last-layers-bf16"
+        yield from flag("--num-layers-at-start-in-bf16", details.first_layers_bf16, 1)
+        yield from flag("--num-layers-at-end-in-bf16", details.last_layers_bf16, 1)
+    yield from switch("--fp8-output-proj", details.output_projection)
+
+
+def _offload(options: MegatronOptions) -> Iterator[str]:
+    activations, optimizer = options.activation_offload, options.optimizer_offload
+    if activations.modules:
+        yield from ("--fine-grained-activation-offloading", "--offload-modules", *activations.modules)
+        yield from flag("--activation-offload-fraction", activations.fraction, 1.0)
+        yield from flag("--fine-grained-offloading-max-inflight-offloads", activations.inflight)
+    yield from flag("--cpu-offloading-num-layers", activations.layers, 0)
+    if optimizer.fraction:
+        yield "--optimizer-cpu-offload"
+        yield from flag("--optimizer-offload-fraction", optimizer.fraction, 1.0)
+        yield from switch("--overlap-cpu-optimizer-d2h-h2d", optimizer.overlap)

@@ -1,0 +1,216 @@
+"""What the fastest runs switch on: emitted, read back, and refused where Megatron's own checks refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders import small_model, spec
+from meshwright.emit.megatron import environment, flags
+from meshwright.resolver import override, refusals, resolve
+from meshwright.rules.megatron_graphs import RULES as GRAPHS
+from meshwright.rules.megatron_techniques import RULES
+from meshwright.spec import Accelerator, Spec
+from meshwright.spec.model import Moe
+from meshwright.verify.pool import Crash, fork_map
+
+B, P, T = "backend.megatron.", "parallelism.", "training."
+MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
+GRAPH, OFFLOAD, HOST, BITS = (
+    B + "cuda_graphs.",
+    B + "activation_offload.",
+    B + "optimizer_offload.",
+    B + "quantization.",
+)
+HYBRID = {B + "moe_dispatcher": "flex", B + "moe_flex_backend": "hybridep"}
+STATIC = {**HYBRID, B + "moe_rank_capacity": 1.5, B + "op_fuser": True}
+MXFP8 = {T + "precision": "mxfp8", BITS + "param_gather": True}
+ROUTER = ("attn", "moe_router", "moe_preprocess")
+DENSE = {"model.moe": None, P + "ep": 1}
+SELECTIVE = {P + "recompute": "selective"}
+
+GOOD: Mapping[str, Mapping[str, Any]] = {
+    "graphs of parts of layers": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ROUTER},
+    "graphs of an iteration": {GRAPH + "kind": "full_iteration", **STATIC, B + "moe_paged_stash": True},
+    "HybridEP": {**HYBRID, B + "moe_flex_sms": 16, B + "moe_router_fusion": True, B + "moe_permute_fusion": True},
+    "NCCL EP": {**STATIC, B + "moe_flex_backend": "ncclep"},
+    "shared experts beside the dispatch": {B + "moe_shared_expert_overlap": True},
+    "hidden all-to-all": {P + "overlap_ep": True, B + "delay_wgrad": True, B + "moe_dispatcher": "flex"},
+    "mxfp8": {
+        **MXFP8,
+        BITS + "reuse_gradient_buffer": True,
+        BITS + "first_layers_bf16": 1,
+        BITS + "output_projection": True,
+    },
+    "nvfp4": {T + "precision": "nvfp4", BITS + "param_gather": True, BITS + "last_layers_bf16": 2},
+    "activations on the host": {OFFLOAD + "modules": ("core_attn", "attn_proj", "moe_act"), OFFLOAD + "fraction": 0.5},
+    "the optimizer on the host": {
+        HOST + "fraction": 0.5,
+        HOST + "overlap": True,
+        B + "precision_aware_optimizer": True,
+    },
+    "parameters gathered with the step": {
+        B + "gather_with_step": True,
+        B + "checkpoint_format": "torch",
+        P + "pp": 2,
+        P + "vpp": 2,
+    },
+}
+
+BROKEN: Mapping[str, Mapping[str, Any]] = {
+    "flex_backend": {B + "moe_flex_backend": "ncclep"},
+    "flex_sms": {B + "moe_flex_sms": 16},
+    "ncclep": {B + "moe_dispatcher": "flex", B + "moe_flex_backend": "ncclep"},
+    "router_fusion": {B + "moe_router_fusion": True, B + "transformer": "local"},
+    "shared_overlap": {B + "moe_shared_expert_overlap": True, P + "overlap_ep": True},
+    "rank_capacity": {B + "moe_rank_capacity": 1.5},
+    "paged_stash": {B + "moe_paged_stash": True},
+    "op_fuser": {B + "op_fuser": True, B + "transformer": "local"},
+    "param_gather": {BITS + "param_gather": True},
+    "reuse_gradient_buffer": {BITS + "reuse_gradient_buffer": True},
+    "bf16_layers": {T + "precision": "fp8_delayed", BITS + "first_layers_bf16": 1},
+    "output_projection": {T + "precision": "fp8_blockwise", BITS + "output_projection": True},
+    "offload_modules": {OFFLOAD + "modules": ("attn_proj",)},
+    "offload_graphs": {
+        OFFLOAD + "modules": ("core_attn",),
+        GRAPH + "kind": "local",
+        GRAPH + "modules": ("attn",),
+    },
+    "offload_part": {OFFLOAD + "fraction": 0.5},
+    "offload_layers": {OFFLOAD + "layers": 2, **SELECTIVE},
+    "offload_optimizer": {HOST + "fraction": 1.0},
+    "offload_overlap": {HOST + "overlap": True},
+    "delay_wgrad": {B + "delay_wgrad": True},
+    "gather_with_step": {B + "gather_with_step": True},
+    "graphs_modules": {**DENSE, GRAPH + "kind": "full_iteration", GRAPH + "modules": ("attn",)},
+    "graphs_router_or_moe": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe", "moe_router")},
+    "graphs_preprocess": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("attn", "moe_preprocess")},
+    "graphs_experts": {**DENSE, GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe_router",)},
+    "graphs_dense": {
+        "model.moe": replace(MOE, first_dense=0),
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ("mlp",),
+    },
+    "graphs_dropless": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe",)},
+    "graphs_static_preprocess": {
+        "model.moe": replace(MOE, capacity_factor=1.0),
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ROUTER,
+    },
+    "graphs_static_experts": {GRAPH + "kind": "full_iteration"},
+    "graphs_recompute": {
+        P + "recompute": "full",
+        P + "recompute_method": "uniform",
+        P + "recompute_layers": 1,
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ROUTER,
+    },
+    "graphs_router_recompute": {
+        **SELECTIVE,
+        P + "recompute_modules": ("moe",),
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ROUTER,
+    },
+    "graphs_dropout": {
+        **SELECTIVE,
+        "model.attention_dropout": 0.1,
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ROUTER,
+    },
+    "graphs_overlap": {P + "overlap_ep": True, GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("mlp",)},
+    "graphs_weight_gradients": {
+        P + "overlap_ep": True,
+        B + "delay_wgrad": True,
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ROUTER,
+    },
+}
+
+OURS = {
+    "flex_backend": "it would be lost",
+    "flex_sms": "it would be lost",
+    "reuse_gradient_buffer": "the data-parallel configuration says so when it wraps the model",
+    "offload_part": "it would be lost",
+    "offload_overlap": "it would be lost",
+    "graphs_static_experts": "the dispatcher says so at the first capture",
+    "ncclep": "the dispatcher says so when the model is built",
+    "router_fusion": "the router says so at the first step",
+    "op_fuser": "Transformer Engine's layers are not built",
+    "paged_stash": "the layer says so when it is built",
+}
+"""Rules whose broken layouts Megatron's parser takes, with the place or reason of the refusal."""
+
+
+def described(changes: Mapping[str, Any]) -> Spec:
+    """Eight Blackwell GPUs, experts, ZeRO-1."""
+    made = spec(small_model(moe=MOE), 8, global_batch=16, zero=1, ep=2)
+    blackwell = Accelerator(**{**vars(made.cluster.accelerator), "name": "B200", "capability": "10.0"})
+    made = override(made, "cluster.accelerator", blackwell)
+    for path, value in changes.items():
+        made = override(made, path, value)
+    return made
+
+
+@pytest.fixture(scope="module")
+def verify() -> Any:
+    pytest.importorskip("megatron.core")
+    from meshwright.verify import megatron as module
+
+    module.warm()
+    return module
+
+
+def test_megatron_takes_every_technique_as_it_is_emitted(verify: Any) -> None:
+    plans = [resolve(described(changes)) for changes in GOOD.values()]
+    found = fork_map(verify.check, [(name, plan) for plan in plans for name in verify.CHECKS])
+    assert [one for one in found if isinstance(one, Crash) or not one.passed] == []
+
+
+def test_every_rule_is_broken_by_a_layout_here() -> None:
+    assert {f"megatron.{part}" for part in BROKEN} == {rule.id for rule in (*RULES, *GRAPHS)}
+
+
+@pytest.mark.parametrize("part", BROKEN)
+def test_a_technique_that_cannot_run_is_refused_with_a_repair(part: str) -> None:
+    found = {problem.rule: problem for problem in refusals(described(BROKEN[part]), "megatron")}
+    assert set(found) == {f"megatron.{part}"}
+    assert found[f"megatron.{part}"].repairs
+
+
+def test_megatron_refuses_what_the_rules_refuse(verify: Any) -> None:
+    from test_megatron_agreement import megatrons_word, unchecked
+
+    parts = [part for part in BROKEN if part not in OURS]
+    words = fork_map(megatrons_word, [unchecked(described(BROKEN[part])) for part in parts])
+    assert [part for part, word in zip(parts, words, strict=True) if word is None] == []
+
+
+def test_flags_of_a_recipe() -> None:
+    line = " ".join(flags(resolve(described({**GOOD["HybridEP"], **GOOD["graphs of parts of layers"], **MXFP8}))))
+    assert "--moe-flex-dispatcher-backend hybridep --moe-flex-dispatcher-num-sms 16 --moe-router-fusion" in line
+    assert (
+        "--cuda-graph-impl transformer_engine --cuda-graph-modules attn moe_router moe_preprocess --te-rng-tr" in line
+    )
+    assert "--fp8-recipe mxfp8" in line
+    assert "--fp8-param-gather" in line
+
+
+def test_what_a_technique_wants_of_the_environment_has_a_reason() -> None:
+    changes = {**GOOD["HybridEP"], **GOOD["activations on the host"], **GOOD["graphs of parts of layers"]}
+    rack = {"cluster.nvlink_domain": 72, "cluster.gpus_per_node": 4, P + "ep": 8}
+    found = environment(resolve(described({**changes, **rack})))
+    assert {name: one.value for name, one in found.items()} == {
+        "NVTE_CPU_OFFLOAD_V1": "1",
+        "NCCL_GRAPH_REGISTER": "0",
+        "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN": "8",
+        "USE_MNNVL": "1",
+    }
+    assert all(one.why for one in found.values())
+
+
+def test_two_micro_batches_side_by_side_get_queues_of_their_own() -> None:
+    found = environment(resolve(described(GOOD["hidden all-to-all"])))
+    assert found["CUDA_DEVICE_MAX_CONNECTIONS"].value == "32"

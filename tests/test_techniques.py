@@ -1,0 +1,153 @@
+"""What techniques cost and bring: memory on the GPU and the host, bytes between nodes, seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshwright.cost import cost
+from meshwright.cost.collectives import group
+from meshwright.cost.inputs import scene
+from meshwright.cost.messages import between_nodes, expert, hidden
+from meshwright.cost.techniques import TECHNIQUES, applied, brought, used
+from meshwright.errors import ConfigError
+from meshwright.layout.plan import Plan
+from meshwright.loading import load
+from meshwright.model.low_precision import low_bytes
+from meshwright.resolver import layout, resolve
+from meshwright.spec import Quantization
+
+V3 = (
+    "model=deepseek_v3",
+    "cluster=gb200_nvl72",
+    "cluster.gpus=256",
+    "training.sequence=4096",
+    "training.global_batch=2048",
+    "parallelism=zero1",
+    "parallelism.pp=4",
+    "parallelism.vpp=4",
+    "parallelism.ep=64",
+    "parallelism.pipeline_split.layout='Et*4|(t*4|)*14tmL'",
+)
+HOPPER = (*V3, "cluster=dgx_h100")
+B = "backend.megatron."
+GRAPHS = (f"{B}cuda_graphs.kind=transformer_engine", f"{B}cuda_graphs.modules=[attn,moe_router,moe_preprocess]")
+MXFP8 = (
+    "training.precision=mxfp8",
+    f"{B}quantization.param_gather=true",
+    f"{B}quantization.reuse_gradient_buffer=true",
+)
+AWAY = f"{B}activation_offload.modules=[core_attn,attn_proj,moe_act]"
+HOST = (f"{B}optimizer_offload.fraction=0.5", f"{B}precision_aware_optimizer=true")
+
+
+def planned(*words: str) -> Plan:
+    return resolve(load(list(words)).stages[0])
+
+
+@pytest.mark.parametrize(
+    ("precision", "gathered", "reused", "extra", "sent"),
+    [
+        ("fp8_blockwise", False, False, 2.0, 2.0),  # 8 bits in both directions beside 16
+        ("fp8_blockwise", True, False, 0.0, 1.0),  # instead of them
+        ("mxfp8", True, False, 2.0, 2.0),  # a buffer of 16 bits to gather into
+        ("mxfp8", True, True, 0.0, 2.0),  # which is the gradients'
+        ("nvfp4", True, False, -0.875, 0.5625),
+    ],
+)
+def test_bytes_of_weights_in_low_precision(
+    precision: str, gathered: bool, reused: bool, extra: float, sent: float
+) -> None:
+    assert low_bytes(Quantization(param_gather=gathered, reuse_gradient_buffer=reused), precision) == (extra, sent)
+
+
+def test_weights_without_a_16_bit_copy_are_half_as_large() -> None:
+    copied, alone = cost(planned(*V3, "training.precision=mxfp8")), cost(planned(*V3, *MXFP8))
+    assert alone.stages[0].weights == copied.stages[0].weights / 2
+
+
+def test_four_bits_are_faster_than_eight_and_layers_kept_in_bf16_slower() -> None:
+    eight, four, kept = (
+        cost(planned(*V3, f"training.precision={precision}", *more)).step.compute
+        for precision, more in (("mxfp8", ()), ("nvfp4", ()), ("nvfp4", (f"{B}quantization.last_layers_bf16=8",)))
+    )
+    assert four < kept < eight
+
+
+def test_activations_on_the_host_leave_the_gpu_but_for_the_layers_under_way() -> None:
+    here, away = cost(planned(*V3)), cost(planned(*V3, AWAY))
+    assert here.host.memory == 0
+    one_gpu = away.host.memory / 4
+    freed = here.stages[0].activations - away.stages[0].activations
+    assert 0.95 * one_gpu < freed < one_gpu
+    assert cost(planned(*V3, AWAY, f"{B}activation_offload.fraction=0.5")).host.memory == away.host.memory / 2
+
+
+def test_a_slow_link_shows_what_it_costs_to_offload_activations() -> None:
+    fast, slow = (cost(planned(*V3, AWAY, f"cluster.host_link_gb_s={rate}")).step.offload for rate in (2000, 30))
+    assert fast == 0 < slow
+
+
+def test_half_of_the_optimizer_lives_on_the_host() -> None:
+    here, half = cost(planned(*V3)), cost(planned(*V3, *HOST))
+    assert half.stages[0].optimizer == here.stages[0].optimizer / 2
+    assert half.host.memory == pytest.approx(4 * 0.5 * 16 * 671_026_404_352 / 256)
+    assert half.step.offload > cost(planned(*V3, *HOST, f"{B}optimizer_offload.overlap=true")).step.offload > 0
+
+
+def test_a_host_too_small_for_megatrons_optimizer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a node's memory"):
+        planned(*V3, *HOST, "cluster.host_memory_gib=10")
+
+
+def test_a_token_crosses_to_a_node_once_with_deepep() -> None:
+    plain, deep = (scene(layout(planned(*HOPPER, f"{B}moe_dispatcher={kind}").spec)) for kind in ("alltoall", "flex"))
+    eight_nodes = group(deep, 64, 1)
+    assert between_nodes(plain, eight_nodes) is None
+    assert between_nodes(deep, eight_nodes) == pytest.approx(4 * 7 / 8 * hidden(deep))  # routed to 4 of 8 groups
+    assert expert(deep) * 56 / 64 == 8 * 7 / 8 * hidden(deep)  # eight experts, a copy each
+
+
+def test_fewer_bytes_between_nodes_take_less_time() -> None:
+    plain, deep = (cost(planned(*HOPPER, f"{B}moe_dispatcher={kind}")).step.expert for kind in ("alltoall", "flex"))
+    assert deep < 0.7 * plain
+
+
+def test_hidden_all_to_alls_and_delayed_gradients_each_shorten_the_step() -> None:
+    hide, delay = "parallelism.overlap_ep=true", f"{B}delay_wgrad=true"
+    bare, hidden_, delayed = (cost(planned(*HOPPER, *words)).step.expert for words in ((), (hide,), (hide, delay)))
+    assert delayed < hidden_ < bare
+    assert cost(planned(*HOPPER, f"{B}moe_shared_expert_overlap=true")).step.expert < bare
+
+
+def test_the_host_starts_no_kernels_of_a_graph() -> None:
+    small = ("model=llama3_8b", "model.hidden=512", "model.ffn=512", "model.layers=4", "cluster.gpus=8")
+    batch = ("training.global_batch=8", "training.sequence=512")
+    bare, parts, whole = (
+        cost(planned(*small, *batch, *words)).step.compute
+        for words in ((), (GRAPHS[0], f"{B}cuda_graphs.modules=[attn]"), (f"{B}cuda_graphs.kind=full_iteration",))
+    )
+    assert whole < parts < bare
+
+
+def test_graphs_and_dispatchers_take_buffers() -> None:
+    bare, graphs, hybrid = (
+        cost(planned(*V3, *words)).stages[0].framework
+        for words in ((), GRAPHS, (f"{B}moe_dispatcher=flex", f"{B}moe_flex_backend=hybridep"))
+    )
+    assert graphs > bare
+    assert hybrid - bare == 2 * 2 * 7168 * 4096 * 64  # sent and received, of every rank of the domain
+
+
+def test_a_plan_says_what_each_technique_brings() -> None:
+    plan = planned(*V3, *MXFP8, *GRAPHS, AWAY)
+    assert [one.name for one in used(plan.spec)] == ["cuda_graphs", "low_precision_weights", "activation_offload"]
+    said = dict(line.split(" ", 1) for line in brought(plan.spec))
+    assert said["low_precision_weights"].endswith("frees 16.0 GiB of a GPU")
+    assert set(said.values()) <= {note.split(" ", 1)[1] for note in cost(plan).notes}
+
+
+def test_techniques_that_hold_are_applied_and_others_are_not() -> None:
+    spec = planned(*V3).spec
+    taken = [one.name for one in TECHNIQUES if one.on(spec) and applied(spec, one.on(spec))]
+    assert {"cuda_graphs", "dispatcher", "router_fusion", "expert_overlap", "optimizer_offload"} <= set(taken)
+    assert "low_precision_weights" not in taken  # in bf16 there are none
