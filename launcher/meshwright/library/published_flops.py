@@ -2,6 +2,7 @@
 
 ``palm``: model FLOPs as PaLM counts them (arXiv:2204.02311, appendix B): 6 a parameter and token, and 12 a layer, a
 head's channel and a token looked at; the embedding's look-up is free, attention is not halved for being causal.
+``causal``: the same with attention halved, since a token sees half the sequence on average; so Megatron-Bridge counts.
 ``recompute``: hardware FLOPs as Megatron-LM's papers count them (arXiv:2104.04473, equation 3): with full
 recomputation every layer runs forward twice, 8 for 6.
 """
@@ -11,16 +12,17 @@ from __future__ import annotations
 from meshwright.layout.plan import Plan
 from meshwright.spec import Model
 
-__all__ = ["hardware_flops_per_token", "mfu", "model_flops_per_token", "peak_flops"]
+__all__ = ["causal_flops_per_token", "hardware_flops_per_token", "mfu", "model_flops_per_token", "peak_flops"]
 
 
 def model_flops_per_token(plan: Plan) -> float:
     """Forward and backward FLOP of one token (palm)."""
-    model = plan.spec.model
-    lookup = 0 if model.tied_embeddings else model.vocab * model.hidden
-    positions = model.max_positions * model.hidden if model.positions == "learned" else 0
-    weights = plan.active_parameters - lookup - positions
-    return 6.0 * weights + sum(_attention(model, plan.batch.sequence, layer) for layer in range(model.layers))
+    return _weights(plan) + _attention(plan)
+
+
+def causal_flops_per_token(plan: Plan) -> float:
+    """Model FLOPs with half of attention (causal)."""
+    return _weights(plan) + _attention(plan) / 2
 
 
 def hardware_flops_per_token(plan: Plan) -> float:
@@ -42,7 +44,20 @@ def mfu(plan: Plan, tokens_per_s_per_gpu: float) -> float:
     return model_flops_per_token(plan) * tokens_per_s_per_gpu / peak_flops(plan)
 
 
-def _attention(model: Model, sequence: int, layer: int) -> float:
+def _weights(plan: Plan) -> float:
+    model = plan.spec.model
+    lookup = 0 if model.tied_embeddings else model.vocab * model.hidden
+    positions = model.max_positions * model.hidden if model.positions == "learned" else 0
+    heads = model.mtp * model.vocab * model.hidden  # each layer of multi-token prediction runs the head once more
+    return 6.0 * (plan.active_parameters + heads - lookup - positions)
+
+
+def _attention(plan: Plan) -> float:
+    model = plan.spec.model
+    return sum(_attention_of(model, plan.batch.sequence, layer) for layer in range(model.layers + model.mtp))
+
+
+def _attention_of(model: Model, sequence: int, layer: int) -> float:
     """Scores and their product with the values, over all that ``layer`` (from 0) lets a token see."""
     full = model.full_attention_every and (layer + 1) % model.full_attention_every == 0
     seen = sequence if model.sliding_window is None or full else min(sequence, model.sliding_window)

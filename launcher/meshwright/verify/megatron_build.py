@@ -163,6 +163,7 @@ def _config(plan: Plan) -> Any:
         "moe_permute_fusion": False,
         "tp_comm_overlap": False,
         "fp8": None,
+        "fp8_param": False,
         "recompute_granularity": None,  # activations, not parameters
         "recompute_method": None,
         "recompute_num_layers": None,

@@ -16,7 +16,7 @@ from meshwright.layout.plan import Plan
 
 __all__ = ["arguments_module", "emulate_gpu", "silence", "substitutions"]
 
-TRANSFORMER_ENGINE = "2.9.0"  # the version that is pretended; any recent one gives the same verdicts
+TRANSFORMER_ENGINE = "2.12.0"  # the version that is pretended: the first with all that Megatron asks of it
 
 
 def silence() -> None:
