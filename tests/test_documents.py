@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from meshwright.documents import PROOFS, recipes_page, rules_page
+from meshwright.documents import PROOFS, pages
 from meshwright.library import files as library
 from meshwright.rules import RULES
 
@@ -14,13 +14,29 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def test_the_pages_are_up_to_date() -> None:
     proofs = json.loads((DOCS / PROOFS).read_text("utf-8"))["recipes"]
-    assert (DOCS / "recipes.md").read_text("utf-8") == recipes_page(proofs), "run make docs"
-    assert (DOCS / "rules.md").read_text("utf-8") == rules_page(), "run make docs"
+    stale = [path for path, text in pages(proofs).items() if not current(DOCS / path, text)]
+    assert not stale, "run make docs"
+    assert {page.stem for page in DOCS.glob("recipes/*.md")} == {*library.names(), "index"}
 
 
-def test_every_recipe_and_every_rule_has_its_line() -> None:
-    page, rules = recipes_page({"llama3_405b": {"parsed": ["M"], "run": ["M"]}}), rules_page()
-    assert all(f"| `{name}` |" in page for name in library.names())
-    assert all(f"| `{rule.id}` |" in rules for rule in RULES)
-    (line,) = [line for line in page.splitlines() if line.startswith("| `llama3_405b` |")]
+def current(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text("utf-8") == text
+
+
+def test_every_recipe_rule_and_cluster_has_its_line() -> None:
+    written = pages({"llama3_405b": {"parsed": ["M"], "run": ["M"]}})
+    page, index = written["recipes.md"], written["recipes/index.md"]
+    assert all(f"| [`{name}`](recipes/{name}.md) |" in page and f"({name}.md)" in index for name in library.names())
+    assert all(f"| `{rule.id}` |" in written["rules.md"] for rule in RULES)
+    assert all(f"| `{name}` |" in written["clusters.md"] for name in library.options("cluster"))
+    (line,) = [line for line in page.splitlines() if line.startswith("| [`llama3_405b`]")]
     assert line.endswith("| M | - | - | M |")
+
+
+def test_a_recipe_s_page_has_its_story_in_numbers() -> None:
+    page = pages({})["recipes/nvidia_deepseek_v3_gb200.md"]
+    assert "meshwright launch recipe=nvidia_deepseek_v3_gb200 variant=" in page
+    (line,) = [line for line in page.splitlines() if line.startswith("| fp8_mx |") and "4,912" in line]
+    assert len(line.split("|")) == 10
+    assert "| parallelism.tp | 1 | published | code, deepseek_v3_pretrain_256gpu_gb200_bf16_config, line 36" in page
+    assert "* fp8_mx: causal_tflops_per_gpu: claimed" in page

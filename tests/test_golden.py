@@ -1,4 +1,7 @@
-"""What every recipe compiles to, held in tests/golden; ``pytest tests/test_golden.py --regenerate`` writes it anew."""
+"""What every recipe compiles to, in its first variant, held in tests/golden.
+
+``pytest tests/test_golden.py --regenerate`` writes it anew.
+"""
 
 from __future__ import annotations
 

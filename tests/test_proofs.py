@@ -1,4 +1,4 @@
-"""Every recipe compiled, parsed and built by its backend's own code; the count and the time are printed."""
+"""Recipes compiled, parsed and built by their backends' own code; the count and the time are printed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from meshwright.library import files as library
 from meshwright.resolver import resolve
 from meshwright.verify import Verdict, verify
 from proofs import PAGE
+from samples import VARIANTS, sample
 
 MARKS = {"megatron": "M", "deepspeed": "D"}
 
 
-def largest_stage(name: str) -> Plan:
-    return max(map(resolve, library.run(name).stages), key=lambda plan: plan.grid.world)
+def largest_stage(name: str, variant: str | None = None) -> Plan:
+    return max(map(resolve, library.run(name, variant).stages), key=lambda plan: plan.grid.world)
 
 
 def failures(plans: Iterable[Plan], verdicts: Iterable[tuple[Verdict, ...]]) -> list[str]:
@@ -53,15 +54,26 @@ def merged(before: Mapping[str, Any], now: Mapping[str, Mapping[str, list[str]]]
     }
 
 
-def test_every_recipe_is_parsed_and_built(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sample_of_the_library_is_parsed_and_built(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("megatron.core")
     pytest.importorskip("deepspeed")
     started = time.monotonic()
+    plans = [largest_stage(*one) for one in sample(VARIANTS, SAMPLE)]
+    assert not failures(plans, verify(plans))
+    with capsys.disabled():
+        print(f"\n{len(plans)} recipes parsed and built in {time.monotonic() - started:.0f} s")
+
+
+SAMPLE = 75
+
+
+@pytest.mark.slow  # a second each
+def test_every_recipe_is_parsed_and_built(request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("megatron.core")
+    pytest.importorskip("deepspeed")
     plans = [largest_stage(name) for name in library.names()]
     verdicts = verify(plans)
     assert not failures(plans, verdicts)
-    with capsys.disabled():
-        print(f"\n{len(plans)} recipes parsed and built in {time.monotonic() - started:.0f} s")
     if request.config.getoption("--regenerate"):
         before = json.loads(PAGE.read_text("utf-8"))["recipes"] if PAGE.exists() else {}
         versions = dict(
@@ -71,9 +83,9 @@ def test_every_recipe_is_parsed_and_built(request: pytest.FixtureRequest, capsys
         PAGE.write_text(json.dumps({"versions": versions, "recipes": merged(before, now)}, indent=1) + "\n", "utf-8")
 
 
-@pytest.mark.slow  # every stage of every recipe: two minutes more
-def test_every_stage_of_every_recipe_is_parsed_and_built() -> None:
+@pytest.mark.slow  # every stage of every variant of every recipe: minutes
+def test_every_stage_of_every_variant_is_parsed_and_built() -> None:
     pytest.importorskip("megatron.core")
     pytest.importorskip("deepspeed")
-    plans = [resolve(spec) for name in library.names() for spec in library.run(name).stages]
+    plans = [resolve(spec) for one in VARIANTS for spec in library.run(*one).stages]
     assert not failures(plans, verify(plans))

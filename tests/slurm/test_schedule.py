@@ -16,6 +16,7 @@ from meshwright.resolver import resolve
 from meshwright.spec import Launch, Spec
 from meshwright.spec.launch import Slurm
 from proofs import note
+from samples import sample
 from slurm.cluster import PAPER, Cluster
 
 
@@ -40,7 +41,11 @@ def read(cluster: Cluster, folder: Path, plan: Plan) -> dict[str, str]:
     return fields
 
 
-@pytest.mark.parametrize("name", library.names())
+SAMPLED = sample(library.names(), 75)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in library.names() if name not in SAMPLED]
+
+
+@pytest.mark.parametrize("name", [*SAMPLED, *SLOW])
 def test_every_recipe_is_scheduled_at_its_true_size(
     name: str, cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

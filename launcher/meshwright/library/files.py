@@ -23,6 +23,7 @@ __all__ = [
     "disclosure",
     "names",
     "option",
+    "options",
     "published_hours",
     "recipe",
     "run",
@@ -41,8 +42,13 @@ COUNTS = ("cluster.gpus", "training.global_batch")
 
 def names() -> tuple[str, ...]:
     """The recipes' names in order."""
-    paths = _conf().joinpath("recipe").iterdir()
-    return tuple(sorted(path.name.removesuffix(".yaml") for path in paths if path.name.endswith(".yaml")))
+    return options("recipe")
+
+
+def options(group: str) -> tuple[str, ...]:
+    """The names of a group's options in order."""
+    names = (path.name for path in _conf().joinpath(group).iterdir())
+    return tuple(sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml") and not n.startswith("_")))
 
 
 def recipe(name: str, config_dir: str | None = None) -> Recipe:

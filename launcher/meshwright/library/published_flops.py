@@ -1,6 +1,7 @@
 """How papers count the operations of training, each convention by its name.
 
 ``palm``: model FLOPs as PaLM counts them (``model.work.palm_flops``).
+``causal``: the same with attention halved, since a token sees half the sequence on average; so Megatron-Bridge counts.
 ``recompute``: hardware FLOPs as Megatron-LM's papers count them (arXiv:2104.04473, equation 3): with full
 recomputation every layer runs forward twice, 8 for 6.
 """
@@ -10,12 +11,17 @@ from __future__ import annotations
 from meshwright.layout.plan import Plan
 from meshwright.model.work import palm_flops
 
-__all__ = ["hardware_flops_per_token", "mfu", "model_flops_per_token", "peak_flops"]
+__all__ = ["causal_flops_per_token", "hardware_flops_per_token", "mfu", "model_flops_per_token", "peak_flops"]
 
 
 def model_flops_per_token(plan: Plan) -> float:
     """Forward and backward FLOP of one token (palm)."""
     return palm_flops(plan.spec.model, plan.batch.sequence)
+
+
+def causal_flops_per_token(plan: Plan) -> float:
+    """Model FLOPs with half of attention (causal)."""
+    return palm_flops(plan.spec.model, plan.batch.sequence, causal=True)
 
 
 def hardware_flops_per_token(plan: Plan) -> float:

@@ -30,6 +30,7 @@ DISCLOSED: frozenset[Status] = frozenset({"published", "derived"})
 
 Metric = Literal[
     "active_parameters",  # used by one token
+    "causal_tflops_per_gpu",  # model FLOPs, attention counted half because it is causal
     "dp",
     "gpu_hours",  # of the whole run
     "gpu_hours_per_trillion",  # tokens

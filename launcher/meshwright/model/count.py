@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from meshwright.layout.grid import Grid
 from meshwright.layout.plan import Chunk, Stage
@@ -12,7 +12,7 @@ from meshwright.model.operations import Operation, decoder_layer, embedding, fin
 from meshwright.spec import Backend, Model
 from meshwright.spec.measured import MeasuredLayer
 
-__all__ = ["active_parameters", "padded_vocab", "stage", "total_parameters"]
+__all__ = ["active", "active_parameters", "padded_vocab", "stage", "total_parameters"]
 
 
 def padded_vocab(model: Model, backend: Backend, tp: Number) -> Number:
@@ -40,8 +40,19 @@ def active_parameters(model: Model) -> int:
     if model.moe is None:
         return total_parameters(model)
     layers = count_kinds(model, 0, model.layers)
-    experts = sum(parameters(decoder_layer(model, kind))[1] * n for kind, n in layers.items())
-    return int(total_parameters(model) - experts + experts * model.moe.topk // model.moe.experts)
+    idle = (
+        (parameters(layer)[0] - active(layer, model)) * n
+        for kind, n in layers.items()
+        for layer in [decoder_layer(model, kind)]
+    )
+    return total_parameters(model) - sum(map(int, idle))
+
+
+def active(operations: Iterable[Operation], model: Model) -> int:
+    """Parameters of one layer's ``operations`` that a token passes through."""
+    whole, experts = parameters(operations)
+    routed = experts * model.moe.topk // model.moe.experts if model.moe else 0
+    return int(whole - experts + routed)
 
 
 def _idle(layer: MeasuredLayer) -> int:

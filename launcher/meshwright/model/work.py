@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshwright.layout.balance import Work
-from meshwright.model.count import active_parameters
+from meshwright.model.count import active, active_parameters
 from meshwright.model.kinds import count_kinds, kinds, layer_kinds
 from meshwright.model.operations import Operation, decoder_layer, head, mtp_layer
 from meshwright.spec.model import Model
@@ -35,17 +35,17 @@ def pipeline_work(model: Model, sequence: int) -> Work:
     return Work(layers, flops(mtp_layer(model)), flops(head(model, model.vocab, False)) * (1 + model.mtp))
 
 
-def palm_flops(model: Model, sequence: int) -> float:
+def palm_flops(model: Model, sequence: int, causal: bool = False) -> float:
     """FLOPs of one token, forward and backward, as PaLM counts them (arXiv:2204.02311, appendix B).
 
-    6 a parameter and 12 a layer, a head's channel and a token looked at; embeddings' look-ups are free, attention is
-    not halved for being causal.
+    6 a parameter and 12 a layer, a head's channel and a token looked at, of which ``causal`` counts half; embeddings'
+    look-ups are free. Each layer of multi-token prediction runs the head once more.
     """
     lookup = 0 if model.tied_embeddings else model.vocab * model.hidden
     positions = model.position_rows * model.hidden if model.positions == "learned" else 0
-    scores = sum(
-        6.0 * o.scores * min(sequence, o.window or sequence) * count
-        for kind, count in count_kinds(model, 0, model.layers).items()
-        for o in decoder_layer(model, kind)
-    )
-    return 6.0 * (active_parameters(model) - lookup - positions) + scores
+    again = model.mtp * (active(mtp_layer(model), model) + model.vocab * model.hidden) if model.mtp else 0
+    weights = active_parameters(model) + again - lookup - positions
+    layers = [(decoder_layer(model, kind), count) for kind, count in count_kinds(model, 0, model.layers).items()]
+    layers += [(mtp_layer(model), model.mtp)] if model.mtp else []
+    seen = sum(o.scores * min(sequence, o.window or sequence) * count for layer, count in layers for o in layer)
+    return 6.0 * (weights + seen / (2 if causal else 1))

@@ -13,7 +13,7 @@ from rich.text import Text
 from meshwright.library.finding import Finding
 from meshwright.library.recipe import Claim, Provenance, Recipe, Record, provenance_of
 
-__all__ = ["disclosed", "layout", "show_all", "show_one"]
+__all__ = ["disclosed", "layout", "literal", "origin", "show_all", "show_one"]
 
 WIDE = 240  # columns where nobody's terminal limits them
 STYLES = {"published": "green", "derived": "green", "inferred": "yellow", "ours": "magenta"}
@@ -54,7 +54,7 @@ def show_one(
         console.print(f"  {key:<8} {source.ref}{f' ({source.url})' if source.url else ''}")
     for record in recipe.records:
         _show_record(record, console)
-    left = ", ".join(f"{path.removeprefix('training.')}={_literal(value)}" for path, value in unstated.items())
+    left = ", ".join(f"{path.removeprefix('training.')}={literal(value)}" for path, value in unstated.items())
     _show_list("stated by no source, so conf/training's values are trained with", [left] if left else [], console)
     _show_list("differences from the authors' run", recipe.about.differences, console)
     console.print(Text("audit", style="bold"))
@@ -86,8 +86,8 @@ def _show_record(record: Record, console: Console) -> None:
     for path, value in record.values.items():
         entry = provenance_of(path, record.provenance)
         assert entry is not None, path  # Recipe.read refuses values without provenance
-        line = Text(f"  {path:<36} {_literal(value):<24} ")
-        console.print(line + Text(f"{entry.status:<10}", STYLES[entry.status]) + Text(_origin(entry), "dim"))
+        line = Text(f"  {path:<36} {literal(value):<24} ")
+        console.print(line + Text(f"{entry.status:<10}", STYLES[entry.status]) + Text(origin(entry), "dim"))
     for metric, claim in record.claims.items():
         console.print(
             Text(f"  {metric:<36} {claim.value:<24,.6g} ") + Text("claimed   ", "cyan") + Text(_where(claim), "dim")
@@ -101,19 +101,21 @@ def _show_list(title: str, lines: Sequence[str], console: Console) -> None:
         console.print(f"  {line}")
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """A value as YAML writes it."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_literal, value))}]"
+        return f"[{', '.join(map(literal, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _origin(entry: Provenance) -> str:
+def origin(entry: Provenance) -> str:
+    """Where a value comes from, in one line."""
     return "; ".join(_parts(entry))
 
 
 def _parts(entry: Provenance) -> Iterator[str]:
     if entry.published is not None:
-        yield f"published as {_literal(entry.published)}"
+        yield f"published as {literal(entry.published)}"
     if entry.source:
         yield f"{entry.source}, {entry.where}" if entry.where else entry.source
     if entry.why:

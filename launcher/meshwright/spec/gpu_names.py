@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import yaml
 
-__all__ = ["cluster_with", "known_gpus", "unknown_gpu"]
+__all__ = ["cluster_with", "known_gpus", "names_of", "unknown_gpu"]
 
 _MAKERS = r"nvidia|amd|instinct|tesla|geforce|gpus?|class|graphics|accelerator|blackwell|server|edition"
 _FORM = r"sxm\d*|oam|ac|hbm\d\w*|gddr\d\w*"  # of a socket or of memory chips; a PCIe card is another GPU
@@ -27,6 +27,11 @@ def cluster_with(gpu: str) -> str | None:
 def known_gpus() -> tuple[str, ...]:
     """The first name of every GPU of the table, in its order."""
     return tuple(names[0] for names in _table().values())
+
+
+def names_of(cluster: str) -> tuple[str, ...]:
+    """What the GPU of a cluster is called, where the table has it."""
+    return _table().get(cluster, ())
 
 
 def unknown_gpu(gpu: str) -> str:
