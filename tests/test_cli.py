@@ -78,7 +78,7 @@ def test_a_word_that_is_no_override_beside_hydras_flags(
 
 def test_a_word_like_no_verb_is_told_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["foo", "--cfg", "job"]) == 2
-    assert capsys.readouterr().err.startswith("foo: no such verb; the verbs are plan, compile,")
+    assert capsys.readouterr().err.startswith("foo: no such verb; the verbs are plan, import, check, compile,")
 
 
 def test_multirun_plans_every_point(capsys: pytest.CaptureFixture[str]) -> None:

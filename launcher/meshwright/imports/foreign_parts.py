@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["DERIVED", "FOREIGN"]
+__all__ = ["DERIVED", "FOREIGN", "OTHER"]
 
-_OTHER = "it makes another kind of model than a decoder of attention and MLP or expert layers"
+OTHER = "it makes another kind of model than a decoder of attention and MLP or expert layers"
 _TOKENIZER = "data are token ids already; the size of the vocabulary is what is kept"
 
 FOREIGN: Mapping[str, str] = {
@@ -19,7 +19,7 @@ FOREIGN: Mapping[str, str] = {
             *("retro_project_dir", "retro_add_retriever", "bert_load", "mrope_section", "decoder_seq_length"),
             *("multi_token_prediction_pattern", "glu_linear_offset", "softmax_type"),
         ),
-        _OTHER,
+        OTHER,
     ),
     **dict.fromkeys(("vocab_file", "merge_file", "vocab_extra_ids", "tiktoken_pattern"), _TOKENIZER),
     "data_args_path": "its paths stand in another file; give training.data.paths=[...]",

@@ -8,8 +8,8 @@ from typing import Any
 
 from meshwright.errors import Problem
 from meshwright.imports import megatron_layout, megatron_model, megatron_moe, megatron_training
-from meshwright.imports.foreign_parts import DERIVED, FOREIGN
-from meshwright.imports.found import Ask, Found, Given, Source, shown
+from meshwright.imports.foreign_parts import DERIVED, FOREIGN, OTHER
+from meshwright.imports.found import Ask, Found, Given, Remark, Source, shown
 from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
 from meshwright.imports.megatron_remarks import remarks
 from meshwright.imports.unknown import is_known, names, readable
@@ -56,7 +56,7 @@ def of_arguments(given: Mapping[str, Given], lost: Iterable[Found], kind: str, w
         values={path: value for path, value in values.items() if path not in _opened_paths(given, closed)},
         found=(*lost, *(_found(name, a, values) for name in closed), *_left_open(opened, given)),
         asks=(*_open_asks(given, closed), *_missing(values, given, kind)),
-        remarks=tuple(remarks(a)),
+        remarks=(*remarks(a), *_other_models(a, values)),
     )
 
 
@@ -94,6 +94,13 @@ def _found(name: str, a: Arguments, values: Mapping[str, Any]) -> Found:
     if fate == "dropped":
         return replace(kept, fate="dropped", path="", reason=FOREIGN.get(name) or DERIVED.get(name) or _UNSAID)
     return replace(kept, fate="default" if fate == "default" else "passed")
+
+
+def _other_models(a: Arguments, values: Mapping[str, Any]) -> Iterator[Remark]:
+    for name in a.given:
+        if FOREIGN.get(name) == OTHER and _fate(name, a, values) == "dropped":
+            one = a.given[name]
+            yield Remark("warning", "import.model", f"{one.key} is not carried: {OTHER}", one.place)
 
 
 _UNSAID = "megatron-core 0.19.2 has no flag that says so"

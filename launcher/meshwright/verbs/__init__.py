@@ -36,6 +36,8 @@ def _verb(name: str, summary: str) -> Verb:
 
 VERBS = {
     "plan": _verb("plan", "resolve, cost and explain; writes nothing"),
+    "import": _verb("bring", "a script or configuration that you have, as ours: each key with its fate"),
+    "check": _verb("check", "a script or configuration that you have: refused, changed, fits, how fast"),
     "compile": _verb("compile", "the run folder: files for every backend that can express it, and verdicts"),
     "export": _verb("export", "files for a program that others launch: to=accelerate_deepspeed, accelerate_fsdp"),
     "rehearse": _verb("rehearse", "the same layout in miniature, trained for real on this machine"),
