@@ -56,6 +56,8 @@ class Options:
     why: Mapping[str, object] | None = None
     rehearse: Rehearsal = Rehearsal()
     rows: str | None = None
+    out: str | None = None
+    links: str | None = None
     search: Search = Search()
     data: Text = Text()
 

@@ -15,7 +15,7 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 
-__all__ = ["Seconds", "head", "layer", "peak"]
+__all__ = ["Seconds", "head", "layer", "operation", "peak"]
 
 
 PIECES = 4.0
@@ -76,6 +76,11 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     r = s.layout.recompute
     idle = (forward - once, backward - device, (r == 2) * (forward - once))
     return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)), idle)
+
+
+def operation(s: Scene, o: Operation) -> Seconds:
+    """One operation of a layer by itself, as long as the device takes for it."""
+    return layer(s, (o,))
 
 
 def head(s: Scene) -> Seconds:
