@@ -1,6 +1,6 @@
 """One decoder layer and the head of a plan's shard, built of Megatron's own modules and timed forward and backward.
 
-``python -m meshwright.bench.layer PLAN ROWS`` reads the plan that ``bench.run`` pickled and writes the rows as JSON. It is
+``python -m meshwright.bench.layer PLAN ROWS`` reads the plan that ``bench.run`` pickled, writes the rows as JSON. It is
 a process of its own: it pretends the other tensor-parallel ranks, and on a CPU the device.
 """
 
