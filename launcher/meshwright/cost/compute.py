@@ -16,7 +16,7 @@ from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
 
-__all__ = ["Seconds", "head", "layer", "peak"]
+__all__ = ["Seconds", "head", "layer", "operation", "peak"]
 
 
 PIECES = 4.0
@@ -86,6 +86,11 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     r = s.layout.recompute
     idle = (forward - once, backward - device, (r == 2) * (forward - once))
     return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)), idle)
+
+
+def operation(s: Scene, o: Operation) -> Seconds:
+    """One operation of a layer by itself, as long as the device takes for it."""
+    return layer(s, (o,))
 
 
 def head(s: Scene) -> Seconds:

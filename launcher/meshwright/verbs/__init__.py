@@ -50,5 +50,6 @@ VERBS = {
     "search": _verb("search", "layouts ranked, with the reason each other one lost"),
     "recipes": _verb("recipes", "the library, each value with its source, and the audit"),
     "validate": _verb("validate", "our error on measured runs: rows=FILE.csv or runs=[FOLDER,...]"),
+    "bench": _verb("bench", "this machine measured: a cluster file for cluster=NAME out=FILE; bench layer: one layer"),
     "calibrate": _verb("calibrate", "a cluster's constants from your own runs: the same, and cluster=NAME"),
 }
