@@ -14,7 +14,23 @@ __all__ = ["expected"]
 
 def expected(plan: Plan) -> dict[str, Any]:
     """Values by the name of the argument: layout, sharding, model, training."""
-    return {**_degrees(plan), **_sharding(plan), **_model(plan), **_attention(plan), **_training(plan)}
+    return {
+        **_degrees(plan),
+        **_sharding(plan),
+        **_model(plan),
+        **_attention(plan),
+        **_training(plan),
+        **_evaluation(plan),
+    }
+
+
+def _evaluation(plan: Plan) -> dict[str, Any]:
+    """In the validation loop a batch is the training's, after any ramp."""
+    asked = plan.spec.training.evaluation
+    if asked.interval is None and not asked.at_end:
+        return {}
+    often = {"eval_interval": asked.interval} if asked.interval else {}
+    return {**often, "eval_iters": asked.steps, "eval_global_batch_size": plan.batch.global_batch}
 
 
 def _degrees(plan: Plan) -> dict[str, Any]:
