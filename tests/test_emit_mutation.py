@@ -98,6 +98,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "parallelism.dp": "the same number stated instead of derived",
         "training.logging.checkpoints": "our program reads it from config.yaml; tested there",
         "training.data.epochs": "checked before a launch",
+        "training.evaluation.steps": "without a validation there are no batches of it",
         "training.data.tokenizer.kind": "bytes and null are Megatron's NullTokenizer",
         "training.schedule.wsd_decay_steps": "wsd only",
         "training.schedule.wsd_decay_style": "wsd only",

@@ -18,7 +18,7 @@ from builders import small_model
 from meshwright.emit.deepspeed import config, program
 from meshwright.emit.huggingface import config as architecture
 from meshwright.resolver import resolve
-from meshwright.spec import RampStep
+from meshwright.spec import Evaluation, RampStep
 from meshwright.spec.model import Moe
 from meshwright.train import metrics
 from test_emit_deepspeed import deepspeed
@@ -103,6 +103,21 @@ def test_a_ramp_grows_the_batch(tmp_path: Path) -> None:
     trained(folder, 1)
     tokens = [line["tokens_per_s"] * line["step_time_s"] for line in metrics.read(folder / "metrics.jsonl")]
     assert [round(count) for count in tokens] == [2 * 32, 2 * 32, 4 * 32, 4 * 32]
+
+
+def test_it_validates_on_the_way_and_at_the_end_alike_on_any_layout(tmp_path: Path) -> None:
+    asked = {"training.evaluation": Evaluation(interval=20, steps=2, at_end=True)}
+    folders = [
+        prepared(tmp_path / "one", 1, DENSE, asked, zero=1),
+        prepared(tmp_path / "two", 2, DENSE, asked, cp=2, zero=3),
+    ]
+    for ranks, folder in enumerate(folders, 1):
+        trained(folder, ranks)
+    one, two = ([line for line in metrics.read(f / "metrics.jsonl") if "valid_loss" in line] for f in folders)
+    assert [line["step"] for line in one] == [20, 30]
+    assert [line["valid_loss"] for line in two] == pytest.approx([line["valid_loss"] for line in one], abs=1e-4)
+    assert one[1]["valid_loss"] < one[0]["valid_loss"]
+    assert all(line["valid_loss"] != line["loss"] for line in one)
 
 
 def test_a_signal_saves_and_the_next_start_goes_on(alone: dict[str, list[float]], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from meshwright.rehearse import RankError, Rehearsal, miniature
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import PROGRAMS, curve, prepare
 from meshwright.resolver import resolve
-from meshwright.spec import RampStep, Schedule
+from meshwright.spec import Evaluation, RampStep, Schedule
 from meshwright.train import machine
 from meshwright.train.metrics import read
 from meshwright.train.schedule import rates
@@ -93,6 +93,30 @@ def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
     assert [line["loss"] for line in lines] == pytest.approx(alone.losses, abs=1e-5)
     assert all(line["tokens_per_s"] > 0 and line["grad_norm"] > 0 for line in lines)
     assert machine.read(tmp_path / "run")["world"] == 2
+
+
+def test_validation_losses_are_those_of_a_run_that_was_never_broken_off(scene, tmp_path):
+    """Every other step and after the last, which is one of them: once there, and never on the test set."""
+    base = plan_with(scene, "dp").spec
+    asked = Evaluation(interval=2, steps=1, at_end=True)
+    data = replace(base.training.data, split="8,3,0.1")  # of 11 documents none is left to test on
+    plan = resolve(replace(base, training=replace(base.training, evaluation=asked, data=data, steps=5)))
+    words = {name: [str(tmp_path / name), *scene.words[:2]] for name in ("whole", "broken")}
+    for name in words:
+        compile(plan, tmp_path / name, verify=False)
+    train(PROGRAMS["megatron"], 2, words["whole"], tmp_path / "logs")
+    with pytest.raises(RankError):
+        train(PROGRAMS["megatron"], 2, [*words["broken"], "--exit-interval", "3"], tmp_path / "logs")
+    train(PROGRAMS["megatron"], 2, words["broken"], tmp_path / "logs")
+    whole, broken = (
+        {line["step"]: line["valid_loss"] for line in read(tmp_path / name / "metrics.jsonl") if "valid_loss" in line}
+        for name in words
+    )
+    assert list(whole) == [2, 4, 5]
+    assert broken == pytest.approx(whole, abs=1e-6)
+    log = (tmp_path / "logs" / "rank1.log").read_text()
+    assert "validation loss at iteration 5 on validation set" in log
+    assert "on test set" not in log
 
 
 def test_a_ramp_trains_at_the_rates_of_the_plan_and_goes_on(scene, tmp_path):

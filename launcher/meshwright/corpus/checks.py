@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from meshwright.corpus.indexed import read_index, tokens
+from meshwright.corpus.indexed import lengths, read_index, tokens
 from meshwright.errors import Problem
 from meshwright.layout.plan import Plan
 from meshwright.spec import Data
@@ -58,6 +58,26 @@ def passes(plan: Plan) -> float:
     return max(needed * weight / sum(weights) / max(size, 1) for weight, size in zip(weights, sizes, strict=True))
 
 
+def _held_back(plan: Plan) -> Iterator[Problem]:
+    """Megatron divides a dataset by documents, and looks for ever where validation has less than a sequence.
+
+    core/datasets/blended_megatron_dataset_builder.py ``_build_megatron_dataset_splits`` (megatron-core 0.19.2).
+    """
+    data, sequence = plan.spec.training.data, plan.batch.sequence
+    shares = [float(share) for share in data.split.split(",")]
+    bounds = [sum(shares[:k]) / sum(shares) for k in (1, 2)]
+    for i, prefix in enumerate(data.paths if plan.spec.training.evaluation.wanted else ()):
+        sizes = lengths(prefix)
+        first, end = (round(bound * len(sizes)) for bound in bounds)
+        held = int(sizes[first:end].sum())
+        if held <= sequence:
+            message = (
+                f"of {len(sizes):,} documents {end - first:,} are to validate on, with {held:,} tokens; a sequence"
+            )
+            hint = f"has {sequence:,} and one more. Give validation a larger share in training.data.split"
+            yield Problem(f"training.data.paths[{i}]", f"{message} {hint}", "data.validation")
+
+
 def _enough(plan: Plan) -> Iterator[Problem]:
     data = plan.spec.training.data
     for i, prefix in enumerate(data.paths):
@@ -65,6 +85,7 @@ def _enough(plan: Plan) -> Iterator[Problem]:
             message = f"{tokens([prefix]):,} tokens are not one sequence of {plan.batch.sequence:,} and one more"
             yield Problem(f"training.data.paths[{i}]", message, "data.tokens")
             return
+    yield from _held_back(plan)
     read = passes(plan)
     if read > data.epochs:
         needed = plan.tokens

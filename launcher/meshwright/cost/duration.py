@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from meshwright.cost.plan_cost import Cost
+from meshwright.layout.length import evaluations
 from meshwright.layout.plan import Plan
 from meshwright.rules.launch import seconds as seconds_of
 
@@ -17,10 +18,11 @@ DAY, HOUR = 86_400.0, 3_600.0  # seconds
 
 @dataclass(frozen=True)
 class Duration:
-    """Of the whole run at its predicted rate, restarts, evaluation and saving not counted."""
+    """Of the whole run at its predicted rate with its validation, restarts and saving not counted."""
 
     tokens: int
     seconds: float
+    validation_seconds: float  # of these
     gpu_hours: float
     price: float | None  # in the currency of cluster.price_per_gpu_hour; None: no price is stated
     slices: int | None  # jobs that launch.slurm.time cuts it into; None: no limit is stated
@@ -35,16 +37,29 @@ def duration(plan: Plan, cost: Cost) -> Duration | None:
     """Of one stage; None where its length is not stated. While a ramp lasts, tokens pass at the full batch's rate."""
     if plan.steps is None:
         return None
-    seconds = plan.tokens / cost.tokens_per_second
+    validation = _validation(plan, cost)
+    seconds = plan.tokens / cost.tokens_per_second + validation
     gpu_hours = seconds * plan.grid.world / HOUR
     price, slurm = plan.spec.cluster.price_per_gpu_hour, plan.spec.launch.slurm
     return Duration(
         tokens=plan.tokens,
         seconds=seconds,
+        validation_seconds=validation,
         gpu_hours=gpu_hours,
         price=None if price is None else gpu_hours * price,
         slices=_slices(seconds, slurm.time, slurm.signal_seconds) if plan.spec.launch.kind == "slurm" else None,
     )
+
+
+def _validation(plan: Plan, cost: Cost) -> float:
+    """Forward alone: a third of the matrix products and of the bubble, half of what layers and stages send.
+
+    Inferred from the backward's two products for each of the forward's, and its collectives one for one.
+    """
+    evaluation, step = plan.spec.training.evaluation, cost.step
+    sent = float(step.tensor + step.expert + step.context + step.pipeline)
+    forward = float(step.compute + step.bubble) / 3 + sent / 2
+    return evaluations(evaluation, plan.steps or 0) * evaluation.steps * forward
 
 
 def together(stages: Sequence[Duration | None]) -> Duration | None:
@@ -57,6 +72,7 @@ def together(stages: Sequence[Duration | None]) -> Duration | None:
     return Duration(
         tokens=sum(stage.tokens for stage in known),
         seconds=sum(stage.seconds for stage in known),
+        validation_seconds=sum(stage.validation_seconds for stage in known),
         gpu_hours=sum(stage.gpu_hours for stage in known),
         price=sum(prices) if len(prices) == len(known) else None,
         slices=sum(slices) if len(slices) == len(known) else None,

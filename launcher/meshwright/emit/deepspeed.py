@@ -59,6 +59,7 @@ def program(plan: Plan) -> dict[str, Any]:
         "ramp": [asdict(step) for step in spec.training.ramp],
         "schedule": {**asdict(spec.training.schedule), "lr": spec.training.optimizer.lr},
         "data": asdict(spec.training.data),
+        "evaluation": asdict(spec.training.evaluation),
         "logging": asdict(spec.training.logging),
         **_looked_at(spec.model),
     }

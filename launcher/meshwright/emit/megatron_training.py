@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
-from meshwright.layout.length import UNSTATED_STEPS, decay_steps
+from meshwright.layout.length import NEVER, UNSTATED_STEPS, decay_steps
 from meshwright.layout.plan import Plan
 from meshwright.spec import Data, Logging, Optimizer
 
@@ -21,6 +21,7 @@ def training_flags(plan: Plan) -> Iterator[str]:
     yield from _schedule(plan)
     yield from flag("--seed", training.seed, 1234)
     yield from _data(training.data)
+    yield from _evaluation(plan)
     yield from _logging(training.logging)
 
 
@@ -125,6 +126,17 @@ def _data(data: Data) -> Iterator[str]:
         yield "--mock-data"
     yield from flag("--data-cache-path", data.cache)
     yield from flag("--num-workers", data.workers, 2)
+
+
+def _evaluation(plan: Plan) -> Iterator[str]:
+    """Without these flags nothing is evaluated (train.megatron); what is done at the end, our program decides."""
+    evaluation = plan.spec.training.evaluation
+    if not evaluation.wanted:
+        return
+    yield from flag("--eval-interval", evaluation.interval or NEVER)
+    yield from flag("--eval-iters", evaluation.steps)
+    if plan.spec.training.ramp:  # whose schedule takes the place of --global-batch-size
+        yield from flag("--eval-global-batch-size", plan.batch.global_batch)
 
 
 def _logging(logging: Logging) -> Iterator[str]:

@@ -63,10 +63,11 @@ def arguments(plan: Plan) -> Iterator[str]:
     yield "# args.txt holds one shell-quoted word a line\n"
     yield 'eval "arguments=($(tr "\\n" " " <"$folder/megatron/args.txt"))"\n'
     logging = plan.spec.training.logging
-    never = {"--eval-interval": NEVER, "--eval-iters": 0}
+    never = {} if plan.spec.training.evaluation.wanted else {"--eval-interval": NEVER, "--eval-iters": 0}
     if logging.save_interval is None:
         never["--save-interval"] = NEVER  # at the end and on a signal all the same
-    yield f"arguments+=({' '.join(f'{name} {value}' for name, value in never.items())})\n"
+    if never:
+        yield f"arguments+=({' '.join(f'{name} {value}' for name, value in never.items())})\n"
     if logging.checkpoints:
         yield 'arguments+=(--save "$checkpoints")\n'
         yield 'if [ -e "$checkpoints/latest_checkpointed_iteration.txt" ]; then # go on from there\n'

@@ -59,6 +59,8 @@ class Status:
     starts: int
     failures: int
     checkpoint: int | None  # its step
+    valid_loss: float | None  # of the last validation
+    valid_step: int | None
     last_event: str | None
     surprises: tuple[str, ...] = ()  # where measured and predicted part
     problems: tuple[str, ...] = ()  # files of the folder that cannot be read, and why
@@ -100,7 +102,8 @@ def status(folder: Path) -> Status:
     problems: list[str] = []
     plan = reading(problems, "plan.json", lambda: _plan(folder / "plan.json")) or _Plan(folder.name)
     lines = reading(problems, "metrics.jsonl", lambda: read(folder / "metrics.jsonl")) or []
-    last: Mapping[str, Any] = lines[-1] if lines else {}
+    last: Mapping[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
+    validated: Mapping[str, Any] = next((line for line in reversed(lines) if "valid_loss" in line), {})
     seconds, rate = _speed(lines)
     steady = measured(lines, plan.tokens)
     events = reading(problems, "RESTARTS", lambda: _events(folder)) or []
@@ -130,6 +133,8 @@ def status(folder: Path) -> Status:
         starts=sum(" start " in event for event in events),
         failures=sum(" failed " in event for event in events),
         checkpoint=_checkpoint(folder, problems),
+        valid_loss=_number(validated, "valid_loss"),
+        valid_step=validated.get("step"),
         last_event=events[-1] if events else None,
         surprises=tuple(_surprises(plan.predicted, steady)),
         problems=tuple(problems),

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from meshwright.spec import RampStep, Training
+from meshwright.spec import Evaluation, RampStep, Training
 
-__all__ = ["NEVER", "UNSTATED_STEPS", "decay_steps", "sequences", "steps", "steps_of_tokens"]
+__all__ = ["NEVER", "UNSTATED_STEPS", "decay_steps", "evaluations", "sequences", "steps", "steps_of_tokens"]
 
 NEVER = 10**9  # steps, where Megatron asks for an interval and none is meant
 UNSTATED_STEPS = 1000  # ours: a run whose length nobody stated; Megatron asks for one
@@ -43,6 +43,13 @@ def sequences(ramp: Sequence[RampStep], sequence: int, final: int, step: int) ->
         here = min(count, step)
         done, step = done + here * batch, step - here
     return done + step * final
+
+
+def evaluations(evaluation: Evaluation, steps: int) -> int:
+    """How often a run of ``steps`` validates; in its last step once, whatever asks for it."""
+    on_the_way = steps // evaluation.interval if evaluation.interval else 0
+    also_then = evaluation.at_end and steps > 0 and not (evaluation.interval and steps % evaluation.interval == 0)
+    return on_the_way + int(also_then)
 
 
 def decay_steps(training: Training, global_batch: Count) -> Count:

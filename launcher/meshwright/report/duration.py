@@ -34,6 +34,8 @@ def _words(length: Duration) -> Iterator[str]:
         if length.days >= 1
         else (f"{length.tokens:,} tokens in {length.seconds / 3600:,.2f} hours")
     )
+    if length.validation_seconds:
+        yield f"{length.validation_seconds / length.seconds:.1%} of it validation"
     yield f"{length.gpu_hours:,.0f} GPU hours"
     if length.price is not None:
         yield f"{length.price:,.0f} at cluster.price_per_gpu_hour"

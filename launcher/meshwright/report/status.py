@@ -37,6 +37,8 @@ def _lines(one: Status) -> Iterator[tuple[str, str]]:
         norm = "" if one.grad_norm is None else f", gradient norm {one.grad_norm:.3g}"
         rate = "" if one.learning_rate is None else f", learning rate {one.learning_rate:.3g}"
         yield "loss", f"{one.loss:.4f}{norm}{rate}"
+    if one.valid_loss is not None:
+        yield "validation", f"{one.valid_loss:.4f} at step {one.valid_step:,}"
     if one.tokens_per_s is not None:
         expected = one.predicted.step_time_s
         predicted = "" if expected is None else f" (predicted {expected:.3g})"

@@ -47,6 +47,7 @@ _FLAGS = {
         "lr-wsd-decay-iters lr-wsd-decay-samples"
     ),
     "training.data": "data-path mock-data split data-cache-path num-workers tokenizer-type tokenizer-model",
+    "training.evaluation": "eval-interval eval-iters eval-global-batch-size",
     "training.logging": (
         "save load save-interval log-interval tensorboard-dir wandb-project wandb-exp-name exit-signal-handler"
     ),

@@ -81,6 +81,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_COUNT, "training.schedule", "decay_steps"),
     (_AMOUNT, "training.data", "epochs"),
     (_NONE_OR_MORE, "training.data", "workers"),
+    (_COUNT, "training.evaluation", "interval steps"),
     (_COUNT, "training.logging", "interval save_interval"),
     (_COUNT, "backend.megatron", "vocab_divisor moe_flex_sms"),
     (_AMOUNT, "backend.megatron", "moe_rank_capacity"),
@@ -114,6 +115,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *_rates(spec.training),
         *_wsd(spec.training),
         *_data(spec.training.data),
+        *_evaluation(spec.training),
         *launch_problems(spec),
         *lacking(spec, backend),
     ]
@@ -227,9 +229,22 @@ def _data(data: Data) -> Iterator[Problem]:
         yield Problem("training.data.split", message, "data.split")
 
 
+def _evaluation(training: Training) -> Iterator[Problem]:
+    split = training.data.split
+    if training.evaluation.wanted and training.data.paths and _three_shares(split) and not _shares(split)[1]:
+        message = (
+            f"{split!r} leaves nothing to validate on, which training.evaluation asks for; give the second a share"
+        )
+        yield Problem("training.data.split", message, "data.validation", ({"training.data.split": "99,1,0"},))
+
+
 def _three_shares(split: str) -> bool:
-    try:
-        shares = [float(share) for share in split.split(",")]
-    except ValueError:
-        return False
+    shares = _shares(split)
     return len(shares) == 3 and min(shares) >= 0 and math.isfinite(sum(shares)) and shares[0] > 0
+
+
+def _shares(split: str) -> list[float]:
+    try:
+        return [float(share) for share in split.split(",")]
+    except ValueError:
+        return []

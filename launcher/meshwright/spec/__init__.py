@@ -16,7 +16,17 @@ from meshwright.spec.model import Model
 from meshwright.spec.parallelism import Parallelism, PipelineSplit
 from meshwright.spec.software import Software
 from meshwright.spec.techniques import ActivationOffload, CudaGraphs, OptimizerOffload, Quantization
-from meshwright.spec.training import Data, Logging, Optimizer, Precision, RampStep, Schedule, Tokenizer, Training
+from meshwright.spec.training import (
+    Data,
+    Evaluation,
+    Logging,
+    Optimizer,
+    Precision,
+    RampStep,
+    Schedule,
+    Tokenizer,
+    Training,
+)
 
 __all__ = [
     "Accelerator",
@@ -29,6 +39,7 @@ __all__ = [
     "DeepSpeedOptions",
     "Efficiency",
     "EnvVariable",
+    "Evaluation",
     "Launch",
     "Link",
     "Logging",

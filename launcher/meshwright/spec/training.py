@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Data", "Logging", "Optimizer", "Precision", "RampStep", "Schedule", "Tokenizer", "Training"]
+__all__ = ["Data", "Evaluation", "Logging", "Optimizer", "Precision", "RampStep", "Schedule", "Tokenizer", "Training"]
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8_delayed", "fp8_tensorwise", "fp8_blockwise", "mxfp8", "nvfp4"]
 
@@ -61,6 +61,20 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The loss on the validation share of ``data.split``, while a run trains. As it stands: never."""
+
+    interval: int | None = None  # optimizer steps; None: not on the way
+    steps: int = 10  # batches of global_batch sequences each time
+    at_end: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is any."""
+        return self.interval is not None or self.at_end
+
+
+@dataclass(frozen=True, kw_only=True)
 class Logging:
     """What a run writes while it trains, and how often it saves."""
 
@@ -103,4 +117,5 @@ class Training:
     schedule: Schedule = Schedule()
     seed: int = 1234
     data: Data = Data()
+    evaluation: Evaluation = Evaluation()
     logging: Logging = Logging()

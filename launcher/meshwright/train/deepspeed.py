@@ -24,12 +24,12 @@ if not torch.cuda.is_available():  # before DeepSpeed looks for an accelerator
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 import deepspeed
-import numpy as np
 import torch.distributed as dist
 
 from meshwright.train import deepspeed_patches as patches
+from meshwright.train import deepspeed_validation as validation
 from meshwright.train import lifeline, machine, metrics, stages
-from meshwright.train.deepspeed_engine import Job, engine, read
+from meshwright.train.deepspeed_engine import Job, engine, loss_of, read
 from meshwright.train.samples import Samples, dataset
 from meshwright.train.schedule import batches, rates
 
@@ -72,7 +72,8 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
     program = job.program
     if program["steps"] is None:
         raise SystemExit("training.steps and training.tokens are not set: the length of the run is unknown")
-    samples = dataset(program["data"], job.vocab, program["sequence"], program["seed"])
+    of_data = program["data"], job.vocab, program["sequence"], program["seed"]
+    samples, held_back = dataset(*of_data), dataset(*of_data, validation=True) if validation.wanted(program) else None
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
     begin = stages.after(folder) or {"step": 0, "sample": 0}
     every = program["logging"]["save_interval"]
@@ -82,8 +83,10 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
         if step < first:
             continue
         _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate(step + begin["step"]))
-        stop = _anywhere(bool(signals))
         last = step + 1 == program["steps"]
+        if held_back is not None and validation.due(program, step + 1):
+            validation.validate(runner, job, held_back, folder, step + 1)
+        stop = _anywhere(bool(signals))
         if program["logging"].get("checkpoints", True) and (stop or last or (every and (step + 1) % every == 0)):
             runner.save_checkpoint(str(saved), tag=f"step{step + 1}", client_state={"step": step + 1})
         if stop and not last:
@@ -167,7 +170,7 @@ def _step(runner: Any, job: Job, samples: Samples, folder: Path, step: int, done
     runner._config.gradient_accumulation_steps = accumulation  # its setter counts AutoTP's ranks as data parallel
     total = torch.zeros((), device=runner.device)
     for micro in range(accumulation):
-        loss = _loss(runner, job, samples, done + micro * job.micro_batch * program["dp"])
+        loss = loss_of(runner, job, samples, done + micro * job.micro_batch * program["dp"])
         runner.backward(loss * _share(job))
         runner.step()
         total += loss.detach().float() / accumulation
@@ -178,26 +181,6 @@ def _step(runner: Any, job: Job, samples: Samples, folder: Path, step: int, done
 def _share(job: Job) -> float:
     """Ulysses: stage 3 averages gradients over dp*cp ranks, stages 0 to 2 over dp only (stage_1_and_2.py:1506)."""
     return 1.0 if job.stage == 3 else 1.0 / job.program["cp"]
-
-
-def _loss(runner: Any, job: Job, samples: Samples, first: int) -> torch.Tensor:
-    """Mean over this rank's tokens of its micro-batch."""
-    program = job.program
-    replica = dist.get_rank() // (program["tp"] * program["cp"])
-    start = first + replica * job.micro_batch
-    rows = np.stack([samples.sample(start + row) for row in range(job.micro_batch)])
-    piece = program["sequence"] // program["cp"]
-    begin = dist.get_rank() % program["cp"] * piece
-    tokens = torch.from_numpy(rows).to(runner.device)
-    places = torch.arange(begin, begin + piece, device=runner.device).expand(job.micro_batch, piece).contiguous()
-    inputs = tokens[:, begin : begin + piece].contiguous()
-    targets = tokens[:, begin + 1 : begin + piece + 1].contiguous()
-    if program.get("loss") == "logits":
-        logits = runner(input_ids=inputs, use_cache=False).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
-    out = runner(input_ids=inputs, position_ids=places, labels=inputs, shift_labels=targets, use_cache=False)
-    loss: torch.Tensor = out.loss
-    return loss
 
 
 def _log(folder: Path, runner: Any, step: int, loss: float, rate: float, tokens: int, began: float) -> None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import deepspeed
+import numpy as np
 import torch
 import torch.distributed as dist
 import transformers
 
 from meshwright.train import deepspeed_patches as patches
+from meshwright.train.samples import Samples
 
-__all__ = ["Job", "engine", "read"]
+__all__ = ["Job", "engine", "loss_of", "read"]
 
 
 @dataclass(frozen=True)
@@ -134,3 +136,23 @@ def _ulysses(model: Any, job: Job) -> Any:
         micro_batch_size=job.micro_batch,
         seq_length_is_variable=True,
     )
+
+
+def loss_of(runner: Any, job: Job, samples: Samples, first: int) -> torch.Tensor:
+    """Mean over this rank's tokens of its micro-batch."""
+    program = job.program
+    replica = dist.get_rank() // (program["tp"] * program["cp"])
+    start = first + replica * job.micro_batch
+    rows = np.stack([samples.sample(start + row) for row in range(job.micro_batch)])
+    piece = program["sequence"] // program["cp"]
+    begin = dist.get_rank() % program["cp"] * piece
+    tokens = torch.from_numpy(rows).to(runner.device)
+    places = torch.arange(begin, begin + piece, device=runner.device).expand(job.micro_batch, piece).contiguous()
+    inputs = tokens[:, begin : begin + piece].contiguous()
+    targets = tokens[:, begin + 1 : begin + piece + 1].contiguous()
+    if program.get("loss") == "logits":
+        logits = runner(input_ids=inputs, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
+    out = runner(input_ids=inputs, position_ids=places, labels=inputs, shift_labels=targets, use_cache=False)
+    loss: torch.Tensor = out.loss
+    return loss

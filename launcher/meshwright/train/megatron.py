@@ -68,6 +68,7 @@ def main(words: Sequence[str]) -> None:
     wheel.install()
     pytorch_optimizer.install()
     metrics.install(folder / "metrics.jsonl")
+    metrics.install_validation(folder / "metrics.jsonl", _training(folder)["evaluation"]["at_end"])
     stages.install(folder, line)
     args = parse_and_validate_args()
     datasets.is_distributed = True  # type: ignore[attr-defined]
@@ -97,8 +98,13 @@ def command_line(folder: Path, extra: Sequence[str] = ()) -> list[str]:
 
 def _saves(folder: Path) -> bool:
     """Whether the run is to write checkpoints at all: training.logging.checkpoints."""
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    return bool(config["training"]["logging"].get("checkpoints", True))
+    return bool(_training(folder)["logging"].get("checkpoints", True))
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """What ``training`` says in the run's configuration."""
+    config: dict[str, dict[str, Any]] = yaml.safe_load((folder / "config.yaml").read_text())
+    return config["training"]
 
 
 def _loaded(line: Sequence[str], source: Path | None) -> Iterator[str]:
@@ -209,7 +215,7 @@ def _reads_data(vp_stage: int | None) -> bool:
 def _dataset_config(args: Any) -> Any:
     blend, per_split = get_blend_and_blend_per_split(args)
     same = ("split", "reset_position_ids", "reset_attention_mask", "eod_mask_loss", "mmap_bin_files")
-    return GPTDatasetConfig(
+    config = GPTDatasetConfig(
         random_seed=args.seed,
         sequence_length=args.seq_length,
         blend=blend,
@@ -223,6 +229,9 @@ def _dataset_config(args: Any) -> Any:
         sequence_parallel_size=args.tensor_model_parallel_size * args.sequence_parallel,
         **{name: getattr(args, name) for name in same},
     )
+    if config.split_matrix:  # no test set: nothing reads it, and of a share without a document Megatron never ends
+        config.split_matrix[2] = None
+    return config
 
 
 if __name__ == "__main__":

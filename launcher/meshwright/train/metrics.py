@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-__all__ = ["Measured", "install", "measured", "peak_memory", "read", "write"]
+__all__ = ["Measured", "install", "install_validation", "measured", "peak_memory", "read", "write"]
 
 WARM_UP = 2  # first steps of a run, which compile kernels and open connections
 
@@ -37,12 +37,14 @@ def write(path: Path, **values: float | int | None) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines in order of their steps; where a run went back to a checkpoint, the later line counts.
+    """What is known of each step, in their order; where a run went back to a checkpoint, the later line counts.
 
-    A line that was cut off, or is being written, is left out.
+    A validation has a line of its own with its step. A line that was cut off, or is being written, is left out.
     """
-    said = filter(None, map(_line, path.read_text(errors="replace").splitlines() if path.exists() else ()))
-    return [line for _, line in sorted({line["step"]: line for line in said}.items())]
+    steps: dict[int, dict[str, Any]] = {}
+    for line in filter(None, map(_line, path.read_text(errors="replace").splitlines() if path.exists() else ())):
+        steps[line["step"]] = {**steps.get(line["step"], {}), **line}
+    return [line for _, line in sorted(steps.items())]
 
 
 def measured(lines: Sequence[Mapping[str, Any]], tokens: int) -> Measured:
@@ -88,11 +90,15 @@ def _line(text: str) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
+_CLOCK = [0.0]  # when the last step ended
+
+
 def install(path: Path) -> None:
     """Have Megatron's log write its numbers to ``path``, too, on the rank that knows the loss (the last one)."""
     from megatron.training import training
 
-    log, last = training.training_log, [time.perf_counter()]
+    log, last = training.training_log, _CLOCK
+    last[0] = time.perf_counter()
 
     def logged(losses: Any, totals: Any, rate: Any, step: int, *rest: Any, **named: Any) -> Any:
         now = time.perf_counter()
@@ -104,6 +110,32 @@ def install(path: Path) -> None:
         return log(losses, totals, rate, step, *rest, **named)
 
     training.training_log = logged
+
+
+def install_validation(path: Path, at_end: bool) -> None:
+    """Have Megatron's validation losses written to ``path``, too; of its two evaluations at the end, none or the first.
+
+    In its loop it has validated the last step already where the interval divides the steps.
+    """
+    from megatron.training import training
+
+    show, evaluate, last = training.evaluate_and_print_results, training.evaluate, [0]
+
+    def shown(prefix: str, forward: Any, data: Any, model: Any, step: int, *rest: Any, **named: Any) -> None:
+        after = " on " in prefix  # "iteration 9 on validation set", "... on test set"
+        if after and ("test set" in prefix or not at_end or last[0] == step):
+            return
+        last[0], began = step, time.perf_counter()
+        show(prefix, forward, data, model, step, *rest, **named)
+        _CLOCK[0] += time.perf_counter() - began  # a validation is no part of the next step
+
+    def evaluated(*words: Any, **named: Any) -> Any:
+        losses, *others = evaluate(*words, **named)
+        if losses and _writes():
+            write(path, step=last[0], valid_loss=float(losses["lm loss"]))
+        return losses, *others
+
+    training.evaluate_and_print_results, training.evaluate = shown, evaluated
 
 
 def _writes() -> bool:

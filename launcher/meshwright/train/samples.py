@@ -53,18 +53,19 @@ class Mock:
 class Indexed:
     """The documents of ``prefix.bin`` and ``prefix.idx`` as one stream of samples, in another order each epoch."""
 
-    def __init__(self, prefix: str, sequence: int, seed: int, part: float = 1.0) -> None:
-        """Map the file; ``part`` of it, from the beginning, is for training."""
+    def __init__(self, prefix: str, sequence: int, seed: int, part: tuple[float, float] = (0.0, 1.0)) -> None:
+        """Map the file; the samples are those of the ``part`` between two fractions of it."""
         self._tokens: Any = np.memmap(f"{prefix}.bin", dtype=_token_type(Path(f"{prefix}.idx")), mode="r")
         self._sequence, self._seed = sequence, seed
-        self.samples = int(((len(self._tokens) - 1) // sequence) * part)
+        self._first, end = (int(((len(self._tokens) - 1) // sequence) * bound) for bound in part)
+        self.samples = end - self._first
         if self.samples < 1:
             raise ValueError(f"{prefix}.bin: {len(self._tokens)} tokens are not one sequence of {sequence} + 1")
 
     def sample(self, index: int) -> NDArray[np.int64]:
         """Sample ``index`` of an endless run over epochs."""
         epoch, place = divmod(index, self.samples)
-        start = self._shuffled(place, epoch) * self._sequence
+        start = (self._first + self._shuffled(place, epoch)) * self._sequence
         return np.asarray(self._tokens[start : start + self._sequence + 1]).astype(np.int64)
 
     def _shuffled(self, place: int, epoch: int) -> int:
@@ -90,12 +91,14 @@ class Mixture:
         return self._parts[part].sample(index)
 
 
-def dataset(data: Mapping[str, Any], vocab: int, sequence: int, seed: int) -> Samples:
-    """What ``training.data`` describes."""
+def dataset(data: Mapping[str, Any], vocab: int, sequence: int, seed: int, validation: bool = False) -> Samples:
+    """What ``training.data`` describes: its first share, or the second, for validation."""
     if not data["paths"]:
-        return Mock(vocab, sequence, seed)
+        return Mock(vocab, sequence, seed + validation)
     shares = [float(share) for share in data["split"].split(",")]
-    parts = [Indexed(path, sequence, seed, shares[0] / sum(shares)) for path in data["paths"]]
+    first, second = shares[0] / sum(shares), (shares[0] + shares[1]) / sum(shares)
+    part = (first, second) if validation else (0.0, first)
+    parts = [Indexed(path, sequence, seed, part) for path in data["paths"]]
     if len(parts) == 1:
         return parts[0]
     return Mixture(parts, data["weights"] or [part.samples for part in parts])

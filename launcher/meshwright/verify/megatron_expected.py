@@ -23,7 +23,17 @@ def expected(plan: Plan) -> dict[str, Any]:
         **_dispatch(plan),
         **_techniques(plan),
         **_offload(plan),
+        **_evaluation(plan),
     }
+
+
+def _evaluation(plan: Plan) -> dict[str, Any]:
+    """In the validation loop a batch is the training's, after any ramp."""
+    asked = plan.spec.training.evaluation
+    if asked.interval is None and not asked.at_end:
+        return {}
+    often = {"eval_interval": asked.interval} if asked.interval else {}
+    return {**often, "eval_iters": asked.steps, "eval_global_batch_size": plan.batch.global_batch}
 
 
 def _degrees(plan: Plan) -> dict[str, Any]:
