@@ -138,6 +138,15 @@ def test_a_run_folder_shows_what_was_measured_beside_what_was_predicted(tmp_path
     assert '<td class="n">0.5 s</td>' in text
 
 
+def test_a_loss_that_is_no_number_is_a_gap(tmp_path: Path) -> None:
+    compile(resolve(spec(small_model(), 8, global_batch=16)), tmp_path / "run", verify=False)
+    for step, loss in ((1, 5.0), (2, float("nan")), (3, float("inf"))):
+        metrics.write(tmp_path / "run" / "metrics.jsonl", step=step, loss=loss)
+    assert main(["report", str(tmp_path / "run"), f"out={tmp_path}/page.html"]) == 0
+    text = re.findall(r'id="data">(.*?)</script>', (tmp_path / "page.html").read_text())[0]
+    assert json.loads(text)["subjects"][0]["measured"]["points"] == [[1, 5.0, None], [2, None, None], [3, None, None]]
+
+
 def test_a_search_lists_its_layouts_and_why_not(tmp_path: Path) -> None:
     words = ["model=tiny", "cluster.gpus=8", "training.global_batch=32", "parallelism=auto"]
     assert main(["report", *words, f"out={tmp_path}/page.html"]) == 0
