@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import llama_405b, small_model, spec
+from builders import llama_405b, renamed, small_model, spec
 from meshwright.cli import main
 from meshwright.jobs.run_folder import compile
 from meshwright.report.page.charts import data, schedule
@@ -49,8 +49,8 @@ def test_every_number_with_a_key_is_the_one_in_the_summary(llama: Subject) -> No
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_text_whatever_it_holds(name: str) -> None:
-    hostile = replace(spec(small_model(name=name), 8, global_batch=8), name=name)
-    text = html(Page([subject(hostile)], title=name))
+    hostile = renamed(resolve(spec(small_model(), 8, global_batch=8)), name)
+    text = html(Page([Subject(hostile)], title=name))
     assert text.count("<script") == html(Page([subject(spec(small_model(), 8, global_batch=8))])).count("<script")
     assert name in unescape(text)
     assert "<img" not in text

@@ -120,16 +120,10 @@ def _of_words(words: Words) -> Page:
 def _searched(words: Words) -> Page:
     """The winner of each stage, and the answers of the search."""
     from meshwright.report.search import document
-    from meshwright.search.auto import goal_of, nothing_fits
-    from meshwright.search.question import answer
-    from meshwright.search.space import command_line, space
+    from meshwright.search import search
     from meshwright.verbs.search import measure_command
 
-    asked, stated = command_line(words.overrides, words.config_dir)
-    results = [answer(space(stage, stated), goal_of(asked)) for stage in asked.stages]
-    for result in results:
-        if result.ranking.winner is None:
-            raise nothing_fits(result.space, result.ranking)
+    results = search(words.overrides, words.config_dir)
     command = measure_command(_what(words.overrides), min(len(result.ranking.best) for result in results))
     winners = [_subject(result.ranking.best[0].spec, words) for result in results]
     return Page(winners, [document(result, command) for result in results])
