@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from meshwright.layout.plan import Plan
 from meshwright.spec import (
     Accelerator,
     Backend,
@@ -18,7 +19,7 @@ from meshwright.spec import (
     Training,
 )
 
-__all__ = ["H100", "LLAMA_405B", "cluster", "llama_405b", "small_model", "spec"]
+__all__ = ["H100", "LLAMA_405B", "cluster", "llama_405b", "renamed", "small_model", "spec"]
 
 H100 = Accelerator(
     name="H100",
@@ -96,3 +97,8 @@ def llama_405b() -> Spec:
     """Llama 3 405B at 8K on 16,384 GPUs."""
     split = PipelineSplit(embedding=True, loss=True)
     return spec(LLAMA_405B, 16384, 8192, 2048, tp=8, sp=True, pp=16, zero=1, pipeline_split=split)
+
+
+def renamed(plan: Plan, name: str) -> Plan:
+    """``plan`` under a name, of itself and its model, that ``resolve`` would refuse."""
+    return replace(plan, spec=replace(plan.spec, name=name, model=replace(plan.spec.model, name=name)))

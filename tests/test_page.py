@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import llama_405b, small_model, spec
+from builders import llama_405b, renamed, small_model, spec
 from meshwright.cli import main
 from meshwright.jobs.run_folder import compile
 from meshwright.report.page.charts import data, schedule
@@ -49,8 +49,8 @@ def test_every_number_with_a_key_is_the_one_in_the_summary(llama: Subject) -> No
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_text_whatever_it_holds(name: str) -> None:
-    hostile = replace(spec(small_model(name=name), 8, global_batch=8), name=name)
-    text = html(Page([subject(hostile)], title=name))
+    hostile = renamed(resolve(spec(small_model(), 8, global_batch=8)), name)
+    text = html(Page([Subject(hostile)], title=name))
     assert text.count("<script") == html(Page([subject(spec(small_model(), 8, global_batch=8))])).count("<script")
     assert name in unescape(text)
     assert "<img" not in text
@@ -136,6 +136,15 @@ def test_a_run_folder_shows_what_was_measured_beside_what_was_predicted(tmp_path
     drawn = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])["subjects"][0]["measured"]
     assert drawn["points"][3] == [4, 1.25, 0.5]
     assert '<td class="n">0.5 s</td>' in text
+
+
+def test_a_loss_that_is_no_number_is_a_gap(tmp_path: Path) -> None:
+    compile(resolve(spec(small_model(), 8, global_batch=16)), tmp_path / "run", verify=False)
+    for step, loss in ((1, 5.0), (2, float("nan")), (3, float("inf"))):
+        metrics.write(tmp_path / "run" / "metrics.jsonl", step=step, loss=loss)
+    assert main(["report", str(tmp_path / "run"), f"out={tmp_path}/page.html"]) == 0
+    text = re.findall(r'id="data">(.*?)</script>', (tmp_path / "page.html").read_text())[0]
+    assert json.loads(text)["subjects"][0]["measured"]["points"] == [[1, 5.0, None], [2, None, None], [3, None, None]]
 
 
 def test_a_search_lists_its_layouts_and_why_not(tmp_path: Path) -> None:

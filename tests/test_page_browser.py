@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from browser import CHROMIUM, Tab, browser
-from builders import small_model, spec
+from builders import renamed, small_model, spec
 from meshwright.cli import main
 from meshwright.jobs.run_folder import compile
 from meshwright.loading import load
@@ -131,7 +131,7 @@ def test_layouts_of_a_search_are_sorted_and_filtered(tab: Tab, pages: dict[str, 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=["script", "attribute", "template", "right to left", "long"])
 def test_a_hostile_name_does_nothing(name: str, tab: Tab, tmp_path: Path) -> None:
-    hostile = Subject(resolve(replace(spec(small_model(name=name), 8, global_batch=8), name=name)))
+    hostile = Subject(renamed(resolve(spec(small_model(), 8, global_batch=8)), name))
     page = tmp_path / "page.html"
     page.write_text(html(Page([hostile, replace(hostile, label=f"{name} again")], title=name)))
     tab.open(page)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from builders import small_model, spec
+from builders import renamed, small_model, spec
 from meshwright.cli import main
 from meshwright.report.page.picture import CHARTS, colours, draw
 from meshwright.report.page.subject import Subject
@@ -17,8 +16,8 @@ from meshwright.resolver import resolve
 @pytest.fixture(scope="module")
 def folded() -> Subject:
     """400 micro-batches, of which most are left out."""
-    plan = spec(small_model(name="a <b> $x_1$"), 16, global_batch=400, tp=2, pp=4, vpp=2, sp=True)
-    return Subject(resolve(replace(plan, name="a <b> $x_1$")))
+    plan = resolve(spec(small_model(), 16, global_batch=400, tp=2, pp=4, vpp=2, sp=True))
+    return Subject(renamed(plan, "a <b> $x_1$"))
 
 
 @pytest.mark.parametrize("chart", CHARTS)

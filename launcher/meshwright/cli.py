@@ -82,7 +82,8 @@ def _run(words: list[str]) -> int:
         return _hydra(words)
     if verb is None:
         return _usage(words)
-    module, jobs = import_module(VERBS[verb].module), _jobs(words)
+    module = import_module(VERBS[verb].module)
+    jobs = _jobs(words, getattr(module, "FLAGS", ()))
     if len(jobs) == 1:
         return int(module.run(jobs[0]))
     return int(module.sweep(jobs)) if hasattr(module, "sweep") else _each(module.run, jobs)
@@ -244,11 +245,11 @@ def _complete_part() -> bool:
     return True
 
 
-def _jobs(words: list[str]) -> list[Words]:
-    """The overrides of each job: one, or with ``-m`` one for every point of the sweep."""
+def _jobs(words: list[str], own: Sequence[str]) -> list[Words]:
+    """The overrides of each job: one, or with ``-m`` one for every point of the sweep; ``own``: the verb's flags."""
     sweep = any(word in ("-m", "--multirun") for word in words)
     config_dir, rest = _config_dir([word for word in words if word not in ("-m", "--multirun")])
-    flags = [word for word in rest if word.startswith("-")]
+    flags = [word for word in rest if word.startswith("-") and word not in own]
     if flags:
         raise ConfigError(_no_flag(flags[0]))
     if not sweep:

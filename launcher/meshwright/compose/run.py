@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from meshwright.notebook import html_table
 from meshwright.spec import Spec
 
 __all__ = ["Listing", "Options", "Rehearsal", "Run", "Search", "Text"]
@@ -79,7 +80,7 @@ class Options:
     recipes: Listing = Listing()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
     """A run: its stages in order, each a whole Spec. ``about`` and ``provenance`` are the recipe's, as composed.
 
@@ -94,3 +95,24 @@ class Run:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     composed: Mapping[str, Any] = field(default_factory=dict)
     open: Mapping[str, tuple[Any, ...]] | None = None
+
+    def __repr__(self) -> str:
+        """Its name and its stages."""
+        return f"<Run {self.name}: {', '.join(name for name, *_ in self._rows)}>"
+
+    def _repr_html_(self) -> str:
+        """Each stage's model, GPUs and batch."""
+        return html_table(self.name, self._rows, ("stage", "model", "cluster", "global batch", "sequence"))
+
+    @property
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                "/".join(spec.names[1:]) or "one stage",
+                spec.model.name,
+                f"{spec.cluster.gpus or '?'} GPUs of {spec.cluster.name}",
+                str(spec.training.global_batch or "?"),
+                str(spec.training.sequence),
+            )
+            for spec in self.stages
+        ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import exp
 
 from meshwright.cost import offload
@@ -20,13 +20,14 @@ from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.plan import Chunk, Plan
 from meshwright.model.kinds import count_kinds
+from meshwright.notebook import html_table
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 
 __all__ = ["Cost", "Pipeline", "cost", "pipeline"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cost:
     """What one step costs. Seconds, bytes on the fullest rank of each stage, FLOP/s of one GPU."""
 
@@ -45,6 +46,21 @@ class Cost:
     conventions: Mapping[str, float]  # MFU under each of ``counts.CONVENTIONS``
     notes: tuple[str, ...] = ()  # what of this plan the model does not cover
     advice: tuple[Advice, ...] = ()
+
+    def __repr__(self) -> str:
+        """Step, rate and memory."""
+        return f"<Cost {self._headline}>"
+
+    def _repr_html_(self) -> str:
+        """What the step's time goes to."""
+        parts = ((f.name, float(getattr(self.step, f.name))) for f in fields(self.step))
+        rows = ((name, f"{seconds:.3g}", f"{seconds / self.step_time:.1%}") for name, seconds in parts if seconds)
+        return html_table(self._headline, rows, ("part", "seconds", "of the step"))
+
+    @property
+    def _headline(self) -> str:
+        memory = f"{self.peak_memory / GIB:.1f} of {self.memory_limit / GIB:.1f} GiB"
+        return f"{self.step_time:.3g} s, {self.tokens_per_second:,.0f} tokens/s, MFU {self.mfu:.1%}, {memory}"
 
     @property
     def peak_memory(self) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshwright.layout.grid import Grid
 from meshwright.layout.length import sequences
+from meshwright.notebook import html_table
 from meshwright.spec import Spec
 
 __all__ = ["Batch", "Caution", "Chunk", "Plan", "Stage"]
@@ -65,7 +66,7 @@ class Stage:
         return sum(chunk.layers for chunk in self.chunks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A Spec that holds. ``spec`` is normalised: dp, gpus, nodes, global batch and steps are filled in."""
 
@@ -78,6 +79,25 @@ class Plan:
     active_parameters: int  # used by one token: topk and shared experts only
     steps: int | None  # optimizer steps of this stage of the run, where its length is stated
     warnings: tuple[Caution, ...]
+
+    def __repr__(self) -> str:
+        """The run, its GPUs and its degrees."""
+        return f"<Plan {'/'.join(self.spec.names)}: {self._degrees}>"
+
+    def _repr_html_(self) -> str:
+        """Layers and parameters of every pipeline stage."""
+        rows = (
+            (str(i), "+".join(str(chunk.layers) for chunk in stage.chunks), f"{stage.parameters:,}")
+            for i, stage in enumerate(self.stages)
+        )
+        title = f"{'/'.join(self.spec.names)}: {self._degrees}"
+        return html_table(title, rows, ("stage", "layers", "parameters per rank"))
+
+    @property
+    def _degrees(self) -> str:
+        grid, batch = self.grid, self.batch
+        world = f"{grid.world:,} GPUs = tp {grid.tp} · cp {grid.cp} · pp {grid.pp} · dp {grid.dp}"
+        return f"{world}, {batch.global_batch:,} sequences in {batch.microbatches} micro-batches of {batch.micro_batch}"
 
     def sequences(self, step: int) -> int:
         """Sequences trained in the first ``step`` steps, ramp included."""

@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from meshwright.report.search import layout_words
-from meshwright.search.candidate import changed, differences
+from meshwright.search.candidate import changed, differences, layout_words
 from meshwright.search.checkpoint_fate import position
 from meshwright.search.elastic import Continuation
 from meshwright.search.frontier import row

@@ -17,7 +17,7 @@ from meshwright.cost.memory import GIB
 from meshwright.cost.offload import host, notes
 from meshwright.report import problems
 from meshwright.resolver import layout
-from meshwright.search.candidate import Candidate
+from meshwright.search.candidate import Candidate, layout_words
 from meshwright.search.frontier import Point, row, scaling
 from meshwright.search.objective import OBJECTIVES
 from meshwright.search.question import Result
@@ -25,7 +25,7 @@ from meshwright.search.rank import TIE, budget
 from meshwright.search.reasons import PARTS, Answer, over, slower
 from meshwright.search.table import Exclusion, as_layout
 
-__all__ = ["document", "layout_words", "show"]
+__all__ = ["document", "show"]
 
 
 WIDE = 200
@@ -88,18 +88,6 @@ def document(result: Result, command: str) -> dict[str, Any]:
         "why": _why_document(result.why) if result.why else None,
         "measure": command,
     }
-
-
-def layout_words(candidate: Candidate) -> str:
-    """A layout in one line: what is not 1, off or none."""
-    p, t = candidate.spec.parallelism, candidate.spec.training
-    degrees = [f"{name} {getattr(p, name)}" for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp")]
-    words = [word for word in degrees if not word.endswith(" 1")] + ["sp"] * p.sp + [f"zero {p.zero}"]
-    words += [f"recompute {p.recompute}"] * (p.recompute != "none") + [f"micro-batch {t.micro_batch}"]
-    split = p.pipeline_split
-    words += [f"{name} {getattr(split, name)}" for name in ("first", "last") if getattr(split, name)]
-    words += [f"{name} slot" for name in ("embedding", "loss") if getattr(split, name)]
-    return ", ".join(words)
 
 
 def _offloaded(winner: Candidate) -> Iterator[str]:

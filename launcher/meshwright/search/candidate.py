@@ -11,7 +11,7 @@ from meshwright.resolver import normalise, override
 from meshwright.search.space import COLUMNS, Variant
 from meshwright.spec import Parallelism, Spec, Training
 
-__all__ = ["Candidate", "assignments", "changed", "differences", "spec_of", "with_layout"]
+__all__ = ["Candidate", "assignments", "changed", "differences", "layout_words", "spec_of", "with_layout"]
 
 _BOOLEAN = ("sp", "embedding", "loss")
 _OPTIONAL = ("first", "last")
@@ -57,6 +57,18 @@ def spec_of(variant: Variant, columns: Mapping[str, int]) -> Spec:
         if name in columns:
             spec = override(spec, path, _typed(name, int(columns[name])))
     return normalise(spec)
+
+
+def layout_words(candidate: Candidate) -> str:
+    """A layout in one line: what is not 1, off or none."""
+    p, t = candidate.spec.parallelism, candidate.spec.training
+    degrees = [f"{name} {getattr(p, name)}" for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp")]
+    words = [word for word in degrees if not word.endswith(" 1")] + ["sp"] * p.sp + [f"zero {p.zero}"]
+    words += [f"recompute {p.recompute}"] * (p.recompute != "none") + [f"micro-batch {t.micro_batch}"]
+    split = p.pipeline_split
+    words += [f"{name} {getattr(split, name)}" for name in ("first", "last") if getattr(split, name)]
+    words += [f"{name} slot" for name in ("embedding", "loss") if getattr(split, name)]
+    return ", ".join(words)
 
 
 def assignments(spec: Spec) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.cost.memory import GIB
 from meshwright.errors import Problem
+from meshwright.notebook import html_table
 from meshwright.resolver import normalise, refusals
-from meshwright.search.candidate import Candidate
+from meshwright.search.candidate import Candidate, layout_words
 from meshwright.search.exact import explained, layout_cost, refined
 from meshwright.search.objective import Goal
 from meshwright.search.rank import Progress, Ranking, rank
@@ -18,7 +20,7 @@ from meshwright.search.space import Space
 __all__ = ["Result", "answer"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """``current`` is the described layout, or None where ``wrong`` says why it is none."""
 
@@ -29,6 +31,21 @@ class Result:
     against_runner_up: Comparison | None  # from the runner-up to the winner
     against_current: Comparison | None  # from the described layout to the winner
     why: Answer | None = None
+
+    def __repr__(self) -> str:
+        """How many layouts there are, and the best."""
+        r = self.ranking
+        best = "" if r.winner is None else f", the best {r.winner.step_time:.3g} s: {layout_words(r.winner)}"
+        return f"<Result {'/'.join(self.space.current.names)}: {r.fitting:,} of {r.valid:,} layouts fit{best}>"
+
+    def _repr_html_(self) -> str:
+        """The best layouts."""
+        rows = (
+            (str(i), f"{c.step_time:.3g}", f"{c.peak_memory / GIB:.1f}", f"{c.tokens_per_gpu:,.0f}", layout_words(c))
+            for i, c in enumerate(self.ranking.best, 1)
+        )
+        head = ("place", "seconds", "GiB", "tokens/s/GPU", "layout")
+        return html_table("/".join(self.space.current.names), rows, head)
 
 
 def answer(

@@ -120,16 +120,10 @@ def _of_words(words: Words) -> Page:
 def _searched(words: Words) -> Page:
     """The winner of each stage, and the answers of the search."""
     from meshwright.report.search import document
-    from meshwright.search.auto import goal_of, nothing_fits
-    from meshwright.search.question import answer
-    from meshwright.search.space import command_line, space
+    from meshwright.search import search
     from meshwright.verbs.search import measure_command
 
-    asked, stated = command_line(words.overrides, words.config_dir)
-    results = [answer(space(stage, stated), goal_of(asked)) for stage in asked.stages]
-    for result in results:
-        if result.ranking.winner is None:
-            raise nothing_fits(result.space, result.ranking)
+    results = search(words.overrides, words.config_dir)
     command = measure_command(_what(words.overrides), min(len(result.ranking.best) for result in results))
     winners = [_subject(result.ranking.best[0].spec, words) for result in results]
     return Page(winners, [document(result, command) for result in results])
@@ -161,15 +155,7 @@ def _of_folder(folder: Path) -> Iterator[Subject]:
     for one in statuses(folder):
         plan = resolve(read_spec(one.folder))
         recipe = library.recipe(plan.spec.name) if plan.spec.name in library.names() else None
-        measured = Measured(
-            folder=str(one.folder),
-            state=one.state,
-            lines=tuple(read(one.folder / "metrics.jsonl")),
-            step_time=one.step_time_s,
-            tokens_per_second=one.tokens_per_s,
-            mfu=one.mfu,
-            published_mfu=one.published_mfu,
-        )
+        measured = Measured(one, tuple(read(one.folder / "metrics.jsonl")))
         yield Subject(plan, values(plan, recipe, []), files(plan), measured)
 
 
@@ -177,9 +163,7 @@ def _told_apart(subjects: Sequence[Subject], jobs: Sequence[Words]) -> list[Subj
     """Points of a sweep are named by the words in which they differ; others by number where names are the same."""
     titles = [one.title for one in subjects]
     if len(jobs) == len(subjects) > 1:
-        shared = set.intersection(*(set(words.overrides) for words in jobs))
-        own = [" ".join(word for word in words.overrides if word not in shared) for words in jobs]
-        return [replace(one, label=label) for one, label in zip(subjects, own, strict=True)]
+        return [replace(one, label=words.point) for one, words in zip(subjects, jobs, strict=True)]
     return [
         replace(one, label=f"{one.title} ({titles[: i + 1].count(one.title)})") if titles.count(one.title) > 1 else one
         for i, one in enumerate(subjects)

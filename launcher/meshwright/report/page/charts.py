@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from math import exp
+from math import exp, isfinite
 from typing import Any
 
 from meshwright.cost.memory import GIB, SPREAD, Memory
@@ -123,5 +123,10 @@ def _repeated(time: StageTime) -> float:
 
 def measured(run: Measured, one: Subject) -> dict[str, Any]:
     """Loss and step time of every step that says them; the predicted step time beside them."""
-    points = [[line["step"], line.get("loss"), line.get("step_time_s")] for line in run.lines]
+    points = [[line["step"], _finite(line.get("loss")), _finite(line.get("step_time_s"))] for line in run.lines]
     return {"points": points[:: max(1, len(points) // 2000)], "predicted": one.cost.step_time}
+
+
+def _finite(value: object) -> float | None:
+    """A number that JSON can say; a loss that overflowed is a gap."""
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None

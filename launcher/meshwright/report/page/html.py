@@ -22,7 +22,7 @@ from meshwright.report.page.rows import ROWS, points
 from meshwright.report.page.subject import Subject
 from meshwright.report.page.words import FILTERS, MEMORY
 
-__all__ = ["Page", "html"]
+__all__ = ["Page", "asset", "html", "templates"]
 
 VENDOR = ("vendor/d3-7.9.2.min.js", "vendor/plot-0.6.17.min.js")
 OURS = ("theme.js", "ranks.js", "schedule.js", "charts.js", "tables.js", "main.js")
@@ -40,15 +40,15 @@ class Page:
 
 def html(page: Page) -> str:
     """The whole page. The same page gives the same text."""
-    scripts = [_asset(name) for name in VENDOR] + [_ours()]
+    scripts = [asset(name) for name in VENDOR] + [_ours()]
     return (
-        _templates()
+        templates()
         .get_template("page.html")
         .render(
             page=page,
             version=version("meshwright"),
             policy=_policy(scripts),
-            style=Markup(_asset("page.css")),
+            style=Markup(asset("page.css")),
             scripts=[Markup(text) for text in scripts],
             data=_island(_drawn(page)),
             differences=differences(page.subjects) if len(page.subjects) > 1 else [],
@@ -78,14 +78,15 @@ def _policy(scripts: Sequence[str]) -> str:
 
 def _island(value: object) -> Markup:
     """JSON that cannot end the element it stands in."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """Ours, everything escaped that is not ours."""
     environment = Environment(
         loader=PackageLoader("meshwright.report.page", "assets"),
         autoescape=True,
@@ -100,9 +101,10 @@ def _templates() -> Environment:
 @cache
 def _ours() -> str:
     """Our scripts as one, whose names nothing else sees."""
-    return "(() => {\n'use strict';\n" + "\n".join(_asset(name) for name in OURS) + "\n})();"
+    return "(() => {\n'use strict';\n" + "\n".join(asset(name) for name in OURS) + "\n})();"
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file in assets/."""
     return files("meshwright.report.page").joinpath("assets", *name.split("/")).read_text("utf-8")

@@ -11,6 +11,7 @@ from meshwright.cost import Cost, cost
 from meshwright.cost.duration import Duration, duration
 from meshwright.cost.summary import plan_summary
 from meshwright.cost.timeline import Timeline, timeline
+from meshwright.jobs.status import Status
 from meshwright.layout.plan import Plan
 from meshwright.library.recipe import Provenance, Recipe, leaves, provenance_of
 from meshwright.report.page.words import literal
@@ -30,15 +31,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run folder has to say: its state, and its metrics in order of their steps."""
+    """What a run folder has to say: its status, and its metrics in order of their steps."""
 
-    folder: str
-    state: str
+    status: Status
     lines: tuple[Mapping[str, Any], ...]
-    step_time: float | None  # seconds, of the recent steps
-    tokens_per_second: float | None
-    mfu: float | None
-    published_mfu: float | None
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,7 @@ class Subject:
     @property
     def title(self) -> str:
         """What tells it from the others."""
-        spec = self.plan.spec
-        return self.label or (f"{spec.name} · {spec.stage}" if spec.stage else spec.name)
+        return self.label or " · ".join(self.plan.spec.names)
 
     @cached_property
     def cost(self) -> Cost:
@@ -81,7 +76,11 @@ class Subject:
 def values(plan: Plan, recipe: Recipe | None, words: Sequence[str]) -> tuple[Value, ...]:
     """Every value that is set, those of the recipe and of the command line first."""
     spec = plan.spec
-    records = [] if recipe is None else [r for r in recipe.records if r.stage in (None, spec.stage)]
+    records = (
+        []
+        if recipe is None
+        else [r for r in recipe.records if r.stage in (None, spec.stage) and r.variant in (None, spec.variant)]
+    )
     sources = {path: entry for record in records for path, entry in record.provenance.items()}
     stated = {path for record in records for path in record.values}
     here = {word.lstrip("+~").partition("=")[0]: word for word in words}

@@ -33,8 +33,8 @@ def seconds(value: float) -> str:
 
 
 def gib(value: float) -> str:
-    """Bytes as GiB."""
-    return f"{value / GIB:,.1f} GiB"
+    """Bytes as GiB, or MiB where they are few."""
+    return f"{value / GIB:,.1f} GiB" if value >= 0.1 * GIB or not value else f"{three(value / 2**20)} MiB"
 
 
 def gb(value: float) -> str:
@@ -61,8 +61,10 @@ def large(value: float) -> str:
 
 
 def days(value: float) -> str:
-    """Seconds as days, or hours where they are few."""
-    return f"{value / 86_400:,.1f} days" if value >= 86_400 else f"{value / 3600:,.2f} hours"
+    """Seconds as days, or hours or seconds where they are few."""
+    if value < 360:
+        return seconds(value)
+    return f"{value / 86_400:,.1f} days" if value >= 86_400 else f"{value / 3600:,.1f} hours"
 
 
 def literal(value: object) -> str:
