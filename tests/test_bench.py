@@ -44,7 +44,7 @@ def test_another_machine_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_products_are_those_of_a_rank() -> None:
     plan = resolve(spec(small_model(), 8, sequence=512, tp=2))
     shapes = {p.name: (p.m, p.n, p.k) for p in products(plan)}
-    vocab = padded_vocab(plan.spec.model, 128, 2)
+    vocab = padded_vocab(plan.spec.model, plan.spec.backend, 2)
     assert shapes == {
         "attention.qkv": (512, 128, 128),  # (8 + 2*4) heads of 16 over two ranks
         "attention.output": (512, 128, 64),

@@ -63,7 +63,7 @@ class Row:
 def rows(plan: Plan, model: Any) -> list[Row]:
     """The modules of the first layer of a GPTModel, then the layer as a whole, then the head with its loss."""
     s = scene(layout(plan.spec))
-    operations = {o.name: o for o in (s.moe or s.dense)}
+    operations = {o.name: o for o in s.layers[0]}
     of_layer = list(_of_layer(s, operations, model.decoder.layers[0]))
     whole, ends = layer(s, operations.values()), head(s)
     return [

@@ -55,7 +55,7 @@ class Attention:
 def products(plan: Plan) -> tuple[Product, ...]:
     """Of a dense layer, of a layer with experts where the model has them, and of the head; each shape once."""
     s = scene(layout(plan.spec))
-    found = [_product(s, o) for o in (*s.dense, *s.moe) if _multiplies(o)]
+    found = [_product(s, o) for layer in s.layers for o in layer if _multiplies(o)]
     model, tp = plan.spec.model, plan.grid.tp
     found.append(Product("head", int(s.tokens), plan.padded_vocab // tp, model.hidden))
     by_shape = {(p.m, p.n, p.k, p.count): p for p in reversed(found)}

@@ -45,7 +45,7 @@ def shard(spec: Spec, on_gpu: bool) -> Plan:
 
 def _layer(model: Model, p: Parallelism) -> Model:
     moe = model.moe
-    return replace(model, layers=1, mtp=0, moe=None if moe is None else _own_experts(moe, p))
+    return replace(model, layers=1, pattern=None, mtp=0, moe=None if moe is None else _own_experts(moe, p))
 
 
 def _own_experts(moe: Moe, p: Parallelism) -> Moe:

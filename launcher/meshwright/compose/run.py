@@ -73,7 +73,6 @@ class Options:
     chart: Literal["timeline", "memory", "ranks"] = "timeline"
     rehearse: Rehearsal = Rehearsal()
     rows: str | None = None
-    out: str | None = None
     links: str | None = None
     search: Search = Search()
     data: Text = Text()
