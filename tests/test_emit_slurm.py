@@ -113,7 +113,7 @@ def test_megatrons_own_program_gets_the_same_flags_and_listens_to_the_signal() -
 
 
 def test_the_disk_must_hold_a_checkpoint() -> None:
-    assert f'health.py" 8 {405_853_388_800 * 14 / 2**30:.1f} "$checkpoints"' in text(llama_405b())
+    assert f'health.py" 8 {405_853_388_800 * 14 / 2**30:.1f} 1 "$checkpoints"' in text(llama_405b())
     assert "health.py" not in text(llama_405b(), health_check=False)
 
 

@@ -135,7 +135,7 @@ def test_the_job_looks_for_it_on_every_node(tmp_path: Path) -> None:
     script = files(resolve(load(fused).stages[0]))["job.sbatch"]
     assert '"$checkpoints" module:transformer_engine module:fused_weight_gradient_mlp_cuda' in script
     pytest.importorskip("torch")
-    lacks = list(missing(0, 0.0, tmp_path, ["module:fused_weight_gradient_mlp_cuda", "module:json", "program:sh"]))
+    lacks = list(missing(0, 0.0, 1, tmp_path, ["module:fused_weight_gradient_mlp_cuda", "module:json", "program:sh"]))
     assert len(lacks) == 1
     assert "fused_weight_gradient_mlp_cuda is not there" in lacks[0]
 

@@ -95,6 +95,29 @@ def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
     assert machine.read(tmp_path / "run")["world"] == 2
 
 
+def test_old_checkpoints_go_while_it_trains(scene, tmp_path):
+    """The last two stay, and of the others each third; none is written for the last step where it is not due."""
+    base = plan_with(scene, "dp").spec
+    logging = replace(base.training.logging, save_interval=1, keep_last=2, keep_every=3)
+    runs = {
+        "kept": resolve(replace(base, training=replace(base.training, logging=logging))),
+        "no end": resolve(
+            replace(
+                base,
+                training=replace(
+                    base.training, steps=3, logging=replace(base.training.logging, save_interval=2, save_at_end=False)
+                ),
+            )
+        ),
+    }
+    found = {}
+    for name, plan in runs.items():
+        compile(plan, tmp_path / name, verify=False)
+        train(PROGRAMS["megatron"], 2, [str(tmp_path / name), *scene.words[:2]], tmp_path / "logs")
+        found[name] = sorted(path.name for path in (tmp_path / name / "checkpoints").glob("iter_*"))
+    assert found == {"kept": ["iter_0000003", "iter_0000005", "iter_0000006"], "no end": ["iter_0000002"]}
+
+
 def test_validation_losses_are_those_of_a_run_that_was_never_broken_off(scene, tmp_path):
     """Every other step and after the last, which is one of them: once there, and never on the test set."""
     base = plan_with(scene, "dp").spec

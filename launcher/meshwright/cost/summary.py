@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from meshwright.cost.checkpoints import advised_interval, checkpoints
 from meshwright.cost.duration import Duration, duration, together
 from meshwright.cost.memory import Memory
 from meshwright.cost.plan_cost import Cost, cost
@@ -57,8 +58,19 @@ def plan_summary(plan: Plan, costs: Cost | None = None) -> dict[str, Any]:
         "pipeline": [_stage(i, stage) for i, stage in enumerate(plan.stages)],
         "parameters": {"total": plan.total_parameters, "active": plan.active_parameters},
         "warnings": [str(warning) for warning in plan.warnings],
-        "cost": {**cost_summary(costs), "duration": _duration(duration(plan, costs))},
+        "cost": {
+            **cost_summary(costs),
+            "duration": _duration(duration(plan, costs)),
+            "checkpoints": _checkpoints(plan, costs),
+        },
     }
+
+
+def _checkpoints(plan: Plan, costs: Cost) -> dict[str, Any] | None:
+    """GiB of one and of all that are kept; None where none is written."""
+    found = checkpoints(plan)
+    advised = {"advised_interval": advised_interval(plan, costs.step_time)}
+    return None if found is None else {**asdict(found), "all_gib": found.all_gib, **advised}
 
 
 def _duration(length: Duration | None) -> dict[str, Any] | None:

@@ -148,4 +148,6 @@ def _logging(logging: Logging) -> Iterator[str]:
     yield from flag("--save", logging.save)
     yield from flag("--load", logging.load)
     yield from flag("--save-interval", logging.save_interval)
+    if logging.async_save:  # the worker of the other strategy is NVIDIA's resiliency extension
+        yield from ("--async-save", "--use-persistent-ckpt-worker", "--async-strategy", "mcore")
     yield "--exit-signal-handler"

@@ -10,7 +10,7 @@ from meshwright.emit import slurm_text as text
 from meshwright.emit.torchrun import arguments, exports, program, ranks_on_node
 from meshwright.layout.plan import Plan
 from meshwright.model.optimizer_state import state_bytes
-from meshwright.spec import Launch
+from meshwright.spec import Launch, Logging
 from meshwright.spec.identity import identity
 
 __all__ = ["checkpoint_gib", "options", "script"]
@@ -162,7 +162,13 @@ def _health(plan: Plan, probes: Sequence[str]) -> Iterator[str]:
     saves = plan.spec.training.logging.checkpoints
     disk = checkpoint_gib(plan) * saves if s.checkpoint_disk_gib is None else s.checkpoint_disk_gib
     words = "".join(f" {probe}" for probe in probes)
-    yield text.HEALTH.replace("@WORDS@", f'{gpus} {disk:.1f} "$checkpoints"{words}')
+    kept = 1 if s.checkpoint_disk_gib is not None else _at_once(plan.spec.training.logging)
+    yield text.HEALTH.replace("@WORDS@", f'{gpus} {disk:.1f} {kept} "$checkpoints"{words}')
+
+
+def _at_once(logging: Logging) -> int:
+    """Checkpoints that retention leaves and the one being written; what people keep, they make room for themselves."""
+    return 1 if logging.keep_last is None else logging.keep_last + 1
 
 
 def checkpoint_gib(plan: Plan) -> float:

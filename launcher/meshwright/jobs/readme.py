@@ -54,8 +54,9 @@ def _goes_on(plan: Plan) -> str:
         return "It writes no checkpoints (training.logging.checkpoints=false): a run that stops begins again."
     where = f"`{logging.save or 'checkpoints'}`"
     often = f"every {logging.save_interval:,} steps, " if logging.save_interval else ""
+    end = "at the end and " if logging.save_at_end else ""
     return (
-        f"It saves to {where} {often}at the end and when it gets SIGTERM or SIGUSR1. The same command again goes on "
+        f"It saves to {where} {often}{end}when it gets SIGTERM or SIGUSR1. The same command again goes on "
         f"from the last checkpoint. `meshwright status .` says how far it is; a run with a file `DONE` is over."
     )
 

@@ -106,6 +106,9 @@ def _problems(before: Plan, after: Plan) -> Iterator[Problem]:
     if before.spec.training.logging.save is not None:
         message = "both stages would save into one folder; leave it null, each saves into its run folder"
         yield Problem("training.logging.save", message, "transition")
+    if not before.spec.training.logging.save_at_end:
+        message = f"false, and stage {after.spec.stage} starts from the end of stage {before.spec.stage}; set it true"
+        yield Problem("training.logging.save_at_end", message, "transition")
     if after.spec.launch.entry != "meshwright":
         message = f"{after.spec.launch.entry} cannot start from another stage's counters; leave it meshwright"
         yield Problem("launch.entry", message, "transition")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from meshwright.errors import Repair
 from meshwright.layout.length import UNSTATED_STEPS, decay_steps, steps, steps_of_tokens
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import EVERY, MEGATRON, Layout, Number, Rule
+from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Number, Rule
 from meshwright.spec import Logging
 
 __all__ = ["RULES"]
@@ -44,6 +44,14 @@ def _shorter_warmup(r: Layout) -> Iterable[Repair]:
     return ({"training.schedule.warmup_steps": end // 10},) if end >= 10 else ()
 
 
+def _distributed_format(r: Layout) -> Number:
+    """As emit.megatron.checkpoint_format chooses it."""
+    megatron = r.backend.megatron
+    return megatron.checkpoint_format == "torch_dist" or (
+        (megatron.checkpoint_format is None) & ((r.zero < 2) | (megatron.fsdp == "torch"))
+    )
+
+
 def _says_how(logging: Logging) -> bool:
     return logging.save is not None or logging.save_interval is not None
 
@@ -70,6 +78,33 @@ RULES: tuple[Rule, ...] = (
             change(training__logging__checkpoints=True),
             change(training__logging__save=None, training__logging__save_interval=None),
         ),
+    ),
+    Rule(
+        id="logging.keep_every",
+        path="training.logging.keep_every",
+        backends=EVERY,
+        holds=lambda r: r.training.logging.keep_every is None or r.training.logging.keep_last is not None,
+        message="{training.logging.keep_every}, but without keep_last nothing is deleted",
+        source="ours: it would be lost",
+        repairs=any_of(change(training__logging__keep_last=2), change(training__logging__keep_every=None)),
+    ),
+    Rule(
+        id="megatron.async_save",
+        path="training.logging.async_save",
+        backends=MEGATRON,
+        holds=lambda r: not r.training.logging.async_save or _distributed_format(r),
+        message="only the format torch_dist is written while training goes on",
+        source="training/arguments.py:1740",
+        repairs=change(training__logging__async_save=False),
+    ),
+    Rule(
+        id="deepspeed.async_save",
+        path="training.logging.async_save",
+        backends=DEEPSPEED,
+        holds=lambda r: not r.training.logging.async_save,
+        message="DeepSpeed's save_checkpoint returns when all is written",
+        source="runtime/engine.py: save_checkpoint",
+        repairs=change(training__logging__async_save=False),
     ),
     Rule(
         id="megatron.warmup",

@@ -49,7 +49,8 @@ _FLAGS = {
     "training.data": "data-path mock-data split data-cache-path num-workers tokenizer-type tokenizer-model",
     "training.evaluation": "eval-interval eval-iters eval-global-batch-size",
     "training.logging": (
-        "save load save-interval log-interval tensorboard-dir wandb-project wandb-exp-name exit-signal-handler"
+        "save load save-interval log-interval tensorboard-dir wandb-project wandb-exp-name exit-signal-handler "
+        "async-save use-persistent-ckpt-worker async-strategy"
     ),
     "model": (
         "num-layers hidden-size ffn-hidden-size num-attention-heads num-query-groups group-query-attention kv-channels "

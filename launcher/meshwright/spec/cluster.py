@@ -82,5 +82,7 @@ class Cluster:
     nvme_read_gb_s: float | None = None
     nvme_write_gb_s: float | None = None
     price_per_gpu_hour: float | None = None  # in any currency; None: not stated
+    node_mtbf_hours: float | None = None  # mean time between failures of one node; None: not stated
+    storage_gb_s: float | None = None  # at which a run writes its checkpoint, 1e9 bytes a second; None: not stated
     environment: Mapping[str, EnvVariable] = field(default_factory=dict)
     efficiency: Efficiency = Efficiency()

@@ -85,6 +85,10 @@ class Logging:
     save: str | None = None  # checkpoint directory; None: <run folder>/checkpoints
     checkpoints: bool = True  # false: none is written, on no signal and not at the end
     save_interval: int | None = None  # steps; None: only at the end and on a signal
+    save_at_end: bool = True  # false: not after the last step
+    keep_last: int | None = None  # checkpoints; older ones are deleted. None: all are kept
+    keep_every: int | None = None  # of the older ones, those whose step is a multiple are kept
+    async_save: bool = False  # Megatron: written while training goes on
     load: str | None = None
 
 

@@ -37,6 +37,8 @@ _GPU_ONLY = frozenset(
         "--cross-entropy-loss-fusion",
         "--tp-comm-overlap",
         "--log-throughput",
+        "--async-save",  # its worker takes a GPU for granted (core/dist_checkpointing/strategies/async_utils.py:565)
+        "--use-persistent-ckpt-worker",
     )
 )
 _PLAIN = (

@@ -28,7 +28,7 @@ import torch.distributed as dist
 
 from meshwright.train import deepspeed_patches as patches
 from meshwright.train import deepspeed_validation as validation
-from meshwright.train import lifeline, machine, metrics, stages
+from meshwright.train import lifeline, machine, metrics, retention, stages
 from meshwright.train.deepspeed_engine import Job, engine, loss_of, read
 from meshwright.train.samples import Samples, dataset
 from meshwright.train.schedule import batches, rates
@@ -76,7 +76,6 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
     samples, held_back = dataset(*of_data), dataset(*of_data, validation=True) if validation.wanted(program) else None
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
     begin = stages.after(folder) or {"step": 0, "sample": 0}
-    every = program["logging"]["save_interval"]
     shape = program["steps"], program["sequence"], job.global_batch, program["ramp"]
     rate = rates(program["schedule"], *shape)
     for step, done, size in batches(*shape):
@@ -87,11 +86,19 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
         if held_back is not None and validation.due(program, step + 1):
             validation.validate(runner, job, held_back, folder, step + 1)
         stop = _anywhere(bool(signals))
-        if program["logging"].get("checkpoints", True) and (stop or last or (every and (step + 1) % every == 0)):
+        if _saves(program["logging"], step + 1, last, stop):
             runner.save_checkpoint(str(saved), tag=f"step{step + 1}", client_state={"step": step + 1})
+            if dist.get_rank() == 0:
+                retention.prune(saved, program["logging"])
         if stop and not last:
             return SIGNALLED
     return 0
+
+
+def _saves(logging: dict[str, Any], step: int, last: bool, stop: bool) -> bool:
+    """Whether there is a checkpoint after ``step`` steps."""
+    due = logging["save_interval"] and step % logging["save_interval"] == 0
+    return bool(logging["checkpoints"] and (stop or due or (last and logging["save_at_end"])))
 
 
 def _checkpoints(folder: Path, program: dict[str, Any]) -> Path:

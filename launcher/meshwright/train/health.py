@@ -1,4 +1,6 @@
-"""Is this node fit to train? ``health.py GPUS GIB FOLDER [module:NAME|program:NAME ...]``, one process a rank.
+"""Is this node fit to train? ``health.py GPUS GIB KEPT FOLDER [module:NAME|program:NAME ...]``, one process a rank.
+
+GIB is the size of a checkpoint, KEPT how many lie in FOLDER at once; what lies there already needs no more room.
 
 It is copied into every run folder and stands alone (PyTorch, nothing of ours), so that it runs in any container. A node
 that lacks GPUs, disk space or a component is named in a line that begins with ``unfit``; then all ranks add up their
@@ -22,24 +24,29 @@ PATIENCE = timedelta(seconds=300)
 GIB = 2**30
 
 
-def missing(gpus: int, gib: float, folder: Path, needs: Sequence[str] = ()) -> Iterator[str]:
+def missing(gpus: int, gib: float, kept: int, folder: Path, needs: Sequence[str] = ()) -> Iterator[str]:
     """What this node lacks."""
     import torch
 
     if torch.cuda.device_count() < gpus:
         yield f"{torch.cuda.device_count()} GPUs visible, {gpus} needed"
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free / GIB
-    if free < gib:
-        yield f"{free:.1f} GiB free for checkpoints in {folder}, {gib:.1f} needed"
+    free, needed = shutil.disk_usage(folder).free / GIB, gib * max(1, kept - len(_whole(folder)))
+    if free < needed:
+        yield f"{free:.1f} GiB free for checkpoints in {folder}, {needed:.1f} needed"
     for kind, _, name in (need.partition(":") for need in needs):
         if (find_spec(name) if kind == "module" else shutil.which(name)) is None:
             yield f"the {kind} {name} is not there; launch where it is, or change the option that needs it (plan says)"
 
 
-def main(gpus: int, gib: float, folder: Path, needs: Sequence[str] = ()) -> int:
+def _whole(folder: Path) -> list[Path]:
+    """Megatron's and DeepSpeed's checkpoints."""
+    return [*folder.glob("iter_*"), *folder.glob("step*")]
+
+
+def main(gpus: int, gib: float, kept: int, folder: Path, needs: Sequence[str] = ()) -> int:
     """0 where this node and the ways to all others are fit."""
-    lacks = list(missing(gpus, gib, folder, needs)) if os.environ["LOCAL_RANK"] == "0" else []
+    lacks = list(missing(gpus, gib, kept, folder, needs)) if os.environ["LOCAL_RANK"] == "0" else []
     for lack in lacks:
         print(f"unfit {socket.gethostname()}: {lack}", flush=True)
     return 1 if lacks else _add_up(gpus > 0)
@@ -63,4 +70,4 @@ def _add_up(on_gpus: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5:]))

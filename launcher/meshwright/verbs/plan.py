@@ -106,6 +106,7 @@ def _document(point: Point | ConfigError) -> dict[str, Any]:
 def _show(asked: Run, plans: Sequence[Plan]) -> None:
     from meshwright.cost import cost
     from meshwright.cost.duration import duration, together
+    from meshwright.report.checkpoints import show as show_checkpoints
     from meshwright.report.cost import show_cost
     from meshwright.report.duration import show_duration, show_total
     from meshwright.report.plan import show
@@ -119,6 +120,7 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
         show(plan)
         show_cost(of_plan)
         show_duration(length)
+        show_checkpoints(plan, of_plan.step_time)
     if len(plans) > 1:
         show_total(together(lengths))
     published = published_hours(asked)

@@ -1,0 +1,50 @@
+"""Checkpoints for people: their size, how many are kept, how often to save."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from meshwright.cost.checkpoints import Checkpoints, advised_interval, checkpoints
+from meshwright.layout.plan import Plan
+
+__all__ = ["room", "show"]
+
+GIB = 2**30
+
+
+def show(plan: Plan, step_time: float) -> None:
+    """Print one stage's, nothing where it writes none; advice where the cluster states how often nodes fail."""
+    console, found = Console(highlight=False, soft_wrap=True), checkpoints(plan)
+    if found is None:
+        return
+    console.print(Text(f"  {'saves':<10} ", style="dim"), Text(", ".join(_words(found))), sep="")
+    advised = advised_interval(plan, step_time)
+    if advised is not None:
+        text = f"training.logging.save_interval: {advised:,} steps lose the least to failures (Young, Daly), at "
+        stated = f"{plan.spec.cluster.node_mtbf_hours:g} hours between failures of a node"
+        console.print(Text(f"  {text}{stated}", style="yellow"))
+
+
+def _words(found: Checkpoints) -> Iterator[str]:
+    yield f"{found.each_gib:,.1f} GiB a checkpoint"
+    if found.kept is not None:
+        yield f"{found.kept:,} kept"
+        yield f"{found.all_gib:,.1f} GiB in all"
+
+
+def room(plan: Plan, folder: Path) -> Text | None:
+    """What the checkpoints take of what is free where they will lie, as far as this machine knows."""
+    found = checkpoints(plan)
+    if found is None:
+        return None
+    where = Path(plan.spec.training.logging.save or folder).absolute()
+    disk = next(path for path in (where, *where.parents) if path.exists())
+    free = shutil.disk_usage(disk).free / GIB
+    short = free < max(found.each_gib, found.all_gib or 0)
+    words = f"  checkpoints: {', '.join(_words(found))}; {free:,.1f} GiB are free in {disk} on this machine"
+    return Text(words, style="yellow" if short else "dim")
