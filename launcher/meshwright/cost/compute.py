@@ -16,7 +16,7 @@ from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
 
-__all__ = ["Seconds", "head", "layer", "peak"]
+__all__ = ["Seconds", "head", "layer", "peak", "weight_gradients"]
 
 
 PIECES = 4.0
@@ -86,6 +86,12 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     r = s.layout.recompute
     idle = (forward - once, backward - device, (r == 2) * (forward - once))
     return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)), idle)
+
+
+def weight_gradients(s: Scene, operations: Iterable[Operation]) -> Number:
+    """Of one layer's backward, the seconds in which gradients of weights are made: a third of the products."""
+    kernels = [_kernel(s, o) for o in operations]
+    return sum(k.matmul + k.gradient for k in kernels)
 
 
 def head(s: Scene) -> Seconds:

@@ -110,6 +110,7 @@ def _batches(here: Training, there: Training) -> list[tuple[str, Any, Any]]:
 
 
 def with_layout(spec: Spec, layout: Spec) -> Spec:
-    """``spec`` with the parallelism, the micro-batch and the GPUs of ``layout``."""
+    """``spec`` with the parallelism, the techniques, the micro-batch and the GPUs of ``layout``."""
     training = replace(spec.training, micro_batch=layout.training.micro_batch, microbatches=None)
-    return replace(spec, parallelism=layout.parallelism, training=training, cluster=layout.cluster)
+    laid_out = replace(spec, parallelism=layout.parallelism, training=training, cluster=layout.cluster)
+    return replace(laid_out, backend=layout.backend)
