@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from meshwright.notebook import html_table
+from meshwright.layout.notebook import html_table
 from meshwright.spec import Spec
 
 __all__ = ["Listing", "Options", "Rehearsal", "Run", "Search", "Text"]
@@ -34,6 +34,7 @@ class Search:
     compile: bool = False
     folder: str | None = None
     nodes: int | None = None
+    techniques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,15 @@ from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
 from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
+from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
-from meshwright.cost.techniques import brought
+from meshwright.cost.techniques import brought, placed
 from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
+from meshwright.layout.notebook import html_table
 from meshwright.layout.plan import Chunk, Plan
 from meshwright.model.kinds import count_kinds
-from meshwright.notebook import html_table
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 
@@ -92,8 +93,8 @@ LOOKED_AT = 2.0
 """How many times wider, in logarithms, the interval of a model is that was only looked at. Ours, by judgement."""
 
 
-def cost(plan: Plan) -> Cost:
-    """Everything about one step of ``plan``."""
+def cost(plan: Plan, *, explained: bool = True) -> Cost:
+    """Everything about one step of ``plan``; ``explained``: with notes and advice, which take longer than the rest."""
     spec = plan.spec
     s = scene(layout(spec))
     loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
@@ -122,9 +123,19 @@ def cost(plan: Plan) -> Cost:
         host=offload.host(s, loads),
         host_limit=spec.cluster.host_memory_gib * GIB,
         conventions={c: training_flops(spec.model, sequence, c) * rate / peak for c in CONVENTIONS},
-        notes=(*offload.notes(s), *brought(spec), *_notes(spec)),
-        advice=advice(plan, limit),
+        notes=tuple(_said(s, plan, step)) if explained else (),
+        advice=advice(plan, limit) if explained else (),
     )
+
+
+def _said(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
+    """What leaves the GPU, what techniques and placement do, what others' schedules would, what is left out."""
+    yield from offload.notes(s)
+    yield from brought(plan.spec)
+    yield from placed(plan.spec, step)
+    loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
+    yield from other_schedules(s, loads, step, plan.batch.microbatches)
+    yield from _notes(plan.spec)
 
 
 def _notes(spec: Spec) -> Iterator[str]:

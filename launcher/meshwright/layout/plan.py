@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from meshwright.layout.grid import Grid
 from meshwright.layout.length import sequences
-from meshwright.notebook import html_table
+from meshwright.layout.notebook import html_table
 from meshwright.spec import Spec
 
 __all__ = ["Batch", "Caution", "Chunk", "Plan", "Stage"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from meshwright.cost.memory import GIB
 from meshwright.errors import Problem
-from meshwright.notebook import html_table
+from meshwright.layout.notebook import html_table
 from meshwright.resolver import normalise, refusals
 from meshwright.search.candidate import Candidate, layout_words
 from meshwright.search.exact import explained, layout_cost, refined

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from meshwright.compare import Comparison, Side, compare
 from meshwright.errors import ConfigError, Problem
-from meshwright.operand import read
 from meshwright.verbs import Words
+from meshwright.verbs.operand import read
 
 __all__ = ["run"]
 

@@ -1,0 +1,43 @@
+"""What schedules that no backend here runs would make of a plan's step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from meshwright.cost.compute import weight_gradients
+from meshwright.cost.inputs import Load, Scene
+from meshwright.cost.techniques import SAID
+from meshwright.cost.time import Step, sends, stage_time
+from meshwright.cost.zero_bubble import Split, dual_pipe, zb_h1, zb_v
+
+__all__ = ["other_schedules"]
+
+
+def other_schedules(s: Scene, loads: Sequence[Load], step: Step, microbatches: int) -> Iterator[str]:
+    """A line where the bubble is worth one: the seconds of those that would shorten the step."""
+    total = float(step.total)
+    if len(loads) == 1 or float(step.bubble) < SAID * total:
+        return
+    outside = float(step.data + step.optimizer + step.offload)
+    found = {name: seconds + outside for name, seconds in _seconds(s, loads, microbatches).items()}
+    shorter = {name: seconds for name, seconds in found.items() if seconds < (1 - SAID) * total}
+    if shorter:
+        said = ", ".join(f"{name} would take {seconds:.3g} s" for name, seconds in shorter.items())
+        yield f"the bubble is {float(step.bubble) / total:.0%} of {total:.3g} s: {said}; no backend here runs it"
+
+
+def _seconds(s: Scene, loads: Sequence[Load], m: int) -> dict[str, float]:
+    splits = [_split(s, load) for load in loads]
+    hidden = s.layout.cluster.efficiency.overlap * max(float(sum(stage_time(s, load).expert)) for load in loads)
+    latency = float(sends(s)[1])
+    return {
+        "ZB-H1": zb_h1(splits, m, latency),
+        "ZB-V": zb_v(splits, m, latency),
+        "DualPipe": dual_pipe(splits, m, hidden),
+    }
+
+
+def _split(s: Scene, load: Load) -> Split:
+    time = stage_time(s, load)
+    weights = float(load.total(weight_gradients(s, operations) for operations in s.layers))
+    return Split(float(time.forward), float(time.backward) - weights, weights)
