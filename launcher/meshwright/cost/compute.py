@@ -21,6 +21,18 @@ __all__ = ["Seconds", "head", "layer", "operation", "peak", "weight_gradients"]
 
 PIECES = 4.0
 """Further kernels where softmax is in pieces (upcast, scale, mask, softmax, downcast), each moving the scores."""
+FITTED_CHANNELS = 128  # of a head, in most rows that efficiency.attention was fitted on
+EXPONENTIALS = {"9": 3.9e12, "10": 4.4e12}
+"""A second, by compute capability: 16 a clock on each SM (CUDA programming guide, arithmetic instructions).
+Before Hopper the products are slow enough to hide them."""
+CAPPED_BYTES = (12, 14)
+"""A logit under a soft cap, forward and backward: a quotient, a tanh and a product (train/blocks.py), 16 bits each."""
+FLEXIBLE = 0.15
+"""Part of fused attention's rate that flex attention with a soft cap reaches; ours, from one run of Gemma 2 2B on an
+H100 (docs/gpu.md)."""
+SOFTMAX = 2.0
+"""Work on a score in exponentials' time: FlashAttention-3's causal forward at 4K on H100 reaches 1.4 times less with 64
+channels than with 128 (arXiv:2407.08608, figure 5)."""
 LOSS_KERNELS = (28, 15)
 """Forward and backward, from the last norm on (counted in megatron/core/tensor_parallel/cross_entropy.py)."""
 FUSED_LOSS_KERNELS = (8, 6)
@@ -111,12 +123,13 @@ def head(s: Scene) -> Seconds:
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
     each = 6 if fused else 20
     loss = each * s.tokens * rows / rate
+    capped = (model.final_softcap is not None) * s.tokens * rows / rate
     weights = (4 * rows * model.hidden + 2 * s.tokens * (rows + model.hidden)) / rate
     launch = 0 if s.framework.captures_all else e.launch_us * 1e-6
     forward, backward = (n * launch for n in (FUSED_LOSS_KERNELS if fused else LOSS_KERNELS))
     return Seconds(
-        maximum(forward, product + loss + weights),
-        maximum(backward, 2 * product + loss / 2 + 2 * weights),
+        maximum(forward, product + loss + weights + capped * CAPPED_BYTES[0]),
+        maximum(backward, 2 * product + loss / 2 + 2 * weights + capped * CAPPED_BYTES[1]),
         0 * product,
     )
 
@@ -139,13 +152,14 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     pieces = PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
     moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence * (1 + pieces) if t.squared else 1) for t in o.moved)
     kernels = o.kernels + pieces
-    attention_peak = gpu.bf16_tflops * 1e12 * (e.attention if s.framework.kernels.flash else e.matmul)
+    fused = e.attention * (1 if layout.model.attention_softcap is None else FLEXIBLE)
+    attention_peak = gpu.bf16_tflops * 1e12 * (fused if s.framework.kernels.flash else e.matmul)
     return _Kernel(
         matmul=flops / (peak(s) * e.matmul),
-        attention=scores / attention_peak,
+        attention=scores / attention_peak + _narrow(s, o),
         memory=(moved + 2 * elements) / rate + kernels * e.kernel_us * 1e-6,
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
-        launch=kernels * e.launch_us * 1e-6 * (not o.name.startswith(s.framework.captured)),
+        launch=(kernels + _by_weight(s, o)) * e.launch_us * 1e-6 * (not o.name.startswith(s.framework.captured)),
     )
 
 
@@ -155,6 +169,28 @@ def _seen(window: int | None, sequence: Number) -> Number:
         return 1
     inside = minimum(window, sequence)
     return (2 * inside - inside * inside / sequence) / sequence
+
+
+def _narrow(s: Scene, o: Operation) -> Number:
+    """Seconds of fused attention's softmax beyond those in ``efficiency.attention``.
+
+    That constant is one of heads of 128 channels, as most measured models have; narrower heads do fewer products for
+    each score, and the softmax's work on it, exponential and all, is the same.
+    """
+    rate = EXPONENTIALS.get(s.layout.cluster.accelerator.capability.partition(".")[0])
+    if o.name != "attention.core" or not s.framework.kernels.flash or rate is None:
+        return 0
+    model = s.layout.model
+    sequence = s.layout.training.sequence
+    scores = s.tokens * sequence * model.heads / s.layout.tp * 0.5 * _seen(o.window, sequence)
+    return SOFTMAX * scores / rate * (0 if model.mla else maximum(0, 1 - model.head_dim / FITTED_CHANNELS))
+
+
+def _by_weight(s: Scene, o: Operation) -> Number:
+    """What the host does for each weight by itself, and for each expert's, in operations' worth of its time."""
+    experts = sum(w.copies // s.layout.ep for w in o.weights if w.shard == "expert")
+    others = sum(w.shard != "expert" and is_matrix(w.name) for w in o.weights)
+    return s.framework.expert_launches * experts + s.framework.gradient_launches * (experts + others)
 
 
 def _softmax_in_pieces(s: Scene) -> Number:

@@ -47,6 +47,8 @@ class Framework:
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
     dispatcher_copies: float = 0.0  # hidden states of a rank's tokens for each rank of the group, in fixed buffers
+    expert_launches: float = 2.4  # host time of each local expert's weight in a grouped product, in operations'
+    gradient_launches: float = 0.0  # of each weight's gradient that a hook adds to its buffer, the same
     fused_gradients: bool = True  # added to their buffer by the matrix product that makes them
     overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
     exchanges_heads: bool = False  # context parallelism exchanges heads for tokens; else keys go round a ring
@@ -93,6 +95,7 @@ def _megatron(layout: Layout) -> Framework:
         optimizer_bytes=where(fsdp2, 8.0, optimizer) * (1 - options.optimizer_offload.fraction),
         reduce_bytes=_reduced(layout),
         fused_gradients=options.gradient_accumulation_fusion,
+        gradient_launches=0.0 if options.gradient_accumulation_fusion else HOOKED,
         fsdp2=fsdp2,
         exchanges_heads=layout.spec.parallelism.cp_comm == "a2a",
         overlaps_gather=layout.spec.parallelism.overlap_param_gather,
@@ -145,6 +148,10 @@ def _deepspeed(layout: Layout) -> Framework:
         fused_gradients=False,
     )
 
+
+HOOKED = 2.0
+"""Operations' worth of host time of a gradient's hook and addition. Ours: with ``expert_launches`` it explains one run
+of 128 of Qwen3's experts on an H100 (docs/gpu.md); others' fused runs say only that five would be too many."""
 
 FRAMEWORKS: dict[str, Callable[[Layout], Framework]] = {"megatron": _megatron, "deepspeed": _deepspeed}
 

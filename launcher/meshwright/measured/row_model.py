@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
+from meshwright.library.files import has_option, option
 from meshwright.measured.cells import count, number, said
 from meshwright.model.count import total_parameters
+from meshwright.spec.decode import decode
 from meshwright.spec.model import Mla, Model, Moe
 
 __all__ = ["model_of"]
@@ -25,6 +29,9 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
     hidden, heads = count(record, "hidden"), count(record, "heads")
     latent = "deepseek" in name and ("v2" in name or "v3" in name)
     moe = _moe(record, name)
+    known = _known(name)
+    if known is not None and known.mla is None:  # of latent attention the columns say too little to size it
+        return replace(_sized(known, record, moe), attention_dropout=attention_dropout, hidden_dropout=dropout)
     model = Model(
         name=name,
         layers=count(record, "layers"),
@@ -47,6 +54,32 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
     published = (number(record, "params_b") or 0) * 1e9
     tied = replace(model, tied_embeddings=True)
     return min(model, tied, key=lambda m: abs(total_parameters(m) - published)) if published else model
+
+
+@cache
+def _known(name: str) -> Model | None:
+    """Our own model of that name, as plans have it (soft caps, windows, norms); fewer layers are said by ``-l4``."""
+    slug = re.sub(r"\W+", "_", re.sub(r"-l\d+$", "", name)).strip("_")
+    return decode(Model, option("model", slug)) if slug and has_option("model", slug) else None
+
+
+def _sized(known: Model, record: Mapping[str, str], moe: Moe | None) -> Model:
+    """``known`` with the sizes of the columns; prediction layers are left out, as in others' rows."""
+    experts = known.moe if moe is None else None
+    if known.moe is not None and moe is not None:
+        experts = replace(known.moe, experts=moe.experts, topk=moe.topk, ffn=moe.ffn)
+    return replace(
+        known,
+        layers=count(record, "layers"),
+        hidden=count(record, "hidden"),
+        ffn=count(record, "ffn", known.ffn),
+        heads=count(record, "heads"),
+        kv_heads=count(record, "kv_heads", known.kv_heads),
+        vocab=count(record, "vocab", known.vocab),
+        max_positions=max(known.max_positions, count(record, "seq")),
+        moe=experts,
+        mtp=0,
+    )
 
 
 def _moe(record: Mapping[str, str], name: str) -> Moe | None:

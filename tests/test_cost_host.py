@@ -1,0 +1,91 @@
+"""Time hears the host: many experts on a rank, hooks on gradients; and attention that is not the usual kernel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from builders import small_model, spec
+from meshwright.cost import estimate
+from meshwright.cost.compute import head, layer
+from meshwright.cost.framework import framework_of
+from meshwright.cost.inputs import Scene, scene
+from meshwright.loading import load
+from meshwright.measured.rows import row_of
+from meshwright.model.operations import Operation
+from meshwright.resolver import layout, normalise
+from meshwright.spec.model import Model, Moe
+
+
+def of(model: Model, **degrees: int) -> Scene:
+    return scene(layout(normalise(spec(model, 8, sequence=4096, global_batch=8, **degrees))))
+
+
+def core(s: Scene) -> Operation:
+    (found,) = (o for o in s.layers[0] if o.name == "attention.core")
+    return found
+
+
+MOE = small_model(hidden=2048, heads=16, kv_heads=16, head_dim=128, moe=Moe(experts=128, topk=8, ffn=768))
+
+
+def test_many_experts_on_a_rank_wait_for_the_host() -> None:
+    alone, spread = (layer(s, s.layers[0]) for s in (of(MOE), of(MOE, ep=8)))
+    assert alone.idle[0] > 0
+    assert alone.total > 2 * spread.total
+    assert alone.idle[0] > 5 * spread.idle[0]
+
+
+def test_a_gradient_that_is_added_by_itself_costs_the_host_more() -> None:
+    s = of(MOE)
+    fused = replace(s, framework=replace(s.framework, gradient_launches=0.0))
+    assert layer(fused, s.layers[0]).total < layer(s, s.layers[0]).total
+    options = replace(s.layout.backend.megatron, gradient_accumulation_fusion=True)
+    backend = replace(s.layout.backend, megatron=options)
+    assert framework_of(replace(s.layout, spec=replace(s.layout.spec, backend=backend))).gradient_launches == 0
+
+
+@pytest.mark.parametrize(("capability", "slower"), [("8.0", 1.0), ("9.0", 1.33), ("10.0", 1.29)])
+def test_narrow_heads_do_fewer_products_for_each_exponential(capability: str, slower: float) -> None:
+    """Since Hopper. Half the channels and twice the heads are the same products."""
+
+    def seconds(head_dim: int) -> float:
+        s = of(small_model(hidden=2048, heads=2048 // head_dim, kv_heads=2048 // head_dim, head_dim=head_dim))
+        gpu = replace(s.layout.cluster.accelerator, capability=capability)
+        cluster = replace(s.layout.cluster, accelerator=gpu)
+        s = replace(s, layout=replace(s.layout, spec=replace(s.layout.spec, cluster=cluster)))
+        return float(layer(s, (core(s),)).forward)
+
+    assert seconds(64) / seconds(128) == pytest.approx(slower, abs=0.02)
+    assert seconds(256) == pytest.approx(seconds(128))
+
+
+def test_a_soft_cap_has_a_slower_kernel_and_more_passes_over_the_logits() -> None:
+    gemma = load(["model=gemma2_2b", "cluster=dgx_h100", "cluster.gpus=1", "training.global_batch=4"]).stages[0]
+    plain = replace(gemma, model=replace(gemma.model, attention_softcap=None, final_softcap=None))
+    capped, usual = (scene(layout(normalise(one))) for one in (gemma, plain))
+    assert layer(capped, (core(capped),)).forward > 3 * layer(usual, (core(usual),)).forward
+    assert head(capped).total > head(usual).total
+
+
+GEMMA = {
+    "row_id": "a",
+    "source": "own-h100",
+    "model": "gemma2-2b",
+    **{"layers": "26", "hidden": "2304", "ffn": "9216", "heads": "8", "kv_heads": "4", "vocab": "256000"},
+    "seq": "4096",
+    **{"gpu": "H100-80GB", "gpus": "1", "tp": "1", "pp": "1", "cp": "1", "mbs": "1", "gbs": "4", "zero_stage": "0"},
+    **{"recompute": "none", "precision": "bf16 (fp32 gradients)", "iter_time_s": "1.1395", "peak_mem_gib": "65.57"},
+}
+
+
+def test_a_row_of_a_model_that_we_know_is_predicted_as_its_plan_is() -> None:
+    """Gemma 2's soft caps, windows and norms stand in no column."""
+    row = row_of(GEMMA)
+    assert row.spec.model.attention_softcap == 50
+    words = ["model=gemma2_2b", "cluster=dgx_h100", "cluster.gpus=1", "training.global_batch=4"]
+    plan = normalise(load([*words, "training.sequence=4096"]).stages[0])
+    of_row = estimate(layout(normalise(row.spec)), row.framework)
+    assert float(of_row.step_time) == pytest.approx(float(estimate(layout(plan)).step_time), rel=0.001)
+    assert float(of_row.peak_memory) == pytest.approx(float(estimate(layout(plan)).peak_memory), rel=0.001)
