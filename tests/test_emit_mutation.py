@@ -100,6 +100,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "parallelism.dp": "the same number stated instead of derived",
         "training.logging.checkpoints": "our program reads it from config.yaml; tested there",
         "training.logging.save_at_end": "our program reads it from config.yaml; tested there",
+        "launch.watchdog": "our program reads it from config.yaml; tested there",
         "training.logging.keep_last": "our program reads it from config.yaml; tested there",
         "training.data.epochs": "checked before a launch",
         "training.evaluation.steps": "without a validation there are no batches of it",

@@ -18,17 +18,28 @@ from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import PROGRAMS
 from meshwright.resolver import resolve
 from meshwright.spec import Launch
-from meshwright.spec.launch import Slurm
+from meshwright.spec.launch import Slurm, Watchdog
 from meshwright.train.metrics import read
 
 __all__ = ["here", "losses", "on_slurm", "raw_steps", "submit"]
 
 
-def on_slurm(plan: Plan, nodes: int, environment: dict[str, str] | None = None, **slurm: Any) -> Plan:
+def on_slurm(
+    plan: Plan,
+    nodes: int,
+    environment: dict[str, str] | None = None,
+    watchdog: Watchdog = Watchdog(),  # noqa: B008
+    **slurm: Any,
+) -> Plan:
     """The same run as a job on ``nodes`` nodes, each with its share of the ranks."""
     options = Slurm(**{"gpus": "none", "mem": "4G", "time": "20", "signal_seconds": 60, "health_check": False, **slurm})
     started = Launch(
-        kind="slurm", python=sys.executable, port=_free_port(), environment=environment or {}, slurm=options
+        kind="slurm",
+        python=sys.executable,
+        port=_free_port(),
+        environment=environment or {},
+        watchdog=watchdog,
+        slurm=options,
     )
     cluster = replace(plan.spec.cluster, gpus=None, nodes=nodes, gpus_per_node=plan.grid.world // nodes)
     return resolve(replace(plan.spec, launch=started, cluster=cluster))

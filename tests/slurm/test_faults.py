@@ -15,6 +15,7 @@ from meshwright.layout.plan import Plan
 from meshwright.rehearse.processes import warm
 from meshwright.rehearse.shrink import miniature
 from meshwright.resolver import resolve
+from meshwright.spec.launch import Watchdog
 from slurm.cluster import Cluster
 from slurm.real import here, losses, on_slurm, raw_steps, submit
 
@@ -60,10 +61,10 @@ class Job:
     def checkpoint(self, step: int) -> Path:
         return self.folder / "checkpoints" / f"iter_{step:07}"
 
-    def kill_a_rank(self) -> None:
+    def kill_a_rank(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Of the processes that train, the one whose parent is none of them."""
         trains = {int(path.name): _parent(path) for path in Path("/proc").glob("[0-9]*") if self._trains(path)}
-        os.kill(max(process for process, parent in trains.items() if parent not in trains), signal.SIGKILL)
+        os.kill(max(process for process, parent in trains.items() if parent not in trains), number)
 
     def _trains(self, process: Path) -> bool:
         try:
@@ -102,7 +103,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 @pytest.fixture
 def job(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-    folders, jobs = submit([on_slurm(plan(), 2)], tmp_path)
+    watched = Watchdog(factor=10, seconds=5)
+    folders, jobs = submit([on_slurm(plan(), 2, watchdog=watched)], tmp_path)
     return Job(cluster, folders[0], jobs[0])
 
 
@@ -120,6 +122,16 @@ def test_a_killed_rank(job: Job, unbroken: list[float]) -> None:
     job.until_step(25)
     job.kill_a_rank()
     ends_well(job, unbroken)
+    assert job.events.count(" failed ") == 1
+
+
+@slow
+def test_a_rank_that_hangs(job: Job, unbroken: list[float]) -> None:
+    """It stands still, and the other waits for it in a collective: that one notices, and the job starts again."""
+    job.until_step(25)
+    job.kill_a_rank(signal.SIGSTOP)
+    ends_well(job, unbroken)
+    assert any("hangs: no step for" in path.read_text() for path in job.log_files)
     assert job.events.count(" failed ") == 1
 
 

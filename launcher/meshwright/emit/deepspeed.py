@@ -61,6 +61,7 @@ def program(plan: Plan) -> dict[str, Any]:
         "data": asdict(spec.training.data),
         "evaluation": asdict(spec.training.evaluation),
         "logging": asdict(spec.training.logging),
+        "watchdog": asdict(spec.launch.watchdog),
         **_looked_at(spec.model),
     }
 

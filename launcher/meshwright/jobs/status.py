@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from meshwright.errors import ConfigError, Problem
 from meshwright.jobs import lock
 from meshwright.jobs.damaged import json_object, reading
+from meshwright.jobs.losses import told
 from meshwright.train.metrics import WARM_UP, Measured, measured, read
 from meshwright.train.stages import SAVED
 
@@ -63,6 +65,7 @@ class Status:
     valid_step: int | None
     last_event: str | None
     surprises: tuple[str, ...] = ()  # where measured and predicted part
+    warnings: tuple[str, ...] = ()  # what the loss did of late
     problems: tuple[str, ...] = ()  # files of the folder that cannot be read, and why
 
 
@@ -137,6 +140,7 @@ def status(folder: Path) -> Status:
         valid_step=validated.get("step"),
         last_event=events[-1] if events else None,
         surprises=tuple(_surprises(plan.predicted, steady)),
+        warnings=tuple(told(lines)),
         problems=tuple(problems),
     )
 
@@ -212,7 +216,7 @@ def _speed(lines: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | No
 
 def _number(line: Mapping[str, Any], name: str) -> float | None:
     value = line.get(name)
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
 def _state(folder: Path) -> str:

@@ -23,6 +23,8 @@ def show(statuses: Sequence[Status], console: Console | None = None) -> None:
         console.print(Text(f"{name}: ", style="bold"), Text(one.state), sep="")
         for problem in one.problems:
             console.print(Text(f"  cannot read {problem}; compile it again, or restore it", style="red"))
+        for warning in one.warnings:
+            console.print(Text(f"  {warning}", style="yellow"))
         for word, value in _lines(one):
             console.print(Text(f"  {word:<12}", style="dim"), Text(value), sep="")
         for surprise in one.surprises:

@@ -84,6 +84,8 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_NONE_OR_MORE, "training.data", "workers"),
     (_COUNT, "training.evaluation", "interval steps"),
     (_COUNT, "training.logging", "interval save_interval keep_last keep_every"),
+    (_NONE_OR_MORE, "launch.watchdog", "factor"),
+    (_AMOUNT, "launch.watchdog", "seconds"),
     (_COUNT, "backend.megatron", "vocab_divisor moe_flex_sms"),
     (_AMOUNT, "backend.megatron", "moe_rank_capacity"),
     (_NONE_OR_MORE, "backend.megatron.quantization", "first_layers_bf16 last_layers_bf16"),

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Launch", "Slurm"]
+__all__ = ["Launch", "Slurm", "Watchdog"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watchdog:
+    """A run without a step for ``factor`` times the usual, and at least ``seconds``, is ended and started again."""
+
+    factor: float = 20.0  # 0: it may wait for ever
+    seconds: float = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,4 +71,5 @@ class Launch:
     force: bool = False  # launch what is unlikely to fit
     test_only: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    watchdog: Watchdog = Watchdog()
     slurm: Slurm = Slurm()

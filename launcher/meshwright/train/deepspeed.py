@@ -32,6 +32,7 @@ from meshwright.train import lifeline, machine, metrics, retention, stages
 from meshwright.train.deepspeed_engine import Job, engine, loss_of, read
 from meshwright.train.samples import Samples, dataset
 from meshwright.train.schedule import batches, rates
+from meshwright.train.watchdog import Watchdog
 
 __all__ = ["SIGNALLED", "main"]
 
@@ -75,6 +76,8 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
     of_data = program["data"], job.vocab, program["sequence"], program["seed"]
     samples, held_back = dataset(*of_data), dataset(*of_data, validation=True) if validation.wanted(program) else None
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
+    watchdog = Watchdog(folder, program["watchdog"])
+    save, validate = watchdog.paused(runner.save_checkpoint), watchdog.paused(validation.validate)
     begin = stages.after(folder) or {"step": 0, "sample": 0}
     shape = program["steps"], program["sequence"], job.global_batch, program["ramp"]
     rate = rates(program["schedule"], *shape)
@@ -82,12 +85,13 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
         if step < first:
             continue
         _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate(step + begin["step"]))
+        watchdog.beat()
         last = step + 1 == program["steps"]
         if held_back is not None and validation.due(program, step + 1):
-            validation.validate(runner, job, held_back, folder, step + 1)
+            validate(runner, job, held_back, folder, step + 1)
         stop = _anywhere(bool(signals))
         if _saves(program["logging"], step + 1, last, stop):
-            runner.save_checkpoint(str(saved), tag=f"step{step + 1}", client_state={"step": step + 1})
+            save(str(saved), tag=f"step{step + 1}", client_state={"step": step + 1})
             if dist.get_rank() == 0:
                 retention.prune(saved, program["logging"])
         if stop and not last:

@@ -43,7 +43,7 @@ from megatron.training.arguments import core_transformer_config_from_args, parse
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
 from meshwright.layout.length import NEVER
-from meshwright.train import lifeline, machine, metrics, pytorch_optimizer, retention, stages, wheel
+from meshwright.train import lifeline, machine, metrics, pytorch_optimizer, retention, stages, watchdog, wheel
 
 __all__ = ["SIGNALLED", "command_line", "main"]
 
@@ -71,6 +71,7 @@ def main(words: Sequence[str]) -> None:
     metrics.install_validation(folder / "metrics.jsonl", _training(folder)["evaluation"]["at_end"])
     stages.install(folder, line)
     retention.install(_training(folder)["logging"])
+    watchdog.install(folder, _config(folder)["launch"]["watchdog"])
     args = parse_and_validate_args()
     datasets.is_distributed = True  # type: ignore[attr-defined]
     config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))
@@ -104,8 +105,13 @@ def _saves(folder: Path) -> bool:
 
 def _training(folder: Path) -> dict[str, Any]:
     """What ``training`` says in the run's configuration."""
+    training: dict[str, Any] = _config(folder)["training"]
+    return training
+
+
+def _config(folder: Path) -> dict[str, dict[str, Any]]:
     config: dict[str, dict[str, Any]] = yaml.safe_load((folder / "config.yaml").read_text())
-    return config["training"]
+    return config
 
 
 def _loaded(line: Sequence[str], source: Path | None) -> Iterator[str]:
