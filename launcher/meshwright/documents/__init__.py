@@ -7,6 +7,7 @@ from pathlib import Path
 
 from meshwright.documents.clusters import clusters_page
 from meshwright.documents.index import index_page
+from meshwright.documents.models import Models, models_page
 from meshwright.documents.recipe import recipe_page
 from meshwright.documents.recipes import Proofs, recipes_page
 from meshwright.documents.rules import rules_page
@@ -15,13 +16,17 @@ from meshwright.library.audit import audit
 from meshwright.library.traits import traits
 from meshwright.report.recipe_summary import summary
 
-__all__ = ["PROOFS", "pages", "write"]
+__all__ = ["MODELS", "PROOFS", "pages", "write"]
 
 PROOFS = "proofs.json"
 """Beside the pages: which proofs each recipe has passed, written by ``pytest tests/test_proofs.py --regenerate``."""
 
 
-def pages(proofs: Proofs) -> dict[str, str]:
+MODELS = "models.json"
+"""Likewise: what was found of each model of transformers, written by benchmarks/models_table.py."""
+
+
+def pages(proofs: Proofs, models: Models) -> dict[str, str]:
     """Every generated page by its path in docs/."""
     recipes = {name: library.recipe(name) for name in library.names()}
     runs = {name: library.runs(name) for name in recipes}
@@ -32,6 +37,7 @@ def pages(proofs: Proofs) -> dict[str, str]:
         "recipes.md": recipes_page(rows, proofs),
         "rules.md": rules_page(),
         "clusters.md": clusters_page(),
+        "models.md": models_page(models),
         "recipes/index.md": index_page({name: traits(recipe, runs[name]) for name, recipe in recipes.items()}),
         **{
             f"recipes/{name}.md": recipe_page(recipe, runs[name], whole[name], proofs.get(name, {}))
@@ -42,7 +48,8 @@ def pages(proofs: Proofs) -> dict[str, str]:
 
 def write(folder: Path) -> None:
     """Write every generated page into ``folder``, and remove those whose recipe is gone."""
-    written = pages(json.loads((folder / PROOFS).read_text("utf-8"))["recipes"])
+    proofs, models = (json.loads((folder / name).read_text("utf-8")) for name in (PROOFS, MODELS))
+    written = pages(proofs["recipes"], models)
     (folder / "recipes").mkdir(exist_ok=True)
     for path, text in written.items():
         (folder / path).write_text(text, "utf-8")

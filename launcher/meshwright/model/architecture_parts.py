@@ -48,7 +48,7 @@ _YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0
 def rope(base: float = 10000.0, fraction: float | None = None) -> Part:
     """``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of earlier versions. ``fraction``: the default."""
     paths = ("rope.base", "rope.scaling", *(() if fraction is None else ("rope.fraction",)))
-    legacy = ("rope_theta", "rotary_emb_base", "rope_scaling", "partial_rotary_factor", "rotary_pct")
+    legacy = ("rope_theta", "rotary_emb_base", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_dim")
 
     def write(flat: Flat) -> Flat:
         partial = {} if fraction is None else {"partial_rotary_factor": flat["rope.fraction"]}
@@ -59,7 +59,10 @@ def rope(base: float = 10000.0, fraction: float | None = None) -> Part:
             "rope_theta": config.get("rope_theta", config.get("rotary_emb_base", base)),
             **(config.get("rope_scaling") or {}),
         }
-        given = {"partial_rotary_factor": config.get("partial_rotary_factor", config.get("rotary_pct")), **given}
+        stated = config.get("partial_rotary_factor", config.get("rotary_pct"))
+        if config.get("rotary_dim") and stated is None:
+            stated = config["rotary_dim"] / config["head_dim"]
+        given = {"partial_rotary_factor": stated, **given}
         flat = {"rope.base": float(given.get("rope_theta", base)), **_read_scaling(given, config)}
         part = given["partial_rotary_factor"]
         if fraction is None:

@@ -134,7 +134,7 @@ def _spec(spec: Spec, degrees: Mapping[str, int], ranks: int, steps: int) -> Spe
         model=_comparable(spec, small_model(spec.model, layers)),
         cluster=replace(cluster, nvlink_domain=None),
         parallelism=_parallelism(spec, degrees, split),
-        training=_training(spec.training, steps, ROUTED_LEARNING_RATE if spec.model.moe else LEARNING_RATE),
+        training=_training(spec.training, steps, ROUTED_LEARNING_RATE if spec.model.routed else LEARNING_RATE),
         backend=_backend(spec.backend),
         launch=Launch(),
         stage=None,

@@ -132,6 +132,13 @@ class Model:
         return self.activation in ("swiglu", "geglu", "geglu_tanh")
 
     @property
+    def routed(self) -> bool:
+        """Whether tokens are sent to experts."""
+        return self.moe is not None or (
+            self.measured is not None and any(kind.experts > 1 for kind in self.measured.kinds)
+        )
+
+    @property
     def position_rows(self) -> int:
         """Rows of the table of learned positions."""
         return self.max_positions + self.position_offset

@@ -28,7 +28,9 @@ def main() -> None:
     """Read a request ``{"config": {...}, "remote": folder or null}`` and answer it."""
     request = json.load(sys.stdin)
     with redirect_stdout(sys.stderr):
-        answer = numbers(request["config"], request.get("remote"))
+        config, remote = request["config"], request.get("remote")
+        answer = numbers(config, remote)
+        answer["measured"]["miniature"] = None if remote else small_config(config, answer["measured"]["cls"])
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)
@@ -72,7 +74,6 @@ def numbers(config: Mapping[str, Any], remote: str | None) -> dict[str, Any]:
             "how": how,
             "sdpa": sdpa,
             "flash": bool(getattr(model, "_supports_flash_attn", False)),
-            "miniature": small_config(config, type(model).__name__) if remote is None else None,
         },
     }
 
@@ -178,8 +179,16 @@ def _sizes(model: Any, layers: Sequence[Any]) -> dict[str, Any]:
 def _size(model: Any, *names: str) -> int | None:
     """The first of these that the text configuration states as a positive whole number."""
     config = model.config.get_text_config()
-    stated = (getattr(config, name, None) for name in names)
+    stated = (_stated(config, name) for name in names)
     return next((value for value in stated if isinstance(value, int) and value > 0), None)
+
+
+def _stated(config: Any, name: str) -> Any:
+    """None where layers differ: transformers refuses to name one value for all."""
+    try:
+        return getattr(config, name, None)
+    except Exception:
+        return None
 
 
 def _head(model: Any) -> Any:
