@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from meshwright.errors import ConfigError, Problem
@@ -167,10 +168,16 @@ def merged(into: Scope, ways: Sequence[Scope], where: Place) -> None:
         if len(values) == 1:
             into.variables[name] = ways[0].variables[name]
         else:
-            into.variables[name] = (unknown(where, name),)
+            into.variables[name] = (*_common([way.variables.get(name, ()) for way in ways]), unknown(where, name))
     into.exported = set().union(*(way.exported for way in ways))
     into.files = {name: text for way in ways for name, text in way.files.items()}
     into.ended = all(way.ended for way in ways)
+
+
+def _common(arrays: Sequence[tuple[Value, ...]]) -> tuple[Value, ...]:
+    """The items that arrays begin with, whichever way was taken; of plain variables nothing."""
+    same = takewhile(lambda items: len({said(item) for item in items}) == 1, zip(*arrays, strict=False))
+    return tuple(items[0] for items in same) if max(map(len, arrays)) > 1 else ()
 
 
 def _texts(values: tuple[Value, ...] | None) -> tuple[str, ...] | None:
