@@ -48,20 +48,17 @@ model:
   num_attention_heads: 4
   optim: {name: distributed_fused_adam, lr: 1e-4, betas: [0.9, 0.95]}
 """
-TOML = "[model]\nname='llama3'\nflavor='8B'\n[training]\nlocal_batch_size=1\nseq_len=32\n[parallelism]\ntensor_parallel_degree=2\n"
-INSERTED = [
-    *"\"'`$(){}[]|&;<>\\\n\0\t#*?!%=,:-~",
-    "$(",
-    "${",
-    "((",
-    "<<EOF\n",
-    "\ue000",
-    "é",
-    "&a",
-    "*a",
-    "!!python/object:os.system ",
-    "999999999999999999999",
-]
+TOML = """[model]
+name = 'llama3'
+flavor = '8B'
+[training]
+local_batch_size = 1
+seq_len = 32
+[parallelism]
+tensor_parallel_degree = 2
+"""
+WORDS = ["$(", "${", "((", "<<EOF\n", "\ue000", "é", "&a", "*a", "!!python/object:os.system ", "9" * 21]
+INSERTED = [*"\"'`$(){}[]|&;<>\\\n\0\t#*?!%=,:-~", *WORDS]
 
 
 def judged(path: Path) -> Imported | None:
@@ -115,6 +112,10 @@ def repeated(text: str, count: int) -> Callable[[], str]:
     return lambda: text * count
 
 
+def _laughs(level: int) -> str:
+    return f"a{level}: &a{level} [{f'*a{level - 1},' * 9}]\n"
+
+
 HUGE: dict[str, tuple[str, Callable[[], str]]] = {
     "10 MB of a script": ("a.sh", repeated("A=$A${B:-x}$(echo $A) # comment\n", 330_000)),
     "10 MB in one word": ("a.sh", lambda: f"torchrun pretrain_gpt.py --num-layers {'9' * 10_000_000}"),
@@ -123,7 +124,7 @@ HUGE: dict[str, tuple[str, Callable[[], str]]] = {
     "deep mappings": ("a.yaml", lambda: "{a: " * 3_000 + "1" + "}" * 3_000),
     "deep substitutions": ("a.sh", lambda: "torchrun x.py --num-layers " + "$(echo " * 3_000 + "1" + ")" * 3_000),
     "deep conditions": ("a.sh", lambda: "if [ -f a ]; then\n" * 2_000 + "x\n" + "fi\n" * 2_000),
-    "many forks": ("a.sh", lambda: "".join(f"if [ -f {i} ]; then A{i}=1; fi\n" for i in range(2_000)) + SCRIPT),
+    "many forks": ("a.sh", lambda: "".join(f"if [ -f {i} ]; then A{i}=1; fi\n" for i in range(600)) + SCRIPT),
     "doubling": ("a.sh", lambda: "A=aaaaaaaa\n" + "A=$A$A\n" * 60),
     "braces of arithmetic": ("a.sh", lambda: "torchrun x.py --num-layers $((" + "(" * 5_000 + "1" + ")" * 5_000 + "))"),
     "billion laughs": (

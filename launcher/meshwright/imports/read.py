@@ -11,7 +11,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.imports import megatron_yaml, shapes
 from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
-from meshwright.imports.files import text_of
+from meshwright.imports.files import refuse_large, text_of
 from meshwright.imports.found import Imported, Place, Remark, Source, together
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
@@ -53,6 +53,7 @@ def _source(path: Path, answers: Mapping[str, str]) -> Source:
     text, name = text_of(path), str(path)
     if megatron_yaml.printed(text):
         return megatron_yaml.of_log(text.splitlines(), name)
+    refuse_large(path)
     if path.suffix in (".yaml", ".yml"):
         return _yaml(text, name)
     if path.suffix == ".json":

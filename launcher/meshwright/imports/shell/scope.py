@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Command", "Scope", "merged"]
 
 _RUNTIME = re.compile(r"SLURM|PMI|OMPI|.*RANK|HOST|PATH|HOME|USER|PWD|RANDOM|PPID|UID")
-STEPS = 50_000  # statements; a launch script has a hundred
-LONGEST = 2**20  # characters of one variable
+STEPS = 20_000  # statements; a launch script has a hundred
+LONGEST = 2**16  # characters of one variable; the arguments of a training are a tenth of it
 DEEPEST = 40  # scripts within scripts, functions within functions
 
 
@@ -164,8 +164,8 @@ class Scope:
 def merged(into: Scope, ways: Sequence[Scope], where: Place) -> None:
     """After a fork that only the outside decides: what differs between the ways is unknown by its own name."""
     for name in set().union(*(way.variables for way in ways)):
-        values = {_texts(way.variables.get(name)) for way in ways}
-        if len(values) == 1:
+        held = [way.variables.get(name) for way in ways]
+        if all(one is held[0] for one in held) or len(set(map(_texts, held))) == 1:
             into.variables[name] = ways[0].variables[name]
         else:
             into.variables[name] = (*_common([way.variables.get(name, ()) for way in ways]), unknown(where, name))
