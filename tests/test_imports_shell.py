@@ -59,6 +59,8 @@ def commands(script: str, **answers: str) -> list[str]:
         ("run $A", "run $A"),
         ("run $((A * 2))", "run $A"),
         ("A=1 B=2\nrun $B", "run 2"),
+        ('set --\nE=\nrun "$@" "$E" end', "run  end"),
+        ("A=(--x)\nif [ -e f ]; then A+=(--load f); fi\nrun ${A[@]}", "run --x $A"),
         ("exec nohup env X=1 run a 2>&1 | tee log &", "run a"),
     ],
 )

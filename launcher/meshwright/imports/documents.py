@@ -37,9 +37,9 @@ def yaml_leaves(text: str, file: str) -> Leaves:
         where = Place(file, mark.line + 1 if mark else 0)
         raise _unreadable(where, f"no YAML: {getattr(error, 'problem', None) or error}") from None
     except (RecursionError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise _unreadable(Place(file), f"no YAML that can be read: {error}") from None
-    except StopIteration:
-        raise _unreadable(Place(file), f"unfolds to more than {MOST:,} values") from None
 
 
 def json_leaves(text: str, file: str) -> tuple[Leaves, bool]:
@@ -86,21 +86,26 @@ def _unreadable(place: Place, message: str) -> ConfigError:
 
 
 def _of_node(node: yaml.Node, path: str, file: str, count: Iterator[int]) -> Iterator[tuple[str, Given]]:
-    next(count)
+    _take(count, file)
     if isinstance(node, yaml.MappingNode) and node.value:
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else "?"
             yield from _of_node(value, f"{path}.{name}" if path else str(name), file, count)
     else:
-        yield path, Given(path, _value(node, count), Place(file, node.start_mark.line + 1))
+        yield path, Given(path, _value(node, file, count), Place(file, node.start_mark.line + 1))
 
 
-def _value(node: yaml.Node, count: Iterator[int]) -> Any:
-    next(count)
+def _take(count: Iterator[int], file: str) -> None:
+    if next(count, None) is None:
+        raise _unreadable(Place(file), f"unfolds to more than {MOST:,} values")
+
+
+def _value(node: yaml.Node, file: str, count: Iterator[int]) -> Any:
+    _take(count, file)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, count) for item in node.value]
+        return [_value(item, file, count) for item in node.value]
     if isinstance(node, yaml.MappingNode):
-        return {str(key.value): _value(value, count) for key, value in node.value}
+        return {str(key.value): _value(value, file, count) for key, value in node.value}
     return _scalar(node)
 
 

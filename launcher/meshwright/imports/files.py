@@ -7,9 +7,9 @@ from pathlib import Path
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports.unknown import clean
 
-__all__ = ["LARGEST", "text_of"]
+__all__ = ["LARGEST", "refuse_large", "text_of"]
 
-LARGEST = 4 * 2**20  # bytes; a configuration is a thousand times smaller, of a log the arguments stand at its head
+LARGEST = 2**20  # bytes; a configuration is a thousand times smaller, of a log the arguments stand at its head
 
 
 def text_of(path: Path, most: int = LARGEST) -> str:
@@ -30,3 +30,16 @@ def text_of(path: Path, most: int = LARGEST) -> str:
     if len(data) > most:
         data = data[: data.rfind(b"\n", 0, most) + 1 or most]
     return clean(data.decode("utf-8", "replace"))
+
+
+def refuse_large(path: Path) -> None:
+    """Of anything but a log the rest counts, too.
+
+    Raises:
+        ConfigError: where the file is larger than what was read of it.
+
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
+        message = f"{size:,} bytes are more than a configuration has; at most {LARGEST:,} are read"
+        raise ConfigError([Problem(str(path), message, "import.file")])

@@ -27,6 +27,7 @@ FORMER: Mapping[str, tuple[str, Any]] = {
     "--ds-sequence-parallel-size": ("context_parallel_size", int),  # Megatron-DeepSpeed: Ulysses
     "--moe-expert-parallel-size": ("expert_model_parallel_size", int),  # Megatron-DeepSpeed
     "--moe-loss-coeff": ("moe_aux_loss_coeff", float),  # Megatron-DeepSpeed
+    "--glu-activation": ("glu_activation", str),  # Megatron-DeepSpeed
     "--zero-stage": ("zero_stage", int),  # Megatron-DeepSpeed
     "--embed-layernorm": ("embed_layernorm", True),  # bigscience's Megatron-DeepSpeed
     "--pad-vocab-size-to": ("padded_vocab_size", int),  # bigscience's Megatron-DeepSpeed

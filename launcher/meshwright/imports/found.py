@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -80,6 +80,7 @@ class Source:
     found: tuple[Found, ...] = ()
     asks: tuple[Ask, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    autos: Mapping[str, Given] = field(default_factory=dict)  # by our path: keys that another file is to fill in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,23 @@ def together(sources: Iterable[Source], files: tuple[str, ...]) -> Imported:
         kinds=tuple(part.kind for part in parts),
         values=values,
         found=tuple(one for part in parts for one in part.found),
-        asks=tuple(one for part in parts for one in part.asks if one.path not in values),
-        remarks=tuple(one for part in parts for one in part.remarks),
+        asks=tuple(one for part in parts for one in part.asks if not _answered(one.path, values)),
+        remarks=(*(one for part in parts for one in part.remarks), *_unfilled(parts)),
     )
+
+
+def _answered(path: str, values: Mapping[str, Any]) -> bool:
+    return path in values or any(known.startswith(f"{path}.") for known in values)
+
+
+def _unfilled(parts: Sequence[Source]) -> Iterator[Remark]:
+    """``auto`` is filled in by the Trainer, or accelerate; DeepSpeed alone takes its defaults."""
+    if any(part.kind.startswith(("Hugging Face Trainer", "accelerate")) for part in parts):
+        return
+    for part in parts:
+        for one in part.autos.values():
+            message = (
+                f'"{one.key}": "auto" is a word of Hugging Face\'s Trainer and accelerate: DeepSpeed alone takes its '
+                f"default, or stops; give their file, too, or a value"
+            )
+            yield Remark("error", "deepspeed.auto", message, one.place)

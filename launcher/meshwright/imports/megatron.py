@@ -12,6 +12,7 @@ from meshwright.imports.foreign_parts import DERIVED, FOREIGN, OTHER
 from meshwright.imports.found import Ask, Found, Given, Remark, Source, shown
 from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
 from meshwright.imports.megatron_remarks import remarks
+from meshwright.imports.megatron_types import unfit
 from meshwright.imports.unknown import is_known, names, readable
 
 __all__ = ["PATHS", "of_arguments", "of_flags"]
@@ -44,20 +45,32 @@ def of_flags(words: Sequence[Word], kind: str, world: int | None = None) -> Sour
 
 def of_arguments(given: Mapping[str, Given], lost: Iterable[Found], kind: str, world: int | None = None) -> Source:
     """What arguments by name say. ``lost``: what no argument came of; ``world``: ranks, where they are known."""
-    closed = {name: one for name, one in given.items() if is_known(_text(one.value))}
+    wrong = {name: text for name, one in given.items() if _known(one) and (text := unfit(name, one.value))}
+    closed = {name: one for name, one in given.items() if _known(one) and name not in wrong}
     a = Arguments(closed, world, given.keys() - closed.keys())
     values = {**megatron_model.model(a), **megatron_layout.layout(a), **megatron_training.training(a)}
     passed = [name for name in closed if _fate(name, a, values) == "passed"]
     extra = [word for name in passed for word in flags_of(name, a(name))]
     values |= {"backend.megatron.extra": extra} | ({"cluster.gpus": world} if world else {})
-    opened = [one for name, one in given.items() if name not in closed]
+    opened = [one for one in given.values() if not _known(one)]
     return Source(
         kind=kind,
         values={path: value for path, value in values.items() if path not in _opened_paths(given, closed)},
         found=(*lost, *(_found(name, a, values) for name in closed), *_left_open(opened, given)),
-        asks=(*_open_asks(given, closed), *_missing(values, given, kind)),
+        asks=(*_open_asks(given, closed), *_wrong_asks(given, wrong), *_missing(values, given, kind)),
         remarks=(*remarks(a), *_other_models(a, values)),
     )
+
+
+def _known(one: Given) -> bool:
+    return is_known(_text(one.value))
+
+
+def _wrong_asks(given: Mapping[str, Given], wrong: Mapping[str, str]) -> Iterator[Ask]:
+    for name, text in wrong.items():
+        one, path = given[name], PATHS.get(name, f"backend.megatron.extra.{name}")
+        message = f"{one.place}: {one.key} takes {shown(one.value)!r}: {text}"
+        yield Ask(path, Problem(path, message, "import.value"))
 
 
 def _text(value: Any) -> Any:
@@ -119,7 +132,7 @@ def _needed(path: str) -> bool:
 def _open_asks(given: Mapping[str, Given], closed: Mapping[str, Given]) -> Iterator[Ask]:
     for name, one in given.items():
         path = PATHS.get(name, "")
-        if name not in closed and path and _needed(path):
+        if not _known(one) and path and _needed(path):
             yield Ask(path, Problem(path, _left(one), "import.open"))
 
 

@@ -16,7 +16,7 @@ from meshwright.imports.found import Found, Given, Place, shown
 from meshwright.imports.literal import literal
 from meshwright.imports.unknown import is_known, readable
 
-__all__ = ["Arguments", "Word", "default", "flags_of", "known", "of_words"]
+__all__ = ["Arguments", "Word", "default", "flags_of", "kinds", "known", "of_words"]
 
 Word = tuple[str, Place]
 """One word of a command line and where it was written."""
@@ -46,6 +46,15 @@ def known(name: str) -> bool:
 def default(name: str) -> Any:
     """What Megatron takes where nothing is said; None for what a log alone holds."""
     return _table()[name]["default"] if name in _table() else None
+
+
+def kinds(name: str) -> tuple[type | None, bool]:
+    """The type of an argument's value, and whether there may be several; None: anything."""
+    reads = next(iter(_table()[name]["flags"].values()), "python") if known(name) else "python"
+    single = {"int": int, "float": float, "str": str, "python": None}
+    if reads in ("true", "false"):
+        return bool, False
+    return single.get(reads.removesuffix("s")), reads.endswith("s")
 
 
 def of_words(words: Sequence[Word]) -> tuple[dict[str, Given], list[Found]]:

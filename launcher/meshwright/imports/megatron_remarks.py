@@ -135,6 +135,15 @@ def _old_ramp(a: Arguments) -> Remark | None:
     return Remark("warning", "megatron.ramp", message, _at(a, "rampup_batch_size"))
 
 
+def _two_batches(a: Arguments) -> Remark | None:
+    if not (a("step_batch_size_schedule") and a("global_batch_size")):
+        return None
+    message = (
+        "--step-batch-size-schedule and --global-batch-size exclude one another: Megatron stops (arguments.py:681)"
+    )
+    return Remark("error", "megatron.batch", message, _at(a, "global_batch_size"))
+
+
 _CHECKS: tuple[Callable[[Arguments], Remark | None], ...] = (
     _sequence_parallel,
     _query_groups,
@@ -148,4 +157,5 @@ _CHECKS: tuple[Callable[[Arguments], Remark | None], ...] = (
     _recompute_method,
     _layer_pattern,
     _old_ramp,
+    _two_batches,
 )

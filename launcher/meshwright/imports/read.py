@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.imports import megatron_yaml
-from meshwright.imports.documents import yaml_leaves
-from meshwright.imports.files import text_of
-from meshwright.imports.found import Imported, Place, Source, together
+from meshwright.imports import megatron_yaml, shapes
+from meshwright.imports.deepspeed import of_json
+from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
+from meshwright.imports.files import refuse_large, text_of
+from meshwright.imports.found import Imported, Place, Remark, Source, together
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
+from meshwright.imports.programs import READERS
+from meshwright.imports.run_folder import of_model, of_program
 from meshwright.imports.script import of_script
+from meshwright.imports.shaped import of_shape
+from meshwright.imports.torchtitan import of_toml
+from meshwright.imports.trainer import of_accelerate, of_trainer
 
 __all__ = ["imported"]
 
@@ -27,33 +34,98 @@ def imported(paths: Sequence[str | Path], answers: Mapping[str, str] | None = No
         ConfigError: where a file cannot be read, or is of no kind that is known.
 
     """
+    files = list(dict.fromkeys(file for path in paths for file in _with_company(Path(path))))
     try:
-        sources = [_source(Path(path), answers or {}) for path in paths]
+        sources = [_source(path, answers or {}) for path in files]
     except RecursionError:
         raise ConfigError([Problem(str(paths[0]), "nested too deeply to be read", "import.depth")]) from None
-    return together(sources, tuple(map(str, paths)))
+    return together(sources, tuple(map(str, files)))
+
+
+def _with_company(path: Path) -> Iterator[Path]:
+    """A DeepSpeed run folder keeps its model and its program beside the configuration."""
+    beside = [path.parent / name for name in ("config.json", "program.json")] if path.name == "ds_config.json" else []
+    yield path
+    yield from (other for other in beside if other.is_file())
 
 
 def _source(path: Path, answers: Mapping[str, str]) -> Source:
     text, name = text_of(path), str(path)
     if megatron_yaml.printed(text):
         return megatron_yaml.of_log(text.splitlines(), name)
+    refuse_large(path)
     if path.suffix in (".yaml", ".yml"):
         return _yaml(text, name)
+    if path.suffix == ".json":
+        return _json(text, path)
+    if path.suffix == ".toml":
+        return of_toml(toml_leaves(text, name))
     if path.suffix in (".sh", ".sbatch", ".slurm", ".bash") or text.startswith("#!") or "\n#SBATCH" in text:
-        return of_script(text, name, answers)
+        return of_script(text, name, answers, READERS)
     if path.suffix in ("", ".txt", ".args") and text.lstrip().startswith("--"):
         return of_flags(_words(text, name), "list of Megatron-LM's flags")
     raise ConfigError([Problem(name, "no kind of file that is known; see docs/imports.md", "import.kind")])
+
+
+def _json(text: str, path: Path) -> Source:
+    leaves, commented = json_leaves(text, str(path))
+    if "model_type" in leaves:
+        return of_model(path, leaves)
+    if {"sequence", "schedule.style", "tp"} <= leaves.keys():
+        return of_program(leaves)
+    if "per_device_train_batch_size" in leaves:
+        return of_trainer(leaves)
+    if not leaves.keys() & {"zero_optimization.stage", "train_micro_batch_size_per_gpu", "train_batch_size"}:
+        raise ConfigError([Problem(str(path), "no kind of JSON that is known; see docs/imports.md", "import.kind")])
+    source = of_json(leaves)
+    comment = Remark("error", "import.comments", "comments are no JSON: DeepSpeed stops at them", Place(str(path)))
+    return replace(source, remarks=(*source.remarks, comment)) if commented else source
 
 
 def _yaml(text: str, name: str) -> Source:
     leaves = yaml_leaves(text, name)
     if any(path.rpartition(".")[2].startswith("--") for path in leaves):
         return megatron_yaml.of_flag_yaml(leaves)
-    if any(path.startswith(("language_model.", "model_parallel.")) for path in leaves):
-        return megatron_yaml.of_yaml(leaves)
+    for takes, reader in _YAML:
+        if takes(leaves):
+            return reader(leaves)
     raise ConfigError([Problem(name, "no kind of YAML that is known; see docs/imports.md", "import.kind")])
+
+
+def _sections(leaves: Leaves) -> Source:
+    return megatron_yaml.of_yaml(leaves)
+
+
+def _bridge(leaves: Leaves) -> Source:
+    return of_shape(leaves, shapes.BRIDGE)
+
+
+def _neox(leaves: Leaves) -> Source:
+    return of_shape(leaves, shapes.NEOX)
+
+
+def _nemo(leaves: Leaves) -> Source:
+    counts = [leaves[key].value for key in ("trainer.num_nodes", "trainer.devices") if key in leaves]
+    known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
+    return of_shape(leaves, shapes.NEMO, counts[0] * counts[1] if known else None)
+
+
+def _has(*keys: str) -> Callable[[Leaves], bool]:
+    return lambda leaves: any(key in leaves for key in keys)
+
+
+_YAML: tuple[tuple[Callable[[Leaves], bool], Callable[[Leaves], Source]], ...] = (
+    (
+        lambda leaves: any(key.startswith(("language_model.", "model_parallel.")) for key in leaves),
+        megatron_yaml.of_yaml,
+    ),
+    (_has("distributed_type", "compute_environment"), of_accelerate),
+    (_has("per_device_train_batch_size"), of_trainer),
+    (_has("pipe_parallel_size", "model_parallel_size", "pos_emb"), _neox),
+    (_has("trainer.devices", "trainer.num_nodes"), _nemo),
+    (_has("train.global_batch_size", "train.micro_batch_size", "model.tensor_model_parallel_size"), _bridge),
+)
+"""What a file of each kind holds, and its reader; the first that fits."""
 
 
 def _words(text: str, name: str) -> list[Word]:

@@ -98,7 +98,7 @@ def gpus_per_node(options: Headers) -> int | None:
 
 def values(options: Headers) -> dict[str, Any]:
     """Our keys. Nodes and GPUs are the launcher's to say, and this one's where it does not."""
-    if not options:
+    if not options.keys() - {"container-image", "container-mounts"}:
         return {}
     slurm: dict[str, Any] = {name: options[name][0] for name in _PLAIN if name in options and options[name][0]}
     slurm |= {name: count for name in _NUMBERS if (count := number(options, name)) is not None}
@@ -109,6 +109,8 @@ def values(options: Headers) -> dict[str, Any]:
     slurm["extra"] = [f"--{name}={value}" if value else f"--{name}" for name, (value, _) in _others(options)]
     if slurm["exclusive"] and slurm.get("mem") == "0":
         del slurm["mem"]  # what an exclusive job asks for anyway
+    if slurm.get("output") == "job-%j.log":
+        del slurm["output"]  # ours where nothing is said
     slurm |= _typed(options) | _signal(options) | _container(options)
     named = {f"launch.slurm.{name.replace('-', '_')}": value for name, value in slurm.items()}
     return {"launch.kind": "slurm", **named}

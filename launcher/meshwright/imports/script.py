@@ -45,7 +45,12 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
     others = [one for one, _ in started if one.words != chosen.words]
     return replace(
         inner,
-        values={**sbatch.values(headers), **_surroundings(headers, scope), **inner.values, **_cluster(counted)},
+        values={
+            **sbatch.values({**_container(chosen), **headers}),
+            **_surroundings(headers, scope),
+            **inner.values,
+            **_cluster(counted),
+        },
         found=(*sbatch.found(headers), *ranks.used(chosen), *inner.found, *_exports(scope), *_lost(scope)),
         asks=(*counted.asks, *inner.asks),
         remarks=(*ranks.remarks(chosen, headers, counted), *inner.remarks, *_several(chosen, others)),
@@ -133,6 +138,18 @@ _CARRIED = re.compile(
     r"(NCCL|CUDA|NVTE|TORCH|PYTORCH|UB|GLOO|FI|OMP|UCX|NVSHMEM|TRITON|HIP|HSA|RCCL|GPU|OFI|SHARP|MIOPEN|CUBLAS)_"
     r"|TOKENIZERS_PARALLELISM$|HF_|TRANSFORMERS_"
 )
+
+
+def _container(chosen: Program) -> sbatch.Headers:
+    """Srun's options for a container; a mount that is open, such as of the run folder itself, is left out."""
+    if "container-image" not in chosen.outer:
+        return {}
+    image, where = chosen.outer["container-image"]
+    mounts = chosen.outer.get("container-mounts", ("", where))[0].split(",")
+    return {
+        "container-image": (image, where),
+        "container-mounts": (",".join(mount for mount in mounts if is_known(mount)), where),
+    }
 
 
 def _surroundings(headers: sbatch.Headers, scope: Scope) -> dict[str, Any]:

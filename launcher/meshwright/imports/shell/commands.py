@@ -30,9 +30,9 @@ _NOTHING = frozenset(
 
 def run(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
     """One simple command."""
-    if not words:
+    name = said(words[0]) if words else ""
+    if not name:
         return
-    name = said(words[0])
     if name in scope.functions:
         _call(name, words[1:], scope, read)
     elif name in _BUILTINS:

@@ -105,7 +105,7 @@ def _command(node: Node, scope: Scope) -> None:
             _assignment(child, scope)
         elif child.is_named and child.type not in _ASIDE:
             words += fields_of(child, scope)
-    commands.run([word for word in words if word], scope.place(node), scope, read)
+    commands.run(words, scope.place(node), scope, read)
 
 
 def _redirected(node: Node, scope: Scope) -> None:

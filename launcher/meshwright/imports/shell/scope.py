@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from meshwright.errors import ConfigError, Problem
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Command", "Scope", "merged"]
 
 _RUNTIME = re.compile(r"SLURM|PMI|OMPI|.*RANK|HOST|PATH|HOME|USER|PWD|RANDOM|PPID|UID")
-STEPS = 50_000  # statements; a launch script has a hundred
-LONGEST = 2**20  # characters of one variable
+STEPS = 20_000  # statements; a launch script has a hundred
+LONGEST = 2**16  # characters of one variable; the arguments of a training are a tenth of it
 DEEPEST = 40  # scripts within scripts, functions within functions
 
 
@@ -163,14 +164,20 @@ class Scope:
 def merged(into: Scope, ways: Sequence[Scope], where: Place) -> None:
     """After a fork that only the outside decides: what differs between the ways is unknown by its own name."""
     for name in set().union(*(way.variables for way in ways)):
-        values = {_texts(way.variables.get(name)) for way in ways}
-        if len(values) == 1:
+        held = [way.variables.get(name) for way in ways]
+        if all(one is held[0] for one in held) or len(set(map(_texts, held))) == 1:
             into.variables[name] = ways[0].variables[name]
         else:
-            into.variables[name] = (unknown(where, name),)
+            into.variables[name] = (*_common([way.variables.get(name, ()) for way in ways]), unknown(where, name))
     into.exported = set().union(*(way.exported for way in ways))
     into.files = {name: text for way in ways for name, text in way.files.items()}
     into.ended = all(way.ended for way in ways)
+
+
+def _common(arrays: Sequence[tuple[Value, ...]]) -> tuple[Value, ...]:
+    """The items that arrays begin with, whichever way was taken; of plain variables nothing."""
+    same = takewhile(lambda items: len({said(item) for item in items}) == 1, zip(*arrays, strict=False))
+    return tuple(items[0] for items in same) if max(map(len, arrays)) > 1 else ()
 
 
 def _texts(values: tuple[Value, ...] | None) -> tuple[str, ...] | None:

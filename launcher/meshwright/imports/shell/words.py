@@ -111,11 +111,15 @@ def _quoted(node: Node, scope: Scope) -> Iterator[Atom]:
         if child.type not in EXPANSIONS:
             continue
         start = child.start_byte - base + _lead(text(child))
-        yield [_literal(source[at:start], row, scope)], False
-        yield _expansion(child, scope, quoted=True), False
+        lead = _literal(source[at:start], row, scope)
+        if said(lead):
+            yield [lead], False
+        yield _expansion(child, scope), False
         row += source[at : child.end_byte - base].count(b"\n")
         at = child.end_byte - base
-    yield [_literal(source[at : len(source) - 1], row, scope)], False
+    tail = _literal(source[at : len(source) - 1], row, scope)
+    if said(tail) or at == 1:
+        yield [tail], False
 
 
 def _literal(source: bytes, row: int, scope: Scope) -> Value:
@@ -131,7 +135,7 @@ def _literal(source: bytes, row: int, scope: Scope) -> Value:
     return tuple(pieces)
 
 
-def _expansion(node: Node, scope: Scope, quoted: bool = False) -> Sequence[Value]:
+def _expansion(node: Node, scope: Scope) -> Sequence[Value]:
     source = text(node)[_lead(text(node)) :]
     where = Place(scope.file, scope.place(node).line + text(node)[: _lead(text(node))].count("\n"))
     if node.type == "simple_expansion":

@@ -1,0 +1,194 @@
+"""Programs that a launch script may start, beside Megatron-LM's own: which reader takes their words."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from meshwright.imports import deepspeed, shapes
+from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
+from meshwright.imports.files import text_of
+from meshwright.imports.found import Given, Place, Source, together
+from meshwright.imports.launchers import Program
+from meshwright.imports.megatron import of_flags
+from meshwright.imports.ranks import Ranks
+from meshwright.imports.run_folder import of_model, of_program
+from meshwright.imports.script import Readers
+from meshwright.imports.shaped import of_shape
+from meshwright.imports.shell.scope import Scope
+from meshwright.imports.torchtitan import of_toml
+from meshwright.imports.trainer import of_accelerate, of_trainer
+from meshwright.imports.unknown import is_known, readable
+
+__all__ = ["READERS"]
+
+
+def _ours(one: Program) -> bool:
+    """Our own program, or Megatron-LM's with the words of the run folder."""
+    theirs = any("megatron/args.txt" in readable(text) for text, _ in one.words)
+    return one.name.startswith("meshwright.train.") or theirs
+
+
+def _of_ours(one: Program, counted: Ranks, scope: Scope) -> Source:
+    """A run folder of ours: its files stand beside the script."""
+    folder = Path(scope.file).parent
+    if one.name.endswith(".deepspeed"):
+        return _joined(_run_folder(folder / "deepspeed"), "launch script of a DeepSpeed run folder")
+    path = folder / "megatron" / "args.txt"
+    lines = enumerate(text_of(path).splitlines(), 1)
+    words = [(word, Place(str(path), number)) for number, line in lines for word in shlex.split(line)]
+    source = of_flags(words, "launch script of a Megatron run folder", counted.world)
+    entry = "meshwright" if one.name.startswith("meshwright.train.") else one.name
+    return replace(source, values={**source.values, "launch.entry": entry})
+
+
+def _run_folder(folder: Path) -> Iterator[Source]:
+    for name, reader in (("config.json", None), ("program.json", of_program), ("ds_config.json", deepspeed.of_json)):
+        path = folder / name
+        leaves, _ = json_leaves(text_of(path), str(path))
+        yield of_model(path, leaves) if reader is None else reader(leaves)
+
+
+def _joined(sources: Iterator[Source] | Sequence[Source], kind: str) -> Source:
+    parts = list(sources)
+    whole = together(parts, ())
+    return Source(kind=kind, values=whole.values, found=whole.found, asks=whole.asks, remarks=whole.remarks)
+
+
+def _flag_leaves(one: Program) -> Leaves:
+    """``--name value`` and ``--name`` as leaves; a value is read as YAML reads it."""
+    leaves: Leaves = {}
+    name = ""
+    for text, where in one.words:
+        if text.startswith("--"):
+            name, equals, value = text[2:].partition("=")
+            leaves[name] = Given(name, _plain(value) if equals else True, where)
+        elif name:
+            before = leaves[name].value
+            leaves[name] = Given(name, _plain(text) if before is True else f"{before} {text}", leaves[name].place)
+    return leaves
+
+
+def _word_leaves(one: Program) -> Leaves:
+    """``key=value`` and ``+key=value`` of Hydra."""
+    pairs = [(text.lstrip("+").partition("="), where) for text, where in one.words if "=" in text]
+    return {key: Given(key, _plain(value), where) for (key, _, value), where in pairs if not key.startswith("-")}
+
+
+def _plain(text: str) -> object:
+    if not is_known(text):
+        return text
+    try:
+        return yaml.safe_load(text) if len(text) < 1000 else text
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+def _trains(one: Program) -> bool:
+    return any(text.partition("=")[0] == "--per_device_train_batch_size" for text, _ in one.words)
+
+
+def _of_trainer(one: Program, counted: Ranks, scope: Scope) -> Source:
+    """The Trainer's flags, with DeepSpeed's JSON and accelerate's YAML where they stand beside the script."""
+    leaves = _flag_leaves(one)
+    parts = [of_trainer(leaves)]
+    config = one.option("config-file")
+    if config and (path := _beside(config[0], scope)):
+        parts.insert(0, of_accelerate(yaml_leaves(text_of(path), str(path))))
+    named = leaves.get("deepspeed")
+    if named and (path := _beside(str(named.value), scope)):
+        tuned, _ = json_leaves(text_of(path), str(path))
+        parts.insert(0, deepspeed.of_json(tuned, trainer=True))
+        parts[-1] = replace(parts[-1], values=_chosen(parts[-1], leaves))
+    return _joined(parts, "launch script of Hugging Face Trainer")
+
+
+def _chosen(source: Source, leaves: Leaves) -> dict[str, object]:
+    """DeepSpeed's stage is its JSON's to say where the Trainer shards nothing itself."""
+    stated = source.values if "fsdp" in leaves else {k: v for k, v in source.values.items() if k != "parallelism.zero"}
+    return dict(stated)
+
+
+def _beside(name: str, scope: Scope) -> Path | None:
+    if not is_known(name) or len(name) > 255:
+        return None
+    here = Path(scope.file).parent
+    candidates = (Path(name), here / name, here / PurePosixPath(name).name)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _titan(one: Program) -> bool:
+    return any(text.partition("=")[0] in ("--job.config_file", "--job.config-file") for text, _ in one.words)
+
+
+def _of_titan(one: Program, counted: Ranks, scope: Scope) -> Source:
+    """The file that is named, with the words behind it on top."""
+    leaves = {name.replace("config-file", "config_file"): given for name, given in _flag_leaves(one).items()}
+    named = leaves.pop("job.config_file")
+    path = _beside(str(named.value), scope)
+    below = toml_leaves(text_of(path), str(path)) if path else {}
+    source = of_toml({**below, **leaves} or {"job.config_file": named})
+    return replace(source, values={**source.values, **({"cluster.gpus": counted.world} if counted.world else {})})
+
+
+def _verl(one: Program) -> bool:
+    return one.name.startswith("verl.") or any(text.startswith("actor_rollout_ref.") for text, _ in one.words)
+
+
+def _of_verl(one: Program, counted: Ranks, scope: Scope) -> Source:
+    leaves = _word_leaves(one)
+    counts = [leaves[key].value for key in ("trainer.nnodes", "trainer.n_gpus_per_node") if key in leaves]
+    known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
+    source = of_shape(leaves, shapes.VERL, counts[0] * counts[1] if known else None)
+    lengths = [
+        leaves[f"data.max_{part}_length"].value
+        for part in ("prompt", "response")
+        if f"data.max_{part}_length" in leaves
+    ]
+    sequence = {"training.sequence": sum(lengths)} if lengths and all(isinstance(n, int) for n in lengths) else {}
+    asks = tuple(ask for ask in source.asks if ask.path not in sequence)
+    return replace(source, values={**source.values, **sequence}, asks=asks)
+
+
+def _nemo(one: Program) -> bool:
+    return any(text.startswith(("model.", "train.", "trainer.")) and "=" in text for text, _ in one.words)
+
+
+def _of_nemo(one: Program, counted: Ranks, scope: Scope) -> Source:
+    """NeMo 1 counts devices in its trainer; Megatron-Bridge has a section ``train``."""
+    leaves = _word_leaves(one)
+    if not any(key.startswith("trainer.") for key in leaves):
+        return of_shape(leaves, shapes.BRIDGE, counted.world)
+    counts = [leaves[key].value for key in ("trainer.num_nodes", "trainer.devices") if key in leaves]
+    known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
+    return of_shape(leaves, shapes.NEMO, counts[0] * counts[1] if known else counted.world)
+
+
+def _neox(one: Program) -> bool:
+    return PurePosixPath(one.name).name in ("deepy.py", "train.py") and any(
+        readable(text).endswith((".yml", ".yaml")) for text, _ in one.words
+    )
+
+
+def _of_neox(one: Program, counted: Ranks, scope: Scope) -> Source:
+    """All files that are named, later ones on top."""
+    paths = [path for text, _ in one.words if text.endswith((".yml", ".yaml")) and (path := _beside(text, scope))]
+    leaves: Leaves = {}
+    for path in paths:
+        leaves |= yaml_leaves(text_of(path), str(path))
+    return of_shape(leaves or {"config": Given("config", "", one.place)}, shapes.NEOX, counted.world)
+
+
+READERS: Readers = (
+    (_ours, _of_ours),
+    (_trains, _of_trainer),
+    (_titan, _of_titan),
+    (_verl, _of_verl),
+    (_nemo, _of_nemo),
+    (_neox, _of_neox),
+)
+"""In the order in which they are asked."""

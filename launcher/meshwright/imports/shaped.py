@@ -1,0 +1,111 @@
+"""Configurations of frameworks that are built on Megatron: their keys -> Megatron-LM's arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from meshwright.imports.documents import Leaves
+from meshwright.imports.found import Found, Given, Source, shown
+from meshwright.imports.keyed import either
+from meshwright.imports.megatron import PATHS, of_arguments
+from meshwright.imports.megatron_arguments import known
+from meshwright.imports.megatron_yaml import argument_of
+
+__all__ = ["Shape", "To", "of_shape"]
+
+
+@dataclass(frozen=True)
+class To:
+    """The argument that a key is, and how its value reads; None: it says nothing."""
+
+    argument: str
+    read: Callable[[Any], Any] = lambda value: value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """One framework. ``own``: keys that a value of ours carries directly; ``sections``: where arguments stand.
+
+    ``more``: arguments that follow from the whole file.
+    """
+
+    kind: str
+    keys: Mapping[str, To]
+    reasons: Mapping[str, str]
+    sections: tuple[str, ...] = ()
+    own: Mapping[str, tuple[str, Callable[[Any], Any]]] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    more: Callable[[Leaves], Mapping[str, Any]] = lambda leaves: {}
+
+
+def of_shape(leaves: Leaves, shape: Shape, world: int | None = None) -> Source:
+    """What the file says, as Megatron-LM would be told."""
+    resolved = {key: replace(one, value=_interpolated(key, one.value, leaves)) for key, one in leaves.items()}
+    place = next(iter(leaves.values())).place
+    given = {name: Given("", value, place) for name, value in shape.defaults.items()}
+    lost: list[Found] = []
+    for key, one in resolved.items():
+        made = _argument(key, one, shape)
+        if made is not None:
+            given |= {made[0]: replace(one, value=made[1])} if made[1] is not None else {}
+        elif key not in shape.own:
+            lost.append(_lost(key, one, shape))
+    given |= {name: Given("", value, place) for name, value in {**_grouped(given), **shape.more(resolved)}.items()}
+    source = of_arguments(given, lost, shape.kind, world)
+    own = {path: read(resolved[key].value) for key, (path, read) in shape.own.items() if key in resolved}
+    carried = (_own(key, resolved[key], path) for key, (path, _) in shape.own.items() if key in resolved)
+    stated = tuple(one for one in source.found if one.key)
+    return replace(source, values={**source.values, **own}, found=(*stated, *carried, *_quiet(resolved, shape)))
+
+
+def _grouped(given: Mapping[str, Given]) -> dict[str, bool]:
+    """A number of key and value heads is enough everywhere but on Megatron-LM's own command line."""
+    return {"group_query_attention": True} if "num_query_groups" in given else {}
+
+
+def _argument(key: str, one: Given, shape: Shape) -> tuple[str, Any] | None:
+    if key in shape.keys:
+        row = shape.keys[key]
+        try:
+            return row.argument, row.read(one.value)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            return row.argument, one.value
+    section, _, last = key.rpartition(".")
+    name = argument_of(last.replace("-", "_"))
+    inside = section in shape.sections and not either(shape.reasons, key)
+    return (name, one.value) if inside and (known(name) or name in PATHS) else None
+
+
+def _lost(key: str, one: Given, shape: Shape) -> Found:
+    reason = either(shape.reasons, key) or f"no key of a {shape.kind} that is known here"
+    return Found(key, shown(one.value), one.place, "dropped", reason=reason)
+
+
+def _own(key: str, one: Given, path: str) -> Found:
+    return Found(key, shown(one.value), one.place, "mapped", path)
+
+
+def _quiet(leaves: Leaves, shape: Shape) -> Iterator[Found]:
+    """Keys that are known and say nothing with this value."""
+    for key, one in leaves.items():
+        made = _argument(key, one, shape)
+        if made is not None and made[1] is None:
+            yield Found(key, shown(one.value), one.place, "default", PATHS.get(made[0], ""))
+
+
+def _interpolated(key: str, value: Any, leaves: Leaves) -> Any:
+    """OmegaConf's ``${.name}`` and ``${a.b}``; what computes (``${multiply:4,...}``) is left to the default."""
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    match = re.fullmatch(r"\$\{(\.*)([\w.]+)\}", value)
+    if not match:
+        return None
+    section = key.rpartition(".")[0] if match[1] else ""
+    for _ in range(max(0, len(match[1]) - 1)):
+        section = section.rpartition(".")[0]
+    path = f"{section}.{match[2]}" if section else match[2]
+    target = leaves[path].value if path in leaves else None
+    return None if isinstance(target, str) and "${" in target else target

@@ -1,0 +1,201 @@
+"""Hugging Face Trainer's arguments and accelerate's YAML -> values of ours.
+
+Names and defaults: transformers 5.24 training_args.py; accelerate 1.15 commands/config, utils/dataclasses.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from meshwright.errors import Problem
+from meshwright.imports.documents import Leaves
+from meshwright.imports.found import Ask, Remark, Source
+from meshwright.imports.keyed import Row, carried, fates
+
+__all__ = ["of_accelerate", "of_trainer"]
+
+_STYLES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
+_STYLES |= {"inverse_sqrt": "inverse_sqrt", "warmup_stable_decay": "wsd", "cosine_with_min_lr": "cosine"}
+_OPTIMIZERS = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adamw_hf": "adamw",
+    "adamw": "adamw",
+    "sgd": "sgd",
+}
+
+
+def _true(value: Any) -> bool:
+    return value is True or str(value).lower() in ("true", "yes", "1")
+
+
+def _recompute(value: Any) -> str:
+    return "full" if _true(value) else "none"
+
+
+_SEQUENCE = ("max_seq_length", "max_length", "cutoff_len", "model_max_length", "block_size", "sequence_len")
+
+TRAINER: Mapping[str, Row] = {
+    **{name: Row("training.sequence", int) for name in _SEQUENCE},
+    "per_device_train_batch_size": Row("training.micro_batch", int),
+    "micro_batch_size": Row("training.micro_batch", int),
+    "gradient_accumulation_steps": Row("training.microbatches", int),
+    "learning_rate": Row("training.optimizer.lr", float),
+    "weight_decay": Row("training.optimizer.weight_decay", float),
+    "adam_beta1": Row("training.optimizer.beta1", float),
+    "adam_beta2": Row("training.optimizer.beta2", float),
+    "adam_epsilon": Row("training.optimizer.eps", float),
+    "max_grad_norm": Row("training.optimizer.clip", float),
+    "optim": Row("training.optimizer.name", _OPTIMIZERS.__getitem__),
+    "max_steps": Row("training.steps", lambda steps: int(steps) if int(steps) > 0 else None),
+    "warmup_steps": Row("training.schedule.warmup_steps", int),
+    "lr_scheduler_type": Row("training.schedule.style", _STYLES.__getitem__),
+    "bf16": Row("training.precision", lambda on: "bf16" if _true(on) else None),
+    "fp16": Row("training.precision", lambda on: "fp16" if _true(on) else None),
+    "gradient_checkpointing": Row("parallelism.recompute", _recompute),
+    "seed": Row("training.seed", int),
+    "logging_steps": Row("training.logging.interval", int),
+    "save_steps": Row("training.logging.save_interval", int),
+    "output_dir": Row("training.logging.save", str),
+    "dataloader_num_workers": Row("training.data.workers", int),
+}
+_LOST = {
+    "num_train_epochs": "epochs are as long as the data are; give training.steps or training.tokens",
+    "warmup_ratio": "a part of a length that is not stated in steps; give training.schedule.warmup_steps",
+    "model_name_or_path": "no folder here; give model=NAME, or model=hf model.path=DIR",
+    "deepspeed": "a further file: give it, too",
+    "fsdp": "read as a ZeRO stage",
+}
+_DEFAULTS = {
+    "training.micro_batch": 8,
+    "training.precision": "fp32",
+    "training.optimizer.lr": 5e-5,
+    "training.optimizer.weight_decay": 0.0,
+    "training.optimizer.beta1": 0.9,
+    "training.optimizer.beta2": 0.999,
+    "training.optimizer.eps": 1e-8,
+    "training.optimizer.clip": 1.0,
+    "training.schedule.style": "linear",
+    "training.seed": 42,
+    "parallelism.recompute": "none",
+}
+
+
+def of_trainer(leaves: Leaves) -> Source:
+    """TrainingArguments as YAML or JSON; ``fsdp`` words are read as the ZeRO stage that shards the same states."""
+    values = {**_DEFAULTS, "backend.name": "deepspeed", **carried(leaves, TRAINER), **_fsdp(leaves)}
+    values["training.grad_reduce"] = "fp32"
+    return Source(
+        kind="Hugging Face Trainer's arguments",
+        values=values,
+        found=tuple(fates(leaves, TRAINER, _LOST, lambda _: "", "the Trainer")),
+        asks=tuple(_asks("the Trainer's arguments say")),
+    )
+
+
+def _fsdp(leaves: Leaves) -> dict[str, Any]:
+    words = str(leaves["fsdp"].value) if "fsdp" in leaves else ""
+    stages = {"full_shard": 3, "shard_grad_op": 2, "no_shard": 0, "hybrid_shard": 3}
+    named = [stage for word, stage in stages.items() if word in words]
+    return {"parallelism.zero": named[0]} if named else {}
+
+
+def _asks(who: str) -> Iterator[Ask]:
+    hint = "give model=NAME, or model=hf model.path=DIR, or the model's config.json as a further file"
+    yield Ask("model", Problem("model", f"{who} no sizes of the model; {hint}", "import.missing"))
+    message = f"{who} no length of a sequence; give training.sequence=TOKENS"
+    yield Ask("training.sequence", Problem("training.sequence", message, "import.missing"))
+
+
+_SHARDING = {"1": 3, "FULL_SHARD": 3, "2": 2, "SHARD_GRAD_OP": 2, "3": 0, "NO_SHARD": 0, "4": 3, "HYBRID_SHARD": 3}
+
+
+def _reshards(word: Any) -> int:
+    """FSDP 1 names a strategy here, too; FSDP 2 says whether parameters are sharded again."""
+    return _SHARDING.get(str(word), 3 if _true(word) else 2)
+
+
+_DS, _FSDP, _LM, _ND = "deepspeed_config.", "fsdp_config.", "megatron_lm_config.megatron_lm_", "parallelism_config."
+
+ACCELERATE: Mapping[str, Row] = {
+    "num_processes": Row("cluster.gpus", int),
+    "mixed_precision": Row("training.precision", {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}.__getitem__),
+    f"{_DS}zero_stage": Row("parallelism.zero", int),
+    f"{_DS}gradient_accumulation_steps": Row("training.microbatches", int),
+    f"{_DS}gradient_clipping": Row("training.optimizer.clip", float),
+    f"{_DS}offload_optimizer_device": Row("backend.deepspeed.offload_optimizer.device", str),
+    f"{_DS}offload_param_device": Row("backend.deepspeed.offload_param.device", str),
+    f"{_DS}offload_optimizer_nvme_path": Row("backend.deepspeed.offload_optimizer.nvme_path", str),
+    f"{_FSDP}fsdp_sharding_strategy": Row("parallelism.zero", lambda word: _SHARDING[str(word)]),
+    f"{_FSDP}fsdp_reshard_after_forward": Row(
+        "parallelism.zero", lambda on: _SHARDING.get(str(on), 3 if _true(on) else 2)
+    ),
+    f"{_FSDP}fsdp_activation_checkpointing": Row("parallelism.recompute", _recompute),
+    f"{_FSDP}fsdp_offload_params": Row(
+        "backend.deepspeed.offload_param.device", lambda on: "cpu" if _true(on) else "none"
+    ),
+    f"{_LM}tp_degree": Row("parallelism.tp", int),
+    f"{_LM}pp_degree": Row("parallelism.pp", int),
+    f"{_LM}num_micro_batches": Row("training.microbatches", int),
+    f"{_LM}gradient_clipping": Row("training.optimizer.clip", float),
+    f"{_LM}recompute_activations": Row("parallelism.recompute", lambda on: "selective" if _true(on) else "none"),
+    f"{_LM}sequence_parallelism": Row("parallelism.sp", _true),
+    f"{_LM}use_distributed_optimizer": Row("parallelism.zero", lambda on: int(_true(on))),
+    f"{_ND}parallelism_config_tp_size": Row("parallelism.tp", int),
+    f"{_ND}parallelism_config_cp_size": Row("parallelism.cp", int),
+    f"{_ND}parallelism_config_dp_replicate_size": Row("parallelism.optimizer_instances", int),
+    f"{_ND}parallelism_config_dp_shard_size": Row("parallelism.zero", lambda count: 3 if int(count) > 1 else 0),
+}
+_HOW = "it says how accelerate starts or finds its processes; launch.sh and job.sbatch do that"
+_ACCELERATE_LOST = {
+    **dict.fromkeys(
+        (
+            *("compute_environment", "machine_rank", "main_process_ip", "main_process_port", "main_training_function"),
+            *("rdzv_backend", "same_network", "gpu_ids", "debug", "use_cpu", "tpu_env", "tpu_use_cluster"),
+            *("tpu_use_sudo", "enable_cpu_affinity", "num_machines", "distributed_type", "downcast_bf16"),
+        ),
+        _HOW,
+    ),
+    "deepspeed_config.deepspeed_config_file": "a further file: give it, too",
+    "deepspeed_config": "how accelerate starts DeepSpeed, or loads weights",
+    "fsdp_config": "how accelerate wraps, saves or loads; DeepSpeed needs no such word",
+    "megatron_lm_config": "no value of ours",
+    "dynamo_config": "torch.compile is not described here",
+    "tp_config": "parallelism.tp says it",
+}
+
+
+def of_accelerate(leaves: Leaves) -> Source:
+    """The file that ``accelerate config`` writes."""
+    kind = str(leaves["distributed_type"].value) if "distributed_type" in leaves else "MULTI_GPU"
+    backend = "megatron" if kind == "MEGATRON_LM" else "deepspeed"
+    values = {"backend.name": backend, "training.precision": "fp32", "parallelism.zero": 3 if kind == "FSDP" else 0}
+    values |= {"training.grad_reduce": "fp32", **carried(leaves, ACCELERATE), **_nodes(leaves)}
+    return Source(
+        kind="accelerate configuration",
+        values=values,
+        found=tuple(fates(leaves, ACCELERATE, _ACCELERATE_LOST, lambda _: "", "accelerate")),
+        asks=tuple(_asks("accelerate's file says")),
+        remarks=tuple(_remarks(leaves, kind)),
+    )
+
+
+def _nodes(leaves: Leaves) -> dict[str, Any]:
+    """Processes are all of them, over all machines."""
+    counts = [leaves[name].value for name in ("num_processes", "num_machines") if name in leaves]
+    whole = len(counts) == 2 and all(isinstance(count, int) and count > 0 for count in counts)
+    return {"cluster.gpus_per_node": counts[0] // counts[1]} if whole and counts[1] > 1 else {}
+
+
+def _remarks(leaves: Leaves, kind: str) -> Iterator[Remark]:
+    if kind == "FSDP":
+        message = "FSDP is read as the ZeRO stage of DeepSpeed that shards the same states"
+        yield Remark("warning", "import.fsdp", message, leaves["distributed_type"].place)
+    degrees = {name.rpartition("config_")[2]: one for name, one in leaves.items() if name.startswith(_ND)}
+    product, world = 1, leaves.get("num_processes")
+    for one in degrees.values():
+        product *= one.value if isinstance(one.value, int) and one.value > 0 else 1
+    if degrees and world is not None and isinstance(world.value, int) and product != world.value:
+        message = f"the sizes of parallelism_config multiply to {product}, num_processes is {world.value}"
+        yield Remark("error", "accelerate.world", message, world.place)

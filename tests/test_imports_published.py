@@ -1,0 +1,409 @@
+"""Configurations that people published, retyped as facts: the Plan that each one is, and what is wrong with some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshwright.imports.check import Checked, checked
+from meshwright.imports.read import imported
+
+pytest.importorskip("tree_sitter_bash")
+
+
+@dataclass(frozen=True)
+class Published:
+    """``facts``: the file's own values in our words; ``wanted``: numbers of its Plan, from the same source."""
+
+    source: str
+    file: str
+    facts: str
+    wanted: dict[str, Any]
+    words: tuple[str, ...] = ()
+
+
+def judged(one: Published, folder: Path) -> Checked:
+    path = folder / one.file
+    path.write_text(one.facts)
+    return checked(imported([path]), one.words)
+
+
+def numbers(result: Checked) -> dict[str, Any]:
+    plan = result.plan
+    assert plan is not None, [said.message for said in result.said]
+    p, t = plan.spec.parallelism, plan.spec.training
+    return {
+        "parameters": round(plan.total_parameters / 1e9, 1),
+        "layout": (plan.grid.tp, plan.grid.pp, plan.grid.dp, plan.grid.ep),
+        "zero": p.zero,
+        "recompute": p.recompute,
+        "batch": (plan.batch.micro_batch, plan.batch.global_batch, plan.batch.sequence),
+        "precision": t.precision,
+        "lr": t.optimizer.lr,
+        "steps": plan.steps,
+        "warmup": t.schedule.warmup_steps,
+        "activation": plan.spec.model.activation,
+        "backend": plan.spec.backend.name,
+    }
+
+
+JEAN_ZAY = "HOST=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)\nNODES={nodes}\nGPUS={gpus}\n"
+BIGSCIENCE = (
+    'export LAUNCHER="python -u -m torch.distributed.run --nproc_per_node $GPUS --nnodes $NODES --master_addr $HOST"\n'
+    'export CMD=" pretrain_gpt.py {arguments}"\n'
+    "srun --jobid $SLURM_JOBID bash -c '$LAUNCHER --node_rank $SLURM_PROCID $CMD' 2>&1 | tee -a log.txt\n"
+)
+
+
+def bigscience(nodes: int, gpus: int, arguments: str) -> str:
+    """How the BigScience workshop starts Megatron-DeepSpeed on Jean Zay."""
+    head = f"#!/bin/bash\n#SBATCH --nodes={nodes}\n#SBATCH --ntasks-per-node=1\n#SBATCH --gres=gpu:{gpus}\n"
+    return head + JEAN_ZAY.format(nodes=nodes, gpus=gpus) + BIGSCIENCE.format(arguments=arguments)
+
+
+def megatron(gpus: int, *arguments: str, nodes: int = 1, before: str = "") -> str:
+    """How Megatron-LM's examples start it: arrays of arguments behind torchrun."""
+    arrays = "".join(f"A{i}=(\n    {part}\n)\n" for i, part in enumerate(arguments))
+    named = " ".join(f"${{A{i}[@]}}" for i in range(len(arguments)))
+    distributed = f"D=(--nproc_per_node {gpus} --nnodes {nodes} --master_addr ${{MASTER_ADDR:-node0}})\n"
+    start = f"torchrun ${{D[@]}} pretrain_gpt.py {named}\n"
+    return f"#!/bin/bash\nexport CUDA_DEVICE_MAX_CONNECTIONS=1\n{before}{arrays}{distributed}{start}"
+
+
+GPT3 = (
+    "--num-layers 96 --hidden-size 12288 --num-attention-heads 96 --seq-length 2048 --max-position-embeddings 2048 "
+    "--micro-batch-size 1 --train-iters 500000 --weight-decay 0.1 --adam-beta1 0.9 --adam-beta2 0.95 "
+    "--init-method-std 0.006 --fp16 --lr 6.0e-5 --lr-decay-style cosine --min-lr 6.0e-6 --lr-warmup-fraction .001 "
+    "--lr-decay-iters 430000 --vocab-file $1 --merge-file $2 --split 949,50,1"
+)
+LLAMA3 = (
+    "--num-layers 32 --hidden-size 4096 --ffn-hidden-size 14336 --num-attention-heads 32 --group-query-attention "
+    "--num-query-groups 8 --kv-channels 128 --seq-length 8192 --max-position-embeddings 8192 --normalization RMSNorm "
+    "--position-embedding-type rope --rotary-base 1000000 --swiglu --untie-embeddings-and-output-weights "
+    "--disable-bias-linear --attention-dropout 0.0 --hidden-dropout 0.0 --vocab-size 128256 "
+    "--tokenizer-type NullTokenizer --mock-data --micro-batch-size 1 --global-batch-size 128 --lr 0.00015 --bf16"
+)
+MIXTRAL = (
+    "--disable-bias-linear --seq-length 4096 --max-position-embeddings 32768 --num-layers 32 --hidden-size 4096 "
+    "--ffn-hidden-size 14336 --num-attention-heads 32 --attention-dropout 0.0 --hidden-dropout 0.0 "
+    "--normalization RMSNorm --position-embedding-type rope --swiglu --untie-embeddings-and-output-weights "
+    "--group-query-attention --num-query-groups 8 --rotary-base 1000000 --num-experts 8 --moe-router-topk 2 "
+    "--moe-aux-loss-coeff 1e-2 --moe-grouped-gemm --moe-token-dispatcher-type alltoall --micro-batch-size 1 "
+    "--global-batch-size 256 --lr 1e-4 --train-iters 500000 --lr-decay-style cosine --bf16 --vocab-size 32000"
+)
+GPT_345M = (
+    "--num-layers 24 --hidden-size 1024 --num-attention-heads 16 --seq-length 1024 --max-position-embeddings 1024 "
+    "--micro-batch-size 4 --global-batch-size 16 --lr 0.00015 --train-iters 500000 --lr-decay-iters 320000 "
+    "--lr-decay-style cosine --lr-warmup-fraction .01 --fp16 --vocab-file $1 --merge-file $2"
+)
+NEOX = """{{
+  "pipe_parallel_size": {pp}, "model_parallel_size": {tp}, # as published
+  "num_layers": {layers}, "hidden_size": {hidden}, "num_attention_heads": {heads},
+  "seq_length": 2048, "max_position_embeddings": 2048, "pos_emb": "rotary", "rotary_pct": 0.25,
+  "no_weight_tying": true, "gpt_j_residual": true, "norm": "layernorm",
+  "optimizer": {{"type": "Adam", "params": {{"lr": {lr}, "betas": [0.9, 0.95], "eps": 1.0e-8}}}},
+  "zero_optimization": {{"stage": 1, "overlap_comm": True}},
+  "train_micro_batch_size_per_gpu": {micro}, "gradient_accumulation_steps": {accumulate},
+  "checkpoint_activations": true, "checkpoint_num_layers": 1, "gradient_clipping": 1.0, "weight_decay": {decay},
+  "fp16": {{"fp16": true, "enabled": true}}, "train_iters": {steps}, "lr_decay_iters": {steps},
+  "lr_decay_style": "cosine", "warmup": 0.01, "tokenizer_type": "HFTokenizer",
+}}
+"""
+DEEPSPEED = """{
+  "bf16": {"enabled": true},
+  "zero_optimization": {"stage": 3, "overlap_comm": true, "stage3_param_persistence_threshold": 1e4},
+  "optimizer": {"type": "AdamW", "params": {"lr": 2e-5, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}},
+  "gradient_clipping": 1.0,
+  "train_batch_size": 128, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4
+}
+"""
+
+
+def neox(**values: object) -> str:
+    """A configuration of gpt-neox, in its mixture of YAML and JSON."""
+    return NEOX.format(**values)
+
+
+HF = ("model=llama3_8b", "training.sequence=4096", "training.steps=1000")
+
+RIGHT = {
+    "gpt3_175b": Published(
+        "NVIDIA/Megatron-LM examples/gpt3/train_gpt3_175b_distributed.sh, on 1,024 GPUs, with one of its two batches",
+        "train.sh",
+        megatron(
+            8,
+            GPT3,
+            "--step-batch-size-schedule '0:16 2.4B:320 12B:1536'",
+            "--tensor-model-parallel-size 8 --pipeline-model-parallel-size 16",
+            nodes=128,
+        ),
+        {"parameters": 174.6, "layout": (8, 16, 8, 1), "lr": 6e-5, "precision": "fp16", "steps": 500_000},
+    ),
+    "llama3_8b_fp8": Published(
+        "NVIDIA/Megatron-LM examples/llama/train_llama3_8b_h100_fp8.sh",
+        "train.sh",
+        megatron(
+            8,
+            LLAMA3,
+            "--train-samples 1953125000 --lr-decay-samples 1949218748 --lr-warmup-samples 3906252 --grad-reduce-in-bf16",
+            '"--fp8-format hybrid" "--fp8-amax-history-len 1024" "--fp8-param-gather"',
+            "--use-distributed-optimizer --overlap-grad-reduce --overlap-param-gather",
+        ),
+        {"parameters": 8.0, "layout": (1, 1, 8, 1), "precision": "fp8_delayed", "zero": 1, "steps": 15_258_789},
+    ),
+    "llama3_8b_fsdp": Published(
+        "NVIDIA/Megatron-LM examples/megatron_fsdp/train_llama3_8b_fsdp_h100_fp8.sh",
+        "train.sh",
+        megatron(
+            8,
+            LLAMA3,
+            "--train-iters 100 --use-megatron-fsdp --data-parallel-sharding-strategy optim_grads_params "
+            "--no-gradient-accumulation-fusion --ckpt-format fsdp_dtensor --use-distributed-optimizer "
+            "--overlap-grad-reduce --overlap-param-gather",
+        ).replace("CONNECTIONS=1", "CONNECTIONS=8"),
+        {"layout": (1, 1, 8, 1), "zero": 3, "batch": (1, 128, 8192), "activation": "swiglu"},
+    ),
+    "mixtral_8x7b": Published(
+        "NVIDIA/Megatron-LM examples/mixtral/train_mixtral_8x7b_distributed.sh, on the 32 GPUs that its layout needs",
+        "train.sh",
+        megatron(
+            8,
+            MIXTRAL,
+            "--pipeline-model-parallel-size 4 --expert-model-parallel-size 8 --use-distributed-optimizer",
+            nodes=4,
+        ),
+        {"parameters": 46.7, "layout": (1, 4, 8, 8), "zero": 1, "batch": (1, 256, 4096), "lr": 1e-4},
+    ),
+    "gpt_345m": Published(
+        "deepspeedai/Megatron-DeepSpeed examples/pretrain_gpt_distributed_with_mp.sh",
+        "train.sh",
+        megatron(8, GPT_345M, "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2 --sequence-parallel"),
+        {"parameters": 0.4, "layout": (2, 2, 2, 1), "warmup": 3200, "activation": "gelu_tanh"},
+    ),
+    "bloom_176b": Published(
+        "bigscience-workshop/bigscience train/tr11-176B-ml/tr11-176B-ml.slurm, without its fused kernels' biases",
+        "tr11.slurm",
+        bigscience(
+            48,
+            8,
+            "--tensor-model-parallel-size 4 --pipeline-model-parallel-size 12 --num-layers 70 --hidden-size 14336 "
+            "--num-attention-heads 112 --seq-length 2048 --max-position-embeddings 2048 --micro-batch-size 2 "
+            "--global-batch-size 2048 --train-samples 220_000_000 --tokenizer-type PretrainedFromHF --embed-layernorm "
+            "--bf16 --position-embedding-type alibi --checkpoint-activations --pad-vocab-size-to 250880 --lr 6e-5 "
+            "--init-method-std 0.0048 --adam-beta2 0.95 --weight-decay 1e-1 --min-lr 6e-6 --lr-decay-style cosine "
+            "--attention-dropout 0 --hidden-dropout 0 --zero-stage 0 "
+            "--account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split",
+        ),
+        {"parameters": 176.2, "layout": (4, 12, 8, 1), "recompute": "full", "steps": 107_421, "precision": "bf16"},
+    ),
+    "tr1_13b": Published(
+        "bigscience-workshop/bigscience train/tr1-13B-base/tr1-13B-round1.slurm",
+        "tr1.slurm",
+        bigscience(
+            128,
+            4,
+            "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 4 --num-layers 40 --hidden-size 5120 "
+            "--ffn-hidden-size 20480 --num-attention-heads 32 --seq-length 2048 --max-position-embeddings 2048 "
+            "--micro-batch-size 1 --global-batch-size 1024 --train-samples 300_000_000 --vocab-file v --merge-file m "
+            "--fp16 --checkpoint-activations --lr 1e-4 --min-lr 1e-5 --lr-decay-style cosine --zero-stage 1 "
+            "--lr-decay-samples 126_953_125 --lr-warmup-samples 216_320 --weight-decay 1e-1",
+        ),
+        {"parameters": 12.9, "layout": (2, 4, 64, 1), "zero": 1, "batch": (1, 1024, 2048), "warmup": 211},
+    ),
+    "tr9_swiglu": Published(
+        "bigscience-workshop/bigscience train/tr9-glu/tr9-1B3-modeling-swiglu.slurm",
+        "tr9.slurm",
+        bigscience(
+            16,
+            4,
+            "--tensor-model-parallel-size 4 --pipeline-model-parallel-size 4 --num-layers 24 --hidden-size 2048 "
+            "--num-attention-heads 16 --ffn-hidden-size 5456 --seq-length 2048 --max-position-embeddings 2048 "
+            "--micro-batch-size 8 --global-batch-size 512 --rampup-batch-size 32 32 2_000_000 --no-bias-gelu-fusion "
+            "--glu-activation swiglu --train-samples 73_242_187 --vocab-file v --merge-file m --fp16 --lr 2e-4 "
+            "--checkpoint-activations --zero-stage 1",
+        ),
+        {"layout": (4, 4, 4, 1), "activation": "swiglu", "precision": "fp16", "batch": (8, 512, 2048)},
+    ),
+    "gpt_neox_20b": Published(
+        "EleutherAI/gpt-neox configs/20B.yml; 96 GPUs: Black et al. 2022, section 3",
+        "20B.yml",
+        neox(
+            pp=4, tp=2, layers=44, hidden=6144, heads=64, lr=0.97e-4, micro=4, accumulate=32, decay=0.01, steps=150_000
+        ),
+        {"parameters": 20.6, "layout": (2, 4, 12, 1), "zero": 1, "batch": (4, 1536, 2048), "warmup": 1500},
+        ("cluster.gpus=96", "cluster=dgx_a100_40gb", "model.vocab=50432"),
+    ),
+    "pythia_12b": Published(
+        "EleutherAI/gpt-neox configs/pythia/12B.yml",
+        "12B.yml",
+        neox(pp=1, tp=4, layers=36, hidden=5120, heads=40, lr=1.2e-4, micro=8, accumulate=2, decay=0.1, steps=143_000),
+        {"parameters": 11.8, "layout": (4, 1, 64, 1), "batch": (8, 1024, 2048), "lr": 0.00012, "recompute": "full"},
+        ("cluster.gpus=256", "model.vocab=50432"),
+    ),
+    "torchtitan_llama3_70b": Published(
+        "pytorch/torchtitan torchtitan/models/llama3/train_configs/llama3_70b.toml",
+        "llama3_70b.toml",
+        "[model]\nname = 'llama3'\nflavor = '70B'\n[optimizer]\nname = 'AdamW'\nlr = 1.5e-4\neps = 1e-8\n"
+        "[lr_scheduler]\nwarmup_steps = 200\n[training]\nlocal_batch_size = 8\nseq_len = 8192\nmax_norm = 1.0\n"
+        "steps = 1000\n[parallelism]\ndata_parallel_shard_degree = -1\ntensor_parallel_degree = 8\n"
+        "pipeline_parallel_degree = 1\n[activation_checkpoint]\nmode = 'full'\n",
+        {"layout": (8, 1, 8, 1), "zero": 3, "recompute": "full", "batch": (8, 64, 8192), "lr": 1.5e-4},
+        ("cluster.gpus=64", "cluster=dgx_a100_80gb"),
+    ),
+    "nemo_gpt_126m": Published(
+        "NVIDIA/NeMo-Framework-Launcher launcher_scripts/conf/training/gpt3/126m.yaml",
+        "126m.yaml",
+        "trainer: {num_nodes: 8, devices: 8, precision: bf16, max_steps: 600000, gradient_clip_val: 1.0}\n"
+        "model:\n  micro_batch_size: 4\n  global_batch_size: 256\n  tensor_model_parallel_size: 1\n"
+        "  encoder_seq_length: 2048\n  max_position_embeddings: 2048\n  num_layers: 12\n  hidden_size: 768\n"
+        "  ffn_hidden_size: ${multiply:4, ${.hidden_size}}\n  num_attention_heads: 12\n  init_method_std: 0.023\n"
+        "  optim: {name: distributed_fused_adam, lr: 6e-4, weight_decay: 0.1, betas: [0.9, 0.95],\n"
+        "    sched: {name: CosineAnnealing, warmup_steps: 636, min_lr: 6e-5}}\n",
+        {"layout": (1, 1, 64, 1), "zero": 1, "batch": (4, 256, 2048), "warmup": 636, "lr": 6e-4},
+        ("model.vocab=50257",),
+    ),
+    "bridge_overrides": Published(
+        "NVIDIA-NeMo/Megatron-Bridge tutorials/recipes/llama/conf, an override file",
+        "pretrain.yaml",
+        "model: {tensor_model_parallel_size: 2, sequence_parallel: true, seq_length: 4096}\n"
+        "train: {train_iters: 10, global_batch_size: 8, micro_batch_size: 1}\noptimizer: {lr: 1e-4, min_lr: 1e-5}\n"
+        "scheduler: {lr_warmup_iters: 3}\nmixed_precision: bf16_mixed\n",
+        {"layout": (2, 1, 4, 1), "batch": (1, 8, 4096), "steps": 10, "warmup": 3, "precision": "bf16"},
+        ("model=llama3_8b", "cluster.gpus=8"),
+    ),
+    "deepspeed_zero3": Published(
+        "deepspeedai/DeepSpeed docs/_pages/config-json.md, its example at ZeRO 3",
+        "ds.json",
+        DEEPSPEED,
+        {"layout": (1, 1, 16, 1), "zero": 3, "batch": (2, 128, 4096), "backend": "deepspeed", "lr": 2e-5},
+        HF,
+    ),
+    "trainer": Published(
+        "hiyouga/LLaMA-Factory examples/train_full/llama3_full_sft.yaml",
+        "llama3_full_sft.yaml",
+        "model_name_or_path: meta-llama/Meta-Llama-3-8B-Instruct\nstage: sft\ncutoff_len: 2048\nfsdp: full_shard\n"
+        "per_device_train_batch_size: 1\ngradient_accumulation_steps: 2\nlearning_rate: 1.0e-5\nmax_steps: 500\n"
+        "lr_scheduler_type: cosine\nbf16: true\ngradient_checkpointing: true\n",
+        {"batch": (1, 16, 2048), "recompute": "full", "lr": 1e-5, "precision": "bf16", "steps": 500},
+        ("model=llama3_8b", "cluster.gpus=8"),
+    ),
+    "accelerate_fsdp": Published(
+        "huggingface/accelerate examples/config_yaml_templates/fsdp.yaml",
+        "fsdp.yaml",
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nmixed_precision: bf16\nnum_machines: 1\n"
+        "num_processes: 8\nfsdp_config:\n  fsdp_sharding_strategy: 1\n  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP\n",
+        {"layout": (1, 1, 8, 1), "zero": 3, "precision": "bf16", "backend": "deepspeed"},
+        HF,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_plan_of_a_published_configuration(name: str, tmp_path: Path) -> None:
+    one = RIGHT[name]
+    result = judged(one, tmp_path)
+    assert [said for said in result.said if said.level == "error"] == []
+    found = numbers(result)
+    assert {key: found[key] for key in one.wanted} == one.wanted
+    assert all(key.reason for key in result.imported.found if key.fate == "dropped")
+
+
+def wrong(reported: str, facts: str, rule: str, *words: str, file: str = "train.sh") -> Published:
+    return Published(reported, file, facts, {"rule": rule}, words)
+
+
+WRONG = {
+    "degrees that do not divide": wrong(
+        "Megatron-LM's own example starts TP 8 x PP 16 on one node unless told otherwise",
+        megatron(8, GPT3, "--global-batch-size 1536 --tensor-model-parallel-size 8 --pipeline-model-parallel-size 16"),
+        "grid.world",
+    ),
+    "two batch sizes": wrong(
+        "the same example states a schedule of batches and a batch",
+        megatron(8, GPT3, "--global-batch-size 1536 --step-batch-size-schedule 0:16"),
+        "megatron.batch",
+        "cluster.gpus=16",
+    ),
+    "a batch that does not divide": wrong(
+        "NVIDIA/Megatron-LM issues: global batch size is not divisible by micro batch size times data parallel size",
+        megatron(8, GPT_345M.replace("--global-batch-size 16", "--global-batch-size 12")),
+        "batch.global",
+    ),
+    "a batch triad that does not multiply": wrong(
+        "deepspeedai/DeepSpeed#3228",
+        DEEPSPEED.replace('"train_batch_size": 128', '"train_batch_size": 100'),
+        "deepspeed.batch",
+        *HF,
+        file="ds.json",
+    ),
+    "experts without sequence parallelism": wrong(
+        "core/transformer/moe/moe_layer.py:630 stops at the first step",
+        megatron(
+            8, MIXTRAL, "--tensor-model-parallel-size 2 --expert-model-parallel-size 4 --expert-tensor-parallel-size 1"
+        ),
+        "experts.sequence_parallel",
+    ),
+    "ZeRO 3 with a pipeline": wrong(
+        "deepspeed/runtime/pipe/engine.py:76",
+        DEEPSPEED.replace('"gradient_clipping"', '"pipeline": {"stages": 4}, "gradient_clipping"'),
+        "deepspeed.pipeline",
+        *HF,
+        file="ds.json",
+    ),
+    "chunks that drop layers": wrong(
+        "--num-layers-per-virtual-pipeline-stage 5 of 24 layers over 2 stages",
+        megatron(8, GPT_345M, "--pipeline-model-parallel-size 2 --num-layers-per-virtual-pipeline-stage 5"),
+        "megatron.virtual_stages",
+    ),
+    "auto without a Trainer": wrong(
+        "huggingface/accelerate#1644",
+        DEEPSPEED.replace('"gradient_clipping": 1.0', '"gradient_clipping": "auto"'),
+        "deepspeed.auto",
+        *HF,
+        file="ds.json",
+    ),
+    "an address that every node takes for itself": wrong(
+        "EleutherAI/gpt-neox#811, OLMo and others: nodes wait for ever",
+        megatron(8, GPT_345M, nodes=2).replace("node0", "localhost"),
+        "launch.master_addr",
+    ),
+    "tasks a node times torchrun": wrong(
+        "EleutherAI/gpt-neox#1203: as many launchers as ranks",
+        bigscience(2, 8, GPT_345M).replace("ntasks-per-node=1", "ntasks-per-node=8"),
+        "launch.tasks",
+        file="job.slurm",
+    ),
+    "a variable in the wrong place": wrong(
+        "NVIDIA-NeMo/Megatron-Bridge#925",
+        megatron(8, GPT_345M, "--tensor-model-parallel-size 2").replace("CONNECTIONS=1", "CONNECTIONS=32"),
+        "megatron.environment",
+    ),
+    "comments in JSON": wrong(
+        "a DeepSpeed configuration is parsed by Python's json",
+        DEEPSPEED.replace("{\n", "{ // stage 3\n", 1),
+        "import.comments",
+        *HF,
+        file="ds.json",
+    ),
+    "sizes that multiply to another world": wrong(
+        "huggingface/accelerate#3798",
+        "distributed_type: FSDP\nnum_processes: 8\nparallelism_config: {parallelism_config_dp_shard_size: 8,\n"
+        "  parallelism_config_cp_size: 8}\n",
+        "accelerate.world",
+        *HF,
+        file="nd.yaml",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_with_a_published_configuration_is_named(name: str, tmp_path: Path) -> None:
+    one = WRONG[name]
+    result = judged(one, tmp_path)
+    assert result.code(strict=False) == 2
+    said = {said.rule: said for said in result.said if said.level == "error"}
+    assert one.wanted["rule"] in said, [str(each) for each in said]
+    assert said[one.wanted["rule"]].place.file == str(tmp_path / one.file)

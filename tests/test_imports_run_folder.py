@@ -1,0 +1,116 @@
+"""What ``compile`` writes is read back to the same Plan: DeepSpeed's files, ``launch.sh`` and ``job.sbatch``."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshwright.emit.backends import FILES
+from meshwright.imports.read import imported
+from meshwright.imports.run import described
+from meshwright.jobs.run_folder import files
+from meshwright.layout.length import UNSTATED_STEPS
+from meshwright.layout.plan import Plan
+from meshwright.library import files as library
+from meshwright.resolver import refusals, resolve
+from meshwright.spec import Spec
+from meshwright.spec.launch import Launch, Slurm
+
+pytest.importorskip("tree_sitter_bash")
+
+SLURM = Slurm(
+    account="a1",
+    partition="gpu",
+    time="1-00:00:00",
+    gpus="gres",
+    gpu_type="h100",
+    cpus_per_task=8,
+    constraint="x&y",
+    modules=("cuda/12",),
+    container="pyxis",
+    image="img#x",
+    mounts=("/a:/a",),
+    extra=("--hint=nomultithread",),
+    comment="it's",
+    signal_seconds=120,
+    requeue=False,
+)
+SAMPLE = 12  # one of as many in `make test`
+
+
+def stages() -> Iterator[tuple[str, Spec]]:
+    for name in library.names():
+        for stage in library.run(name).stages:
+            yield f"{name}.{stage.stage}" if stage.stage else name, stage
+
+
+ALL = dict(stages())
+
+
+def cases(*backends: str) -> Iterator[Any]:
+    for name, stage in ALL.items():
+        for backend in backends:
+            spec = replace(stage, backend=replace(stage.backend, name=backend))  # type: ignore[arg-type]
+            if not refusals(spec, backend):
+                often = zlib.crc32(f"{name} {backend}".encode()) % SAMPLE == 0
+                # all of them take minutes
+                yield pytest.param(spec, id=f"{name}-{backend}", marks=() if often else pytest.mark.slow)
+
+
+def written(plan: Plan, folder: Path) -> Path:
+    for name, text in files(plan, verified=False).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def again(path: Path, original: Spec, *words: str) -> Plan:
+    """The Plan of an import; the machine and how it is launched are said elsewhere."""
+    (stage,) = described(imported([path]), words).stages
+    same = {name: getattr(original, name) for name in ("cluster", "launch", "name", "stage")}
+    return resolve(replace(stage, **same))
+
+
+@pytest.mark.parametrize("spec", cases("deepspeed"))
+def test_a_deepspeed_run_folder(spec: Spec, tmp_path: Path) -> None:
+    plan = resolve(spec)
+    folder = written(plan, tmp_path) / "deepspeed"
+    whole = imported([folder / "ds_config.json"])
+    assert [remark for remark in whole.remarks] == []
+    assert {found.key for found in whole.found if found.fate == "dropped"} <= {"name", "dp"}
+    copy = again(folder / "ds_config.json", spec, f"cluster.gpus={plan.grid.world}")
+    assert FILES["deepspeed"](copy) == FILES["deepspeed"](plan)
+    assert (copy.grid, copy.batch, copy.total_parameters) == (plan.grid, plan.batch, plan.total_parameters)
+
+
+@pytest.mark.parametrize("spec", cases("megatron", "deepspeed"))
+@pytest.mark.parametrize("entry", ["meshwright", "/opt/Megatron-LM/pretrain_gpt.py"])
+def test_launch_scripts(spec: Spec, entry: str, tmp_path: Path) -> None:
+    local = replace(spec, launch=Launch(entry=entry))
+    if refusals(local, spec.backend.name) or spec.cluster.gpus is None:
+        pytest.skip("DeepSpeed is launched with our program alone")
+    plan = resolve(local)
+    copy = again(written(plan, tmp_path) / "launch.sh", local)
+    assert FILES[spec.backend.name](copy) == FILES[spec.backend.name](plan)
+    assert (copy.grid.world, copy.batch, copy.stages) == (plan.grid.world, plan.batch, plan.stages)
+    assert copy.steps == (plan.steps or UNSTATED_STEPS)
+
+
+@pytest.mark.parametrize("spec", cases("megatron", "deepspeed"))
+@pytest.mark.parametrize("tasks", ["node", "rank"])
+def test_job_scripts(spec: Spec, tasks: Any, tmp_path: Path) -> None:
+    job = replace(spec, launch=Launch(kind="slurm", slurm=replace(SLURM, tasks=tasks)))
+    plan = resolve(job)
+    source = imported([written(plan, tmp_path) / "job.sbatch"])
+    (stage,) = described(source, []).stages
+    assert [remark for remark in source.remarks if remark.level == "error"] == []
+    assert stage.cluster.gpus == plan.grid.world
+    ours, theirs = asdict(job.launch.slurm), asdict(stage.launch.slurm)
+    assert {name for name in ours if ours[name] != theirs[name]} <= {"job_name"}  # stated, where ours is the run's
+    copy = again(tmp_path / "job.sbatch", job)
+    assert FILES[spec.backend.name](copy) == FILES[spec.backend.name](plan)
