@@ -19,11 +19,13 @@ from meshwright.errors import ConfigError
 from meshwright.resolver import holds, override, refusals, resolve
 from meshwright.rules import RULES
 from meshwright.rules.accelerate import RULES as TRAINER
-from meshwright.spec import RampStep, Schedule, Spec
+from meshwright.rules.torchtitan import RULES as TORCHTITAN
+from meshwright.spec import PipelineSplit, RampStep, Schedule, Spec
+from meshwright.spec.model import Rope, RopeScaling
 from meshwright.verify import verify
 from test_emit_mutation import leaves, others
 
-JUDGES = {"accelerate_deepspeed": "accelerate", "accelerate_fsdp": "accelerate"}
+JUDGES = {"accelerate_deepspeed": "accelerate", "accelerate_fsdp": "accelerate", "torchtitan": "torchtitan"}
 
 
 def of(**changes: Any) -> Spec:
@@ -43,8 +45,10 @@ BF16 = {"training__grad_reduce": "bf16"}
 BASES: dict[str, Spec] = {
     "accelerate_deepspeed": of(),
     "accelerate_fsdp": of(**BF16),
+    "torchtitan": of(),
 }
 
+EARLY = "wsd that ends early"
 SCHEDULES = {
     "constant": Schedule(style="constant", warmup_steps=20),
     "linear": Schedule(style="linear", warmup_steps=20),
@@ -54,7 +58,7 @@ SCHEDULES = {
     "inverse square root": Schedule(style="inverse_sqrt", warmup_steps=20),
     "wsd": Schedule(style="wsd", warmup_steps=20, wsd_decay_steps=40, wsd_decay_style="minus_sqrt"),
     "wsd to a rate": Schedule(style="wsd", min_lr=3e-5, wsd_decay_steps=40),
-    "wsd that ends early": Schedule(style="wsd", warmup_steps=20, decay_steps=150, wsd_decay_steps=40),
+    EARLY: Schedule(style="wsd", warmup_steps=20, decay_steps=150, wsd_decay_steps=40),
 }
 
 PROVEN: dict[str, list[Spec]] = {
@@ -79,6 +83,20 @@ PROVEN: dict[str, list[Spec]] = {
 }
 
 
+PIPELINE = {"cluster__gpus": 16, "parallelism__tp": 2, "parallelism__sp": True, "parallelism__pp": 2}
+LLAMA3 = Rope(base=5e5, scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
+
+PROVEN["torchtitan"] = [
+    *(of(training__schedule=one) for name, one in SCHEDULES.items() if name not in ("inverse square root", EARLY)),
+    of(**PIPELINE, parallelism__recompute="full", training__optimizer__name="adam"),
+    of(**PIPELINE, parallelism__vpp=2, parallelism__zero=2, model__vocab=1024),
+    of(**PIPELINE, parallelism__pipeline_split=PipelineSplit(embedding=True, loss=True), model__layers=10),
+    of(parallelism__zero=0, training__precision="fp32", model__rope=LLAMA3),
+    of(parallelism__optimizer_instances=2, model__tied_embeddings=True),
+    of(parallelism__cp=2, parallelism__cp_comm="all_gather"),
+]
+
+
 @pytest.mark.parametrize("program", EXPORTS)
 def test_the_programs_own_code_accepts_what_is_written(program: str) -> None:
     if find_spec(JUDGES[program]) is None:
@@ -96,6 +114,8 @@ def broken(program: str, **changes: Any) -> set[str]:
     return {problem.rule for problem in refusals(base, program)}
 
 
+OWN = (*TRAINER, *TORCHTITAN)
+NO_REPAIR = ("trainer.length", "torchtitan.length", "torchtitan.model")
 WSD = Schedule(style="wsd", wsd_decay_steps=40, warmup_steps=20)
 
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -116,19 +136,45 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "trainer.fsdp_context": ("accelerate_fsdp", {"parallelism__cp": 2, "training__sequence": 510}),
     "trainer.fsdp_attention": ("accelerate_fsdp", {"parallelism__cp": 2, "backend__deepspeed__attention": "eager"}),
     "trainer.fsdp_sums": ("accelerate_fsdp", {"training__grad_reduce": "fp32"}),
-    "trainer.fsdp_states": ("accelerate_fsdp", {"backend__deepspeed__offload_optimizer__device": "cpu"}),
+    "fsdp.states": ("accelerate_fsdp", {"backend__deepspeed__offload_optimizer__device": "cpu"}),
+    "torchtitan.model": ("torchtitan", {"model__qk_norm": "head"}),
+    "torchtitan.length": ("torchtitan", {"training__steps": None}),
+    "torchtitan.ramp": ("torchtitan", {"training__ramp": (RampStep(from_tokens=0, global_batch=8),)}),
+    "torchtitan.precision": ("torchtitan", {"training__precision": "fp16"}),
+    "torchtitan.optimizer": ("torchtitan", {"training__optimizer__clip": 0.0}),
+    "torchtitan.schedule": ("torchtitan", {"training__schedule": replace(WSD, wsd_decay_style="exponential")}),
+    "torchtitan.decay": ("torchtitan", {"training__schedule__decay_steps": 100}),
+    "torchtitan.data": ("torchtitan", {"training__data__paths": ("a",)}),
+    "torchtitan.zero": ("torchtitan", {"parallelism__zero": 1}),
+    "torchtitan.replicas": ("torchtitan", {"parallelism__zero": 0, "parallelism__tp": 2}),
+    "torchtitan.instances": ("torchtitan", {"parallelism__optimizer_instances": 3}),
+    "torchtitan.kv_heads": ("torchtitan", {"parallelism__tp": 8}),
+    "torchtitan.vocabulary": ("torchtitan", {"parallelism__tp": 2, "model__vocab": 1001}),
+    "torchtitan.tied": ("torchtitan", {"parallelism__pp": 2, "model__tied_embeddings": True}),
+    "torchtitan.context": ("torchtitan", {"parallelism__cp": 2}),
+    "torchtitan.interleaved": (
+        "torchtitan",
+        {"parallelism__pp": 2, "parallelism__vpp": 2, "training__global_batch": 12},
+    ),
+    "torchtitan.group": (
+        "torchtitan",
+        {"parallelism__pp": 2, "parallelism__vpp": 2, "parallelism__microbatch_group": 4},
+    ),
+    "torchtitan.recompute": ("torchtitan", {"parallelism__recompute": "selective"}),
+    "torchtitan.order": ("torchtitan", {"parallelism__pp": 2, "parallelism__order": "tp-cp-ep-pp-dp"}),
+    "torchtitan.overlap": ("torchtitan", {"parallelism__overlap_tp": True}),
     "trainer.ddp_sums": ("accelerate_fsdp", {"parallelism__zero": 0}),
     "trainer.fsdp_overlap": ("accelerate_fsdp", {"parallelism__overlap_param_gather": False}),
 }
 
 
-@pytest.mark.parametrize("rule", [rule.id for rule in TRAINER])
+@pytest.mark.parametrize("rule", [rule.id for rule in OWN])
 def test_what_a_program_cannot_say_is_refused_by_name(rule: str) -> None:
     program, changes = REFUSED[rule]
     assert rule in broken(program, **changes)
 
 
-@pytest.mark.parametrize("rule", [rule for rule in TRAINER if rule.id != "trainer.length"], ids=lambda rule: rule.id)
+@pytest.mark.parametrize("rule", [rule for rule in OWN if rule.id not in NO_REPAIR], ids=lambda rule: rule.id)
 def test_what_is_proposed_mends_it(rule: Any) -> None:
     program, changes = REFUSED[rule.id]
     base = BASES[program]
@@ -186,6 +232,17 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.deepspeed.torch_adam": "the Trainer's AdamW is PyTorch's",
     },
     "accelerate_fsdp": {**COMMON, "backend.deepspeed": OTHER},
+    "torchtitan": {
+        **COMMON,
+        "backend.deepspeed": OTHER,
+        "model.transformers": "the name in transformers",
+        "model.full_attention_every": "a pattern of sliding windows; without a window there is none",
+        "parallelism.pipeline_split.embedding": "without stages nothing is split",
+        "parallelism.pipeline_split.loss": "without stages nothing is split",
+        "training.data.epochs": "checked before a launch",
+        "training.data.cache": "torchtitan's data are its own",
+        "training.data.tokenizer.kind": "the folder is read, whatever its kind",
+    },
 }
 
 
@@ -259,7 +316,7 @@ def test_what_cannot_be_exported_writes_nothing(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ([], "to: not set; there are accelerate_deepspeed, accelerate_fsdp"),
+        ([], "to: not set; there are accelerate_deepspeed, accelerate_fsdp, torchtitan"),
         (["to=accelerate"], "to: no program 'accelerate'; did you mean accelerate_deepspeed or accelerate_fsdp?"),
         (["to=nemo"], "to: no program 'nemo'; there are accelerate_deepspeed"),
     ],
