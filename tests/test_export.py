@@ -14,18 +14,25 @@ import yaml
 
 from builders import small_model, spec
 from meshwright.cli import main
+from meshwright.emit.bridge import container
 from meshwright.emit.exports import EXPORTS
 from meshwright.errors import ConfigError
 from meshwright.resolver import holds, override, refusals, resolve
 from meshwright.rules import RULES
 from meshwright.rules.accelerate import RULES as TRAINER
+from meshwright.rules.bridge import RULES as BRIDGE
 from meshwright.rules.torchtitan import RULES as TORCHTITAN
 from meshwright.spec import PipelineSplit, RampStep, Schedule, Spec
-from meshwright.spec.model import Rope, RopeScaling
+from meshwright.spec.model import Moe, Rope, RopeScaling
 from meshwright.verify import verify
 from test_emit_mutation import leaves, others
 
-JUDGES = {"accelerate_deepspeed": "accelerate", "accelerate_fsdp": "accelerate", "torchtitan": "torchtitan"}
+JUDGES = {
+    "accelerate_deepspeed": "accelerate",
+    "accelerate_fsdp": "accelerate",
+    "bridge": "megatron",
+    "torchtitan": "torchtitan",
+}
 
 
 def of(**changes: Any) -> Spec:
@@ -45,6 +52,7 @@ BF16 = {"training__grad_reduce": "bf16"}
 BASES: dict[str, Spec] = {
     "accelerate_deepspeed": of(),
     "accelerate_fsdp": of(**BF16),
+    "bridge": of(parallelism__zero=1),
     "torchtitan": of(),
 }
 
@@ -97,6 +105,25 @@ PROVEN["torchtitan"] = [
 ]
 
 
+MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
+
+PROVEN["bridge"] = [
+    *(of(parallelism__zero=i % 2, training__schedule=one) for i, one in enumerate(SCHEDULES.values())),
+    of(**PIPELINE, parallelism__zero=1, parallelism__vpp=2, parallelism__recompute="full"),
+    of(parallelism__zero=1, parallelism__cp=2, training__precision="fp8_delayed"),
+    of(parallelism__zero=1, parallelism__ep=2, model__moe=MOE, training__precision="fp16"),
+    of(parallelism__zero=3, training__data__paths=("a", "b"), training__data__weights=(0.3, 0.7)),
+    of(parallelism__zero=2, backend__megatron__fsdp="torch", model__rope=LLAMA3, training__precision="fp32"),
+    of(
+        parallelism__zero=1,
+        model__positions="learned",
+        model__max_positions=512,
+        model__activation="squared_relu",
+        model__norm="layernorm",
+    ),
+]
+
+
 @pytest.mark.parametrize("program", EXPORTS)
 def test_the_programs_own_code_accepts_what_is_written(program: str) -> None:
     if find_spec(JUDGES[program]) is None:
@@ -114,8 +141,9 @@ def broken(program: str, **changes: Any) -> set[str]:
     return {problem.rule for problem in refusals(base, program)}
 
 
-OWN = (*TRAINER, *TORCHTITAN)
-NO_REPAIR = ("trainer.length", "torchtitan.length", "torchtitan.model")
+OWN = (*TRAINER, *BRIDGE, *TORCHTITAN)
+NO_REPAIR = ("bridge.length", "bridge.model", "trainer.length", "torchtitan.length", "torchtitan.model")
+YARN = RopeScaling(kind="yarn", factor=4.0, original_positions=4096)
 WSD = Schedule(style="wsd", wsd_decay_steps=40, warmup_steps=20)
 
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -137,6 +165,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "trainer.fsdp_attention": ("accelerate_fsdp", {"parallelism__cp": 2, "backend__deepspeed__attention": "eager"}),
     "trainer.fsdp_sums": ("accelerate_fsdp", {"training__grad_reduce": "fp32"}),
     "fsdp.states": ("accelerate_fsdp", {"backend__deepspeed__offload_optimizer__device": "cpu"}),
+    "bridge.model": ("bridge", {"model__mtp": 1}),
+    "bridge.positions": ("bridge", {"model__positions": "learned"}),
+    "bridge.rope": ("bridge", {"model__rope": Rope(scaling=YARN)}),
+    "bridge.length": ("bridge", {"training__steps": None}),
+    "bridge.ramp": ("bridge", {"training__ramp": (RampStep(from_tokens=0, global_batch=8),)}),
+    "bridge.extra": ("bridge", {"backend__megatron__extra": ("--log-params-norm",)}),
     "torchtitan.model": ("torchtitan", {"model__qk_norm": "head"}),
     "torchtitan.length": ("torchtitan", {"training__steps": None}),
     "torchtitan.ramp": ("torchtitan", {"training__ramp": (RampStep(from_tokens=0, global_batch=8),)}),
@@ -222,6 +256,8 @@ COMMON = {
     "model.mtp_loss_weight": "without multi-token prediction there is no such loss",
 }
 
+READ_BY_MEGATRON = ("backend.megatron", "parallelism.order", "parallelism.cp_comm", "training.optimizer.momentum")
+
 IRRELEVANT: dict[str, dict[str, str]] = {
     "accelerate_deepspeed": {
         **COMMON,
@@ -232,6 +268,23 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.deepspeed.torch_adam": "the Trainer's AdamW is PyTorch's",
     },
     "accelerate_fsdp": {**COMMON, "backend.deepspeed": OTHER},
+    "bridge": {
+        **{path: why for path, why in COMMON.items() if path not in READ_BY_MEGATRON},
+        "backend.deepspeed": OTHER,
+        "backend.megatron.fsdp": "ZeRO 2 and 3 only",
+        "backend.megatron.moe_dispatcher": "without experts nothing is dispatched",
+        "backend.megatron.moe_grouped_gemm": "without experts there is nothing to group",
+        "backend.megatron.moe_permute_fusion": "without experts nothing is permuted",
+        "backend.megatron.spec": "our layers are refused",
+        "backend.megatron.checkpoint_format": "torch_dist stated instead of derived",
+        "model.full_attention_every": "a pattern of sliding windows; without a window there is none",
+        "model.max_positions": "rotary positions have no end",
+        "model.position_offset": "learned positions only",
+        "model.shared_parallel_norm": "without a parallel residual there is no norm to share",
+        "model.transformers": "the name in transformers",
+        "training.data.epochs": "checked before a launch",
+        "training.data.tokenizer.kind": "bytes and null are Megatron's NullTokenizer",
+    },
     "torchtitan": {
         **COMMON,
         "backend.deepspeed": OTHER,
@@ -316,7 +369,7 @@ def test_what_cannot_be_exported_writes_nothing(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ([], "to: not set; there are accelerate_deepspeed, accelerate_fsdp, torchtitan"),
+        ([], "to: not set; there are accelerate_deepspeed, accelerate_fsdp, bridge, torchtitan"),
         (["to=accelerate"], "to: no program 'accelerate'; did you mean accelerate_deepspeed or accelerate_fsdp?"),
         (["to=nemo"], "to: no program 'nemo'; there are accelerate_deepspeed"),
     ],
@@ -324,3 +377,23 @@ def test_what_cannot_be_exported_writes_nothing(tmp_path: Path, capsys: pytest.C
 def test_a_program_that_is_not_there(to: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *to, *WORDS]) == 2
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_bridges_overrides_are_hydras() -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    weighted = of(parallelism__zero=1, training__data__paths=("a b", "c"), training__data__weights=(0.3, 0.7))
+    lines = written(weighted, "bridge")["overrides.txt"].splitlines()
+    read = {one.key_or_group: one.value() for one in OverridesParser.create().parse_overrides(lines)}
+    assert read["dataset.data_path"] == ["0.3", "a b", "0.7", "c"]
+    assert read["model.attention_backend"]["_call_"] is False
+    assert read["train.global_batch_size"] == 16
+
+
+def test_a_key_that_bridge_does_not_know_is_found() -> None:
+    from meshwright.verify.bridge import fields
+
+    values = container(resolve(BASES["bridge"], "bridge"))
+    assert fields(values).passed
+    values["model"]["tensor_model_parallel"] = 2
+    assert fields(values).details == "GPTModelProvider has no tensor_model_parallel"

@@ -6,6 +6,7 @@ from functools import cache
 
 from meshwright.rules import (
     accelerate,
+    bridge,
     deepspeed,
     foreign,
     grid,
@@ -39,7 +40,7 @@ POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 _SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES
 
 _BACKENDS = megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES
-_EXPORTS = accelerate.RULES + torchtitan.RULES
+_EXPORTS = accelerate.RULES + bridge.RULES + torchtitan.RULES
 
 RULES: tuple[Rule, ...] = _SHAPE + _BACKENDS + _EXPORTS
 """In an order in which a rule's ``needs`` stand before it."""

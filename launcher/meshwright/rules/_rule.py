@@ -34,6 +34,7 @@ EVERY = MEGATRON + DEEPSPEED
 EXPORTED: dict[str, tuple[str, ...]] = {
     "accelerate_deepspeed": DEEPSPEED,
     "accelerate_fsdp": EVERY,
+    "bridge": MEGATRON,
     "torchtitan": EVERY,
 }
 """Programs that files are exported for, and the backends whose common rules they share; their own name them."""
