@@ -14,16 +14,26 @@ import yaml
 
 from builders import small_model, spec
 from meshwright.cli import main
+from meshwright.emit.bridge import container
 from meshwright.emit.exports import EXPORTS
 from meshwright.errors import ConfigError
 from meshwright.resolver import holds, override, refusals, resolve
 from meshwright.rules import RULES
 from meshwright.rules.accelerate import RULES as TRAINER
-from meshwright.spec import RampStep, Schedule, Spec
+from meshwright.rules.bridge import RULES as BRIDGE
+from meshwright.rules.exported import RULES as EXPORTED
+from meshwright.rules.torchtitan import RULES as TORCHTITAN
+from meshwright.spec import PipelineSplit, RampStep, Schedule, Spec
+from meshwright.spec.model import Moe, Rope, RopeScaling
 from meshwright.verify import verify
 from test_emit_mutation import leaves, others
 
-JUDGES = {"accelerate_deepspeed": "accelerate", "accelerate_fsdp": "accelerate"}
+JUDGES = {
+    "accelerate_deepspeed": "accelerate",
+    "accelerate_fsdp": "accelerate",
+    "bridge": "megatron",
+    "torchtitan": "torchtitan",
+}
 
 
 def of(**changes: Any) -> Spec:
@@ -43,8 +53,11 @@ BF16 = {"training__grad_reduce": "bf16"}
 BASES: dict[str, Spec] = {
     "accelerate_deepspeed": of(),
     "accelerate_fsdp": of(**BF16),
+    "bridge": of(parallelism__zero=1),
+    "torchtitan": of(),
 }
 
+EARLY = "wsd that ends early"
 SCHEDULES = {
     "constant": Schedule(style="constant", warmup_steps=20),
     "linear": Schedule(style="linear", warmup_steps=20),
@@ -54,7 +67,7 @@ SCHEDULES = {
     "inverse square root": Schedule(style="inverse_sqrt", warmup_steps=20),
     "wsd": Schedule(style="wsd", warmup_steps=20, wsd_decay_steps=40, wsd_decay_style="minus_sqrt"),
     "wsd to a rate": Schedule(style="wsd", min_lr=3e-5, wsd_decay_steps=40),
-    "wsd that ends early": Schedule(style="wsd", warmup_steps=20, decay_steps=150, wsd_decay_steps=40),
+    EARLY: Schedule(style="wsd", warmup_steps=20, decay_steps=150, wsd_decay_steps=40),
 }
 
 PROVEN: dict[str, list[Spec]] = {
@@ -79,6 +92,39 @@ PROVEN: dict[str, list[Spec]] = {
 }
 
 
+PIPELINE = {"cluster__gpus": 16, "parallelism__tp": 2, "parallelism__sp": True, "parallelism__pp": 2}
+LLAMA3 = Rope(base=5e5, scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
+
+PROVEN["torchtitan"] = [
+    *(of(training__schedule=one) for name, one in SCHEDULES.items() if name not in ("inverse square root", EARLY)),
+    of(**PIPELINE, parallelism__recompute="full", training__optimizer__name="adam"),
+    of(**PIPELINE, parallelism__vpp=2, parallelism__zero=2, model__vocab=1024),
+    of(**PIPELINE, parallelism__pipeline_split=PipelineSplit(embedding=True, loss=True), model__layers=10),
+    of(parallelism__zero=0, training__precision="fp32", model__rope=LLAMA3),
+    of(parallelism__optimizer_instances=2, model__tied_embeddings=True),
+    of(parallelism__cp=2, parallelism__cp_comm="all_gather"),
+]
+
+
+MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
+
+PROVEN["bridge"] = [
+    *(of(parallelism__zero=i % 2, training__schedule=one) for i, one in enumerate(SCHEDULES.values())),
+    of(**PIPELINE, parallelism__zero=1, parallelism__vpp=2, parallelism__recompute="full"),
+    of(parallelism__zero=1, parallelism__cp=2, training__precision="fp8_delayed"),
+    of(parallelism__zero=1, parallelism__ep=2, model__moe=MOE, training__precision="fp16"),
+    of(parallelism__zero=3, training__data__paths=("a", "b"), training__data__weights=(0.3, 0.7)),
+    of(parallelism__zero=2, backend__megatron__fsdp="torch", model__rope=LLAMA3, training__precision="fp32"),
+    of(
+        parallelism__zero=1,
+        model__positions="learned",
+        model__max_positions=512,
+        model__activation="squared_relu",
+        model__norm="layernorm",
+    ),
+]
+
+
 @pytest.mark.parametrize("program", EXPORTS)
 def test_the_programs_own_code_accepts_what_is_written(program: str) -> None:
     if find_spec(JUDGES[program]) is None:
@@ -96,6 +142,9 @@ def broken(program: str, **changes: Any) -> set[str]:
     return {problem.rule for problem in refusals(base, program)}
 
 
+OWN = (*EXPORTED, *TRAINER, *BRIDGE, *TORCHTITAN)
+NO_REPAIR = ("bridge.length", "bridge.model", "trainer.length", "torchtitan.length", "torchtitan.model")
+YARN = RopeScaling(kind="yarn", factor=4.0, original_positions=4096)
 WSD = Schedule(style="wsd", wsd_decay_steps=40, warmup_steps=20)
 
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -116,19 +165,53 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "trainer.fsdp_context": ("accelerate_fsdp", {"parallelism__cp": 2, "training__sequence": 510}),
     "trainer.fsdp_attention": ("accelerate_fsdp", {"parallelism__cp": 2, "backend__deepspeed__attention": "eager"}),
     "trainer.fsdp_sums": ("accelerate_fsdp", {"training__grad_reduce": "fp32"}),
-    "trainer.fsdp_states": ("accelerate_fsdp", {"backend__deepspeed__offload_optimizer__device": "cpu"}),
+    "fsdp.states": ("accelerate_fsdp", {"backend__deepspeed__offload_optimizer__device": "cpu"}),
+    "export.evaluation": ("torchtitan", {"training__evaluation__interval": 10}),
+    "export.checkpoints": ("bridge", {"training__logging__keep_last": 3}),
+    "bridge.model": ("bridge", {"model__mtp": 1}),
+    "bridge.positions": ("bridge", {"model__positions": "learned"}),
+    "bridge.rope": ("bridge", {"model__rope": Rope(scaling=YARN)}),
+    "bridge.length": ("bridge", {"training__steps": None}),
+    "bridge.ramp": ("bridge", {"training__ramp": (RampStep(from_tokens=0, global_batch=8),)}),
+    "bridge.extra": ("bridge", {"backend__megatron__extra": ("--log-params-norm",)}),
+    "torchtitan.model": ("torchtitan", {"model__qk_norm": "head"}),
+    "torchtitan.length": ("torchtitan", {"training__steps": None}),
+    "torchtitan.ramp": ("torchtitan", {"training__ramp": (RampStep(from_tokens=0, global_batch=8),)}),
+    "torchtitan.precision": ("torchtitan", {"training__precision": "fp16"}),
+    "torchtitan.optimizer": ("torchtitan", {"training__optimizer__clip": 0.0}),
+    "torchtitan.schedule": ("torchtitan", {"training__schedule": replace(WSD, wsd_decay_style="exponential")}),
+    "torchtitan.decay": ("torchtitan", {"training__schedule__decay_steps": 100}),
+    "torchtitan.data": ("torchtitan", {"training__data__paths": ("a",)}),
+    "torchtitan.zero": ("torchtitan", {"parallelism__zero": 1}),
+    "torchtitan.replicas": ("torchtitan", {"parallelism__zero": 0, "parallelism__tp": 2}),
+    "torchtitan.instances": ("torchtitan", {"parallelism__optimizer_instances": 3}),
+    "torchtitan.kv_heads": ("torchtitan", {"parallelism__tp": 8}),
+    "torchtitan.vocabulary": ("torchtitan", {"parallelism__tp": 2, "model__vocab": 1001}),
+    "torchtitan.tied": ("torchtitan", {"parallelism__pp": 2, "model__tied_embeddings": True}),
+    "torchtitan.context": ("torchtitan", {"parallelism__cp": 2}),
+    "torchtitan.interleaved": (
+        "torchtitan",
+        {"parallelism__pp": 2, "parallelism__vpp": 2, "training__global_batch": 12},
+    ),
+    "torchtitan.group": (
+        "torchtitan",
+        {"parallelism__pp": 2, "parallelism__vpp": 2, "parallelism__microbatch_group": 4},
+    ),
+    "torchtitan.recompute": ("torchtitan", {"parallelism__recompute": "selective"}),
+    "torchtitan.order": ("torchtitan", {"parallelism__pp": 2, "parallelism__order": "tp-cp-ep-pp-dp"}),
+    "torchtitan.overlap": ("torchtitan", {"parallelism__overlap_tp": True}),
     "trainer.ddp_sums": ("accelerate_fsdp", {"parallelism__zero": 0}),
     "trainer.fsdp_overlap": ("accelerate_fsdp", {"parallelism__overlap_param_gather": False}),
 }
 
 
-@pytest.mark.parametrize("rule", [rule.id for rule in TRAINER])
+@pytest.mark.parametrize("rule", [rule.id for rule in OWN])
 def test_what_a_program_cannot_say_is_refused_by_name(rule: str) -> None:
     program, changes = REFUSED[rule]
     assert rule in broken(program, **changes)
 
 
-@pytest.mark.parametrize("rule", [rule for rule in TRAINER if rule.id != "trainer.length"], ids=lambda rule: rule.id)
+@pytest.mark.parametrize("rule", [rule for rule in OWN if rule.id not in NO_REPAIR], ids=lambda rule: rule.id)
 def test_what_is_proposed_mends_it(rule: Any) -> None:
     program, changes = REFUSED[rule.id]
     base = BASES[program]
@@ -163,6 +246,8 @@ COMMON = {
     "variant": NAMES,
     "model.name": NAMES,
     "cluster": DESCRIBES,
+    "software": "what is installed; the rules and the notes read it",
+    "training.evaluation.steps": "without an evaluation it has no length",
     "launch": DESCRIBES,
     "backend.name": "another program is launched here",
     "backend.megatron": OTHER,
@@ -176,6 +261,9 @@ COMMON = {
     "model.mtp_loss_weight": "without multi-token prediction there is no such loss",
 }
 
+OF_EXPERTS = ("rank_capacity", "paged_stash", "flex_sms", "flex_backend", "router_fusion", "shared_expert_overlap")
+READ_BY_MEGATRON = ("backend.megatron", "parallelism.order", "parallelism.cp_comm", "training.optimizer.momentum")
+
 IRRELEVANT: dict[str, dict[str, str]] = {
     "accelerate_deepspeed": {
         **COMMON,
@@ -186,6 +274,35 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.deepspeed.torch_adam": "the Trainer's AdamW is PyTorch's",
     },
     "accelerate_fsdp": {**COMMON, "backend.deepspeed": OTHER},
+    "bridge": {
+        **{path: why for path, why in COMMON.items() if path not in READ_BY_MEGATRON},
+        "backend.deepspeed": OTHER,
+        "backend.megatron.fsdp": "ZeRO 2 and 3 only",
+        "backend.megatron.moe_dispatcher": "without experts nothing is dispatched",
+        "backend.megatron.moe_grouped_gemm": "without experts there is nothing to group",
+        "backend.megatron.moe_permute_fusion": "without experts nothing is permuted",
+        **{f"backend.megatron.moe_{name}": "without experts there is no such thing" for name in OF_EXPERTS},
+        "backend.megatron.spec": "our layers are refused",
+        "backend.megatron.checkpoint_format": "torch_dist stated instead of derived",
+        "model.full_attention_every": "a pattern of sliding windows; without a window there is none",
+        "model.max_positions": "rotary positions have no end",
+        "model.position_offset": "learned positions only",
+        "model.shared_parallel_norm": "without a parallel residual there is no norm to share",
+        "model.transformers": "the name in transformers",
+        "training.data.epochs": "checked before a launch",
+        "training.data.tokenizer.kind": "bytes and null are Megatron's NullTokenizer",
+    },
+    "torchtitan": {
+        **COMMON,
+        "backend.deepspeed": OTHER,
+        "model.transformers": "the name in transformers",
+        "model.full_attention_every": "a pattern of sliding windows; without a window there is none",
+        "parallelism.pipeline_split.embedding": "without stages nothing is split",
+        "parallelism.pipeline_split.loss": "without stages nothing is split",
+        "training.data.epochs": "checked before a launch",
+        "training.data.cache": "torchtitan's data are its own",
+        "training.data.tokenizer.kind": "the folder is read, whatever its kind",
+    },
 }
 
 
@@ -259,7 +376,7 @@ def test_what_cannot_be_exported_writes_nothing(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ([], "to: not set; there are accelerate_deepspeed, accelerate_fsdp"),
+        ([], "to: not set; there are accelerate_deepspeed, accelerate_fsdp, bridge, torchtitan"),
         (["to=accelerate"], "to: no program 'accelerate'; did you mean accelerate_deepspeed or accelerate_fsdp?"),
         (["to=nemo"], "to: no program 'nemo'; there are accelerate_deepspeed"),
     ],
@@ -267,3 +384,23 @@ def test_what_cannot_be_exported_writes_nothing(tmp_path: Path, capsys: pytest.C
 def test_a_program_that_is_not_there(to: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *to, *WORDS]) == 2
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_bridges_overrides_are_hydras() -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    weighted = of(parallelism__zero=1, training__data__paths=("a b", "c"), training__data__weights=(0.3, 0.7))
+    lines = written(weighted, "bridge")["overrides.txt"].splitlines()
+    read = {one.key_or_group: one.value() for one in OverridesParser.create().parse_overrides(lines)}
+    assert read["dataset.data_path"] == ["0.3", "a b", "0.7", "c"]
+    assert read["model.attention_backend"]["_call_"] is False
+    assert read["train.global_batch_size"] == 16
+
+
+def test_a_key_that_bridge_does_not_know_is_found() -> None:
+    from meshwright.verify.bridge import fields
+
+    values = container(resolve(BASES["bridge"], "bridge"))
+    assert fields(values).passed
+    values["model"]["tensor_model_parallel"] = 2
+    assert fields(values).details == "GPTModelProvider has no tensor_model_parallel"

@@ -24,8 +24,22 @@ def _accelerate_fsdp(plan: Plan) -> dict[str, str]:
     return with_fsdp(plan)
 
 
+def _bridge(plan: Plan) -> dict[str, str]:
+    from meshwright.emit.bridge import files
+
+    return files(plan)
+
+
+def _torchtitan(plan: Plan) -> dict[str, str]:
+    from meshwright.emit.torchtitan import files
+
+    return files(plan)
+
+
 EXPORTS: dict[str, Callable[[Plan], dict[str, str]]] = {
     "accelerate_deepspeed": _accelerate_deepspeed,
     "accelerate_fsdp": _accelerate_fsdp,
+    "bridge": _bridge,
+    "torchtitan": _torchtitan,
 }
 """By name: file names and their texts. ``verify`` judges them in ``meshwright.verify.NAME``."""

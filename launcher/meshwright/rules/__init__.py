@@ -6,7 +6,9 @@ from functools import cache
 
 from meshwright.rules import (
     accelerate,
+    bridge,
     deepspeed,
+    exported,
     foreign,
     grid,
     host,
@@ -16,6 +18,7 @@ from meshwright.rules import (
     placement,
     schedule,
     sharding,
+    torchtitan,
 )
 from meshwright.rules._rule import DEEPSPEED, EVERY, EXPORTED, MEGATRON, Layout, Rule, implies
 
@@ -38,7 +41,10 @@ POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 
 _SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + placement.RULES
 
-RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES + accelerate.RULES
+_BACKENDS = megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES
+_EXPORTS = exported.RULES + accelerate.RULES + bridge.RULES + torchtitan.RULES
+
+RULES: tuple[Rule, ...] = _SHAPE + _BACKENDS + _EXPORTS
 """In an order in which a rule's ``needs`` stand before it."""
 
 
@@ -46,7 +52,8 @@ RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES + host.RULES
 def rules_of(backend: str) -> tuple[Rule, ...]:
     """The rules that ``backend`` enforces, or a program that files are exported for."""
     shared = set(EXPORTED.get(backend, (backend,)))
-    return tuple(rule for rule in RULES if backend in rule.backends or shared <= set(rule.backends))
+    meant = (rule for rule in RULES if backend in rule.backends or shared <= set(rule.backends))
+    return tuple(rule for rule in meant if backend not in rule.spares)
 
 
 def broken(layout: Layout, backend: str) -> list[Rule]:

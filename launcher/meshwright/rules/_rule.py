@@ -14,7 +14,19 @@ from typing import Any
 from meshwright.errors import Problem, Repair
 from meshwright.spec import Backend, Cluster, Model, Spec, Training
 
-__all__ = ["DEEPSPEED", "EVERY", "EXPORTED", "MEGATRON", "TRANSFORMERS", "Layout", "Number", "Rule", "implies"]
+__all__ = [
+    "DEEPSPEED",
+    "EVERY",
+    "EXPORTED",
+    "MEGATRON",
+    "PIPELINED",
+    "TORCHTITAN",
+    "TRANSFORMERS",
+    "Layout",
+    "Number",
+    "Rule",
+    "implies",
+]
 
 MEGATRON, DEEPSPEED = ("megatron",), ("deepspeed",)
 EVERY = MEGATRON + DEEPSPEED
@@ -22,8 +34,14 @@ EVERY = MEGATRON + DEEPSPEED
 EXPORTED: dict[str, tuple[str, ...]] = {
     "accelerate_deepspeed": DEEPSPEED,
     "accelerate_fsdp": EVERY,
+    "bridge": MEGATRON,
+    "torchtitan": EVERY,
 }
 """Programs that files are exported for, and the backends whose common rules they share; their own name them."""
+
+TORCHTITAN = ("torchtitan",)
+PIPELINED = MEGATRON + TORCHTITAN
+"""Who cuts a model into stages as the Plan says."""
 
 TRANSFORMERS = (*DEEPSPEED, "accelerate_fsdp")
 """Who trains transformers' own models; ``accelerate_deepspeed`` shares all of DeepSpeed's rules."""
@@ -101,6 +119,7 @@ class Rule:
     message: str | Callable[[Layout], str]
     source: str
     needs: tuple[str, ...] = ()
+    spares: tuple[str, ...] = ()  # programs that share the rules of ``backends`` but not this one
     repairs: Callable[[Layout], Iterable[Repair]] = lambda _: ()
 
     def problem(self, layout: Layout, repairs: tuple[Repair, ...] = ()) -> Problem:

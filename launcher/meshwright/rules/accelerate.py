@@ -6,7 +6,7 @@ Places: transformers 5.24, accelerate 1.15. Both inherit more: DeepSpeed's rules
 from __future__ import annotations
 
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import Layout, Rule, implies
+from meshwright.rules._rule import TORCHTITAN, Layout, Rule, implies
 from meshwright.spec import PipelineSplit
 
 __all__ = ["RULES"]
@@ -229,9 +229,9 @@ _FSDP = (
         ),
     ),
     Rule(
-        id="trainer.fsdp_states",
+        id="fsdp.states",
         path="backend",
-        backends=WITH_FSDP,
+        backends=WITH_FSDP + TORCHTITAN,
         holds=_plain_states,
         message="offloaded or quantized states are DeepSpeed's, small moments Megatron's; FSDP2 has fp32 on the GPU",
         source="ours: they would be lost",

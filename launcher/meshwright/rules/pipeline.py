@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from meshwright.layout.pipeline import parse_layout
 from meshwright.rules._repairs import any_of, nearest
-from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
+from meshwright.rules._rule import PIPELINED, Layout, Number, Rule, implies
 from meshwright.rules._splits import even_stages, resplit
 
 __all__ = ["RULES"]
@@ -41,7 +41,7 @@ _SPLIT = (
     Rule(
         id="pipeline.exclusive",
         path="parallelism.pipeline_split",
-        backends=MEGATRON,
+        backends=PIPELINED,
         holds=lambda r: (
             (_ends(r) > 0) * 1
             + ((r.embedding | r.loss) > 0) * 1
@@ -55,7 +55,7 @@ _SPLIT = (
     Rule(
         id="pipeline.negative_ends",
         path="parallelism.pipeline_split",
-        backends=MEGATRON,
+        backends=PIPELINED,
         holds=lambda r: all(
             n is None or n > 0
             for n in (r.spec.parallelism.pipeline_split.first, r.spec.parallelism.pipeline_split.last)
@@ -68,7 +68,7 @@ _SPLIT = (
     Rule(
         id="pipeline.even",
         path="parallelism.pp",
-        backends=MEGATRON,
+        backends=PIPELINED,
         needs=("pipeline.exclusive",),
         holds=lambda r: implies(_division(r) == 0, (r.model.layers + r.embedding + r.loss) % (r.pp * r.vpp) == 0),
         message=lambda r: f"{r.model.layers} layers{_slots(r)} do not split over pp·vpp = {r.pp}·{r.vpp}",
@@ -78,7 +78,7 @@ _SPLIT = (
     Rule(
         id="pipeline.ends",
         path="parallelism.pipeline_split",
-        backends=MEGATRON,
+        backends=PIPELINED,
         needs=("pipeline.exclusive",),
         holds=lambda r: implies(
             _ends(r) > 0,
@@ -93,7 +93,7 @@ _SPLIT = (
     Rule(
         id="pipeline.middle",
         path="parallelism.pipeline_split",
-        backends=MEGATRON,
+        backends=PIPELINED,
         needs=("pipeline.exclusive", "pipeline.ends"),
         holds=lambda r: implies(
             (_ends(r) > 0) & (_middle_stages(r) > 0),
@@ -109,7 +109,7 @@ _SPLIT = (
     Rule(
         id="pipeline.end_chunks",
         path="parallelism.pipeline_split",
-        backends=MEGATRON,
+        backends=PIPELINED,
         needs=("pipeline.exclusive",),
         holds=lambda r: (r.first % r.vpp == 0) & (r.last % r.vpp == 0),
         message="first = {first}, last = {last} layers do not split over vpp = {vpp} chunks",
@@ -122,7 +122,7 @@ _LAYOUT = (
     Rule(
         id="layout.letters",
         path="parallelism.pipeline_split.layout",
-        backends=MEGATRON,
+        backends=PIPELINED,
         holds=lambda r: set("".join(_letters(r))) <= set("EtmL"),
         message="{spec.parallelism.pipeline_split.layout} has characters other than E t m L | , *n and (...)*n",
         source="core/transformer/pipeline_parallel_layer_layout.py:315",
@@ -131,7 +131,7 @@ _LAYOUT = (
     Rule(
         id="layout.stages",
         path="parallelism.pipeline_split.layout",
-        backends=MEGATRON,
+        backends=PIPELINED,
         needs=("layout.letters",),
         holds=lambda r: (len(_letters(r)) == 0) | (len(_letters(r)) == r.pp * r.vpp),
         message=lambda r: f"{len(_letters(r))} chunks are not pp·vpp = {r.pp}·{r.vpp}",
@@ -145,7 +145,7 @@ _LAYOUT = (
     Rule(
         id="layout.order",
         path="parallelism.pipeline_split.layout",
-        backends=MEGATRON,
+        backends=PIPELINED,
         needs=("layout.letters",),
         holds=lambda r: not _letters(r) or "".join(_letters(r)) == "E" + "t" * r.model.layers + "m" * r.model.mtp + "L",
         message=lambda r: "in order, the chunks must hold E, {} t, {} m and L; they hold {} t and {} m".format(
@@ -157,7 +157,7 @@ _LAYOUT = (
     Rule(
         id="layout.mtp",
         path="parallelism.pipeline_split.layout",
-        backends=MEGATRON,
+        backends=PIPELINED,
         needs=("layout.stages", "layout.order"),
         holds=lambda r: _mtp_placed(r),
         message="all m must stand in one chunk, the last of its stage, and not before the loss on the first stage",

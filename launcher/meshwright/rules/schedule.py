@@ -145,6 +145,7 @@ _ZERO = (
         id="zero.pipeline",
         path="parallelism.zero",
         backends=MEGATRON + DEEPSPEED,
+        spares=("torchtitan",),
         holds=lambda r: implies(r.zero >= 2, r.pp == 1),
         message="ZeRO-{zero} with pp = {pp}: gradients or parameters sharded over dp do not survive a pipeline's "
         "micro-batches",

@@ -39,7 +39,7 @@ VERBS = {
     "import": _verb("bring", "a script or configuration that you have, as ours: each key with its fate"),
     "check": _verb("check", "a script or configuration that you have: refused, changed, fits, how fast"),
     "compile": _verb("compile", "the run folder: files for every backend that can express it, and verdicts"),
-    "export": _verb("export", "files for a program that others launch: to=accelerate_deepspeed, accelerate_fsdp"),
+    "export": _verb("export", "files for a program that others launch: to=accelerate_fsdp and others"),
     "rehearse": _verb("rehearse", "the same layout in miniature, trained for real on this machine"),
     "launch": _verb("launch", "compile, then run here or submit to SLURM"),
     "status": _verb("status", "what a run folder's run is doing: meshwright status runs/X"),

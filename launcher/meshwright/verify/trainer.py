@@ -17,6 +17,7 @@ from unittest import mock
 
 from meshwright.layout.plan import Plan
 from meshwright.train.schedule import learning_rate
+from meshwright.verify.schedule import compared as rates_compared
 from meshwright.verify.verdict import Check
 
 __all__ = [
@@ -28,8 +29,6 @@ __all__ = [
     "scheduled",
     "versions",
 ]
-
-_CLOSE = 1e-6  # of the peak rate: both reckon in doubles
 
 SUBSTITUTED = ("a GPU that computes in bf16", "ranks of the whole world")
 
@@ -126,18 +125,7 @@ def scheduled(plan: Plan, files: Mapping[str, str]) -> Check:
         scheduler_specific_kwargs=dict(said["lr_scheduler_kwargs"]),
     ).lr_lambdas[0]
     schedule = {**vars(plan.spec.training.schedule), "lr": peak}
-    pairs = [(step, peak * rates(step), learning_rate(step, steps, schedule)) for step in _steps(plan, steps)]
-    apart = [pair for pair in pairs if abs(pair[1] - pair[2]) > _CLOSE * peak]
-    wrong = [f"step {step}: {theirs:.6g}, ours {ours:.6g}" for step, theirs, ours in apart[:3]]
-    return Check("scheduled", not wrong, "; ".join(wrong) or f"the rates of {len(pairs)} steps agree")
-
-
-def _steps(plan: Plan, steps: int) -> list[int]:
-    """Steps around every corner of a schedule, and some between them."""
-    schedule = plan.spec.training.schedule
-    corners = (0, schedule.warmup_steps, steps - (schedule.wsd_decay_steps or 0), steps - 1)
-    near = {corner + offset for corner in corners for offset in (-1, 0, 1)}
-    return sorted(step for step in near | set(range(0, steps, max(1, steps // 50))) if 0 <= step < steps)
+    return rates_compared(plan, lambda step: peak * rates(step), lambda step: learning_rate(step, steps, schedule))
 
 
 def _optimizer(peak: float) -> Any:
