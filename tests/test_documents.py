@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from meshwright.documents import PROOFS, pages
+from meshwright.documents.options import options, options_page
 from meshwright.library import files as library
 from meshwright.rules import RULES
 
@@ -40,3 +41,21 @@ def test_a_recipe_s_page_has_its_story_in_numbers() -> None:
     assert len(line.split("|")) == 10
     assert "| parallelism.tp | 1 | published | code, deepseek_v3_pretrain_256gpu_gb200_bf16_config, line 36" in page
     assert "* fp8_mx: causal_tflops_per_gpu: claimed" in page
+
+
+def test_an_option_is_its_key_its_default_and_the_comment_above_it() -> None:
+    text = (
+        "# About the file.\n\n# What it is.\n# And more.\nkey: [1, 2]\ninner:\n  # Deep.\n  one: null\n  two: 'a: b'\n"
+    )
+    found = list(options(text, "group"))
+    assert [(one.path, one.default, one.about) for one in found] == [
+        ("group.key", "[1, 2]", "What it is. And more."),
+        ("group.inner.one", "null", "Deep."),
+        ("group.inner.two", "'a: b'", ""),
+    ]
+
+
+def test_every_option_of_a_plan_is_explained() -> None:
+    rows = [line for line in options_page().splitlines() if line.startswith(("| `parallelism.", "| `training."))]
+    assert len(rows) > 60
+    assert not [row for row in rows if row.rstrip(" |").endswith("`")]
