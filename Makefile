@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run install install-all check format test test-fast test-all golden docs constraints clean
+.PHONY: help run install install-all check site format test test-fast test-all golden docs constraints clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,12 +29,13 @@ $(VENV)/.installed-all: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
-check: install-all ## ruff, mypy and the floors of the house
+check: install-all ## ruff, mypy, the floors of the house, and the documentation as a site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls tests
+	$(MAKE) site
 
 format: install-all ## ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
@@ -50,8 +51,12 @@ golden: install-all ## regenerate tests/golden and the generated documents
 	$(PYTEST) tests/test_golden.py --regenerate
 	$(MAKE) docs
 
-docs: install-all ## regenerate the tables in docs/
+docs: install-all ## regenerate the tables and the picture in docs/
 	$(BIN)/python -m meshwright.documents
+	$(BIN)/meshwright report llama3_405b stage=gpus_16384 format=svg chart=memory out=docs/pictures/llama3_405b_memory.svg
+
+site: install-all ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 constraints: install-all ## pin what is installed now
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sort -f; } > constraints.new

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from meshwright.documents import MODELS, PROOFS, pages
+from meshwright.documents.options import options, options_page
 from meshwright.library import files as library
 from meshwright.rules import RULES
 
@@ -49,3 +50,21 @@ def test_nearly_every_model_of_transformers_is_read_exactly() -> None:
     exact = [row for row in rows if row.get("ours") == row["total"]]
     assert len(exact) >= 0.95 * len(rows)
     assert all(row["how"] == "refused" for row in rows if row not in exact)
+
+
+def test_an_option_is_its_key_its_default_and_the_comment_above_it() -> None:
+    text = (
+        "# About the file.\n\n# What it is.\n# And more.\nkey: [1, 2]\ninner:\n  # Deep.\n  one: null\n  two: 'a: b'\n"
+    )
+    found = list(options(text, "group"))
+    assert [(one.path, one.default, one.about) for one in found] == [
+        ("group.key", "[1, 2]", "What it is. And more."),
+        ("group.inner.one", "null", "Deep."),
+        ("group.inner.two", "'a: b'", ""),
+    ]
+
+
+def test_every_option_of_a_plan_is_explained() -> None:
+    rows = [line for line in options_page().splitlines() if line.startswith(("| `parallelism.", "| `training."))]
+    assert len(rows) > 60
+    assert not [row for row in rows if row.rstrip(" |").endswith("`")]

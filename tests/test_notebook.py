@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,3 +56,28 @@ def test_a_search_ranks_and_refuses_as_the_command_line_does() -> None:
     assert len(result.ranking.best) == 2
     with pytest.raises(ConfigError, match=r"no layout|GiB"):
         search(["model=llama3_405b", "cluster.gpus=8", "training.global_batch=8"])
+
+
+def test_the_tutorial_runs_and_its_cells_have_something_to_show() -> None:
+    names: dict[str, Any] = {}
+    cells = json.loads((Path(__file__).parents[1] / "docs" / "tutorial.ipynb").read_text("utf-8"))["cells"]
+    shown = [last("".join(cell["source"]), names) for cell in cells if cell["cell_type"] == "code"]
+    assert [type(value).__name__ for value in shown] == [
+        "Run",
+        "Plan",
+        "dict",
+        "Cost",
+        "list",
+        "Cost",
+        "Result",
+        "Cost",
+    ]
+    assert names["result"].ranking.fitting > 0
+
+
+def last(code: str, names: dict[str, Any]) -> Any:
+    """Run a cell: the value of its last expression, which a notebook shows."""
+    *statements, shown = ast.parse(code).body
+    assert isinstance(shown, ast.Expr)
+    exec(compile(ast.Module(statements, []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(shown.value), "cell", "eval"), names)

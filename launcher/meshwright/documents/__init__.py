@@ -8,6 +8,7 @@ from pathlib import Path
 from meshwright.documents.clusters import clusters_page
 from meshwright.documents.index import index_page
 from meshwright.documents.models import Models, models_page
+from meshwright.documents.options import options_page
 from meshwright.documents.recipe import recipe_page
 from meshwright.documents.recipes import Proofs, recipes_page
 from meshwright.documents.rules import rules_page
@@ -38,6 +39,7 @@ def pages(proofs: Proofs, models: Models) -> dict[str, str]:
         "rules.md": rules_page(),
         "clusters.md": clusters_page(),
         "models.md": models_page(models),
+        "options.md": options_page(),
         "recipes/index.md": index_page({name: traits(recipe, runs[name]) for name, recipe in recipes.items()}),
         **{
             f"recipes/{name}.md": recipe_page(recipe, runs[name], whole[name], proofs.get(name, {}))

@@ -57,7 +57,7 @@ def large(value: float) -> str:
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if value >= size:
             return f"{value / size:.4g} {unit}"
-    return f"{value:g}"
+    return three(value)
 
 
 def days(value: float) -> str:
