@@ -10,6 +10,7 @@ from meshwright.layout.plan import Plan
 from meshwright.library.finding import Finding, compare, possible
 from meshwright.library.published_flops import (
     causal_flops_per_token,
+    eight_bit_speedup,
     hardware_flops_per_token,
     mfu,
     model_flops_per_token,
@@ -104,7 +105,9 @@ def _rates(plan: Plan, said: Said) -> Iterator[Finding]:
         tolerance = CAUSAL if convention == "causal" else RATE
         yield compare(metric, said[metric], value, f"{convention}, at {rate:,.1f} tokens/s/GPU", tolerance, stage)
     if computed.keys().isdisjoint(said):
-        yield possible("throughput", rate, mfu(plan, rate), f"{rate:,.1f} tokens/s/GPU", stage)
+        yield possible(
+            "throughput", rate, mfu(plan, rate) / eight_bit_speedup(plan), f"{rate:,.1f} tokens/s/GPU", stage
+        )
 
 
 def _run(plans: Sequence[Plan], said: Said, best_mfu: float | None, whole: bool) -> Iterator[Finding]:

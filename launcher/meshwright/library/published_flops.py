@@ -11,7 +11,14 @@ from __future__ import annotations
 from meshwright.layout.plan import Plan
 from meshwright.model.work import palm_flops
 
-__all__ = ["causal_flops_per_token", "hardware_flops_per_token", "mfu", "model_flops_per_token", "peak_flops"]
+__all__ = [
+    "causal_flops_per_token",
+    "eight_bit_speedup",
+    "hardware_flops_per_token",
+    "mfu",
+    "model_flops_per_token",
+    "peak_flops",
+]
 
 
 def model_flops_per_token(plan: Plan) -> float:
@@ -36,6 +43,13 @@ def hardware_flops_per_token(plan: Plan) -> float:
 def peak_flops(plan: Plan) -> float:
     """Dense bf16 peak of one GPU in FLOP/s: what MFU is measured against, also for runs in fp8."""
     return plan.spec.cluster.accelerator.bf16_tflops * 1e12
+
+
+def eight_bit_speedup(plan: Plan) -> float:
+    """How much higher the peak is in the precision that the plan computes in."""
+    gpu = plan.spec.cluster.accelerator
+    eight = plan.spec.training.precision not in ("fp32", "fp16", "bf16")
+    return gpu.fp8_tflops / gpu.bf16_tflops if eight and gpu.fp8_tflops else 1.0
 
 
 def mfu(plan: Plan, tokens_per_s_per_gpu: float) -> float:

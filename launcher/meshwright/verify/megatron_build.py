@@ -32,6 +32,7 @@ WITHOUT_TECHNIQUES: dict[str, Any] = {
     **dict.fromkeys(("moe_router_fusion", "moe_shared_expert_overlap", "moe_paged_stash"), False),
     **dict.fromkeys(("delay_wgrad_compute", "use_transformer_engine_op_fuser"), False),
     **dict.fromkeys(("fine_grained_activation_offloading", "cpu_offloading"), False),
+    **dict.fromkeys(("moe_router_padding_for_fp8", "moe_router_padding_for_quantization"), False),
     "moe_flex_dispatcher_backend": "deepep",
     "cuda_graph_impl": "none",
     "cuda_graph_modules": [],
