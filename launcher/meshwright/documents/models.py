@@ -10,7 +10,7 @@ __all__ = ["Models", "models_page"]
 Row = Mapping[str, Any]
 Models = Mapping[str, Row]  # by model_type
 
-HOW = {"table": "known", "run": "looked at", "shapes": "looked at, reckoned", "refused": "refused"}
+HOW = {"table": "known", "modules": "looked at", "refused": "refused"}
 
 
 def models_page(rows: Models) -> str:
@@ -32,8 +32,8 @@ def _head(rows: Models) -> Iterator[str]:
     yield ""
     yield "* known: our table says what its keys mean (`launcher/meshwright/data/architectures/`), so that every"
     yield "  part of the cost follows from its sizes. looked at: transformers builds it once, its parameters are exact,"
-    yield "  and FLOPs and saved tensors are read from a run on the meta device; reckoned: from the shapes of its"
-    yield "  modules, because its code does not run there."
+    yield "  and FLOPs and saved tensors are read from a run on the meta device, or, where its code does not run there,"
+    yield "  from the shapes of its modules."
     yield "* D: DeepSpeed's own code has parsed, built and counted it (at 8 GPUs, ZeRO-1); M: Megatron's has parsed and"
     yield "  built it. Models that are looked at are refused for Megatron by name."
     yield ""

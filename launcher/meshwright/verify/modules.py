@@ -50,12 +50,12 @@ def model_of(config: Mapping[str, Any], device: str, attention: str | None, remo
     return model.train()
 
 
-def numbers(config: Mapping[str, Any], remote: str | None) -> dict[str, Any]:
-    """Everything that a Model with ``measured`` needs of it, as plain data."""
+def numbers(config: Mapping[str, Any], remote: str | None, run: bool = True) -> dict[str, Any]:
+    """Everything that a Model with ``measured`` needs of it, as plain data; without a ``run``, from shapes alone."""
     with stand_ins():
         sdpa, model = _built(config, remote)
         layers = _layers(model)
-        found, how = _looked_at(model, layers)
+        found, how = _looked_at(model, layers, run)
     sizes = _sizes(model, layers)
     head = _head(model)
     inside = sum(layer["parameters"] for layer in found)
@@ -103,19 +103,18 @@ def _parameters(module: Any) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _looked_at(model: Any, layers: Sequence[Any]) -> tuple[list[dict[str, Any]], str]:
+def _looked_at(model: Any, layers: Sequence[Any], run: bool) -> tuple[list[dict[str, Any]], str]:
     """One mapping a layer, and how it was come by."""
     topk = _size(model, "num_experts_per_tok", "moe_topk", "top_k_experts", "moe_k", "num_experts_per_token") or 1
     seen: set[int] = set()
     shapes = [_shapes(layer, topk, seen) for layer in layers]
-    try:
-        (_, short), (_, long) = (watch(model, layers, tokens) for tokens in LENGTHS)
-    except Exception as error:
-        print(f"not run on the meta device: {type(error).__name__}: {error}", file=sys.stderr)
-        return [
-            {**shape, **_reckoned(model, layer, shape)} for shape, layer in zip(shapes, layers, strict=True)
-        ], "shapes"
-    return [{**shape, **_fitted(*pair)} for shape, *pair in zip(shapes, short, long, strict=True)], "run"
+    if run:
+        try:
+            (_, short), (_, long) = (watch(model, layers, tokens) for tokens in LENGTHS)
+            return [{**shape, **_fitted(*pair)} for shape, *pair in zip(shapes, short, long, strict=True)], "run"
+        except Exception as error:  # whatever a model's code does with values that are not there
+            print(f"not run on the meta device: {type(error).__name__}: {error}", file=sys.stderr)
+    return [{**shape, **_reckoned(model, layer, shape)} for shape, layer in zip(shapes, layers, strict=True)], "shapes"
 
 
 def _shapes(layer: Any, topk: int, seen: set[int]) -> dict[str, Any]:
