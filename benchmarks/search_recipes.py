@@ -81,6 +81,14 @@ DISCUSSION = """
   of these recipes says so, and `plan` names the change that makes it fit. A negative gain says that only layouts
   slower than the authors' fit.
 
+## Techniques
+
+`search.techniques=[all]`, or a list of their names (`cuda_graphs`, `dispatcher`, `router_fusion`, `permute_fusion`,
+`shared_overlap`, `expert_overlap`, `low_precision_weights`, `activation_offload`, `optimizer_offload`), searches every
+layout under sets of them: none, all that cost no time, with either way of using the dispatch's time, and with each that
+trades time for memory. The report says of each what it brings to the winner, what it would cost, or which rule refuses
+it. A search takes as many times longer as there are sets (up to ten).
+
 ## Speed
 
 `python benchmarks/search_speed.py` on one core of a shared machine, the answer's simulations included:

@@ -34,6 +34,7 @@ class Search:
     compile: bool = False
     folder: str | None = None
     nodes: int | None = None
+    techniques: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

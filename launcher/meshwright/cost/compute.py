@@ -16,7 +16,7 @@ from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
 
-__all__ = ["Seconds", "head", "layer", "operation", "peak"]
+__all__ = ["Seconds", "head", "layer", "operation", "peak", "weight_gradients"]
 
 
 PIECES = 4.0
@@ -91,6 +91,12 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
 def operation(s: Scene, o: Operation) -> Seconds:
     """One operation of a layer by itself, as long as the device takes for it."""
     return layer(s, (o,))
+
+
+def weight_gradients(s: Scene, operations: Iterable[Operation]) -> Number:
+    """Of one layer's backward, the seconds in which gradients of weights are made: a third of the products."""
+    kernels = [_kernel(s, o) for o in operations]
+    return sum(k.matmul + k.gradient for k in kernels)
 
 
 def head(s: Scene) -> Seconds:

@@ -8,6 +8,7 @@ from math import exp
 
 from meshwright.cost import offload
 from meshwright.cost.advice import Advice, advice
+from meshwright.cost.compute import weight_gradients
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
@@ -15,9 +16,10 @@ from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
-from meshwright.cost.techniques import brought
+from meshwright.cost.techniques import SAID, brought, placed
 from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
+from meshwright.cost.zero_bubble import Split, dual_pipe, zb_h1, zb_v
 from meshwright.layout.plan import Chunk, Plan
 from meshwright.model.kinds import count_kinds
 from meshwright.notebook import html_table
@@ -92,8 +94,8 @@ LOOKED_AT = 2.0
 """How many times wider, in logarithms, the interval of a model is that was only looked at. Ours, by judgement."""
 
 
-def cost(plan: Plan) -> Cost:
-    """Everything about one step of ``plan``."""
+def cost(plan: Plan, *, explained: bool = True) -> Cost:
+    """Everything about one step of ``plan``; ``explained``: with notes and advice, which take longer than the rest."""
     spec = plan.spec
     s = scene(layout(spec))
     loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
@@ -122,9 +124,45 @@ def cost(plan: Plan) -> Cost:
         host=offload.host(s, loads),
         host_limit=spec.cluster.host_memory_gib * GIB,
         conventions={c: training_flops(spec.model, sequence, c) * rate / peak for c in CONVENTIONS},
-        notes=(*offload.notes(s), *brought(spec), *_notes(spec)),
-        advice=advice(plan, limit),
+        notes=tuple(_said(s, plan, step)) if explained else (),
+        advice=advice(plan, limit) if explained else (),
     )
+
+
+def _said(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
+    """What leaves the GPU, what techniques and placement do, what others' schedules would, what is left out."""
+    yield from offload.notes(s)
+    yield from brought(plan.spec)
+    yield from placed(plan.spec, step)
+    yield from _other_schedules(s, plan, step)
+    yield from _notes(plan.spec)
+
+
+def _other_schedules(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
+    """What schedules that the backend lacks would take of a step whose bubble is worth a word."""
+    total = float(step.total)
+    if plan.grid.pp == 1 or float(step.bubble) < SAID * total:
+        return
+    loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
+    splits = [_split(s, load) for load in loads]
+    m, outside = plan.batch.microbatches, float(step.data + step.optimizer + step.offload)
+    hidden = s.layout.cluster.efficiency.overlap * max(float(sum(stage_time(s, load).expert)) for load in loads)
+    latency = float(sends(s)[1])
+    found = {
+        "ZB-H1": zb_h1(splits, m, latency),
+        "ZB-V": zb_v(splits, m, latency),
+        "DualPipe": dual_pipe(splits, m, hidden),
+    }
+    shorter = {name: seconds + outside for name, seconds in found.items() if seconds + outside < (1 - SAID) * total}
+    if shorter:
+        said = ", ".join(f"{name} would take {seconds:.3g} s" for name, seconds in shorter.items())
+        yield f"the bubble is {float(step.bubble) / total:.0%} of {total:.3g} s: {said}; no backend here runs it"
+
+
+def _split(s: Scene, load: Load) -> Split:
+    time = stage_time(s, load)
+    weights = float(load.total(weight_gradients(s, operations) for operations in s.layers))
+    return Split(float(time.forward), float(time.backward) - weights, weights)
 
 
 def _notes(spec: Spec) -> Iterator[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from meshwright.cost.estimate import Estimate, estimate
 from meshwright.cost.memory import GIB
+from meshwright.cost.time import Step
 from meshwright.resolver import layout, normalise, override
 from meshwright.rules import Layout, broken
 from meshwright.spec import Spec
 
-__all__ = ["TECHNIQUES", "Technique", "applied", "brought", "used"]
+__all__ = ["SAID", "TECHNIQUES", "Technique", "applied", "brought", "placed", "used"]
+
+SAID = 0.05
+"""Part of a step from which on a bubble, or what a group that leaves NVLink costs, is worth a note. Ours."""
 
 Change = Mapping[str, Any]
 
@@ -43,6 +47,12 @@ def _dispatcher(spec: Spec) -> Change:
     wide = (spec.cluster.nvlink_domain or 0) > spec.cluster.gpus_per_node
     named = {f"{_B}moe_dispatcher": "flex", f"{_B}moe_flex_backend": "hybridep" if wide else "deepep"}
     return named if spec.model.moe else {}
+
+
+def _expert_overlap(spec: Spec) -> Change:
+    """Delayed weight gradients inside graphs are added up by the products that make them."""
+    delayed = spec.backend.megatron.gradient_accumulation_fusion
+    return {f"{_P}overlap_ep": True, f"{_B}delay_wgrad": bool(delayed)} if spec.model.moe else {}
 
 
 def _weights(spec: Spec) -> Change:
@@ -80,7 +90,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     Technique(
         "expert_overlap",
-        lambda spec: {f"{_P}overlap_ep": True, f"{_B}delay_wgrad": True} if spec.model.moe else {},
+        _expert_overlap,
         {f"{_P}overlap_ep": False, f"{_B}delay_wgrad": False},
     ),
     Technique(
@@ -134,6 +144,18 @@ def brought(spec: Spec) -> Iterator[str]:
         without = applied(spec, one.off)
         if without is not None and now is not None:
             yield f"{one.name} {_difference(now, estimate(layout(normalise(without))))}"
+
+
+def placed(spec: Spec, step: Step) -> Iterator[str]:
+    """What it costs that a group is larger than an NVLink domain, against a domain that would hold it."""
+    p, fast = spec.parallelism, spec.cluster.nvlink_domain or spec.cluster.gpus_per_node
+    for name, group, part in (("tp", p.tp, "tensor"), ("ep·etp", p.ep * p.etp, "expert")):
+        if group <= fast:
+            continue
+        joined = estimate(layout(replace(spec, cluster=replace(spec.cluster, nvlink_domain=group)))).parts
+        lost = float(getattr(step, part) - getattr(joined, part)) / float(step.total)
+        if lost >= SAID:
+            yield f"{name} = {group} leaves the {fast} GPUs that NVLink joins, which costs {lost:.0%} of the step"
 
 
 def _numbers(spec: Spec) -> Layout | None:

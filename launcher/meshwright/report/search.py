@@ -15,6 +15,7 @@ from meshwright.cost.fitting import fit_words
 from meshwright.cost.inputs import loads, scene
 from meshwright.cost.memory import GIB
 from meshwright.cost.offload import host, notes
+from meshwright.cost.techniques import TECHNIQUES
 from meshwright.report import problems
 from meshwright.resolver import layout
 from meshwright.search.candidate import Candidate, layout_words
@@ -24,6 +25,7 @@ from meshwright.search.question import Result
 from meshwright.search.rank import TIE, budget
 from meshwright.search.reasons import PARTS, Answer, over, slower
 from meshwright.search.table import Exclusion, as_layout
+from meshwright.search.techniques import reasons
 
 __all__ = ["document", "show"]
 
@@ -40,7 +42,7 @@ def show(result: Result, command: str, console: Console | None = None) -> None:
     console.print(Text(_counts(result)), style="dim")
     if ranking.best:
         console.print(_best(ranking.best))
-        for line in (*_verdict(result), *_offloaded(ranking.best[0])):
+        for line in (*_verdict(result), *_offloaded(ranking.best[0]), *_of_techniques(result)):
             console.print(Text(f"  {line}"))
     if len(points := scaling(ranking)) > 1:
         console.print(_scaling(points))
@@ -84,7 +86,7 @@ def document(result: Result, command: str) -> dict[str, Any]:
         "excluded": [
             {"rule": e.rule.id, "points": e.points, "example": _example(e, result)} for e in ranking.excluded.values()
         ],
-        "notes": list(_offloaded(ranking.best[0])) if ranking.best else [],
+        "notes": [*_offloaded(ranking.best[0]), *_of_techniques(result)] if ranking.best else [],
         "why": _why_document(result.why) if result.why else None,
         "measure": command,
     }
@@ -98,6 +100,14 @@ def _offloaded(winner: Candidate) -> Iterator[str]:
         seconds = winner.parts["offload"]
         yield f"the best keeps {memory / GIB:,.1f} GiB on a node's host, and waits {seconds:.3g} s a step for offload"
     yield from notes(described)
+
+
+def _of_techniques(result: Result) -> Iterator[str]:
+    """Why the best has each technique that was tried, or not."""
+    tried = {path for bundle in result.space.bundles for path in bundle}
+    asked = [one for one in TECHNIQUES if tried & one.off.keys()]
+    if asked:
+        yield from reasons(result.ranking.best[0].spec, asked)
 
 
 def _counts(result: Result) -> str:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 
-from meshwright.rules import accelerate, deepspeed, foreign, grid, host, length, megatron, pipeline, schedule, sharding
+from meshwright.rules import (
+    accelerate,
+    deepspeed,
+    foreign,
+    grid,
+    host,
+    length,
+    megatron,
+    pipeline,
+    placement,
+    schedule,
+    sharding,
+)
 from meshwright.rules._rule import DEEPSPEED, EVERY, EXPORTED, MEGATRON, Layout, Rule, implies
 
 __all__ = [
@@ -24,7 +36,7 @@ __all__ = [
 POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 """Judged first: every other rule divides by these."""
 
-_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES
+_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + placement.RULES
 
 RULES: tuple[Rule, ...] = _SHAPE + megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES + accelerate.RULES
 """In an order in which a rule's ``needs`` stand before it."""

@@ -117,6 +117,18 @@ def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
     )
 
 
+def _in_one_block(spec: Spec, grid: Grid) -> str | None:
+    """SLURM hands out any free nodes unless asked for blocks."""
+    domain, group = spec.cluster.nvlink_domain or 0, max(grid.tp, grid.ep * grid.etp)
+    loose = spec.launch.kind == "slurm" and spec.launch.slurm.segment is None and grid.nodes > 1
+    if not loose or not grid.gpus_per_node < group <= domain:
+        return None
+    nodes = domain // group * group // grid.gpus_per_node
+    return (
+        f"not set: groups of {group} GPUs may be spread over NVLink domains of {domain}; {nodes} nodes hold whole ones"
+    )
+
+
 THUMBS: tuple[Thumb, ...] = (
     Thumb("tp-within-node", "parallelism.tp", _tp_within_node, "Narayanan et al. 2021, takeaway 1"),
     Thumb("etp-within-node", "parallelism.etp", _expert_tp_within_node, "Narayanan et al. 2021, takeaway 1"),
@@ -145,6 +157,7 @@ THUMBS: tuple[Thumb, ...] = (
     ),
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
+    Thumb("segment", "launch.slurm.segment", _in_one_block, "SLURM topology/block, sbatch --segment"),
     Thumb("whole-nodes", "cluster.gpus", _whole_nodes, "schedulers hand out nodes"),
 )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from meshwright.cost.techniques import used
 from meshwright.resolver import normalise, override
 from meshwright.search.space import COLUMNS, Variant
 from meshwright.spec import Parallelism, Spec, Training
@@ -65,6 +66,7 @@ def layout_words(candidate: Candidate) -> str:
     degrees = [f"{name} {getattr(p, name)}" for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp")]
     words = [word for word in degrees if not word.endswith(" 1")] + ["sp"] * p.sp + [f"zero {p.zero}"]
     words += [f"recompute {p.recompute}"] * (p.recompute != "none") + [f"micro-batch {t.micro_batch}"]
+    words += [one.name.replace("_", " ") for one in used(candidate.spec)]
     split = p.pipeline_split
     words += [f"{name} {getattr(split, name)}" for name in ("first", "last") if getattr(split, name)]
     words += [f"{name} slot" for name in ("embedding", "loss") if getattr(split, name)]
@@ -122,6 +124,7 @@ def _batches(here: Training, there: Training) -> list[tuple[str, Any, Any]]:
 
 
 def with_layout(spec: Spec, layout: Spec) -> Spec:
-    """``spec`` with the parallelism, the micro-batch and the GPUs of ``layout``."""
+    """``spec`` with the parallelism, the techniques, the micro-batch and the GPUs of ``layout``."""
     training = replace(spec.training, micro_batch=layout.training.micro_batch, microbatches=None)
-    return replace(spec, parallelism=layout.parallelism, training=training, cluster=layout.cluster)
+    laid_out = replace(spec, parallelism=layout.parallelism, training=training, cluster=layout.cluster)
+    return replace(laid_out, backend=layout.backend)

@@ -59,7 +59,7 @@ def layout_cost(spec: Spec, goal: Goal) -> Candidate:
 
 
 def _costed(candidate: Candidate, goal: Goal) -> tuple[Candidate, bool]:
-    whole = cost(resolve(candidate.spec))
+    whole = cost(resolve(candidate.spec), explained=False)
     time, memory = whole.step_time, whole.peak_memory
     parts = {name: float(getattr(whole.step, name)) for name in whole.step.__dataclass_fields__}
     value = float(score(goal.objective, candidate.spec, time, memory, goal.days))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.cost.memory import GIB
+from meshwright.cost.techniques import used
 from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate, assignments
 from meshwright.search.objective import run_days
@@ -45,6 +46,7 @@ def row(candidate: Candidate) -> dict[str, Any]:
         "tokens_per_s_per_gpu": candidate.tokens_per_gpu,
         "global_batch": t.global_batch,
         "layout": assignments(candidate.spec),
+        "techniques": [one.name for one in used(candidate.spec)],
         "parts_s": dict(candidate.parts),
     }
 
@@ -107,6 +109,7 @@ def _draw_scaling(panel: Any, points: Sequence[Point]) -> None:
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
     parts = {f"{name}_s": seconds for name, seconds in line.pop("parts_s").items()}
     layout = {key.rpartition(".")[2]: value for key, value in line.pop("layout").items()}
+    line["techniques"] = " ".join(line["techniques"])
     return {**line, **layout, **parts}
 
 

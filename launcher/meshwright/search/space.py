@@ -46,11 +46,13 @@ class Space:
     """``current`` is the layout as described; ``stated`` the values given for each path.
 
     ``weak``: over a set of GPU counts the global batch grows with the GPUs, from what it is on the fewest.
+    ``bundles``: changes beside the layout, under each of which all layouts are tried.
     """
 
     current: Spec
     stated: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     weak: bool = False
+    bundles: tuple[Mapping[str, Any], ...] = ({},)
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ def _refuse_empty(spec: Spec) -> None:
 def variants(space: Space) -> Iterator[Variant]:
     """Every combination of what is no column: GPU counts, recomputation, and whatever was given as a set."""
     paths = dict(_FREE) | {p: v for p, v in space.stated.items() if p not in COLUMNS}
-    for values in product(*paths.values()):
+    for bundle, values in product(space.bundles, product(*paths.values())):
         spec = _blank(space.current)
-        for path, value in zip(paths, values, strict=True):
+        for path, value in (*bundle.items(), *zip(paths, values, strict=True)):
             spec = _with_gpus(spec, path, value) if path in WORLD else override(spec, path, value)
         if _senseless(spec.parallelism):
             continue

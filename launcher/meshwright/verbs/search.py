@@ -17,6 +17,7 @@ from meshwright.search.outputs import Outputs, outputs, write
 from meshwright.search.question import Result, answer
 from meshwright.search.rank import Progress
 from meshwright.search.space import command_line, space
+from meshwright.search.techniques import with_techniques
 from meshwright.verbs import Words
 
 __all__ = ["measure_command", "run"]
@@ -32,7 +33,7 @@ def run(words: Words) -> int:
     if options.search.folder:
         return _go_on(words, options.search, stated, options.output)
     goal, weak = goal_of(described), options.search.scaling == "weak"
-    spaces = [space(stage, stated, weak) for stage in described.stages]
+    spaces = [with_techniques(space(s, stated, weak), options.search.techniques) for s in described.stages]
     files = outputs(options.search, [stage.stage for stage in described.stages])
     with _progress() as progress:
         results = [answer(space, goal, options.why, progress) for space in spaces]
@@ -55,7 +56,8 @@ def measure_command(overrides: Sequence[str], top: int) -> str:
         for word in overrides
         if not word.lstrip("+~").partition("=")[0].startswith(_OURS) or "parallelism." in word
     ]
-    objective = [word for word in overrides if word.startswith(("search.objective=", "search.days="))]
+    kinds = ("search.objective=", "search.days=", "search.techniques=")
+    objective = [word for word in overrides if word.startswith(kinds)]
     places = "search.place=" + ",".join(map(str, range(1, top + 1)))
     return shlex.join(["meshwright", "launch", *kept, "parallelism=auto", *objective, places, "-m"])
 

@@ -1,0 +1,91 @@
+"""Techniques beside layouts in a search: which are tried together, and why the winner has each or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from meshwright.cost import estimate
+from meshwright.cost.memory import GIB
+from meshwright.cost.techniques import TECHNIQUES, Technique, applied, brought, used
+from meshwright.errors import ConfigError, Problem
+from meshwright.resolver import layout, normalise, override, refusals
+from meshwright.search.rank import budget
+from meshwright.search.space import Space
+from meshwright.spec import Spec
+
+__all__ = ["ALL", "asked_of", "bundles", "reasons", "with_techniques"]
+
+ALL = "all"
+
+Change = Mapping[str, Any]
+
+_NOT_TOGETHER = ("shared_overlap", "expert_overlap")  # both use the time of the dispatch
+_COSTLY = ("activation_offload", "optimizer_offload")  # which take time for memory
+
+
+def asked_of(names: Sequence[str]) -> tuple[Technique, ...]:
+    """The techniques that ``search.techniques`` names.
+
+    Raises:
+        ConfigError: for a name that is none.
+
+    """
+    known = {one.name: one for one in TECHNIQUES}
+    problems = [_unknown(i, name, known) for i, name in enumerate(names) if name not in (*known, ALL)]
+    if problems:
+        raise ConfigError(problems)
+    return TECHNIQUES if ALL in names else tuple(known[name] for name in dict.fromkeys(names))
+
+
+def with_techniques(around: Space, names: Sequence[str]) -> Space:
+    """``around`` with every layout under the techniques that are named, too."""
+    return replace(around, bundles=bundles(around.current, asked_of(names)))
+
+
+def bundles(spec: Spec, asked: Sequence[Technique]) -> tuple[Change, ...]:
+    """Sets of changes to search under.
+
+    None; all that cost no time, with either way of using the dispatch's; with each that trades time for memory besides.
+    """
+    if spec.backend.name != "megatron":
+        return ({},)
+    free = [one for one in asked if one.name not in (*_NOT_TOGETHER, *_COSTLY)]
+    either = [one for one in asked if one.name in _NOT_TOGETHER]
+    costly = [one for one in asked if one.name in _COSTLY]
+    sets = [[], free, *([*free, one] for one in (*either, *costly)), *([*free, a, b] for a in either for b in costly)]
+    made = [{path: value for one in chosen for path, value in one.on(spec).items()} for chosen in sets]
+    return tuple(change for i, change in enumerate(made) if change not in made[:i])
+
+
+def reasons(winner: Spec, asked: Sequence[Technique]) -> Iterator[str]:
+    """What each technique brings to the winner, or would; a rule that refuses it says so."""
+    yield from brought(winner)
+    here, taken = estimate(layout(winner)), {one.name for one in used(winner)}
+    for one in asked:
+        change = one.on(winner)
+        if one.name in taken or not change:
+            continue
+        with_it = applied(winner, change)
+        if with_it is None:
+            yield f"{one.name} is refused: {_refusal(winner, change)}"
+            continue
+        there = estimate(layout(normalise(with_it)))
+        slower = float(there.step_time / here.step_time) - 1
+        over = float(there.peak_memory) - budget(winner.cluster)
+        fits = "" if over <= 0 else f", and {over / GIB:.1f} GiB more than fits"
+        yield f"{one.name} is off: the step would take {abs(slower):.1%} {'longer' if slower >= 0 else 'less'}{fits}"
+
+
+def _refusal(spec: Spec, change: Change) -> str:
+    for path, value in change.items():
+        spec = override(spec, path, value)
+    return refusals(spec, spec.backend.name)[0].message
+
+
+def _unknown(i: int, name: str, known: Mapping[str, Technique]) -> Problem:
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {ALL}, {', '.join(known)}"
+    return Problem(f"search.techniques[{i}]", f"{name!r} is no technique; {hint}", "search.techniques")
