@@ -148,7 +148,8 @@ RIGHT = {
         megatron(
             8,
             LLAMA3,
-            "--train-samples 1953125000 --lr-decay-samples 1949218748 --lr-warmup-samples 3906252 --grad-reduce-in-bf16",
+            "--train-samples 1953125000 --lr-decay-samples 1949218748 --lr-warmup-samples 3906252",
+            "--grad-reduce-in-bf16",
             '"--fp8-format hybrid" "--fp8-amax-history-len 1024" "--fp8-param-gather"',
             "--use-distributed-optimizer --overlap-grad-reduce --overlap-param-gather",
         ),
@@ -294,7 +295,8 @@ RIGHT = {
         "huggingface/accelerate examples/config_yaml_templates/fsdp.yaml",
         "fsdp.yaml",
         "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nmixed_precision: bf16\nnum_machines: 1\n"
-        "num_processes: 8\nfsdp_config:\n  fsdp_sharding_strategy: 1\n  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP\n",
+        "num_processes: 8\nfsdp_config:\n  fsdp_sharding_strategy: 1\n"
+        "  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP\n",
         {"layout": (1, 1, 8, 1), "zero": 3, "precision": "bf16", "backend": "deepspeed"},
         HF,
     ),

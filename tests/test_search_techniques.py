@@ -12,7 +12,7 @@ from meshwright.loading import load
 from meshwright.search.exact import search
 from meshwright.search.objective import Goal
 from meshwright.search.space import space
-from meshwright.search.techniques import asked_of, bundles
+from meshwright.search.techniques import asked_of, bundles, with_techniques
 
 WORDS = (
     "model=qwen3_30b_a3b",
@@ -46,7 +46,7 @@ def test_the_winner_is_at_least_as_fast_with_techniques_to_choose_from() -> None
     stated = {word.split("=")[0]: (int(word.split("=")[1]),) for word in PINNED}
     around = space(spec, {**stated, "parallelism.recompute": ("none",)})
     plain = search(around, Goal(top=1)).best[0]
-    bundled = search(type(around)(around.current, around.stated, False, bundles(spec, asked_of(["all"]))), Goal(top=1))
+    bundled = search(with_techniques(around, ["all"]), Goal(top=1))
     assert bundled.best[0].step_time < plain.step_time
 
 

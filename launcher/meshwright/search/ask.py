@@ -8,6 +8,7 @@ from pathlib import Path
 from meshwright.search.auto import goal_of, nothing_fits
 from meshwright.search.question import Result, answer
 from meshwright.search.space import command_line, space
+from meshwright.search.techniques import with_techniques
 
 __all__ = ["search"]
 
@@ -24,7 +25,8 @@ def search(overrides: Sequence[str], config_dir: str | Path | None = None) -> tu
     asked, stated = command_line(overrides, config_dir)
     weak = asked.options.search.scaling == "weak"
     goal, why = goal_of(asked), asked.options.why
-    results = tuple(answer(space(stage, stated, weak), goal, why) for stage in asked.stages)
+    spaces = [with_techniques(space(s, stated, weak), asked.options.search.techniques) for s in asked.stages]
+    results = tuple(answer(around, goal, why) for around in spaces)
     for result in results:
         if result.ranking.winner is None:
             raise nothing_fits(result.space, result.ranking)

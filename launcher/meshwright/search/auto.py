@@ -14,7 +14,7 @@ from meshwright.search.objective import Goal, run_days
 from meshwright.search.rank import Ranking, budget, rank
 from meshwright.search.reasons import over
 from meshwright.search.space import COLUMNS, Space, space
-from meshwright.search.techniques import asked_of, bundles
+from meshwright.search.techniques import with_techniques
 from meshwright.spec import Spec
 
 __all__ = ["goal_of", "laid_out", "nothing_fits"]
@@ -34,8 +34,7 @@ def laid_out(described: Run) -> Run:
         return described
     stated = described.open
     goal, place = goal_of(described), described.options.search.place
-    asked = asked_of(described.options.search.techniques)
-    spaces = [replace(space(stage, stated), bundles=bundles(stage, asked)) for stage in described.stages]
+    spaces = [with_techniques(space(s, stated), described.options.search.techniques) for s in described.stages]
     stages = tuple(_best(around, goal, place) for around in spaces)
     return replace(described, stages=stages, open=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,9 +13,10 @@ from meshwright.cost.techniques import TECHNIQUES, Technique, applied, brought, 
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import layout, normalise, override, refusals
 from meshwright.search.rank import budget
+from meshwright.search.space import Space
 from meshwright.spec import Spec
 
-__all__ = ["ALL", "asked_of", "bundles", "reasons"]
+__all__ = ["ALL", "asked_of", "bundles", "reasons", "with_techniques"]
 
 ALL = "all"
 
@@ -36,6 +38,11 @@ def asked_of(names: Sequence[str]) -> tuple[Technique, ...]:
     if problems:
         raise ConfigError(problems)
     return TECHNIQUES if ALL in names else tuple(known[name] for name in dict.fromkeys(names))
+
+
+def with_techniques(around: Space, names: Sequence[str]) -> Space:
+    """``around`` with every layout under the techniques that are named, too."""
+    return replace(around, bundles=bundles(around.current, asked_of(names)))
 
 
 def bundles(spec: Spec, asked: Sequence[Technique]) -> tuple[Change, ...]:

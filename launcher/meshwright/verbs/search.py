@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from meshwright.search.outputs import Outputs, outputs, write
 from meshwright.search.question import Result, answer
 from meshwright.search.rank import Progress
 from meshwright.search.space import command_line, space
-from meshwright.search.techniques import asked_of, bundles
+from meshwright.search.techniques import with_techniques
 from meshwright.verbs import Words
 
 __all__ = ["measure_command", "run"]
@@ -34,8 +33,7 @@ def run(words: Words) -> int:
     if options.search.folder:
         return _go_on(words, options.search, stated, options.output)
     goal, weak = goal_of(described), options.search.scaling == "weak"
-    asked = asked_of(options.search.techniques)
-    spaces = [replace(space(stage, stated, weak), bundles=bundles(stage, asked)) for stage in described.stages]
+    spaces = [with_techniques(space(s, stated, weak), options.search.techniques) for s in described.stages]
     files = outputs(options.search, [stage.stage for stage in described.stages])
     with _progress() as progress:
         results = [answer(space, goal, options.why, progress) for space in spaces]
