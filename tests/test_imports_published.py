@@ -50,9 +50,10 @@ def numbers(result: Checked) -> dict[str, Any]:
     }
 
 
-JEAN_ZAY = "HOST=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)\nNODES={nodes}\nGPUS={gpus}\n"
 BIGSCIENCE = (
-    'export LAUNCHER="python -u -m torch.distributed.run --nproc_per_node $GPUS --nnodes $NODES --master_addr $HOST"\n'
+    "HOST=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)\n"
+    "RANKS='--nproc_per_node {gpus} --nnodes {nodes}'\n"
+    'export LAUNCHER="python -u -m torch.distributed.run $RANKS --master_addr $HOST"\n'
     'export CMD=" pretrain_gpt.py {arguments}"\n'
     "srun --jobid $SLURM_JOBID bash -c '$LAUNCHER --node_rank $SLURM_PROCID $CMD' 2>&1 | tee -a log.txt\n"
 )
@@ -61,7 +62,7 @@ BIGSCIENCE = (
 def bigscience(nodes: int, gpus: int, arguments: str) -> str:
     """How the BigScience workshop starts Megatron-DeepSpeed on Jean Zay."""
     head = f"#!/bin/bash\n#SBATCH --nodes={nodes}\n#SBATCH --ntasks-per-node=1\n#SBATCH --gres=gpu:{gpus}\n"
-    return head + JEAN_ZAY.format(nodes=nodes, gpus=gpus) + BIGSCIENCE.format(arguments=arguments)
+    return head + BIGSCIENCE.format(nodes=nodes, gpus=gpus, arguments=arguments)
 
 
 def megatron(gpus: int, *arguments: str, nodes: int = 1, before: str = "") -> str:
@@ -148,7 +149,8 @@ RIGHT = {
         megatron(
             8,
             LLAMA3,
-            "--train-samples 1953125000 --lr-decay-samples 1949218748 --lr-warmup-samples 3906252 --grad-reduce-in-bf16",
+            "--train-samples 1953125000 --lr-decay-samples 1949218748 --lr-warmup-samples 3906252",
+            "--grad-reduce-in-bf16",
             '"--fp8-format hybrid" "--fp8-amax-history-len 1024" "--fp8-param-gather"',
             "--use-distributed-optimizer --overlap-grad-reduce --overlap-param-gather",
         ),
@@ -294,7 +296,8 @@ RIGHT = {
         "huggingface/accelerate examples/config_yaml_templates/fsdp.yaml",
         "fsdp.yaml",
         "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nmixed_precision: bf16\nnum_machines: 1\n"
-        "num_processes: 8\nfsdp_config:\n  fsdp_sharding_strategy: 1\n  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP\n",
+        "num_processes: 8\nfsdp_config:\n  fsdp_sharding_strategy: 1\n"
+        "  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP\n",
         {"layout": (1, 1, 8, 1), "zero": 3, "precision": "bf16", "backend": "deepspeed"},
         HF,
     ),
