@@ -50,9 +50,10 @@ def numbers(result: Checked) -> dict[str, Any]:
     }
 
 
-JEAN_ZAY = "HOST=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)\nNODES={nodes}\nGPUS={gpus}\n"
 BIGSCIENCE = (
-    'export LAUNCHER="python -u -m torch.distributed.run --nproc_per_node $GPUS --nnodes $NODES --master_addr $HOST"\n'
+    "HOST=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)\n"
+    "RANKS='--nproc_per_node {gpus} --nnodes {nodes}'\n"
+    'export LAUNCHER="python -u -m torch.distributed.run $RANKS --master_addr $HOST"\n'
     'export CMD=" pretrain_gpt.py {arguments}"\n'
     "srun --jobid $SLURM_JOBID bash -c '$LAUNCHER --node_rank $SLURM_PROCID $CMD' 2>&1 | tee -a log.txt\n"
 )
@@ -61,7 +62,7 @@ BIGSCIENCE = (
 def bigscience(nodes: int, gpus: int, arguments: str) -> str:
     """How the BigScience workshop starts Megatron-DeepSpeed on Jean Zay."""
     head = f"#!/bin/bash\n#SBATCH --nodes={nodes}\n#SBATCH --ntasks-per-node=1\n#SBATCH --gres=gpu:{gpus}\n"
-    return head + JEAN_ZAY.format(nodes=nodes, gpus=gpus) + BIGSCIENCE.format(arguments=arguments)
+    return head + BIGSCIENCE.format(nodes=nodes, gpus=gpus, arguments=arguments)
 
 
 def megatron(gpus: int, *arguments: str, nodes: int = 1, before: str = "") -> str:
