@@ -332,8 +332,9 @@ HOSTILE = ["a|b", "<script>", "`x`", "new\nline", "tab\there", "\x1b[31mred", "*
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_breaks_no_output(name: str) -> None:
-    one = replace(spec(small_model(name=name), 8), name=name, stage=name)
-    comparison: Comparison = compare(Side(name, (Stage(one),)), Side("b", (Stage(spec(small_model(), 8)),)))
+    plain = spec(small_model(), 8)
+    one = override(plain, "training.logging.wandb_project", name)
+    comparison: Comparison = compare(Side(name, (Stage(one),)), Side("b", (Stage(plain),)))
     assert json.loads(json.dumps(document(comparison)))["a"] == name
     for line in markdown(comparison):
         assert "\n" not in line

@@ -21,6 +21,7 @@ from meshwright.resolver import holds, override, refusals, resolve
 from meshwright.rules import RULES
 from meshwright.rules.accelerate import RULES as TRAINER
 from meshwright.rules.bridge import RULES as BRIDGE
+from meshwright.rules.exported import RULES as EXPORTED
 from meshwright.rules.torchtitan import RULES as TORCHTITAN
 from meshwright.spec import PipelineSplit, RampStep, Schedule, Spec
 from meshwright.spec.model import Moe, Rope, RopeScaling
@@ -141,7 +142,7 @@ def broken(program: str, **changes: Any) -> set[str]:
     return {problem.rule for problem in refusals(base, program)}
 
 
-OWN = (*TRAINER, *BRIDGE, *TORCHTITAN)
+OWN = (*EXPORTED, *TRAINER, *BRIDGE, *TORCHTITAN)
 NO_REPAIR = ("bridge.length", "bridge.model", "trainer.length", "torchtitan.length", "torchtitan.model")
 YARN = RopeScaling(kind="yarn", factor=4.0, original_positions=4096)
 WSD = Schedule(style="wsd", wsd_decay_steps=40, warmup_steps=20)
@@ -165,6 +166,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "trainer.fsdp_attention": ("accelerate_fsdp", {"parallelism__cp": 2, "backend__deepspeed__attention": "eager"}),
     "trainer.fsdp_sums": ("accelerate_fsdp", {"training__grad_reduce": "fp32"}),
     "fsdp.states": ("accelerate_fsdp", {"backend__deepspeed__offload_optimizer__device": "cpu"}),
+    "export.evaluation": ("torchtitan", {"training__evaluation__interval": 10}),
+    "export.checkpoints": ("bridge", {"training__logging__keep_last": 3}),
     "bridge.model": ("bridge", {"model__mtp": 1}),
     "bridge.positions": ("bridge", {"model__positions": "learned"}),
     "bridge.rope": ("bridge", {"model__rope": Rope(scaling=YARN)}),
@@ -243,6 +246,8 @@ COMMON = {
     "variant": NAMES,
     "model.name": NAMES,
     "cluster": DESCRIBES,
+    "software": "what is installed; the rules and the notes read it",
+    "training.evaluation.steps": "without an evaluation it has no length",
     "launch": DESCRIBES,
     "backend.name": "another program is launched here",
     "backend.megatron": OTHER,
@@ -256,6 +261,7 @@ COMMON = {
     "model.mtp_loss_weight": "without multi-token prediction there is no such loss",
 }
 
+OF_EXPERTS = ("rank_capacity", "paged_stash", "flex_sms", "flex_backend", "router_fusion", "shared_expert_overlap")
 READ_BY_MEGATRON = ("backend.megatron", "parallelism.order", "parallelism.cp_comm", "training.optimizer.momentum")
 
 IRRELEVANT: dict[str, dict[str, str]] = {
@@ -275,6 +281,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.megatron.moe_dispatcher": "without experts nothing is dispatched",
         "backend.megatron.moe_grouped_gemm": "without experts there is nothing to group",
         "backend.megatron.moe_permute_fusion": "without experts nothing is permuted",
+        **{f"backend.megatron.moe_{name}": "without experts there is no such thing" for name in OF_EXPERTS},
         "backend.megatron.spec": "our layers are refused",
         "backend.megatron.checkpoint_format": "torch_dist stated instead of derived",
         "model.full_attention_every": "a pattern of sliding windows; without a window there is none",

@@ -8,6 +8,7 @@ from meshwright.rules import (
     accelerate,
     bridge,
     deepspeed,
+    exported,
     foreign,
     grid,
     host,
@@ -40,7 +41,7 @@ POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 _SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES
 
 _BACKENDS = megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES
-_EXPORTS = accelerate.RULES + bridge.RULES + torchtitan.RULES
+_EXPORTS = exported.RULES + accelerate.RULES + bridge.RULES + torchtitan.RULES
 
 RULES: tuple[Rule, ...] = _SHAPE + _BACKENDS + _EXPORTS
 """In an order in which a rule's ``needs`` stand before it."""

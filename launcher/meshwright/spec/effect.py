@@ -17,6 +17,9 @@ described: a name, or a constant that predictions alone read."""
 
 _TABLE: tuple[tuple[Effect, str, str], ...] = (
     ("described", "", "name stage variant"),
+    ("described", "software", "name source"),
+    ("runs", "software", "components"),
+    ("described", "model", "measured"),
     ("described", "model", "name transformers"),
     (
         "learned",
@@ -27,12 +30,13 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "sliding_window full_attention_every qkv_clip attention_dropout hidden_dropout init_std rope mla moe mtp "
         "mtp_loss_weight pattern position_offset",
     ),
-    ("described", "cluster", "name price_per_gpu_hour efficiency"),
+    ("described", "cluster", "name price_per_gpu_hour efficiency node_mtbf_hours"),
     (
         "runs",
         "cluster",
         "gpus_per_node accelerator intra inter nodes gpus nvlink_domain pod oversubscription cpus_per_node "
-        "host_memory_gib host_memory_gb_s host_link_gb_s nvme_gib nvme_read_gb_s nvme_write_gb_s environment",
+        "host_memory_gib host_memory_gb_s host_link_gb_s nvme_gib nvme_read_gb_s nvme_write_gb_s storage_gb_s "
+        "environment",
     ),
     (
         "runs",
@@ -46,7 +50,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "training",
         "sequence global_batch ramp steps tokens precision grad_reduce optimizer schedule seed",
     ),
-    ("runs", "training", "micro_batch microbatches logging"),
+    ("runs", "training", "micro_batch microbatches logging evaluation"),
     ("learned", "training.data", "paths weights split tokenizer"),
     ("runs", "training.data", "cache workers epochs"),  # epochs is a check before a launch
     ("runs", "backend", "name"),
@@ -54,9 +58,16 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "runs",
         "backend.megatron",
         "fsdp transformer attention moe_dispatcher moe_grouped_gemm moe_permute_fusion vocab_divisor checkpoint_format "
-        "gradient_accumulation_fusion cross_entropy_fusion precision_aware_optimizer spec",
+        "gradient_accumulation_fusion cross_entropy_fusion precision_aware_optimizer spec moe_flex_backend "
+        "moe_flex_sms moe_router_fusion moe_shared_expert_overlap moe_paged_stash op_fuser delay_wgrad "
+        "gather_with_step cuda_graphs activation_offload optimizer_offload",
     ),
-    ("learned", "backend.megatron", "optimizer_moments extra"),  # see ``effect_of_flags``
+    # tokens beyond a capacity are dropped; flags may mean anything: ``effect_of_flags``
+    (
+        "learned",
+        "backend.megatron",
+        "optimizer_moments quantization moe_rank_capacity extra",
+    ),  # see ``effect_of_flags``
     (
         "runs",
         "backend.deepspeed",
