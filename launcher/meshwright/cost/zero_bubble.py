@@ -10,10 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from operator import itemgetter
 
 __all__ = ["Split", "dual_pipe", "zb_h1", "zb_v"]
 
-_WALKED = 4  # micro-batches a stage that are walked; those behind take what the busiest stage needs
+_Option = tuple[float, int, int, int, str]
+_NOTHING: _Option = (inf, 0, 0, 0, "")
+_EARLIEST = itemgetter(0, 1)
+
+_WALKED = 2  # micro-batches a stage that are walked; those behind take what the busiest stage needs
 
 
 @dataclass(frozen=True)
@@ -82,17 +88,22 @@ class _Walk:
         self.weights, self.clock = [0] * count, [0.0] * len(self.places)
 
     def seconds(self) -> float:
-        """Walk to the end, the stage that can begin first at each turn."""
-        left = 3 * len(self.chunks) * self.microbatches
-        for _ in range(left):
-            start, _, stage, chunk, kind = min(
-                (option for stage in range(len(self.places)) for option in self._options(stage)), key=lambda o: o[:2]
-            )
+        """Walk to the end, the stage that can begin first at each turn; only what a turn touches is looked at again."""
+        owner = {chunk: stage for stage, here in enumerate(self.places) for chunk in here}
+        next_of = [self._next(stage) for stage in range(len(self.places))]
+        for _ in range(3 * len(self.chunks) * self.microbatches):
+            start, _, stage, chunk, kind = min(next_of, key=_EARLIEST)
             self._run(stage, chunk, kind, start)
+            touched = {stage, owner.get(chunk + 1, stage), owner.get(chunk - 1, stage)}
+            for one in touched:
+                next_of[one] = self._next(one)
         return max(self.clock)
 
-    def _options(self, stage: int) -> Iterator[tuple[float, int, int, int, str]]:
-        """(earliest start, rank, stage, chunk, kind): backwards before forwards before weights, later chunks first."""
+    def _next(self, stage: int) -> _Option:
+        return min(self._options(stage), default=_NOTHING, key=_EARLIEST)
+
+    def _options(self, stage: int) -> Iterator[_Option]:
+        """Earliest start, rank, stage, chunk, kind: backwards before forwards before weights, later chunks first."""
         for chunk in reversed(self.places[stage]):
             for rank, kind, ready in (
                 (0, "backward", self._backward_ready(chunk)),

@@ -6,6 +6,7 @@ What stands inside a layer is said by its parts in ``model.layers``; here are th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from meshwright.model.kinds import layer_kinds
 from meshwright.model.layers import LayerKind, feed_forward, parts
@@ -72,6 +73,17 @@ def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation
 
 def decoder_layer(model: Model, kind: LayerKind, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
     """One decoder layer of a kind: norms, its parts, the additions to the residual."""
+    if isinstance(model.hidden, int):  # of rows alike in structure the sizes are arrays, which have no hash
+        return _known_layer(model, kind, kernels)
+    return _layer(model, kind, kernels)
+
+
+@lru_cache(maxsize=256)
+def _known_layer(model: Model, kind: LayerKind, kernels: Kernels) -> tuple[Operation, ...]:
+    return _layer(model, kind, kernels)
+
+
+def _layer(model: Model, kind: LayerKind, kernels: Kernels) -> tuple[Operation, ...]:
     inside = (operation for part in parts(kind) for operation in part.operations(model, kernels))
     if model.measured is not None:
         return tuple(inside)
