@@ -81,7 +81,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     },
     "offload_part": {OFFLOAD + "fraction": 0.5},
     "offload_layers": {OFFLOAD + "layers": 2, **SELECTIVE},
-    "offload_optimizer": {HOST + "fraction": 1.0},
+    "host_optimizer": {HOST + "fraction": 1.0},
     "offload_overlap": {HOST + "overlap": True},
     "delay_wgrad": {B + "delay_wgrad": True},
     "gather_with_step": {B + "gather_with_step": True},

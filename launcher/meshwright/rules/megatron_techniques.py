@@ -291,7 +291,7 @@ _OFFLOAD = (
         _stays,
     ),
     _rule(
-        "offload_optimizer",
+        "host_optimizer",
         "optimizer_offload.fraction",
         _host_optimizer,
         "the host steps the precision-aware distributed AdamW (precision_aware_optimizer=true, zero = 1, not {zero}), "
