@@ -30,6 +30,7 @@ from meshwright.spec import Launch, Spec
 from meshwright.spec.identity import identity
 from meshwright.spec.launch import Slurm
 from meshwright.train import metrics, stages
+from meshwright.train.health import missing
 
 BASE = replace(spec(small_model(), 8, global_batch=16), launch=Launch(kind="slurm"))
 TINY = ("model=tiny", "cluster=local_cpu", "cluster.gpus=2", "training.steps=2", "training.sequence=64")
@@ -130,6 +131,22 @@ def test_a_later_stage_alone_says_that_it_begins_with_random_weights(
     assert "left out, so stage anneal begins with RANDOM WEIGHTS" in capsys.readouterr().out
     assert main([*common, "stage=anneal", "training.logging.load=/ck"]) == 0
     assert "RANDOM WEIGHTS" not in capsys.readouterr().out
+
+
+def test_data_of_the_cluster_are_not_checked_here_and_looked_for_on_the_nodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["launch", *SMALL, f"runs={tmp_path}", "launch=slurm", "training.data.paths=[/shared/a b]"]
+    assert main(words) == 0
+    said = "/shared/a b.bin does not exist here, so it is not checked here; the job looks for it on its nodes"
+    assert f"training.data.paths[0]: {said}" in capsys.readouterr().out
+    (job,) = tmp_path.glob("*/job.sbatch")
+    assert "'file:/shared/a b.bin' 'file:/shared/a b.idx'" in job.read_text()
+    assert list(missing(0, 0.0, 1, tmp_path, ["file:/shared/a b.bin", f"file:{job}"])) == [
+        "/shared/a b.bin cannot be read; the run needs it"
+    ]
+    assert main([*words, "launch.dry_run=false"]) == 2  # to be submitted from here, they must be there
+    assert "/shared/a b.bin does not exist" in capsys.readouterr().err
 
 
 def test_a_stage_waits_for_the_end_of_the_one_before(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.rules.launch import launch_problems, slurm_problems
 from meshwright.rules.requirements import needed
-from meshwright.spec import Spec
+from meshwright.spec import Launch, Spec
 from meshwright.train.installed import found
 from meshwright.train.lifeline import follow_parent
 
@@ -55,10 +55,25 @@ def links(specs: Sequence[Spec]) -> Chain:
         names = ", ".join(str(plan.spec.stage) for plan in plans)
         raise ConfigError([Problem("stage", f"the stages are alternatives; choose one of {names}", "launch.stage")])
     joined = chain(plans)
-    wrong = [*_following(joined.plans), *(problem for plan in joined.plans for problem in problems(plan))]
+    found = [*_following(joined.plans), *(problem for plan in joined.plans for problem in problems(plan))]
+    unseen = [problem for problem in found if problem.rule in _ON_NODES and _looks_on(specs[0].launch)]
+    wrong = [problem for problem in found if problem not in unseen]
     if wrong:
         raise ConfigError(distinct(wrong))
-    return joined
+    return replace(joined, left_out=(*joined.left_out, *dict.fromkeys(map(_unchecked, unseen))))
+
+
+_ON_NODES = ("data.files", "data.tokenizer")
+
+
+def _looks_on(launch: Launch) -> bool:
+    """Whether this is a look at a job from a machine that may not see the cluster's files."""
+    return launch.kind == "slurm" and launch.dry_run
+
+
+def _unchecked(problem: Problem) -> str:
+    what = problem.message.partition(";")[0]
+    return f"{problem.path}: {what} here, so it is not checked here; the job looks for it on its nodes"
 
 
 def unstarted(spec: Spec) -> Spec:

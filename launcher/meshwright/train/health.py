@@ -1,6 +1,7 @@
-"""Is this node fit to train? ``health.py GPUS GIB KEPT FOLDER [module:NAME|program:NAME ...]``, one process a rank.
+"""Is this node fit to train? ``health.py GPUS GIB KEPT FOLDER [KIND:NAME ...]``, one process a rank.
 
-GIB is the size of a checkpoint, KEPT how many lie in FOLDER at once; what lies there already needs no more room.
+KIND is ``module``, ``program`` or ``file``. GIB is the size of a checkpoint, KEPT how many lie in FOLDER at once; what
+lies there already needs no more room.
 
 It is copied into every run folder and stands alone (PyTorch, nothing of ours), so that it runs in any container. A node
 that lacks GPUs, disk space or a component is named in a line that begins with ``unfit``; then all ranks add up their
@@ -35,7 +36,10 @@ def missing(gpus: int, gib: float, kept: int, folder: Path, needs: Sequence[str]
     if free < needed:
         yield f"{free:.1f} GiB free for checkpoints in {folder}, {needed:.1f} needed"
     for kind, _, name in (need.partition(":") for need in needs):
-        if (find_spec(name) if kind == "module" else shutil.which(name)) is None:
+        if kind == "file":
+            if not os.access(name, os.R_OK):
+                yield f"{name} cannot be read; the run needs it"
+        elif (find_spec(name) if kind == "module" else shutil.which(name)) is None:
             yield f"the {kind} {name} is not there; launch where it is, or change the option that needs it (plan says)"
 
 
