@@ -81,11 +81,17 @@ def _of_plan(plan: Plan, costs: Cost, imported: Imported) -> Iterator[Said]:
         yield Said("advice", "cost.advice", one.path, one.message, imported.place(one.path))
 
 
+def _insisted(plan: Plan) -> dict[str, str]:
+    """What validate_args looks for; other variables only make a layout faster."""
+    wanted = {name: variable.value for name, variable in megatron.environment(plan).items()}
+    return {name: value for name, value in wanted.items() if name == "CUDA_DEVICE_MAX_CONNECTIONS"}
+
+
 def _queue(plan: Plan, imported: Imported) -> Iterator[Said]:
     """Variables that Megatron insists on: what a script exports, or leaves to its surroundings."""
     if plan.spec.backend.name != "megatron" or not any("script" in kind for kind in imported.kinds):
         return
-    for name, value in megatron.environment(plan).items():
+    for name, value in _insisted(plan).items():
         said = imported.values.get("launch.environment", {}).get(name)
         if said != value and not (said and megatron.uses_fsdp(plan) and said != "1"):
             has = f"the script sets it to {said}" if said else "the script does not set it"

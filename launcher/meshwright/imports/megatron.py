@@ -14,6 +14,7 @@ from meshwright.imports.megatron_arguments import Arguments, Word, default, flag
 from meshwright.imports.megatron_remarks import remarks
 from meshwright.imports.megatron_types import unfit
 from meshwright.imports.unknown import is_known, names, readable
+from meshwright.rules.megatron_flags import KEYS
 
 __all__ = ["PATHS", "of_arguments", "of_flags"]
 
@@ -86,7 +87,8 @@ def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
         return "default"
     if name in _implied(values):
         return "mapped"
-    return "dropped" if name in FOREIGN or not flags_of(name, a(name)) else "passed"
+    flags = flags_of(name, a(name))
+    return "dropped" if name in FOREIGN or not flags or flags[0] in KEYS else "passed"
 
 
 def _implied(values: Mapping[str, Any]) -> Iterator[str]:
@@ -105,7 +107,8 @@ def _found(name: str, a: Arguments, values: Mapping[str, Any]) -> Found:
     if fate == "mapped":
         return kept
     if fate == "dropped":
-        return replace(kept, fate="dropped", path="", reason=FOREIGN.get(name) or DERIVED.get(name) or _UNSAID)
+        reason = FOREIGN.get(name) or DERIVED.get(name) or _decided(name, a) or _UNSAID
+        return replace(kept, fate="dropped", path="", reason=reason)
     return replace(kept, fate="default" if fate == "default" else "passed")
 
 
@@ -114,6 +117,12 @@ def _other_models(a: Arguments, values: Mapping[str, Any]) -> Iterator[Remark]:
         if FOREIGN.get(name) == OTHER and _fate(name, a, values) == "dropped":
             one = a.given[name]
             yield Remark("warning", "import.model", f"{one.key} is not carried: {OTHER}", one.place)
+
+
+def _decided(name: str, a: Arguments) -> str | None:
+    """A key of ours that says it in another way, which only its user can choose."""
+    flags = flags_of(name, a(name)) if known(name) else []
+    return f"{KEYS[flags[0]]} says it here; set that" if flags and flags[0] in KEYS else None
 
 
 _UNSAID = "megatron-core 0.19.2 has no flag that says so"

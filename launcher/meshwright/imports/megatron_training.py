@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
+from meshwright.layout.length import NEVER
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "training"]
 
@@ -54,6 +55,8 @@ CARRIED = {
     "training.data.tokenizer.kind": "tokenizer_type",
     "training.data.tokenizer.path": "tokenizer_model",
     "training.logging": "exit_signal_handler log_throughput",
+    "training.evaluation.interval": "eval_interval",
+    "training.evaluation.steps": "eval_iters",
 }
 
 
@@ -63,7 +66,16 @@ def training(a: Arguments) -> Flat:
     if a("encoder_seq_length") and not a("seq_length"):
         stated["training.sequence"] = a("encoder_seq_length")
     flat = {path: a(name) for path, name in PLAIN.items()}
+    flat |= _evaluation(a)
     return {**flat, **stated, **_length(a), **_precision(a), **_optimizer(a), **_schedule(a), **_data(a)}
+
+
+def _evaluation(a: Arguments) -> Flat:
+    """None on the way where the interval is beyond all runs, or no batch is evaluated."""
+    interval, steps = a("eval_interval"), a("eval_iters")
+    if not interval or interval >= NEVER or not steps:
+        return {}
+    return {"training.evaluation.interval": interval, "training.evaluation.steps": steps}
 
 
 def _length(a: Arguments) -> Flat:

@@ -13,7 +13,7 @@ from meshwright.errors import ConfigError, distinct
 from meshwright.imports.found import Ask, Imported
 from meshwright.model.huggingface import nested
 
-__all__ = ["described", "open_asks", "stated"]
+__all__ = ["described", "groups", "open_asks", "stated"]
 
 
 def described(imported: Imported, words: Sequence[str] = (), config_dir: str | Path | None = None) -> Run:
@@ -27,8 +27,15 @@ def described(imported: Imported, words: Sequence[str] = (), config_dir: str | P
     if asks:
         raise ConfigError(distinct(ask.problem for ask in asks))
     values = stated(imported, words)
-    groups = ["model=_base"] if "model" in values else []
-    return composed([*groups, *words], config_dir, stated=values)
+    return composed([*groups(imported, words), *words], config_dir, stated=values)
+
+
+def groups(imported: Imported, words: Sequence[str]) -> list[str]:
+    """The options that no word chooses: an empty model, and for Megatron-LM a node that has what its defaults need."""
+    chosen = {word.partition("=")[0] for word in words}
+    own = {"model": "_base"} if "model" in stated(imported, words) else {}
+    own |= {"software": "ngc"} if imported.values.get("backend.name") == "megatron" else {}
+    return [f"{group}={option}" for group, option in own.items() if group not in chosen]
 
 
 def open_asks(imported: Imported, words: Sequence[str]) -> Iterator[Ask]:

@@ -11,7 +11,7 @@ import yaml
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports.found import Imported
-from meshwright.imports.run import described
+from meshwright.imports.run import described, groups
 from meshwright.model.huggingface import nested
 from meshwright.spec import Spec
 from meshwright.spec.identity import plain
@@ -60,11 +60,11 @@ def _written(spec: Spec, text: str, folder: str) -> str:
 def _recipe(spec: Spec, imported: Imported, words: tuple[str, ...]) -> str:
     """What the files and the words state, as a recipe of one stage."""
     paths = [*imported.values, *(word.partition("=")[0].lstrip("+") for word in words if "." in word.partition("=")[0])]
-    groups = dict(word.partition("=")[::2] for word in words if "." not in word.partition("=")[0])
-    groups.setdefault("model", "_base")
+    options = [*groups(imported, words), *(word for word in words if "." not in word.partition("=")[0])]
+    chosen = dict(word.partition("=")[::2] for word in options)
     whole = plain(asdict(spec))
     values = nested({"name": spec.name, "model.name": spec.model.name, **dict(_stated(paths, whole))})
-    lines = [f"  - override /{group}: {option}" for group, option in groups.items()]
+    lines = [f"  - override /{group}: {option}" for group, option in chosen.items()]
     head = f"# @package _global_\n# Imported from {', '.join(imported.files)}.\ndefaults:\n" + "\n".join(lines)
     return f"{head}\n\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
