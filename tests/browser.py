@@ -76,6 +76,12 @@ class Tab:
             assert time.monotonic() < limit, (condition, self.errors)
             time.sleep(0.05)
 
+    def busy_s(self) -> float:
+        """Seconds of a processor that the page has used so far."""
+        self.send("Performance.enable", timeDomain="threadTicks")
+        found = self.send("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in found if one["name"] == "TaskDuration"))
+
     def box(self, selector: str) -> tuple[float, float, float, float]:
         """Left, top, width and height of an element, brought into the window."""
         self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{ block: 'center' }})")

@@ -12,13 +12,16 @@ import pytest
 
 from builders import llama_405b, renamed, small_model, spec
 from meshwright.cli import main
+from meshwright.cost.compute import layer
+from meshwright.cost.inputs import scene
 from meshwright.jobs.run_folder import compile
 from meshwright.report.page.charts import data, schedule
 from meshwright.report.page.compare import differences
 from meshwright.report.page.html import Page, html
+from meshwright.report.page.rows import operation_rows
 from meshwright.report.page.subject import Subject
 from meshwright.report.page.words import at
-from meshwright.resolver import resolve
+from meshwright.resolver import layout, resolve
 from meshwright.spec import Spec
 from meshwright.train import metrics
 
@@ -103,6 +106,16 @@ def test_a_comparison_names_what_differs_and_nothing_else() -> None:
     there = replace(here, parallelism=replace(here.parallelism, tp=1, dp=None))
     found = {one.path: one.values for one in differences([subject(here), subject(there)])}
     assert found == {"parallelism.tp": (2, 1), "parallelism.dp": (4, 8)}
+
+
+def test_operations_take_what_the_model_says_a_layer_takes(llama: Subject) -> None:
+    s = scene(layout(llama.plan.spec))
+    (kind,) = operation_rows(llama)
+    together = sum(row["value"] for row in kind["rows"])
+    assert together == pytest.approx(float(layer(s, s.layers[0]).forward), rel=1e-6)
+    bars = {row["name"]: (row["part"], row["moving"]) for row in kind["rows"]}
+    assert bars["mlp.up"][0] > 10 * bars["mlp.up"][1], "a large product is limited by the matrix units"
+    assert bars["mlp.norm"][0] == 0, "a norm has no product"
 
 
 def test_points_of_a_sweep_are_named_by_what_they_set(tmp_path: Path) -> None:

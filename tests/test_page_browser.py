@@ -89,17 +89,16 @@ def test_16384_ranks_are_drawn_in_under_two_seconds_and_name_their_groups(tab: T
 
 
 def test_pointing_at_60_places_keeps_the_page_awake(tab: Tab, pages: dict[str, Path]) -> None:
-    """Few of 60 moves are long tasks (over 50 ms, the browser's own bound), whatever else the machine does."""
+    """A move takes less of the page's own time than a long task (50 ms), however busy the machine is with others."""
     tab.open(pages["llama"])
     left, top, width, height = tab.box("[data-chart=ranks] canvas")
-    tab.run("long = []; new PerformanceObserver((l) => long.push(...l.getEntries())).observe({ type: 'longtask' })")
-    told = set()
+    told, before = set(), tab.busy_s()
     for i in range(60):
         tab.move(left + 60 + i * (width - 120) / 60, top + 20 + i * (height - 60) / 60)
         tab.frames(1)
         told.add(tab.run("document.querySelector('.standing b')?.innerText"))
     assert len(told) > 20
-    assert tab.run("long.length") < 20
+    assert (tab.busy_s() - before) / 60 < 0.05
 
 
 def test_a_pass_of_the_timeline_says_what_it_is(tab: Tab, pages: dict[str, Path]) -> None:

@@ -16,7 +16,7 @@ from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
 
-__all__ = ["Seconds", "head", "layer", "operation", "peak", "weight_gradients"]
+__all__ = ["Seconds", "head", "layer", "operation", "peak", "roofline", "weight_gradients"]
 
 
 PIECES = 4.0
@@ -109,6 +109,12 @@ def weight_gradients(s: Scene, operations: Iterable[Operation]) -> Number:
     """Of one layer's backward, the seconds in which gradients of weights are made: a third of the products."""
     kernels = [_kernel(s, o) for o in operations]
     return sum(k.matmul + k.gradient for k in kernels)
+
+
+def roofline(s: Scene, o: Operation) -> tuple[Number, Number]:
+    """Forward seconds of one operation: in the matrix units, and in moving bytes; their sum is what it takes."""
+    kernel = _kernel(s, o)
+    return kernel.matmul + kernel.attention, kernel.memory
 
 
 def head(s: Scene) -> Seconds:

@@ -13,6 +13,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.jobs.output_file import output_file, unwritable
 from meshwright.jobs.run_folder import files
 from meshwright.jobs.written_spec import read_spec
+from meshwright.layout.plan import Plan
 from meshwright.library import files as library
 from meshwright.library.recipe import Recipe
 from meshwright.loading import load
@@ -133,7 +134,12 @@ def _subject(spec: Spec, words: Words) -> Subject:
     plan = resolve(spec)
     recipe = _recipe(words)
     here = [word for word in words.overrides if not word.startswith("recipe=")]
-    return Subject(plan, values(plan, recipe, here), files(plan))
+    return Subject(plan, values(plan, recipe, here), _files(plan))
+
+
+def _files(plan: Plan) -> dict[str, str]:
+    """What the plan becomes, but for plan.json: the page itself has its numbers."""
+    return {name: text for name, text in files(plan).items() if name != "plan.json"}
 
 
 def _recipe(words: Words) -> Recipe | None:
@@ -156,7 +162,7 @@ def _of_folder(folder: Path) -> Iterator[Subject]:
         plan = resolve(read_spec(one.folder))
         recipe = library.recipe(plan.spec.name) if plan.spec.name in library.names() else None
         measured = Measured(one, tuple(read(one.folder / "metrics.jsonl")))
-        yield Subject(plan, values(plan, recipe, []), files(plan), measured)
+        yield Subject(plan, values(plan, recipe, []), _files(plan), measured)
 
 
 def _told_apart(subjects: Sequence[Subject], jobs: Sequence[Words]) -> list[Subject]:

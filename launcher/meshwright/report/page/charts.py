@@ -16,7 +16,7 @@ from meshwright.model.kinds import count_kinds, kinds
 from meshwright.model.layers.part import NONE, LayerKind
 from meshwright.report.page.subject import Measured, Subject
 
-__all__ = ["MOST_PASSES", "data", "layers", "memory", "ranks", "schedule"]
+__all__ = ["MOST_PASSES", "data", "kind_name", "layers", "memory", "ranks", "schedule"]
 
 MOST_PASSES = 40_000
 """Drawn on one page; about half a megabyte."""

@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from meshwright.cost.compute import roofline
+from meshwright.cost.inputs import scene
 from meshwright.layout.grid import Axes
 from meshwright.report.cost import PARTS
+from meshwright.report.page.charts import kind_name
 from meshwright.report.page.subject import Subject
 from meshwright.report.page.words import gb, gib, large, literal, percent, seconds
+from meshwright.resolver import layout
 
-__all__ = ["ROWS", "points"]
+__all__ = ["ROWS", "operation_rows", "points"]
 
 SHOWN = 0.001  # of the step: less is left out, as in `meshwright plan`
 
@@ -32,6 +36,34 @@ def time_rows(one: Subject) -> list[dict[str, Any]]:
         }
         for kind, value in parts.items()
         if value > SHOWN * total
+    ]
+
+
+def operation_rows(one: Subject) -> Iterator[dict[str, Any]]:
+    """A layer of each kind: forward seconds of its operations, in the matrix units and in moving bytes."""
+    s = scene(layout(one.plan.spec))
+    for kind, operations in zip(s.kinds, s.layers, strict=True):
+        sides = [(o.name, roofline(s, o)) for o in operations]
+        found = [(name, float(units), float(moving)) for name, (units, moving) in sides]
+        yield {"name": kind_name(kind), "rows": _operations(found)}
+
+
+def _operations(found: Sequence[tuple[str, float, float]]) -> list[dict[str, Any]]:
+    """The longest is the full bar; of ``found``, names and both kinds of seconds."""
+    together = [units + moving for _, units, moving in found]
+    longest, total = max(together), sum(together)
+    return [
+        {
+            "kind": "compute",
+            "name": name,
+            "part": units / longest,
+            "moving": moving / longest,
+            "value": units + moving,
+            "key": None,
+            "text": seconds(units + moving),
+            "note": percent((units + moving) / total),
+        }
+        for name, units, moving in found
     ]
 
 
@@ -142,6 +174,7 @@ def _layout(row: Mapping[str, Any]) -> str:
 ROWS: Mapping[str, Callable[..., Any]] = {
     "axis_rows": axis_rows,
     "layout_rows": layout_rows,
+    "operation_rows": operation_rows,
     "outcome_rows": outcome_rows,
     "stage_rows": stage_rows,
     "time_rows": time_rows,

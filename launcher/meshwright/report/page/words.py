@@ -28,8 +28,10 @@ def three(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Seconds, or milliseconds where they are few."""
-    return f"{three(value)} s" if value >= 0.1 else f"{three(1e3 * value)} ms"
+    """Seconds, or milli- or microseconds where they are few."""
+    if value >= 0.1:
+        return f"{three(value)} s"
+    return f"{three(1e3 * value)} ms" if value >= 1e-3 or not value else f"{three(1e6 * value)} µs"
 
 
 def gib(value: float) -> str:
