@@ -72,7 +72,7 @@ def written(plan: Plan, folder: Path) -> Path:
 def again(path: Path, original: Spec, *words: str) -> Plan:
     """The Plan of an import; the machine and how it is launched are said elsewhere."""
     (stage,) = described(imported([path]), words).stages
-    same = {name: getattr(original, name) for name in ("cluster", "launch", "name", "stage")}
+    same = {name: getattr(original, name) for name in ("cluster", "launch", "name", "software", "stage")}
     return resolve(replace(stage, **same))
 
 
