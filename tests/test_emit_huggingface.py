@@ -23,7 +23,7 @@ from meshwright.spec.model import Model, Rope, RopeScaling
 MODELS = sorted(
     p.stem for p in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml") if p.stem not in ("_base", "hf")
 )
-NOT_IN_TRANSFORMERS = {"deepseek_moe_16b", "glm_130b", "skywork_moe_146b", "yi_lightning"}
+NOT_IN_TRANSFORMERS = {"deepseek_moe_16b", "glm_130b", "k2_v2_70b", "skywork_moe_146b", "yi_lightning"}
 OTHERWISE_IN_TRANSFORMERS = {"mixtral_8x22b_g8t8": "model.ffn"}  # a fine-grained variant that Mixtral's code cannot be
 
 

@@ -31,8 +31,6 @@ PASSED = [
     "--moe-apply-probs-on-input",
     "--use-nccl-ub",
     "--ddp-bucket-size 1000000",
-    "--async-save",
-    "--eval-iters 3",
 ]
 
 

@@ -29,7 +29,7 @@ def test_torchs_fsdp_costs_nothing_where_nothing_is_emitted_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [("optimizer_moments", "bf16"), ("cross_entropy_fusion", True), ("attention", "unfused")]
+    ("path", "value"), [("vocab_divisor", 8), ("cross_entropy_fusion", True), ("attention", "unfused")]
 )
 def test_deepspeed_does_not_read_megatrons_options(path: str, value: object) -> None:
     spec = changed("backend=deepspeed")

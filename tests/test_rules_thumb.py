@@ -37,6 +37,10 @@ AGAINST: dict[str, tuple[Spec, str]] = {
         "backend.deepspeed.hpz, backend.deepspeed.torch_adam: megatron, which is launched, does not read this",
     ),
     "slurm-minutes": (override(SLURM, "launch.slurm.time", "24:00"), "24 minutes and 0 seconds to SLURM; hours are"),
+    "segment": (
+        override(override(spec(WIDE, 32, tp=16, sp=True), "cluster.nvlink_domain", 32), "launch.kind", "slurm"),
+        "groups of 16 GPUs may be spread over NVLink domains of 32",
+    ),
     "whole-nodes": (spec(small_model(), 12), "12 GPUs leave the last node with 4 of 8"),
 }
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from meshwright.errors import Problem
-from meshwright.imports import megatron_layout, megatron_model, megatron_moe, megatron_training
+from meshwright.imports import megatron_layout, megatron_model, megatron_moe, megatron_techniques, megatron_training
 from meshwright.imports.foreign_parts import DERIVED, FOREIGN, OTHER
 from meshwright.imports.found import Ask, Found, Given, Remark, Source, shown
 from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
@@ -22,11 +22,13 @@ _TABLES = (
     megatron_model.CARRIED,
     megatron_moe.CARRIED,
     megatron_layout.CARRIED,
+    megatron_techniques.CARRIED,
     megatron_training.CARRIED,
     megatron_model.REQUIRED,
     megatron_training.REQUIRED,
     megatron_model.PLAIN,
     megatron_layout.PLAIN,
+    megatron_techniques.PLAIN,
     megatron_training.PLAIN,
 )
 
@@ -49,7 +51,12 @@ def of_arguments(given: Mapping[str, Given], lost: Iterable[Found], kind: str, w
     wrong = {name: text for name, one in given.items() if _known(one) and (text := unfit(name, one.value))}
     closed = {name: one for name, one in given.items() if _known(one) and name not in wrong}
     a = Arguments(closed, world, given.keys() - closed.keys())
-    values = {**megatron_model.model(a), **megatron_layout.layout(a), **megatron_training.training(a)}
+    values = {
+        **megatron_model.model(a),
+        **megatron_layout.layout(a),
+        **megatron_techniques.techniques(a),
+        **megatron_training.training(a),
+    }
     passed = [name for name in closed if _fate(name, a, values) == "passed"]
     extra = [word for name in passed for word in flags_of(name, a(name))]
     values |= {"backend.megatron.extra": extra} | ({"cluster.gpus": world} if world else {})
@@ -93,6 +100,7 @@ def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
 
 def _implied(values: Mapping[str, Any]) -> Iterator[str]:
     """Arguments that the emitter states by itself for such a model (emit/megatron_model.py)."""
+    yield from megatron_techniques.implied(values.get("backend.megatron.cuda_graphs.kind", "none"))
     if values.get("model.activation") in ("gelu", "squared_relu"):
         yield "bias_gelu_fusion"
     if values.get("model.activation") == "geglu_tanh":

@@ -37,7 +37,6 @@ PLAIN = {
     "backend.megatron.op_fuser": "use_transformer_engine_op_fuser",
     "backend.megatron.delay_wgrad": "delay_wgrad_compute",
     "backend.megatron.gather_with_step": "overlap_param_gather_with_optimizer_step",
-    "backend.megatron.quantization.param_gather": "fp8_param_gather",
     "backend.megatron.vocab_divisor": "make_vocab_size_divisible_by",
     "backend.megatron.cross_entropy_fusion": "cross_entropy_loss_fusion",
     "backend.megatron.precision_aware_optimizer": "use_precision_aware_optimizer",

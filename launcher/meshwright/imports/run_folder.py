@@ -45,7 +45,11 @@ def of_program(leaves: Leaves) -> Source:
 def _path(key: str) -> str:
     if key == "schedule.lr":
         return "training.optimizer.lr"
-    return f"training.{key}" if key.startswith(("schedule.", "data.", "logging.")) else _PLAIN.get(key, "")
+    if key.startswith("watchdog."):
+        return f"launch.{key}"
+    return (
+        f"training.{key}" if key.startswith(("schedule.", "data.", "logging.", "evaluation.")) else _PLAIN.get(key, "")
+    )
 
 
 def of_model(path: Path, leaves: Leaves) -> Source:

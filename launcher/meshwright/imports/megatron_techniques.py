@@ -1,0 +1,55 @@
+"""Megatron-LM's arguments -> techniques of ``backend.megatron``: emit/megatron_techniques.py read backwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshwright.imports.megatron_arguments import Arguments
+
+__all__ = ["CARRIED", "PLAIN", "implied", "techniques"]
+
+_HERE = "backend.megatron"
+
+PLAIN = {
+    f"{_HERE}.moe_flex_sms": "moe_flex_dispatcher_num_sms",
+    f"{_HERE}.quantization.reuse_gradient_buffer": "reuse_grad_buf_for_mxfp8_param_ag",
+    f"{_HERE}.quantization.output_projection": "fp8_output_proj",
+    f"{_HERE}.cuda_graphs.kind": "cuda_graph_impl",
+    f"{_HERE}.cuda_graphs.modules": "cuda_graph_modules",
+    f"{_HERE}.activation_offload.layers": "cpu_offloading_num_layers",
+    f"{_HERE}.activation_offload.fraction": "activation_offload_fraction",
+    f"{_HERE}.activation_offload.inflight": "fine_grained_offloading_max_inflight_offloads",
+    f"{_HERE}.optimizer_offload.overlap": "overlap_cpu_optimizer_d2h_h2d",
+}
+"""One argument each, the same value."""
+
+CARRIED = {
+    f"{_HERE}.quantization.param_gather": "fp8_param_gather fp4_param_gather",
+    f"{_HERE}.quantization.first_layers_bf16": "first_last_layers_bf16 num_layers_at_start_in_bf16",
+    f"{_HERE}.quantization.last_layers_bf16": "num_layers_at_end_in_bf16",
+    f"{_HERE}.activation_offload.modules": "fine_grained_activation_offloading offload_modules",
+    f"{_HERE}.optimizer_offload.fraction": "optimizer_cpu_offload optimizer_offload_fraction",
+}
+
+
+def techniques(a: Arguments) -> dict[str, Any]:
+    """Graphs, 8- and 4-bit details, offload by dotted path."""
+    ends = a("first_last_layers_bf16")
+    return {
+        **{path: a(name) for path, name in PLAIN.items()},
+        f"{_HERE}.quantization.param_gather": a("fp8_param_gather") or a("fp4_param_gather"),
+        f"{_HERE}.quantization.first_layers_bf16": a("num_layers_at_start_in_bf16") if ends else 0,
+        f"{_HERE}.quantization.last_layers_bf16": a("num_layers_at_end_in_bf16") if ends else 0,
+        f"{_HERE}.activation_offload.modules": (
+            a("offload_modules") if a("fine_grained_activation_offloading") else []
+        ),
+        f"{_HERE}.optimizer_offload.fraction": a("optimizer_offload_fraction") if a("optimizer_cpu_offload") else 0.0,
+    }
+
+
+def implied(kind: str) -> tuple[str, ...]:
+    """Arguments that the emitter states by itself with graphs of a ``kind``."""
+    if kind == "none":
+        return ()
+    whole = ("check_for_nan_in_loss_and_grad",) if kind == "full_iteration" else ()
+    return ("te_rng_tracker", *whole)
