@@ -85,7 +85,7 @@ def test_calibrate_fits_a_cluster_to_runs(
     found = json.loads(capsys.readouterr().out)
     assert found["efficiency"]["source"].startswith("fitted on 3 rows of 3 run folders")
     assert max(map(abs, found["in_fit"])) < 0.23  # unfitted: 1 / 1.3 - 1
-    assert yaml.safe_load((tmp_path / "conf" / "cluster" / "dgx_h100_calibrated.yaml").read_text())["defaults"] == [
+    assert yaml.safe_load(next(tmp_path.rglob("dgx_h100_calibrated.yaml")).read_text())["defaults"] == [
         "dgx_h100",
         "_self_",
     ]
