@@ -88,13 +88,19 @@ def test_a_deepspeed_run_folder(spec: Spec, tmp_path: Path) -> None:
     assert (copy.grid, copy.batch, copy.total_parameters) == (plan.grid, plan.batch, plan.total_parameters)
 
 
-@pytest.mark.parametrize("spec", cases("megatron", "deepspeed"))
-@pytest.mark.parametrize("entry", ["meshwright", "/opt/Megatron-LM/pretrain_gpt.py"])
-def test_launch_scripts(spec: Spec, entry: str, tmp_path: Path) -> None:
-    local = replace(spec, launch=Launch(entry=entry))
-    if refusals(local, spec.backend.name) or spec.cluster.gpus is None:
-        pytest.skip("DeepSpeed is launched with our program alone")
-    plan = resolve(local)
+def started() -> Iterator[Any]:
+    """Each run with our program, and with Megatron-LM's where it may; DeepSpeed is launched with ours alone."""
+    for case in cases("megatron", "deepspeed"):
+        (spec,) = case.values
+        for entry in ("meshwright", "/opt/Megatron-LM/pretrain_gpt.py"):
+            local = replace(spec, launch=Launch(entry=entry))
+            if spec.cluster.gpus is not None and not refusals(local, spec.backend.name):
+                yield pytest.param(local, id=f"{Path(entry).stem}-{case.id}", marks=case.marks)
+
+
+@pytest.mark.parametrize("local", started())
+def test_launch_scripts(local: Spec, tmp_path: Path) -> None:
+    spec, plan = local, resolve(local)
     copy = again(written(plan, tmp_path) / "launch.sh", local)
     assert FILES[spec.backend.name](copy) == FILES[spec.backend.name](plan)
     assert (copy.grid.world, copy.batch, copy.stages) == (plan.grid.world, plan.batch, plan.stages)
