@@ -40,7 +40,7 @@ SLURM = Slurm(
     signal_seconds=120,
     requeue=False,
 )
-SAMPLE = 12  # one of as many in `make test`
+SAMPLE = 30  # one of as many in `make test`
 
 
 def stages() -> Iterator[tuple[str, Spec]]:
