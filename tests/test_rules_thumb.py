@@ -41,6 +41,10 @@ AGAINST: dict[str, tuple[Spec, str]] = {
         override(override(spec(WIDE, 32, tp=16, sp=True), "cluster.nvlink_domain", 32), "launch.kind", "slurm"),
         "groups of 16 GPUs may be spread over NVLink domains of 32",
     ),
+    "foreign-retention": (
+        override(override(spec(small_model(), 8), "training.logging.keep_last", 2), "launch.entry", "pretrain_gpt.py"),
+        "2 checkpoints are kept by our program alone; pretrain_gpt.py deletes none",
+    ),
     "whole-nodes": (spec(small_model(), 12), "12 GPUs leave the last node with 4 of 8"),
 }
 

@@ -129,6 +129,13 @@ def _in_one_block(spec: Spec, grid: Grid) -> str | None:
     )
 
 
+def _kept_by_ours(spec: Spec, grid: Grid) -> str | None:
+    kept, entry = spec.training.logging.keep_last, spec.launch.entry
+    if kept is None or entry == "meshwright":
+        return None
+    return f"{kept} checkpoints are kept by our program alone; {entry} deletes none"
+
+
 THUMBS: tuple[Thumb, ...] = (
     Thumb("tp-within-node", "parallelism.tp", _tp_within_node, "Narayanan et al. 2021, takeaway 1"),
     Thumb("etp-within-node", "parallelism.etp", _expert_tp_within_node, "Narayanan et al. 2021, takeaway 1"),
@@ -158,6 +165,7 @@ THUMBS: tuple[Thumb, ...] = (
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
     Thumb("segment", "launch.slurm.segment", _in_one_block, "SLURM topology/block, sbatch --segment"),
+    Thumb("foreign-retention", "training.logging.keep_last", _kept_by_ours, "ours: train/retention.py"),
     Thumb("whole-nodes", "cluster.gpus", _whole_nodes, "schedulers hand out nodes"),
 )
 
