@@ -140,7 +140,7 @@ def test_the_group_of_micro_batches_is_that_of_the_plan(monkeypatch: pytest.Monk
         groups.append(group)
         return simulate(stages, microbatches, send, group)
 
-    monkeypatch.setattr("meshwright.cost.plan_cost.simulate", recorded)
+    monkeypatch.setattr("meshwright.cost.plan_cost._simulated", recorded)
     words = ("parallelism.tp=2", "parallelism.pp=8", "parallelism.vpp=2", "training.micro_batch=1")
     cost(planned(*words, "parallelism.microbatch_group=16"))
     assert groups == [16]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshwright.cost import cost
 from meshwright.cost.pipeline_time import Work
@@ -41,6 +46,20 @@ def test_the_slowest_stage_decides_a_long_step() -> None:
 
 def test_latency_lengthens_the_way_through_the_pipeline() -> None:
     assert zb_h1([EVEN] * 4, 16, send=0.5) > zb_h1([EVEN] * 4, 16)
+
+
+@given(
+    st.lists(st.builds(Split, *[st.floats(0.1, 3.0)] * 3), min_size=2, max_size=6),
+    st.integers(1, 30),
+    st.floats(0.0, 0.5),
+    st.sampled_from([zb_h1, zb_v]),
+)
+def test_only_what_cannot_be_short_enough_is_not_walked(
+    stages: list[Split], m: int, send: float, of: Callable[..., float]
+) -> None:
+    seconds = of(stages, m, send)
+    assert of(stages, m, send, 1.000001 * seconds) == seconds
+    assert of(stages, m, send, 0.1) == inf
 
 
 def test_a_plan_with_a_bubble_says_what_others_would_take() -> None:

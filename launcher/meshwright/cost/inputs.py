@@ -6,7 +6,7 @@ where stages differ only three kinds do: the first, the ones between, and the la
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,6 +38,11 @@ class Load:
         """Of every kind."""
         return sum(self.of_kind)
 
+    @property
+    def work(self) -> tuple[object, ...]:
+        """All that the time of a micro-batch depends on: stages that have it in common take the same."""
+        return self.of_kind, self.head, self.mtp, self.chunks
+
     def total(self, each: Iterable[Number]) -> Number:
         """The sum over layers of a number that a layer of each kind has."""
         return sum(n * value for n, value in zip(self.of_kind, each, strict=True))
@@ -62,6 +67,11 @@ class Scene:
     def kinds(self) -> tuple[LayerKind, ...]:
         """Of the model's layers."""
         return kinds(self.layout.model)
+
+    @cached_property
+    def before(self) -> Mapping[LayerKind, tuple[int, ...]]:
+        """Of each kind, how many layers stand before layer 0, 1, ... and after the last."""
+        return running_counts(self.layout.model)
 
     @cached_property
     def layers(self) -> tuple[tuple[Operation, ...], ...]:
@@ -147,7 +157,7 @@ def _of_kind(s: Scene, index: Number) -> tuple[Number, ...]:
     before = where(index == 0, 0, (_layers(r, 0 * r.pp) + (index - 1) * _layers(r, minimum(1, r.pp - 1))) / r.vpp)
     done = model.layers / r.vpp
     left = maximum(1, model.layers - done)
-    counts = [running_counts(model)[kind] for kind in s.kinds]
+    counts = [s.before[kind] for kind in s.kinds]
     return tuple(
         interpolate(count, before + chunk)
         - interpolate(count, before)

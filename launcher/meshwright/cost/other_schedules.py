@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from meshwright.cost.compute import weight_gradients
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.techniques import SAID
-from meshwright.cost.time import Step, sends, stage_time
+from meshwright.cost.time import StageTime, Step, sends, stage_times
 from meshwright.cost.zero_bubble import Split, dual_pipe, zb_h1, zb_v
 
 __all__ = ["other_schedules"]
@@ -19,25 +19,27 @@ def other_schedules(s: Scene, loads: Sequence[Load], step: Step, microbatches: i
     if len(loads) == 1 or float(step.bubble) < SAID * total:
         return
     outside = float(step.data + step.optimizer + step.offload)
-    found = {name: seconds + outside for name, seconds in _seconds(s, loads, microbatches).items()}
+    worth = (1 - SAID) * total - outside
+    found = {name: seconds + outside for name, seconds in _seconds(s, loads, microbatches, worth).items()}
     shorter = {name: seconds for name, seconds in found.items() if seconds < (1 - SAID) * total}
     if shorter:
         said = ", ".join(f"{name} would take {seconds:.3g} s" for name, seconds in shorter.items())
         yield f"the bubble is {float(step.bubble) / total:.0%} of {total:.3g} s: {said}; no backend here runs it"
 
 
-def _seconds(s: Scene, loads: Sequence[Load], m: int) -> dict[str, float]:
-    splits = [_split(s, load) for load in loads]
-    hidden = s.layout.cluster.efficiency.overlap * max(float(sum(stage_time(s, load).expert)) for load in loads)
+def _seconds(s: Scene, loads: Sequence[Load], m: int, worth: float) -> dict[str, float]:
+    """Of the micro-batches alone; infinity where a schedule cannot come under ``worth``."""
+    times = stage_times(s, loads)
+    weights = {load.work: float(load.total(weight_gradients(s, layer) for layer in s.layers)) for load in loads}
+    splits = [_split(time, weights[load.work]) for time, load in zip(times, loads, strict=True)]
+    hidden = s.layout.cluster.efficiency.overlap * max(float(sum(time.expert)) for time in times)
     latency = float(sends(s)[1])
     return {
-        "ZB-H1": zb_h1(splits, m, latency),
-        "ZB-V": zb_v(splits, m, latency),
+        "ZB-H1": zb_h1(splits, m, latency, worth),
+        "ZB-V": zb_v(splits, m, latency, worth),
         "DualPipe": dual_pipe(splits, m, hidden),
     }
 
 
-def _split(s: Scene, load: Load) -> Split:
-    time = stage_time(s, load)
-    weights = float(load.total(weight_gradients(s, operations) for operations in s.layers))
+def _split(time: StageTime, weights: float) -> Split:
     return Split(float(time.forward), float(time.backward) - weights, weights)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from itertools import islice
 from math import exp
 
 from meshwright.cost import offload
@@ -17,11 +19,10 @@ from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
 from meshwright.cost.techniques import brought, placed
-from meshwright.cost.time import StageTime, Step, sends, stage_time
+from meshwright.cost.time import StageTime, Step, sends, stage_times
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.notebook import html_table
 from meshwright.layout.plan import Chunk, Plan
-from meshwright.model.kinds import count_kinds
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 
@@ -159,11 +160,11 @@ def _hardware_flops(plan: Plan) -> float:
 
 def _load(s: Scene, plan: Plan, index: int, chunks: Sequence[Chunk]) -> Load:
     """What some chunks of a stage put on it."""
-    counts = [count_kinds(plan.spec.model, chunk.first, chunk.layers) for chunk in chunks]
+    before = [s.before[kind] for kind in s.kinds]
     mtp = sum(chunk.mtp for chunk in chunks)
     return Load(
         index=index,
-        of_kind=add_prediction(s, (sum(count.get(kind, 0) for count in counts) for kind in s.kinds), mtp),
+        of_kind=add_prediction(s, (sum(n[c.first + c.layers] - n[c.first] for c in chunks) for n in before), mtp),
         embedding=int(any(chunk.embedding for chunk in chunks)),
         head=int(any(chunk.loss for chunk in chunks)),
         in_flight=in_flight(s.layout, index),
@@ -196,15 +197,13 @@ def pipeline(plan: Plan, s: Scene | None = None) -> Pipeline:
     """The stages of ``plan`` as the schedule sees them; chunks that hold the same are computed once."""
     s = s or scene(layout(plan.spec))
     waits, latency = sends(s)
-    known: dict[tuple[object, ...], StageTime] = {}
-
-    def time(load: Load) -> StageTime:
-        key = (load.of_kind, load.head, load.mtp)
-        return known.get(key) or known.setdefault(key, stage_time(s, load))
-
-    stages = enumerate(plan.stages)
-    times = tuple(tuple(time(_load(s, plan, i, (chunk,))) for chunk in stage.chunks) for i, stage in stages)
+    chunks = [[_load(s, plan, i, (chunk,)) for chunk in stage.chunks] for i, stage in enumerate(plan.stages)]
+    each = iter(stage_times(s, [load for stage in chunks for load in stage]))
+    times = tuple(tuple(islice(each, len(stage))) for stage in chunks)
     return Pipeline(times, float(waits) / plan.spec.parallelism.vpp, float(latency))
+
+
+_simulated = lru_cache(maxsize=64)(simulate)  # a run's stages often differ in the number of replicas alone
 
 
 def _step(s: Scene, plan: Plan) -> Step:
@@ -213,6 +212,6 @@ def _step(s: Scene, plan: Plan) -> Step:
     if plan.grid.pp == 1:
         return parts
     p = pipeline(plan, s)
-    whole = simulate(p.work, plan.batch.microbatches, p.latency, plan.spec.parallelism.microbatch_group)
+    whole = _simulated(p.work, plan.batch.microbatches, p.latency, plan.spec.parallelism.microbatch_group)
     busy = parts.total - parts.data - parts.optimizer - parts.offload - parts.bubble
     return replace(parts, bubble=max(0.0, whole - busy))

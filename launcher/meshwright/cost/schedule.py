@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from meshwright.cost.pipeline_time import Work
@@ -80,8 +81,12 @@ class _Order:
         forward = begun < self.total and begun <= self.warm_up(stage) + ended
         return forward, begun if forward else ended
 
-    def place(self, k: int) -> tuple[int, int]:
-        """How many chunks the k-th virtual micro-batch has behind it, and the size of its group."""
+    @cached_property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Of each virtual micro-batch, how many chunks it has behind it, and the size of its group."""
+        return tuple(map(self._place, range(self.total)))
+
+    def _place(self, k: int) -> tuple[int, int]:
         first = k // self.period * self.group
         size = min(self.group, self.microbatches - first)
         return (k - first * self.vpp) // size, size
@@ -93,7 +98,7 @@ class _Order:
     def microbatch(self, k: int) -> int:
         """The micro-batch that the k-th virtual one belongs to."""
         first = k // self.period * self.group
-        return first + (k - first * self.vpp) % self.place(k)[1]
+        return first + (k - first * self.vpp) % self.places[k][1]
 
 
 @dataclass
@@ -115,28 +120,26 @@ class _Walk:
         """Run every stage up to so many operations; what they wait for must lie within the limits."""
         waiting = True
         while waiting:
-            waiting = False
-            for stage, limit in enumerate(limits):
-                while len(self.forwards[stage]) + len(self.backwards[stage]) < limit:
-                    if not self._next(stage):
-                        waiting = True
-                        break
+            waiting = not all([self._advanced(stage, limit) for stage, limit in enumerate(limits)])
 
     def to_the_end(self) -> None:
         """Run every pass that is left."""
         self.until([2 * self.schedule.total] * self.schedule.pp)
 
-    def _next(self, stage: int) -> bool:
-        """Run the next operation of a stage, where what it needs has been done."""
-        s = self.schedule
-        forward, k = s.next(stage, len(self.forwards[stage]), len(self.backwards[stage]))
-        behind, size = s.place(k)
-        ready = self._ready(forward, stage, k, behind, size)
-        if ready is None:
-            return False
-        work = self.stages[stage][s.chunk(forward, behind)]
-        self.clock[stage] = max(self.clock[stage], ready) + (work.forward if forward else work.backward)
-        (self.forwards if forward else self.backwards)[stage].append(self.clock[stage])
+    def _advanced(self, stage: int, limit: int) -> bool:
+        """Run a stage's next operations as long as what they need has been done; whether all up to the limit were."""
+        s, works, clock = self.schedule, self.stages[stage], self.clock[stage]
+        forwards, backwards = self.forwards[stage], self.backwards[stage]
+        while (begun := len(forwards)) + (ended := len(backwards)) < limit:
+            forward, k = s.next(stage, begun, ended)
+            behind, size = s.places[k]
+            ready = self._ready(forward, stage, k, behind, size)
+            if ready is None:
+                return False
+            work = works[s.chunk(forward, behind)]
+            clock = max(clock, ready) + (work.forward if forward else work.backward)
+            (forwards if forward else backwards).append(clock)
+            self.clock[stage] = clock
         return True
 
     def _ready(self, forward: bool, stage: int, k: int, behind: int, size: int) -> float | None:
@@ -207,7 +210,7 @@ def _passes(walk: _Walk, stage: int, fold: Fold) -> Iterator[Pass]:
 
 def _pass(walk: _Walk, stage: int, forward: bool, k: int, moved: Fold) -> Pass:
     s = walk.schedule
-    chunk = s.chunk(forward, s.place(k)[0])
+    chunk = s.chunk(forward, s.places[k][0])
     work = walk.stages[stage][chunk]
     seconds, ends = (work.forward, walk.forwards) if forward else (work.backward, walk.backwards)
     end = ends[stage][k] + moved.seconds

@@ -5,7 +5,7 @@ The pipeline's time is a lower bound that is exact for even stages (see ``pipeli
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from meshwright.cost import messages, offload
@@ -27,7 +27,7 @@ from meshwright.cost.traffic import scatters
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Operation
 
-__all__ = ["StageTime", "Step", "sends", "stage_time", "step"]
+__all__ = ["StageTime", "Step", "sends", "stage_time", "stage_times", "step"]
 
 Triple = tuple[Number, Number, Number]  # forward, backward, computed again
 
@@ -101,6 +101,13 @@ def stage_time(s: Scene, load: Load) -> StageTime:
     again = compute[2] + tensor[2] + expert[2] + context[2]
     backward = compute[1] + heads * ends.backward + tensor[1] + expert[1] + context[1] + again
     return StageTime(forward, backward, compute[2], tensor, expert, context)
+
+
+def stage_times(s: Scene, loads: Sequence[Load]) -> list[StageTime]:
+    """One micro-batch on each stage of one layout; those that carry the same are computed once."""
+    known = {load.work: load for load in loads}
+    times = {work: stage_time(s, load) for work, load in known.items()}
+    return [times[load.work] for load in loads]
 
 
 def _layer(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> _Layer:

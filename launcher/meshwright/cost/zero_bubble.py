@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import inf
 from operator import itemgetter
 
@@ -36,18 +37,24 @@ class Split:
         return self.forward + self.inputs + self.weights
 
 
-def zb_h1(stages: Sequence[Split], microbatches: int, send: float = 0.0) -> float:
-    """Seconds with the memory of 1F1B: stage i keeps the activations of at most p - i micro-batches."""
+def zb_h1(stages: Sequence[Split], microbatches: int, send: float = 0.0, under: float = inf) -> float:
+    """Seconds with the memory of 1F1B: stage i keeps the activations of at most p - i micro-batches.
+
+    ``under``: infinity, at once, where they cannot be less than so many seconds.
+    """
     p = len(stages)
     places = [[i] for i in range(p)]
-    return _long(stages, places, [p - i for i in range(p)], microbatches, send)
+    return _long(stages, places, [p - i for i in range(p)], microbatches, send, under)
 
 
-def zb_v(stages: Sequence[Split], microbatches: int, send: float = 0.0) -> float:
-    """Seconds where each stage has two halves in a V, with the memory of 1F1B's first stage everywhere."""
+def zb_v(stages: Sequence[Split], microbatches: int, send: float = 0.0, under: float = inf) -> float:
+    """Seconds where each stage has two halves in a V, with the memory of 1F1B's first stage everywhere.
+
+    ``under``: as for ``zb_h1``.
+    """
     p = len(stages)
     half = [Split(s.forward / 2, s.inputs / 2, s.weights / 2) for s in (*stages, *reversed(stages))]
-    return _long(half, [[i, 2 * p - 1 - i] for i in range(p)], [2 * p] * p, microbatches, send)
+    return _long(half, [[i, 2 * p - 1 - i] for i in range(p)], [2 * p] * p, microbatches, send, under)
 
 
 def dual_pipe(stages: Sequence[Split], microbatches: int, hidden: float = 0.0) -> float:
@@ -62,10 +69,20 @@ def dual_pipe(stages: Sequence[Split], microbatches: int, hidden: float = 0.0) -
     return microbatches * both + max(0.0, bubble)
 
 
-def _long(chunks: Sequence[Split], places: list[list[int]], room: list[int], microbatches: int, send: float) -> float:
+def _long(
+    chunks: Sequence[Split], places: list[list[int]], room: list[int], microbatches: int, send: float, under: float
+) -> float:
+    if _least(chunks, places, microbatches, send) >= under:
+        return inf
     walked = min(microbatches, _WALKED * len(places))
     busiest = max(sum(chunks[c].total for c in here) for here in places)
     return _Walk(chunks, places, room, walked, send).seconds() + (microbatches - walked) * busiest
+
+
+def _least(chunks: Sequence[Split], places: list[list[int]], microbatches: int, send: float) -> float:
+    """Whatever the order: a stage waits for the forwards before its first chunk, then has all its own work to do."""
+    begins = [0.0, *accumulate(chunk.forward + send for chunk in chunks)]
+    return max(begins[here[0]] + microbatches * sum(chunks[c].total for c in here) for here in places)
 
 
 @dataclass
