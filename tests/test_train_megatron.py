@@ -18,10 +18,11 @@ pytest.importorskip("megatron.core")
 pytest.importorskip("megatron.training")
 
 import meshwright
+from meshwright.emit.backends import trainer
 from meshwright.jobs.run_folder import compile
 from meshwright.rehearse import RankError, Rehearsal, miniature
 from meshwright.rehearse.processes import train
-from meshwright.rehearse.run import PROGRAMS, curve, prepare
+from meshwright.rehearse.run import curve, prepare
 from meshwright.resolver import resolve
 from meshwright.spec import Evaluation, RampStep, Schedule
 from meshwright.train import machine
@@ -85,8 +86,8 @@ def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
     start = scene.words[:2]  # the same initial weights, but checkpoints in the run folder
     words = [str(tmp_path / "run"), *start]
     with pytest.raises(RankError):  # broken off half-way, which is no success
-        train(PROGRAMS["megatron"], 2, [*words, "--exit-interval", str(STEPS // 2)], tmp_path / "first")
-    train(PROGRAMS["megatron"], 2, words, tmp_path / "second")
+        train(trainer("megatron"), 2, [*words, "--exit-interval", str(STEPS // 2)], tmp_path / "first")
+    train(trainer("megatron"), 2, words, tmp_path / "second")
     assert f"at iteration {STEPS // 2}" in (tmp_path / "second" / "rank0.log").read_text()
     lines = read(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
@@ -113,7 +114,7 @@ def test_old_checkpoints_go_while_it_trains(scene, tmp_path):
     found = {}
     for name, plan in runs.items():
         compile(plan, tmp_path / name, verify=False)
-        train(PROGRAMS["megatron"], 2, [str(tmp_path / name), *scene.words[:2]], tmp_path / "logs")
+        train(trainer("megatron"), 2, [str(tmp_path / name), *scene.words[:2]], tmp_path / "logs")
         found[name] = sorted(path.name for path in (tmp_path / name / "checkpoints").glob("iter_*"))
     assert found == {"kept": ["iter_0000003", "iter_0000005", "iter_0000006"], "no end": ["iter_0000002"]}
 
@@ -127,10 +128,10 @@ def test_validation_losses_are_those_of_a_run_that_was_never_broken_off(scene, t
     words = {name: [str(tmp_path / name), *scene.words[:2]] for name in ("whole", "broken")}
     for name in words:
         compile(plan, tmp_path / name, verify=False)
-    train(PROGRAMS["megatron"], 2, words["whole"], tmp_path / "logs")
+    train(trainer("megatron"), 2, words["whole"], tmp_path / "logs")
     with pytest.raises(RankError):
-        train(PROGRAMS["megatron"], 2, [*words["broken"], "--exit-interval", "3"], tmp_path / "logs")
-    train(PROGRAMS["megatron"], 2, words["broken"], tmp_path / "logs")
+        train(trainer("megatron"), 2, [*words["broken"], "--exit-interval", "3"], tmp_path / "logs")
+    train(trainer("megatron"), 2, words["broken"], tmp_path / "logs")
     whole, broken = (
         {line["step"]: line["valid_loss"] for line in read(tmp_path / name / "metrics.jsonl") if "valid_loss" in line}
         for name in words
@@ -153,8 +154,8 @@ def test_a_ramp_trains_at_the_rates_of_the_plan_and_goes_on(scene, tmp_path):
     compile(plan, tmp_path / "run", verify=False)
     words = [str(tmp_path / "run"), *scene.words[:2]]
     with pytest.raises(RankError):
-        train(PROGRAMS["megatron"], 2, [*words, "--exit-interval", "4"], tmp_path / "first")
-    train(PROGRAMS["megatron"], 2, words, tmp_path / "second")
+        train(trainer("megatron"), 2, [*words, "--exit-interval", "4"], tmp_path / "first")
+    train(trainer("megatron"), 2, words, tmp_path / "second")
     lines = read(tmp_path / "run" / "metrics.jsonl")
     rate = rates({**vars(schedule), "lr": training.optimizer.lr}, STEPS, sequence, 8, [vars(part) for part in ramp])
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
@@ -163,7 +164,7 @@ def test_a_ramp_trains_at_the_rates_of_the_plan_and_goes_on(scene, tmp_path):
 
 def test_a_rank_that_fails_shows_the_end_of_its_log(scene, tmp_path):
     with pytest.raises(RankError, match="No such file or directory"):
-        train(PROGRAMS["megatron"], 2, [str(tmp_path / "no run here")], tmp_path / "logs")
+        train(trainer("megatron"), 2, [str(tmp_path / "no run here")], tmp_path / "logs")
 
 
 MODELS = {

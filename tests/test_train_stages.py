@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from builders import small_model, spec
+from meshwright.emit.backends import trainer
 from meshwright.layout.plan import Plan
 from meshwright.rehearse import RankError
 from meshwright.rehearse.processes import train
-from meshwright.rehearse.run import PROGRAMS, prepare
+from meshwright.rehearse.run import prepare
 from meshwright.spec import Backend
 from meshwright.train.metrics import read
 from stages import STEPS, alone, compiled, staged
@@ -24,7 +25,7 @@ def losses(plans: list[Plan], runs: Path, first: tuple[str, ...] = ()) -> list[f
     result = []
     for i, (plan, folder) in enumerate(zip(plans, compiled(plans, runs), strict=True)):
         words = [str(folder), *(first if i == 0 else ())]
-        train(PROGRAMS[plan.spec.backend.name], plan.grid.world, words, folder / "logs")
+        train(trainer(plan.spec.backend.name), plan.grid.world, words, folder / "logs")
         result += [line["loss"] for line in read(folder / "metrics.jsonl")]
     return result
 
@@ -63,4 +64,4 @@ def test_a_stage_does_not_begin_without_the_one_before(tmp_path: Path) -> None:
     plans = staged(spec(small_model(), 8, global_batch=BATCH), tmp_path / "text", [{"dp": 1}, {"dp": 1}])
     _, second = compiled(plans, tmp_path / "runs")
     with pytest.raises(RankError, match="the stage before this one has not finished"):
-        train(PROGRAMS["megatron"], 1, [str(second)], tmp_path / "logs")
+        train(trainer("megatron"), 1, [str(second)], tmp_path / "logs")

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from meshwright.emit.backends import trainer
 from meshwright.jobs import launch
 from meshwright.jobs.run_folder import compile_all, folder_name
 from meshwright.jobs.transition import chain
 from meshwright.layout.plan import Plan
 from meshwright.rehearse.processes import train
-from meshwright.rehearse.run import PROGRAMS
 from meshwright.resolver import resolve
 from meshwright.spec import Launch
 from meshwright.spec.launch import Slurm, Watchdog
@@ -59,7 +59,7 @@ def here(plans: Sequence[Plan], runs: Path) -> list[float]:
     folders = [runs / folder_name(plan.spec) for plan in links.plans]
     compile_all(links.plans, folders, verify=False)
     for plan, folder in zip(links.plans, folders, strict=True):
-        train(PROGRAMS[plan.spec.backend.name], plan.grid.world, [str(folder)], folder / "logs")
+        train(trainer(plan.spec.backend.name), plan.grid.world, [str(folder)], folder / "logs")
     return losses(folders)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from meshwright.layout.plan import Plan
 from meshwright.spec.identity import as_json
 
-__all__ = ["FILES"]
+__all__ = ["FILES", "trainer"]
 
 
 def _megatron(plan: Plan) -> dict[str, str]:
@@ -35,3 +35,8 @@ def _deepspeed(plan: Plan) -> dict[str, str]:
 
 FILES: dict[str, Callable[[Plan], dict[str, str]]] = {"megatron": _megatron, "deepspeed": _deepspeed}
 """By name: file names in the run folder and their texts. ``verify`` judges them in ``meshwright.verify.NAME``."""
+
+
+def trainer(backend: str) -> str:
+    """The module that every rank of a run runs."""
+    return f"meshwright.train.{backend}"

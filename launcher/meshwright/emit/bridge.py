@@ -176,7 +176,7 @@ def _tokenizer(plan: Plan) -> Values:
 
 def _checkpoint(plan: Plan) -> Values:
     logging = plan.spec.training.logging
-    saves = {"save": logging.save or "checkpoints", "save_interval": logging.save_interval or plan.steps}
+    saves = {"save": logging.folder, "save_interval": logging.save_interval or plan.steps}
     return {
         **(saves if logging.checkpoints else {"save": None}),
         "load": logging.load,

@@ -16,6 +16,7 @@ from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
+from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["kwargs"]
 
@@ -182,14 +183,13 @@ def _layout(plan: Plan) -> Kwargs:
 
 
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
-_FP8 = {"fp8_delayed": "delayed", "fp8_tensorwise": "tensorwise", "fp8_blockwise": "blockwise", "mxfp8": "mxfp8"}
 
 
 def _precision(plan: Plan) -> Kwargs:
     kind = plan.spec.training.precision
     dtype = _DTYPES.get(kind, "bfloat16")
     fine = kind in ("fp8_blockwise", "mxfp8")
-    eight = {"fp8": "e4m3" if fine else "hybrid", "fp8_recipe": _FP8[kind]} if kind in _FP8 else {}
+    eight = {"fp8": "e4m3" if fine else "hybrid", "fp8_recipe": FP8_RECIPES[kind]} if kind in FP8_RECIPES else {}
     four = {"fp4": "e2m1", "fp4_recipe": "nvfp4"} if kind == "nvfp4" else {}
     return {
         "fp16": kind == "fp16",

@@ -8,6 +8,7 @@ from meshwright.emit._flags import flag, switch
 from meshwright.layout.length import NEVER, UNSTATED_STEPS, decay_steps
 from meshwright.layout.plan import Plan
 from meshwright.spec import Data, Logging, Optimizer
+from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["training_flags"]
 
@@ -39,19 +40,16 @@ def _batch(plan: Plan) -> Iterator[str]:
         yield from flag("--train-iters", length)
 
 
-_FP8 = {"fp8_delayed": "delayed", "fp8_tensorwise": "tensorwise", "fp8_blockwise": "blockwise", "mxfp8": "mxfp8"}
-
-
 def _precision(plan: Plan) -> Iterator[str]:
     training, megatron = plan.spec.training, plan.spec.backend.megatron
     kind = training.precision
     yield from switch("--fp16", kind == "fp16")
-    yield from switch("--bf16", kind in ("bf16", "nvfp4", *_FP8))
-    if kind in _FP8:
+    yield from switch("--bf16", kind in ("bf16", "nvfp4", *FP8_RECIPES))
+    if kind in FP8_RECIPES:
         # E4M3 everywhere where scales are fine-grained (DeepSeek-V3, section 3.3.2), else E5M2 for gradients
         fine = kind in ("fp8_blockwise", "mxfp8")
         yield from flag("--fp8-format", "e4m3" if fine else "hybrid")
-        yield from flag("--fp8-recipe", _FP8[kind], "delayed")
+        yield from flag("--fp8-recipe", FP8_RECIPES[kind], "delayed")
     if kind == "nvfp4":
         yield from (*flag("--fp4-format", "e2m1"), *flag("--fp4-recipe", "nvfp4"))
     yield from switch("--grad-reduce-in-bf16", training.grad_reduce == "bf16")

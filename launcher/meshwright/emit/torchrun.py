@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from meshwright.emit.backends import trainer
 from meshwright.emit.environment import variables
 from meshwright.layout.length import NEVER
 from meshwright.layout.plan import Plan
@@ -51,7 +52,7 @@ def program(plan: Plan) -> str:
     """What every rank runs; ``$folder`` is the run folder, ``"$@"`` what the user adds."""
     entry, backend = plan.spec.launch.entry, plan.spec.backend.name
     if entry == "meshwright":
-        return f'-m meshwright.train.{backend} "$folder" "$@"'
+        return f'-m {trainer(backend)} "$folder" "$@"'
     return f'{shlex.quote(entry)} "${{arguments[@]}}" "$@"'
 
 

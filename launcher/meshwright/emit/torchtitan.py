@@ -160,7 +160,7 @@ def _checkpoint(plan: Plan) -> Values:
     logging = plan.spec.training.logging
     return {
         "enable": logging.checkpoints,
-        "folder": logging.save or "checkpoints",
+        "folder": logging.folder,
         "interval": logging.save_interval or plan.steps,
         "last_save_model_only": False,
         **({"initial_load_path": logging.load, "initial_load_model_only": False} if logging.load else {}),

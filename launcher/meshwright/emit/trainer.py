@@ -21,7 +21,7 @@ def arguments(plan: Plan) -> Values:
     """TrainingArguments, as ``HfArgumentParser.parse_json_file`` reads them."""
     training, optimizer = plan.spec.training, plan.spec.training.optimizer
     return {
-        "output_dir": training.logging.save or "checkpoints",
+        "output_dir": training.logging.folder,
         "per_device_train_batch_size": plan.batch.micro_batch,
         "gradient_accumulation_steps": plan.batch.microbatches,
         "max_steps": plan.steps,

@@ -7,6 +7,7 @@ from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
 from meshwright.layout.length import NEVER
+from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "training"]
 
@@ -125,7 +126,7 @@ def _batch(a: Arguments) -> int | None:
     return None
 
 
-_FP8 = {"delayed": "fp8_delayed", "tensorwise": "fp8_tensorwise", "blockwise": "fp8_blockwise", "mxfp8": "mxfp8"}
+_FP8 = {recipe: precision for precision, recipe in FP8_RECIPES.items()}
 
 
 def _precision(a: Arguments) -> Flat:

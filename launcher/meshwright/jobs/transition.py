@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
-from meshwright.emit.megatron import checkpoint_format, shards
 from meshwright.errors import ConfigError, Problem
+from meshwright.jobs import handover_deepspeed, handover_megatron
+from meshwright.jobs.handover import Handover, resharded
 from meshwright.jobs.run_folder import folder_name
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
@@ -21,9 +22,7 @@ from meshwright.spec import After, Model, Spec
 
 __all__ = ["Chain", "Transition", "alternatives", "chain", "joined"]
 
-RESHARDABLE = "--dist-ckpt-optim-fully-reshardable"  # beyond DP; megatron/training/config/training_config.py:592
-NEW_SCHEDULE = "--override-opt-param-scheduler"
-AXES = ("tp", "pp", "cp", "ep", "etp", "dp")
+HANDOVERS: dict[str, Handover] = {"megatron": handover_megatron.HANDOVER, "deepspeed": handover_deepspeed.HANDOVER}
 ADAM = ("adam", "adamw")  # the same state; Megatron's adam is AdamW
 MAY_CHANGE = frozenset(
     ("name", "max_positions", "rope", "attention_dropout", "hidden_dropout", "mtp_loss_weight", "transformers")
@@ -75,7 +74,7 @@ def chain(plans: Sequence[Plan]) -> Chain:
         raise ConfigError(list(dict.fromkeys(problems)))
     done: list[Plan] = []
     transitions = []
-    for plan in _one_schedule(_reshardable(staged)):
+    for plan in _one_schedule(HANDOVERS[staged[0].spec.backend.name].saved(staged)):
         if done:
             plan, transition = _join(done, plan)
             transitions.append(transition)
@@ -112,10 +111,7 @@ def _problems(before: Plan, after: Plan) -> Iterator[Problem]:
     if after.spec.launch.entry != "meshwright":
         message = f"{after.spec.launch.entry} cannot start from another stage's counters; leave it meshwright"
         yield Problem("launch.entry", message, "transition")
-    if before.spec.backend.name == "megatron":
-        yield from _megatron_problems(before, after)
-    else:
-        yield from _deepspeed_problems(before, after)
+    yield from HANDOVERS[before.spec.backend.name].problems(before, after)
 
 
 def _differences(before: Spec, after: Spec) -> Iterator[tuple[str, object, object, str]]:
@@ -132,63 +128,6 @@ def _differences(before: Spec, after: Spec) -> Iterator[tuple[str, object, objec
     was, now = before.training.optimizer.name, after.training.optimizer.name
     if was != now and {was, now} != set(ADAM):
         yield "training.optimizer.name", was, now, "its state is another"
-
-
-def _megatron_problems(before: Plan, after: Plan) -> Iterator[Problem]:
-    formats = checkpoint_format(before), checkpoint_format(after)
-    if formats[0] != formats[1]:
-        message = f"stage {before.spec.stage} saves {formats[0]}, stage {after.spec.stage} reads {formats[1]}"
-        yield Problem("backend.megatron.checkpoint_format", message, "transition")
-    if formats[0] == "torch" and _resharded(before, after):
-        message = "the format torch is bound to its layout; choose torch_dist"
-        yield Problem("backend.megatron.checkpoint_format", message, "transition")
-    if shards(before) != shards(after):
-        message = "the state of a sharded optimizer and of one that is not do not fit each other"
-        yield Problem("parallelism.zero", message, "transition")
-
-
-def _deepspeed_problems(before: Plan, after: Plan) -> Iterator[Problem]:
-    for axis in ("tp", "ep"):
-        was, now = getattr(before.grid, axis), getattr(after.grid, axis)
-        if was != now:
-            message = f"{was} in stage {before.spec.stage}, {now} in stage {after.spec.stage}: not tried with ours"
-            yield Problem(f"parallelism.{axis}", f"{message} universal checkpoints; keep it", "transition")
-    zero = before.spec.parallelism.zero, after.spec.parallelism.zero
-    if (zero[0] == 0) != (zero[1] == 0):
-        message = f"{zero[0]} in stage {before.spec.stage}, {zero[1]} in stage {after.spec.stage}: "
-        yield Problem("parallelism.zero", message + "only ZeRO's states become universal checkpoints", "transition")
-
-
-def _resharded(before: Plan, after: Plan) -> list[str]:
-    """For example ``cp 1 -> 16``."""
-    changes = [(axis, getattr(before.grid, axis), getattr(after.grid, axis)) for axis in AXES]
-    was, now = before.spec.parallelism, after.spec.parallelism
-    changes += [("vpp", was.vpp, now.vpp), ("zero", was.zero, now.zero)]
-    if was.pipeline_split != now.pipeline_split:
-        changes.append(("layers a stage", _layers(before), _layers(after)))
-    return [f"{name} {a} -> {b}" for name, a, b in changes if a != b]
-
-
-def _layers(plan: Plan) -> str:
-    return str([stage.layers for stage in plan.stages]).replace(" ", "")
-
-
-def _reshardable(plans: Sequence[Plan]) -> list[Plan]:
-    """Where a layout changes, Megatron's sharded optimizer is saved in a form that fits every layout."""
-    changes = any(_resharded(a, b) for a, b in pairwise(plans))
-    return [_with_flags(plan, RESHARDABLE) if changes and _in_buckets(plan) else plan for plan in plans]
-
-
-def _in_buckets(plan: Plan) -> bool:
-    megatron = plan.spec.backend.name == "megatron"
-    return megatron and shards(plan) and checkpoint_format(plan) == "torch_dist"
-
-
-def _with_flags(plan: Plan, *flags: str) -> Plan:
-    megatron = plan.spec.backend.megatron
-    new = tuple(flag for flag in flags if flag not in megatron.extra)
-    backend = replace(plan.spec.backend, megatron=replace(megatron, extra=megatron.extra + new))
-    return resolve(replace(plan.spec, backend=backend))
 
 
 def _one_schedule(plans: Sequence[Plan]) -> list[Plan]:
@@ -218,19 +157,19 @@ def _join(done: Sequence[Plan], plan: Plan) -> tuple[Plan, Transition]:
     goes_on = _same_schedule(before, plan)
     step = _schedule_step(before) + (before.steps or 0) if goes_on else 0
     sample = _next_sample(before) if _same_data(before, plan) else 0
-    resharded = _resharded(before, plan)
-    deepspeed = plan.spec.backend.name == "deepspeed"
+    changes = resharded(before, plan)
+    handover = HANDOVERS[plan.spec.backend.name]
     after = After(
         checkpoints=f"../{folder_name(before.spec).name}/checkpoints",
         step=step,
         sample=sample,
-        universal=deepspeed and bool(resharded) and plan.spec.parallelism.zero > 0,
+        universal=handover.converts and bool(changes) and plan.spec.parallelism.zero > 0,
     )
     logging = replace(plan.spec.training.logging, load=None)
     spec = replace(plan.spec, after=after, training=replace(plan.spec.training, logging=logging))
-    stage = resolve(spec) if deepspeed else _with_flags(resolve(spec), NEW_SCHEDULE)
+    stage = handover.started(resolve(spec))
     tokens = sum(p.tokens for p in done)
-    lines = tuple(_lines(before, stage, resharded, goes_on, tokens))
+    lines = tuple(_lines(before, stage, changes, goes_on, tokens))
     return stage, Transition(before.spec.stage or "", plan.spec.stage or "", lines)
 
 
@@ -248,27 +187,18 @@ def _same_data(before: Plan, after: Plan) -> bool:
     return (was.data, was.seed, was.sequence) == (now.data, now.seed, now.sequence)
 
 
-def _lines(before: Plan, plan: Plan, resharded: list[str], goes_on: bool, tokens: int) -> Iterator[str]:
+def _lines(before: Plan, plan: Plan, changes: list[str], goes_on: bool, tokens: int) -> Iterator[str]:
     after = plan.spec.after
     assert after is not None
     yield f"checkpoint: {after.checkpoints}, the last one; {tokens:,} tokens trained before"
-    yield f"layout: {', '.join(resharded) or 'unchanged'}"
-    yield f"optimizer state: {_optimizer_state(plan, resharded)}"
+    yield f"layout: {', '.join(changes) or 'unchanged'}"
+    yield f"optimizer state: {HANDOVERS[plan.spec.backend.name].state(plan, changes)}"
     was, now = before.padded_vocab, plan.padded_vocab
     yield f"vocabulary: {f'padded to {now:,}' if was == now else f'padding {was:,} -> {now:,}'}"
     yield f"data: {_data(before, plan)}"
     schedule = plan.spec.training.schedule
     anew = f"begins anew: {schedule.style}, {schedule.warmup_steps} steps of warm-up"
     yield f"learning rate: {f'goes on at step {after.step:,} of its schedule' if goes_on else anew}"
-
-
-def _optimizer_state(plan: Plan, resharded: list[str]) -> str:
-    if plan.spec.backend.name == "deepspeed":
-        universal = plan.spec.after is not None and plan.spec.after.universal
-        return "converted to a universal checkpoint" if universal else "loaded as saved"
-    if not resharded:
-        return "loaded as saved"
-    return f"resharded by Megatron ({checkpoint_format(plan)})"
 
 
 def _data(before: Plan, plan: Plan) -> str:

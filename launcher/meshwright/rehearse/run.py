@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from meshwright.emit.backends import trainer
 from meshwright.jobs.run_folder import compile
 from meshwright.layout.plan import Plan
 from meshwright.rehearse.processes import train, warm
@@ -16,9 +17,8 @@ from meshwright.resolver import resolve
 from meshwright.spec import Spec
 from meshwright.train.metrics import read
 
-__all__ = ["PROGRAMS", "Scene", "curve", "expected_drop", "layout_name", "prepare", "rehearse"]
+__all__ = ["Scene", "curve", "expected_drop", "layout_name", "prepare", "rehearse"]
 
-PROGRAMS = {"megatron": "meshwright.train.megatron", "deepspeed": "meshwright.train.deepspeed"}
 CHARACTERS = 400_000  # of text: more than a miniature reads
 TOLERANCE, MLA_TOLERANCE = 1e-4, 3e-4  # nats; MLA's low-rank products round more (measured: 5e-5 after 5 steps)
 # nats in so many steps; the loss falls fastest at first, so fewer steps lose more than their share
@@ -72,11 +72,11 @@ class Scene:
 def prepare(minis: Sequence[Spec], folder: Path) -> Scene:
     """Write the text, and the weights that every run starts from."""
     backend = minis[0].backend.name
-    warm(PROGRAMS[backend], folder / "imports.log")
+    warm(trainer(backend), folder / "imports.log")
     text = folder / "text"
     train("meshwright.train.data", 1, [str(text), str(CHARACTERS)], folder / "logs")
     alone, *plans = [resolve(_reading(mini, text)) for mini in (one_process(minis[0]), *minis)]
-    words = _initial_weights(alone, folder) if backend == "megatron" else ()  # DeepSpeed's start from the seed alone
+    words = INITIAL[backend](alone, folder) if backend in INITIAL else ()
     return Scene(folder, alone, tuple(plans), words)
 
 
@@ -85,7 +85,7 @@ def curve(scene: Scene, plan: Plan, program: str | None = None) -> Curve:
     folder = scene.folder / (program or "") / layout_name(plan).replace(" ", "-")
     compile(plan, folder, verify=False)
     start = time.perf_counter()
-    train(program or PROGRAMS[plan.spec.backend.name], plan.grid.world, [str(folder), *scene.words], folder / "logs")
+    train(program or trainer(plan.spec.backend.name), plan.grid.world, [str(folder), *scene.words], folder / "logs")
     losses = tuple(float(line["loss"]) for line in read(folder / "metrics.jsonl"))
     return Curve(layout_name(plan), plan.grid.world, losses, time.perf_counter() - start)
 
@@ -110,10 +110,14 @@ def _reading(mini: Spec, text: Path) -> Spec:
     return replace(mini, training=replace(training, data=replace(training.data, paths=(str(text),))))
 
 
-def _initial_weights(alone: Plan, folder: Path) -> tuple[str, ...]:
+def _saved_by_one(alone: Plan, folder: Path) -> tuple[str, ...]:
     """Flags that start a run from weights saved by one process, resharded: a step that learns nothing, then a save."""
     weights = folder / "weights"
     compile(alone, folder / "initial", verify=False)
     words = ["--lr", "0", "--min-lr", "0", "--train-iters", "1", "--save", str(weights)]
-    train(PROGRAMS["megatron"], 1, [str(folder / "initial"), *words], folder / "initial" / "logs")
+    train(trainer(alone.spec.backend.name), 1, [str(folder / "initial"), *words], folder / "initial" / "logs")
     return ("--pretrained-checkpoint", str(weights), "--save", "")  # nothing goes on from the end of a rehearsal
+
+
+INITIAL: dict[str, Callable[[Plan, Path], tuple[str, ...]]] = {"megatron": _saved_by_one}
+"""Where weights drawn from the seed depend on the layout, what makes those that every run starts from."""

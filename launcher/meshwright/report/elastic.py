@@ -61,7 +61,7 @@ def document(spec: Spec, folder: Path, healthy: int, found: Sequence[Continuatio
 
 def transition(spec: Spec, folder: Path, one: Continuation) -> Iterator[str]:
     """What goes over from the last checkpoint of ``folder``, and what does not."""
-    checkpoints = folder.absolute() / (spec.training.logging.save or "checkpoints")
+    checkpoints = folder.absolute() / spec.training.logging.folder
     if one.carried.problems:
         yield "its checkpoints cannot be read under this layout, the run would begin anew:"
         yield from (f"  {problem}" for problem in one.carried.problems)

@@ -5,9 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Data", "Evaluation", "Logging", "Optimizer", "Precision", "RampStep", "Schedule", "Tokenizer", "Training"]
+__all__ = [
+    "FP8_RECIPES",
+    "Data",
+    "Evaluation",
+    "Logging",
+    "Optimizer",
+    "Precision",
+    "RampStep",
+    "Schedule",
+    "Tokenizer",
+    "Training",
+]
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8_delayed", "fp8_tensorwise", "fp8_blockwise", "mxfp8", "nvfp4"]
+
+FP8_RECIPES = {"fp8_delayed": "delayed", "fp8_tensorwise": "tensorwise", "fp8_blockwise": "blockwise", "mxfp8": "mxfp8"}
+"""Precisions of 8 bits, and what Megatron calls their scaling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +104,11 @@ class Logging:
     keep_every: int | None = None  # of the older ones, those whose step is a multiple are kept
     async_save: bool = False  # Megatron: written while training goes on
     load: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where checkpoints are saved; relative to the run folder where it was not said."""
+        return self.save or "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)

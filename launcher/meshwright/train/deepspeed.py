@@ -34,9 +34,7 @@ from meshwright.train.samples import Samples, dataset
 from meshwright.train.schedule import batches, rates
 from meshwright.train.watchdog import Watchdog
 
-__all__ = ["SIGNALLED", "main"]
-
-SIGNALLED = 75
+__all__ = ["main"]
 
 
 def main(words: Sequence[str]) -> None:
@@ -95,7 +93,7 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
             if dist.get_rank() == 0:
                 retention.prune(saved, program["logging"])
         if stop and not last:
-            return SIGNALLED
+            return os.EX_TEMPFAIL
     return 0
 
 

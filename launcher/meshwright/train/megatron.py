@@ -45,9 +45,8 @@ from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_l
 from meshwright.layout.length import NEVER
 from meshwright.train import lifeline, machine, metrics, pytorch_optimizer, retention, stages, watchdog, wheel
 
-__all__ = ["SIGNALLED", "command_line", "main"]
+__all__ = ["command_line", "main"]
 
-SIGNALLED = 75
 FIELDS = ("attention_mask", "labels", "loss_mask", "position_ids", "tokens")
 
 
@@ -79,7 +78,7 @@ def main(words: Sequence[str]) -> None:
     try:
         pretrain(config, datasets, kind, forward_step, get_embedding_ranks=_embedding_ranks)
     except SystemExit as end:  # Megatron leaves its loop so, on a signal with code 0
-        raise SystemExit(end.code or SIGNALLED) from None
+        raise SystemExit(end.code or os.EX_TEMPFAIL) from None
 
 
 def command_line(folder: Path, extra: Sequence[str] = ()) -> list[str]:
