@@ -10,6 +10,8 @@ import pytest
 
 from builders import small_model
 from meshwright.emit.deepspeed import config
+from meshwright.emit.huggingface import config as architecture
+from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.rules.deepspeed_extra import REMOVED
 from meshwright.rules.deepspeed_keys import KEYS
@@ -62,6 +64,18 @@ def in_forks(work: Any, items: list[Any]) -> list[Any]:
 def test_runs_pass_every_check(verify: Any) -> None:
     plans = [resolve(deepspeed(**run)) for run in RUNS.values()]
     checks = in_forks(verify.check, [(name, plan) for plan in plans for name in verify.CHECKS])
+    assert [check.details for check in checks if not check.passed] == []
+
+
+PADDED = {"glm4": "glm4_9b", "phi3": "phi3_mini_3_8b", "smollm3": "smollm3_3b"}
+"""Architectures whose class pads with a token that a small vocabulary does not have, and a model of each."""
+
+
+def test_no_token_is_padding(verify: Any) -> None:
+    models = [load([f"model={name}"]).stages[0].model for name in PADDED.values()]
+    plans = [resolve(deepspeed(zero=1, changes={"model": model})) for model in models]
+    assert all(config["pad_token_id"] is None for config in map(architecture, models))
+    checks = in_forks(verify.check, [("built", plan) for plan in plans])
     assert [check.details for check in checks if not check.passed] == []
 
 

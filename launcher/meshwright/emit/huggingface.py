@@ -34,7 +34,11 @@ def config(model: Model) -> dict[str, Any]:
         carried |= part.write(flat)
     head = {"architectures": [architecture.name], "model_type": architecture.model_type}
     required = {name: resolved(value, flat) for name, value in architecture.required.items()}
-    return {**head, **carried, **required, "use_cache": False}
+    return {**head, **carried, **required, **_UNUSED}
+
+
+_UNUSED = {"pad_token_id": None, "use_cache": False}
+"""Samples are packed: no token is padding, whose row of the embedding would have no gradient (torch.nn.Embedding)."""
 
 
 def mismatches(model: Model) -> list[Problem]:

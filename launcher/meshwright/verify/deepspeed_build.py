@@ -55,6 +55,7 @@ def tiny(model: Model) -> Model:
         ffn=8 * model.heads,
         vocab=256,
         max_positions=256,
+        pattern=None,
         mla=mla and replace(mla, kv_lora_rank=16, q_lora_rank=mla.q_lora_rank and 16, **_HEADS),
         moe=moe and replace(moe, ffn=16, shared_ffn=16 if moe.shared_ffn else 0, first_dense=moe.first_dense % 2),
     )
