@@ -14,6 +14,8 @@ from builders import small_model, spec
 from meshwright.cost.checkpoints import advised_interval, checkpoints
 from meshwright.emit.megatron import flags
 from meshwright.emit.slurm import checkpoint_gib, script
+from meshwright.errors import ConfigError
+from meshwright.jobs.launch import links
 from meshwright.jobs.transition import chain
 from meshwright.layout.plan import Plan
 from meshwright.resolver import refusals, resolve
@@ -113,3 +115,34 @@ def test_a_stage_that_another_follows_saves_its_end() -> None:
     stages = [replace(run(save_at_end=name != "a"), stage=name) for name in ("a", "b")]
     with pytest.raises(ValueError, match="save_at_end: false, and stage b starts from the end of stage a; set it true"):
         chain([resolve(stage) for stage in stages])
+
+
+def launched(folder: Path, free_gib: float, monkeypatch: pytest.MonkeyPatch, **launch: Any) -> tuple[str, ...]:
+    """What launching a run of five checkpoints says where ``free_gib`` are free; refused or not."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free_gib * 2**30))
+    asked = run(save_interval=20, save=str(folder / "saved"))
+    try:
+        return links([replace(asked, launch=Launch(kind="slurm", **launch))], folder).left_out
+    except ConfigError as error:
+        return tuple(map(str, error.problems))
+
+
+def test_a_launch_asks_for_room_for_a_checkpoint_and_warns_where_not_all_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = checkpoint_gib(resolve(run()))
+    (refused,) = launched(tmp_path, 0.9 * each, monkeypatch)
+    assert refused.startswith("training.logging.save: a checkpoint takes 0.0 GiB, and 0.0 are free in")
+    assert launched(tmp_path, 0.9 * each, monkeypatch, force=True) == ()
+    assert launched(tmp_path, 5 * each, monkeypatch) == ()
+    (warned,) = launched(tmp_path, 4.9 * each, monkeypatch)
+    assert "what the run keeps takes" in warned
+    for step in (20, 40):
+        (tmp_path / "saved" / f"iter_{step:07}").mkdir(parents=True)
+    assert launched(tmp_path, 3 * each, monkeypatch) == ()
+
+
+def test_another_machines_disk_is_not_held_against_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (unchecked,) = launched(tmp_path, 0, monkeypatch, dry_run=True)
+    assert unchecked.endswith("so it is not checked here; the job looks on its nodes")
+    assert launched(tmp_path / "not" / "here", 0, monkeypatch) == ()

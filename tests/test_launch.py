@@ -138,7 +138,7 @@ def test_data_of_the_cluster_are_not_checked_here_and_looked_for_on_the_nodes(
 ) -> None:
     words = ["launch", *SMALL, f"runs={tmp_path}", "launch=slurm", "training.data.paths=[/shared/a b]"]
     assert main(words) == 0
-    said = "/shared/a b.bin does not exist here, so it is not checked here; the job looks for it on its nodes"
+    said = "/shared/a b.bin does not exist here, so it is not checked here; the job looks on its nodes"
     assert f"training.data.paths[0]: {said}" in capsys.readouterr().out
     (job,) = tmp_path.glob("*/job.sbatch")
     assert "'file:/shared/a b.bin' 'file:/shared/a b.idx'" in job.read_text()

@@ -17,6 +17,8 @@ from meshwright.cost.memory import GIB
 from meshwright.errors import ConfigError, Problem, distinct
 from meshwright.jobs import lock, slurm
 from meshwright.jobs.paths import absolute
+from meshwright.jobs.room import room_problems, room_warnings
+from meshwright.jobs.run_folder import folder_name
 from meshwright.jobs.transition import Chain, alternatives, chain
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
@@ -43,8 +45,8 @@ class Launched:
     within: Path | None = None  # where the command is given, if that is not the folder: of an array
 
 
-def links(specs: Sequence[Spec]) -> Chain:
-    """The stages to launch, joined.
+def links(specs: Sequence[Spec], runs: Path = Path("runs")) -> Chain:
+    """The stages to launch, joined; their folders will lie in ``runs``.
 
     Raises:
         ConfigError: where they are alternatives, or something cannot be carried, or an option is wrong.
@@ -55,25 +57,28 @@ def links(specs: Sequence[Spec]) -> Chain:
         names = ", ".join(str(plan.spec.stage) for plan in plans)
         raise ConfigError([Problem("stage", f"the stages are alternatives; choose one of {names}", "launch.stage")])
     joined = chain(plans)
-    found = [*_following(joined.plans), *(problem for plan in joined.plans for problem in problems(plan))]
+    folders = [runs / folder_name(plan.spec) for plan in joined.plans]
+    of_each = (problem for each in zip(joined.plans, folders, strict=True) for problem in problems(*each))
+    found = [*_following(joined.plans), *of_each]
     unseen = [problem for problem in found if problem.rule in _ON_NODES and _looks_on(specs[0].launch)]
     wrong = [problem for problem in found if problem not in unseen]
     if wrong:
         raise ConfigError(distinct(wrong))
-    return replace(joined, left_out=(*joined.left_out, *dict.fromkeys(map(_unchecked, unseen))))
+    short = room_warnings(joined.plans, folders)
+    return replace(joined, left_out=(*joined.left_out, *dict.fromkeys(map(_unchecked, unseen)), *short))
 
 
-_ON_NODES = ("data.files", "data.tokenizer")
+_ON_NODES = ("data.files", "data.tokenizer", "launch.disk")
 
 
 def _looks_on(launch: Launch) -> bool:
-    """Whether this is a look at a job from a machine that may not see the cluster's files."""
+    """Whether this is a look at a job from a machine that may not see the cluster's files and disks."""
     return launch.kind == "slurm" and launch.dry_run
 
 
 def _unchecked(problem: Problem) -> str:
     what = problem.message.partition(";")[0]
-    return f"{problem.path}: {what} here, so it is not checked here; the job looks for it on its nodes"
+    return f"{problem.path}: {what} here, so it is not checked here; the job looks on its nodes"
 
 
 def unstarted(spec: Spec) -> Spec:
@@ -81,8 +86,8 @@ def unstarted(spec: Spec) -> Spec:
     return replace(spec, launch=replace(spec.launch, dry_run=False, test_only=False))
 
 
-def problems(plan: Plan) -> list[Problem]:
-    """Why this stage cannot be launched as it is."""
+def problems(plan: Plan, folder: Path) -> list[Problem]:
+    """Why this stage cannot be launched into ``folder`` as it is."""
     from meshwright.corpus.checks import data_problems
 
     launch = plan.spec.launch
@@ -90,7 +95,7 @@ def problems(plan: Plan) -> list[Problem]:
     if launch.kind == "local" and plan.grid.nodes > 1:
         message = f"local starts this node alone, the layout needs {plan.grid.nodes:,}; launch=slurm, or run"
         found.append(Problem("launch.kind", f"{message} launch.sh on every node", "launch.nodes"))
-    return [*found, *_too_large(plan), *data_problems(plan), *_missing_here(plan)]
+    return [*found, *_too_large(plan), *room_problems(plan, folder), *data_problems(plan), *_missing_here(plan)]
 
 
 def _too_large(plan: Plan) -> Iterator[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwright.cost.checkpoints import Checkpoints, advised_interval, checkpoints
+from meshwright.jobs.room import room
 from meshwright.layout.plan import Plan
 
-__all__ = ["room", "show"]
-
-GIB = 2**30
+__all__ = ["show", "show_room"]
 
 
 def show(plan: Plan, step_time: float) -> None:
@@ -37,14 +35,11 @@ def _words(found: Checkpoints) -> Iterator[str]:
         yield f"{found.all_gib:,.1f} GiB in all"
 
 
-def room(plan: Plan, folder: Path) -> Text | None:
+def show_room(plan: Plan, folder: Path) -> Text | None:
     """What the checkpoints take of what is free where they will lie, as far as this machine knows."""
-    found = checkpoints(plan)
+    found = room(plan, folder)
     if found is None:
         return None
-    where = Path(plan.spec.training.logging.save or folder).absolute()
-    disk = next(path for path in (where, *where.parents) if path.exists())
-    free = shutil.disk_usage(disk).free / GIB
-    short = free < max(found.each_gib, found.all_gib or 0)
-    words = f"  checkpoints: {', '.join(_words(found))}; {free:,.1f} GiB are free in {disk} on this machine"
-    return Text(words, style="yellow" if short else "dim")
+    free = f"{found.free_gib:,.1f} GiB are free in {found.disk} on this machine"
+    words = f"  checkpoints: {', '.join(_words(found.asked))}; {free}"
+    return Text(words, style="yellow" if found.free_gib < found.wanted_gib else "dim")

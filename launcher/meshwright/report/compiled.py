@@ -13,7 +13,7 @@ from meshwright.cost.fitting import fit_words, fits
 from meshwright.cost.memory import GIB
 from meshwright.jobs.run_folder import Compiled
 from meshwright.layout.plan import Plan
-from meshwright.report.checkpoints import room
+from meshwright.report.checkpoints import show_room
 
 if TYPE_CHECKING:
     from meshwright.verify.verdict import Verdict
@@ -29,7 +29,7 @@ def show(plan: Plan, compiled: Compiled, point: str = "", console: Console | Non
     for name in compiled.files:
         console.print(Text(f"  {name}", style="dim"))
     console.print(_cost(cost(plan)))
-    saved = room(plan, compiled.folder)
+    saved = show_room(plan, compiled.folder)
     if saved is not None:
         console.print(saved)
     for warning in plan.warnings:

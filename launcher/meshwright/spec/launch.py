@@ -68,7 +68,7 @@ class Launch:
     python: str = "python3"
     port: int | None = None  # None: from the job's id, 29500 without SLURM
     dry_run: bool = False
-    force: bool = False  # launch what is unlikely to fit
+    force: bool = False  # launch what is unlikely to fit, and where no checkpoint has room
     test_only: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     watchdog: Watchdog = Watchdog()

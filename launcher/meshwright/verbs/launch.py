@@ -108,7 +108,7 @@ def _launch_arrays(points: Sequence[Point]) -> list[Launched]:
 
 
 def _links(asked: Run, swept: bool) -> Chain:
-    links = launch.links(asked.stages)
+    links = launch.links(asked.stages, Path(asked.options.runs))
     return replace(links, left_out=(*links.left_out, *_before(asked), *_throttle(asked, swept)))
 
 
