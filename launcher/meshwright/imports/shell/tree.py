@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
-__all__ = ["errors", "line", "parse", "text"]
+__all__ = ["errors", "first", "parse", "text"]
 
 
 def parse(script: str) -> Node:
@@ -22,11 +22,6 @@ def text(node: Node) -> str:
     return (node.text or b"").decode("utf-8", "replace")
 
 
-def line(node: Node) -> int:
-    """The line where a node begins, from 0."""
-    return node.start_point[0]
-
-
 def errors(node: Node) -> Iterator[Node]:
     """The outermost parts that are no bash, in order."""
     waiting = [node]
@@ -36,6 +31,17 @@ def errors(node: Node) -> Iterator[Node]:
             yield here
         elif here.has_error:
             waiting.extend(reversed(here.children))
+
+
+def first(node: Node, kind: str) -> Node | None:
+    """The first node of a kind at or below ``node``."""
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if here.type == kind:
+            return here
+        waiting.extend(reversed(here.children))
+    return None
 
 
 @cache

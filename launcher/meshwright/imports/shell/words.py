@@ -10,7 +10,7 @@ from meshwright.imports.found import Place
 from meshwright.imports.shell import arithmetic, parameters
 from meshwright.imports.shell.scope import Scope
 from meshwright.imports.shell.substitution import answer
-from meshwright.imports.shell.tree import parse, text
+from meshwright.imports.shell.tree import first, parse, text
 from meshwright.imports.shell.value import Value, fields, joined, of_text, said, unknown
 from meshwright.imports.unknown import is_known, names
 
@@ -48,12 +48,12 @@ def value_of(node: Node, scope: Scope) -> Value:
 def expanded(source: str, where: Place, scope: Scope) -> Value:
     """A text as between double quotes: an operand, a here-document."""
     tree = parse('"' + source.replace('"', '\\"') + '"')
-    strings = _first(tree, "string")
-    if not strings or tree.has_error:
+    string = first(tree, "string")
+    if string is None or tree.has_error:
         return of_text(source, where)
     moved, scope.first_line = scope.first_line, where.line
     try:
-        return value_of(strings[0], scope)
+        return value_of(string, scope)
     finally:
         scope.first_line = moved
 
@@ -245,17 +245,6 @@ def _nodes(node: Node) -> Iterator[Node]:
         yield child
         if child.type not in ("command_substitution", "command"):
             yield from _nodes(child)
-
-
-def _first(node: Node, kind: str) -> list[Node]:
-    """The first node of a kind, as a list of one."""
-    waiting = [node]
-    while waiting:
-        here = waiting.pop()
-        if here.type == kind:
-            return [here]
-        waiting.extend(reversed(here.children))
-    return []
 
 
 def _escaped(source: str) -> str:
