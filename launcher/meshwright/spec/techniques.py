@@ -31,7 +31,7 @@ class Quantization:
 class ActivationOffload:
     """Activations that wait in the host's memory for their backward pass."""
 
-    modules: tuple[str, ...] = ()  # whose inputs leave; see rules.megatron_techniques.OFFLOADED
+    modules: tuple[str, ...] = ()  # whose inputs leave; see rules.megatron_offload.OFFLOADED
     fraction: float = 1.0  # of these
     inflight: int | None = None  # copies of one module under way; full-iteration graphs must say it
     layers: int = 0  # instead of modules: whole layers, without a pipeline

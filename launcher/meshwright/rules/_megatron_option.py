@@ -1,0 +1,38 @@
+"""The form of a rule about one option of ``backend.megatron``, and the repairs that set such an option."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshwright.rules._repairs import Proposals
+from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
+from meshwright.spec import MegatronOptions
+
+__all__ = ["off", "option_rule", "options_of"]
+
+_CONFIG = "core/transformer/transformer_config.py"
+
+
+def options_of(r: Layout) -> MegatronOptions:
+    """Megatron's own options, the same for every layout."""
+    return r.backend.megatron
+
+
+def option_rule(
+    part: str, path: str, holds: Callable[[Layout], Number], message: str, source: str, repairs: Proposals
+) -> Rule:
+    """A rule ``megatron.{part}`` on ``backend.megatron.{path}``; a source of lines alone is of the model's config."""
+    return Rule(
+        id=f"megatron.{part}",
+        path=f"backend.megatron.{path}",
+        backends=MEGATRON,
+        holds=holds,
+        message=message,
+        source=f"{_CONFIG}{source}" if source[0] == ":" else source,
+        repairs=repairs,
+    )
+
+
+def off(path: str, value: object = False) -> Proposals:
+    """Set ``backend.megatron.{path}``."""
+    return lambda _: ({f"backend.megatron.{path}": value},)

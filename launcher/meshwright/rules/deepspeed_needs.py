@@ -1,0 +1,65 @@
+"""What DeepSpeed's options need on the nodes. Places: DeepSpeed 0.19.8 and transformers 5."""
+
+from __future__ import annotations
+
+from meshwright.rules._requirement import Requirement
+from meshwright.spec import Spec
+
+__all__ = ["NEEDS"]
+
+
+def _compiled_adam(spec: Spec) -> bool:
+    """DeepSpeed's own Adam, which is compiled on first use, on the GPU as on the CPU."""
+    return spec.training.optimizer.name in ("adam", "adamw") and not spec.backend.deepspeed.torch_adam
+
+
+def _offloads(spec: Spec) -> bool:
+    """DeepSpeed's Adam for the CPU, compiled on first use, too."""
+    return spec.backend.deepspeed.offload_optimizer.device != "none"
+
+
+NEEDS: tuple[Requirement, ...] = (
+    Requirement(
+        component="flash_attn",
+        backend="deepspeed",
+        option="backend.deepspeed.attention=flash_attention_2",
+        asked=lambda spec: spec.backend.deepspeed.attention == "flash_attention_2",
+        install="pip install --no-build-isolation flash-attn",
+        instead="backend.deepspeed.attention=sdpa",
+        source="transformers 5, utils/import_utils.py is_flash_attn_2_available",
+    ),
+    Requirement(
+        component="flash_attn_3",
+        backend="deepspeed",
+        option="backend.deepspeed.attention=flash_attention_3",
+        asked=lambda spec: spec.backend.deepspeed.attention == "flash_attention_3",
+        install="build Dao-AILab/flash-attention's hopper folder",
+        instead="backend.deepspeed.attention=sdpa",
+        source="transformers 5, utils/import_utils.py is_flash_attn_3_available",
+    ),
+    *(
+        Requirement(
+            component=component,
+            backend="deepspeed",
+            option="backend.deepspeed.torch_adam=false",
+            asked=_compiled_adam,
+            install=install,
+            instead="backend.deepspeed.torch_adam=true",
+            source="DeepSpeed 0.19.8, op_builder/builder.py",
+            note="compiled on first use, 30 to 50 s; the variable TORCH_CUDA_ARCH_LIST may not hold 9.0a",
+        )
+        for component, install in (
+            ("nvcc", "the CUDA toolkit of PyTorch's CUDA version"),
+            ("ninja", "pip install ninja"),
+        )
+    ),
+    Requirement(
+        component="nvcc",
+        backend="deepspeed",
+        option="backend.deepspeed.offload_optimizer.device=cpu",
+        asked=_offloads,
+        install="the CUDA toolkit of PyTorch's CUDA version",
+        instead="backend.deepspeed.offload_optimizer.device=none",
+        source="DeepSpeed 0.19.8, op_builder/cpu_adam.py",
+    ),
+)

@@ -1,0 +1,117 @@
+"""Experts' dispatch and kernels. Places: megatron-core 0.19.2, below ``megatron/``."""
+
+from __future__ import annotations
+
+from meshwright.rules._megatron_option import off, option_rule, options_of
+from meshwright.rules._repairs import any_of, change
+from meshwright.rules._rule import Layout, Number, Rule
+
+__all__ = ["RULES"]
+
+
+def _flex(r: Layout) -> bool:
+    return r.model.moe is not None and options_of(r).moe_dispatcher == "flex"
+
+
+def _backend(r: Layout) -> str | None:
+    return options_of(r).moe_flex_backend if _flex(r) else None
+
+
+def _shared_beside(r: Layout) -> Number:
+    moe, options = r.model.moe, options_of(r)
+    if not options.moe_shared_expert_overlap or moe is None:
+        return True
+    again = (r.recompute == 1) & ("shared_experts" in (r.spec.parallelism.recompute_modules or ()))
+    possible = moe.shared_ffn > 0 and options.moe_dispatcher != "allgather" and not r.spec.parallelism.overlap_ep
+    return possible & (again == 0)
+
+
+def _static(r: Layout) -> bool:
+    options = options_of(r)
+    return (
+        options.moe_rank_capacity is None
+        or r.model.moe is None
+        or (options.op_fuser and _backend(r) in ("hybridep", "ncclep"))
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    option_rule(
+        "flex_backend",
+        "moe_flex_backend",
+        lambda r: r.model.moe is None or _flex(r) or options_of(r).moe_flex_backend == "deepep",
+        "moe_dispatcher=flex alone calls {backend.megatron.moe_flex_backend}, not {backend.megatron.moe_dispatcher}",
+        ":1609; for hybridep ours: it would be lost",
+        any_of(off("moe_dispatcher", "flex"), off("moe_flex_backend", "deepep")),
+    ),
+    option_rule(
+        "flex_sms",
+        "moe_flex_sms",
+        lambda r: r.model.moe is None or _flex(r) or options_of(r).moe_flex_sms is None,
+        "only moe_dispatcher=flex takes a number of multiprocessors",
+        "ours: it would be lost",
+        any_of(off("moe_flex_sms", None), off("moe_dispatcher", "flex")),
+    ),
+    option_rule(
+        "ncclep",
+        "moe_flex_backend",
+        lambda r: _backend(r) != "ncclep" or options_of(r).moe_rank_capacity is not None,
+        "NCCL EP sizes its buffers by moe_rank_capacity, which is not set",
+        "core/transformer/moe/token_dispatcher.py:1564",
+        any_of(off("moe_flex_backend", "hybridep"), off("moe_flex_backend", "deepep")),
+    ),
+    option_rule(
+        "router_fusion",
+        "moe_router_fusion",
+        lambda r: (
+            r.model.moe is None
+            or not options_of(r).moe_router_fusion
+            or options_of(r).transformer == "transformer_engine"
+        ),
+        "the fused router is Transformer Engine's",
+        "core/transformer/moe/moe_utils.py:780",
+        any_of(off("moe_router_fusion"), off("transformer", "transformer_engine")),
+    ),
+    option_rule(
+        "shared_overlap",
+        "moe_shared_expert_overlap",
+        _shared_beside,
+        "shared experts run beside the dispatch where there are any, with alltoall or flex, without overlap_ep, and "
+        "not recomputed",
+        ":1644, :1812, :2706",
+        any_of(off("moe_shared_expert_overlap"), change(parallelism__overlap_ep=False)),
+    ),
+    option_rule(
+        "rank_capacity",
+        "moe_rank_capacity",
+        _static,
+        "static shapes need moe_dispatcher=flex with hybridep or ncclep, and op_fuser=true",
+        ":1692",
+        any_of(
+            off("moe_rank_capacity", None),
+            change(
+                backend__megatron__moe_dispatcher="flex",
+                backend__megatron__moe_flex_backend="hybridep",
+                backend__megatron__op_fuser=True,
+            ),
+        ),
+    ),
+    option_rule(
+        "paged_stash",
+        "moe_paged_stash",
+        lambda r: (
+            r.model.moe is None or not options_of(r).moe_paged_stash or options_of(r).moe_rank_capacity is not None
+        ),
+        "pages are sized by moe_rank_capacity, which is not set",
+        ":1907",
+        off("moe_paged_stash"),
+    ),
+    option_rule(
+        "op_fuser",
+        "op_fuser",
+        lambda r: not options_of(r).op_fuser or options_of(r).transformer == "transformer_engine",
+        "operations are Transformer Engine's",
+        "core/extensions/transformer_engine.py",
+        any_of(off("op_fuser"), off("transformer", "transformer_engine")),
+    ),
+)

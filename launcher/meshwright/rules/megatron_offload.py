@@ -1,0 +1,125 @@
+"""Activations and the optimizer on the host. Places: megatron-core 0.19.2, below ``megatron/``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshwright.errors import Repair
+from meshwright.rules._megatron_option import off, option_rule, options_of
+from meshwright.rules._repairs import any_of, change
+from meshwright.rules._rule import Layout, Number, Rule, implies
+
+__all__ = ["OFFLOADED", "RULES"]
+
+_OF_EXPERTS = frozenset({"expert_fc1", "moe_act", "fused_group_mlp"})
+OFFLOADED = ("attn_norm", "qkv_linear", "core_attn", "attn_proj", "mlp_norm", *sorted(_OF_EXPERTS))
+"""Modules whose inputs can wait on the host: core/transformer/transformer_config.py:1852."""
+
+
+def _stays(r: Layout) -> Iterable[Repair]:
+    yield {f"backend.megatron.activation_offload.{name}": value for name, value in (("modules", ()), ("layers", 0))}
+
+
+def _modules_offload(r: Layout) -> Number:
+    options = options_of(r)
+    modules = set(options.activation_offload.modules)
+    if not modules:
+        return True
+    inside = modules & _OF_EXPERTS
+    covered = (r.recompute == 1) & ("moe" in (r.spec.parallelism.recompute_modules or ()))
+    whole = "attn_proj" not in modules or "core_attn" in modules
+    fused = "fused_group_mlp" not in modules or (options.op_fuser and inside == {"fused_group_mlp"})
+    known = modules <= set(OFFLOADED) and (r.model.moe is not None or not inside)
+    kernels = options.transformer == "transformer_engine" and not (inside and options.moe_paged_stash)
+    return (known and whole and fused and kernels) & implies(bool(inside), covered == 0)
+
+
+def _offload_in_graphs(r: Layout) -> bool:
+    offload, graphs = options_of(r).activation_offload, options_of(r).cuda_graphs
+    if not offload.modules or graphs.kind == "none":
+        return True
+    if graphs.kind == "local":
+        return set(offload.modules) <= _OF_EXPERTS and bool(graphs.modules)
+    return graphs.kind == "transformer_engine" or offload.inflight is not None
+
+
+def _layers_offload(r: Layout) -> Number:
+    options = options_of(r)
+    layers = options.activation_offload.layers
+    alone = not options.activation_offload.modules and not options.moe_paged_stash
+    graphs = options.cuda_graphs.kind in ("none", "full_iteration")
+    return (layers == 0) | ((0 < layers < r.model.layers) & (r.pp == 1) & (r.recompute == 0) & alone & graphs)
+
+
+def _host_optimizer(r: Layout) -> Number:
+    """Only delayed scaling keeps 8-bit weights beside an optimizer on the host."""
+    options = options_of(r)
+    eight = options.quantization.param_gather and r.training.precision != "fp8_delayed"
+    wanted = options.precision_aware_optimizer and r.training.optimizer.name == "adamw" and not eight
+    return (options.optimizer_offload.fraction == 0) | (wanted & (r.zero == 1))
+
+
+RULES: tuple[Rule, ...] = (
+    option_rule(
+        "offload_modules",
+        "activation_offload.modules",
+        _modules_offload,
+        f"of {', '.join(OFFLOADED)}; attn_proj with core_attn, experts' where there are experts that recompute=moe and "
+        "moe_paged_stash do not cover, fused_group_mlp alone with op_fuser; by transformer=transformer_engine",
+        ":1848-1900, :1912; training/arguments.py:1854",
+        _stays,
+    ),
+    option_rule(
+        "offload_graphs",
+        "activation_offload.modules",
+        _offload_in_graphs,
+        "with cuda_graphs.kind={backend.megatron.cuda_graphs.kind}: local graphs go with experts' modules and parts of "
+        "layers, full_iteration wants activation_offload.inflight",
+        ":2596-2645",
+        any_of(_stays, off("cuda_graphs.kind", "transformer_engine"), off("activation_offload.inflight", 1)),
+    ),
+    option_rule(
+        "offload_part",
+        "activation_offload.fraction",
+        lambda r: (
+            bool(options_of(r).activation_offload.modules)
+            or (options_of(r).activation_offload.fraction == 1 and options_of(r).activation_offload.inflight is None)
+        ),
+        "fraction and inflight are of modules, and none is named",
+        "ours: they would be lost",
+        change(
+            backend__megatron__activation_offload__fraction=1.0, backend__megatron__activation_offload__inflight=None
+        ),
+    ),
+    option_rule(
+        "offload_layers",
+        "activation_offload.layers",
+        _layers_offload,
+        "{backend.megatron.activation_offload.layers} of {model.layers} layers are offloaded without a pipeline (pp = "
+        "{pp}), recomputation, modules, pages and graphs of layers",
+        ":1707, :1714, :1719, :1849, :1905, :2467",
+        _stays,
+    ),
+    option_rule(
+        "host_optimizer",
+        "optimizer_offload.fraction",
+        _host_optimizer,
+        "the host steps the precision-aware distributed AdamW (precision_aware_optimizer=true, zero = 1, not {zero}), "
+        "and 8-bit weights with delayed scaling only",
+        "training/arguments.py:1803-1811; core/optimizer/optimizer_config.py:434",
+        any_of(
+            change(
+                backend__megatron__optimizer_offload__fraction=0.0, backend__megatron__optimizer_offload__overlap=False
+            ),
+            off("precision_aware_optimizer", True),
+        ),
+    ),
+    option_rule(
+        "offload_overlap",
+        "optimizer_offload.overlap",
+        lambda r: not options_of(r).optimizer_offload.overlap or options_of(r).optimizer_offload.fraction > 0,
+        "nothing of the optimizer is on the host",
+        "ours: it would be lost",
+        off("optimizer_offload.overlap"),
+    ),
+)
