@@ -5,9 +5,9 @@ Places: transformers 5.24, accelerate 1.15. Both inherit more: DeepSpeed's rules
 
 from __future__ import annotations
 
+from meshwright.rules._forms import always_overlaps, no_ramp, only, stated_length, unsplit
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import TORCHTITAN, Layout, Rule, implies
-from meshwright.spec import PipelineSplit
 
 __all__ = ["RULES"]
 
@@ -35,31 +35,25 @@ def _plain_states(r: Layout) -> bool:
 
 
 _RUN = (
-    Rule(
-        id="trainer.length",
-        path="training.steps",
-        backends=TRAINER,
-        holds=lambda r: r.training.steps is not None or r.training.tokens is not None,
-        message="not set, and the Trainer's schedules need it; give training.steps or training.tokens",
-        source="transformers trainer.py: max_steps, else whole epochs of a data set that only the script knows",
+    stated_length(
+        "trainer",
+        TRAINER,
+        "the Trainer's schedules need it",
+        "transformers trainer.py: max_steps, else whole epochs of a data set that only the script knows",
     ),
-    Rule(
-        id="trainer.ramp",
-        path="training.ramp",
-        backends=TRAINER,
-        holds=lambda r: not r.training.ramp,
-        message="the Trainer's batch does not grow; it has {training.ramp}",
-        source="transformers training_args.py: no such argument",
-        repairs=change(training__ramp=()),
+    no_ramp(
+        "trainer",
+        TRAINER,
+        "the Trainer's batch does not grow; it has {training.ramp}",
+        "transformers training_args.py: no such argument",
     ),
-    Rule(
-        id="trainer.optimizer",
-        path="training.optimizer.name",
-        backends=TRAINER,
-        holds=lambda r: r.training.optimizer.name == "adamw",
-        message="the Trainer's {training.optimizer.name} has not the same hyperparameters, or does not exist; adamw",
-        source="transformers trainer_optimizer.py: SGD without momentum, Adam only decoupled",
-        repairs=change(training__optimizer__name="adamw"),
+    only(
+        "trainer.optimizer",
+        TRAINER,
+        "training.optimizer.name",
+        "adamw",
+        "the Trainer's {training.optimizer.name} has not the same hyperparameters, or does not exist; adamw",
+        "transformers trainer_optimizer.py: SGD without momentum, Adam only decoupled",
     ),
     Rule(
         id="trainer.decay",
@@ -160,18 +154,7 @@ _FSDP = (
             parallelism__dp=None,
         ),
     ),
-    Rule(
-        id="trainer.fsdp_split",
-        path="parallelism.pipeline_split",
-        backends=WITH_FSDP,
-        needs=("trainer.fsdp_degrees",),
-        holds=lambda r: (
-            (r.first + r.last + r.embedding + r.loss == 0) & (r.spec.parallelism.pipeline_split.layout is None)
-        ),
-        message="a split over stages, but accelerate runs without a pipeline",
-        source="ours: it would be lost",
-        repairs=lambda _: ({"parallelism.pipeline_split": PipelineSplit()},),
-    ),
+    unsplit("trainer.fsdp_split", WITH_FSDP, "accelerate", needs="trainer.fsdp_degrees"),
     Rule(
         id="trainer.fsdp_zero",
         path="parallelism.zero",
@@ -182,14 +165,12 @@ _FSDP = (
         source="accelerate utils/dataclasses.py: reshard_after_forward of fsdp_version 2",
         repairs=any_of(change(parallelism__zero=2), change(parallelism__zero=3)),
     ),
-    Rule(
-        id="trainer.fsdp_instances",
-        path="parallelism.optimizer_instances",
-        backends=WITH_FSDP,
-        holds=lambda r: r.spec.parallelism.optimizer_instances == 1,
-        message="{spec.parallelism.optimizer_instances} instances: hybrid sharding is not exported",
-        source="ours",
-        repairs=change(parallelism__optimizer_instances=1),
+    only(
+        "trainer.fsdp_instances",
+        WITH_FSDP,
+        "parallelism.optimizer_instances",
+        1,
+        "{spec.parallelism.optimizer_instances} instances: hybrid sharding is not exported",
     ),
     Rule(
         id="trainer.fsdp_context",
@@ -252,24 +233,11 @@ _FSDP = (
         source="torch nn/parallel/distributed.py: gradients have the weights' type",
         repairs=change(training__grad_reduce="fp32"),
     ),
-    Rule(
-        id="trainer.fsdp_overlap",
-        path="parallelism.overlap_grad_reduce",
-        backends=WITH_FSDP,
-        holds=lambda r: (
-            r.spec.parallelism.overlap_grad_reduce
-            and r.spec.parallelism.overlap_param_gather
-            and not r.spec.parallelism.overlap_tp
-            and not r.spec.parallelism.overlap_ep
-        ),
-        message="DDP and FSDP2 always communicate behind the computation, and know no other overlap",
-        source="torch distributed/fsdp/_fully_shard",
-        repairs=change(
-            parallelism__overlap_grad_reduce=True,
-            parallelism__overlap_param_gather=True,
-            parallelism__overlap_tp=False,
-            parallelism__overlap_ep=False,
-        ),
+    always_overlaps(
+        "trainer.fsdp_overlap",
+        WITH_FSDP,
+        "DDP and FSDP2 always communicate behind the computation, and know no other overlap",
+        "torch distributed/fsdp/_fully_shard",
     ),
 )
 

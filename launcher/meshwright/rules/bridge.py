@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshwright.model.megatron_parts import spec_name
+from meshwright.rules._forms import no_ramp, only, stated_length
 from meshwright.rules._repairs import change
 from meshwright.rules._rule import Layout, Rule
 
@@ -61,31 +62,18 @@ RULES: tuple[Rule, ...] = (
         source="models/gpt_provider.py: max_sequence_length=self.seq_length",
         repairs=lambda r: ({"model.max_positions": r.training.sequence, "model.position_offset": 0},),
     ),
-    Rule(
-        id="bridge.length",
-        path="training.steps",
-        backends=BRIDGE,
-        holds=lambda r: r.training.steps is not None or r.training.tokens is not None,
-        message="not set, and Bridge asks for train_iters; give training.steps or training.tokens",
-        source="training/config.py: TrainingConfig.finalize",
+    stated_length("bridge", BRIDGE, "Bridge asks for train_iters", "training/config.py: TrainingConfig.finalize"),
+    no_ramp(
+        "bridge",
+        BRIDGE,
+        "a growing batch counts the schedule in samples, which Bridge's TrainingConfig does not allow beside it",
+        "training/config.py: rampup_batch_size, train_samples",
     ),
-    Rule(
-        id="bridge.ramp",
-        path="training.ramp",
-        backends=BRIDGE,
-        holds=lambda r: not r.training.ramp,
-        message="a growing batch counts the schedule in samples, which Bridge's TrainingConfig does not allow "
-        "beside it",
-        source="training/config.py: rampup_batch_size, train_samples",
-        repairs=change(training__ramp=()),
-    ),
-    Rule(
-        id="bridge.extra",
-        path="backend.megatron.extra",
-        backends=BRIDGE,
-        holds=lambda r: not r.backend.megatron.extra,
-        message="{backend.megatron.extra} are flags of Megatron-LM's command line, which Bridge has not",
-        source="ours: they would be lost",
-        repairs=change(backend__megatron__extra=()),
+    only(
+        "bridge.extra",
+        BRIDGE,
+        "backend.megatron.extra",
+        (),
+        "{backend.megatron.extra} are flags of Megatron-LM's command line, which Bridge has not",
     ),
 )

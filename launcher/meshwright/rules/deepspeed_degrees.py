@@ -5,9 +5,9 @@ from __future__ import annotations
 from meshwright.emit.deepspeed import attention
 from meshwright.model.architecture_table import ARCHITECTURES, architecture_of
 from meshwright.model.architectures import Architecture
+from meshwright.rules._forms import only, unsplit
 from meshwright.rules._repairs import any_of, change, nearest
 from meshwright.rules._rule import DEEPSPEED, Layout, Rule, implies
-from meshwright.spec import PipelineSplit
 
 __all__ = ["RULES"]
 
@@ -35,29 +35,17 @@ _PIPELINE = (
             change(parallelism__pp=1, parallelism__vpp=1, parallelism__dp=None, parallelism__zero=3),
         ),
     ),
-    Rule(
-        id="deepspeed.pipeline_split",
-        path="parallelism.pipeline_split",
-        backends=DEEPSPEED,
-        needs=("deepspeed.pipeline",),
-        holds=lambda r: (
-            (r.first + r.last + r.embedding + r.loss == 0) & (r.spec.parallelism.pipeline_split.layout is None)
-        ),
-        message="a split over stages, but DeepSpeed runs without a pipeline",
-        source="ours: it would be lost",
-        repairs=lambda _: ({"parallelism.pipeline_split": PipelineSplit()},),
-    ),
+    unsplit("deepspeed.pipeline_split", DEEPSPEED, "DeepSpeed", needs="deepspeed.pipeline"),
 )
 
 _TENSOR = (
-    Rule(
-        id="deepspeed.sp",
-        path="parallelism.sp",
-        backends=DEEPSPEED,
-        holds=lambda r: r.sp == 0,
-        message="sp is Megatron's sequence parallelism; AutoTP keeps the whole sequence on every rank",
-        source="module_inject/layers.py: LinearAllreduce reduces whole activations",
-        repairs=change(parallelism__sp=False),
+    only(
+        "deepspeed.sp",
+        DEEPSPEED,
+        "parallelism.sp",
+        False,
+        "sp is Megatron's sequence parallelism; AutoTP keeps the whole sequence on every rank",
+        "module_inject/layers.py: LinearAllreduce reduces whole activations",
     ),
     Rule(
         id="deepspeed.autotp",
@@ -89,14 +77,12 @@ _TENSOR = (
         source="module_inject/auto_ep_folding.py:210; accepted with wrong groups without expert parallelism",
         repairs=any_of(change(parallelism__cp=1), _NO_TP),
     ),
-    Rule(
-        id="deepspeed.overlap",
-        path="parallelism.overlap_tp",
-        backends=DEEPSPEED,
-        holds=lambda r: not r.spec.parallelism.overlap_tp,
-        message="overlap_tp is Transformer Engine's; AutoTP has none",
-        source="ours: it would be lost",
-        repairs=change(parallelism__overlap_tp=False),
+    only(
+        "deepspeed.overlap",
+        DEEPSPEED,
+        "parallelism.overlap_tp",
+        False,
+        "overlap_tp is Transformer Engine's; AutoTP has none",
     ),
 )
 
@@ -123,14 +109,13 @@ _EXPERTS = (
         source="module_inject/auto_ep_folding.py:112",
         repairs=_EP,
     ),
-    Rule(
-        id="deepspeed.etp",
-        path="parallelism.etp",
-        backends=DEEPSPEED,
-        holds=lambda r: r.etp == 1,
-        message="etp = {etp}: DeepSpeed does not cut an expert",
-        source="module_inject/auto_ep_folding.py:215",
-        repairs=change(parallelism__etp=1),
+    only(
+        "deepspeed.etp",
+        DEEPSPEED,
+        "parallelism.etp",
+        1,
+        "etp = {etp}: DeepSpeed does not cut an expert",
+        "module_inject/auto_ep_folding.py:215",
     ),
     Rule(
         id="deepspeed.sequence_experts",
@@ -141,15 +126,7 @@ _EXPERTS = (
         source="module_inject/auto_ep_folding.py:120: groups of the world alone",
         repairs=any_of(change(parallelism__cp=1), change(parallelism__ep=1)),
     ),
-    Rule(
-        id="deepspeed.overlap_experts",
-        path="parallelism.overlap_ep",
-        backends=DEEPSPEED,
-        holds=lambda r: not r.spec.parallelism.overlap_ep,
-        message="overlap_ep is Megatron's",
-        source="ours: it would be lost",
-        repairs=change(parallelism__overlap_ep=False),
-    ),
+    only("deepspeed.overlap_experts", DEEPSPEED, "parallelism.overlap_ep", False, "overlap_ep is Megatron's"),
 )
 
 _SEQUENCE = (

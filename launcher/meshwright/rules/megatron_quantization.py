@@ -5,23 +5,22 @@ from __future__ import annotations
 from meshwright.rules._megatron_option import off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import Layout, Number, Rule, implies
+from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["RULES"]
-
-_FP8 = ("fp8_delayed", "fp8_tensorwise", "fp8_blockwise", "mxfp8")
 
 
 def _gathered(r: Layout) -> Number:
     quantized = options_of(r).quantization.param_gather
     torch = (r.zero >= 2) & (options_of(r).fsdp == "torch")
-    return implies(quantized, (r.training.precision in (*_FP8, "nvfp4")) & (r.zero >= 1) & (torch == 0))
+    return implies(quantized, (r.training.precision in (*FP8_RECIPES, "nvfp4")) & (r.zero >= 1) & (torch == 0))
 
 
 def _bf16_layers_fit(r: Layout) -> Number:
     details = options_of(r).quantization
     most = max(details.first_layers_bf16, details.last_layers_bf16)
     return (most == 0) | (
-        (r.training.precision in (*_FP8[1:], "nvfp4"))
+        (r.training.precision in (*FP8_RECIPES.keys() - {"fp8_delayed"}, "nvfp4"))
         & (most <= r.model.layers // r.pp)
         & (min(details.first_layers_bf16, details.last_layers_bf16) >= 0)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
+from meshwright.rules._forms import always_overlaps, no_ramp, stated_length
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import TORCHTITAN, Layout, Rule, implies
 from meshwright.spec import Model
@@ -47,22 +48,12 @@ _RUN = (
         message=lambda r: f"is no Llama, the one architecture that is exported: {', '.join(_others(r.model))}",
         source="models/llama3/model.py",
     ),
-    Rule(
-        id="torchtitan.length",
-        path="training.steps",
-        backends=TORCHTITAN,
-        holds=lambda r: r.training.steps is not None or r.training.tokens is not None,
-        message="not set, and torchtitan's schedule needs it; give training.steps or training.tokens",
-        source="config/configs.py: training.steps",
-    ),
-    Rule(
-        id="torchtitan.ramp",
-        path="training.ramp",
-        backends=TORCHTITAN,
-        holds=lambda r: not r.training.ramp,
-        message="torchtitan's batch does not grow; it has {training.ramp}",
-        source="config/configs.py: no such value",
-        repairs=change(training__ramp=()),
+    stated_length("torchtitan", TORCHTITAN, "torchtitan's schedule needs it", "config/configs.py: training.steps"),
+    no_ramp(
+        "torchtitan",
+        TORCHTITAN,
+        "torchtitan's batch does not grow; it has {training.ramp}",
+        "config/configs.py: no such value",
     ),
     Rule(
         id="torchtitan.precision",
@@ -260,25 +251,11 @@ _LAYOUT = (
         source="distributed/parallel_dims.py",
         repairs=change(parallelism__order="tp-cp-ep-dp-pp"),
     ),
-    Rule(
-        id="torchtitan.overlap",
-        path="parallelism.overlap_grad_reduce",
-        backends=TORCHTITAN,
-        holds=lambda r: (
-            r.spec.parallelism.overlap_grad_reduce
-            and r.spec.parallelism.overlap_param_gather
-            and not r.spec.parallelism.overlap_tp
-            and not r.spec.parallelism.overlap_ep
-        ),
-        message="DDP and FSDP2 always communicate behind the computation; overlap in tensor parallelism is not "
-        "exported",
-        source="torch distributed/fsdp/_fully_shard; config/configs.py: enable_async_tensor_parallel needs compilation",
-        repairs=change(
-            parallelism__overlap_grad_reduce=True,
-            parallelism__overlap_param_gather=True,
-            parallelism__overlap_tp=False,
-            parallelism__overlap_ep=False,
-        ),
+    always_overlaps(
+        "torchtitan.overlap",
+        TORCHTITAN,
+        "DDP and FSDP2 always communicate behind the computation; overlap in tensor parallelism is not exported",
+        "torch distributed/fsdp/_fully_shard; config/configs.py: enable_async_tensor_parallel needs compilation",
     ),
 )
 
