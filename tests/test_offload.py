@@ -63,7 +63,7 @@ def test_zero_3_agrees_with_deepspeeds_estimator(gpus: int) -> None:
         assert largest == 0
         assert states(plan) == pytest.approx(gpu, rel=1e-6, abs=8)
         if any(offloads):
-            assert cost(plan).host.memory - 4 * n == pytest.approx(host)
+            assert cost(plan).host.states - 4 * n == pytest.approx(host)
 
 
 def test_zero_2_agrees_with_deepspeeds_estimator() -> None:
@@ -73,7 +73,7 @@ def test_zero_2_agrees_with_deepspeeds_estimator() -> None:
     n = plan.total_parameters
     host, gpu = stage2.estimate_zero2_model_states_mem_needs(n, 1, 1, cpu_offload=True, additional_buffer_factor=1)
     assert states(plan) - 4 * n == pytest.approx(gpu)
-    assert cost(plan).host.memory - 2 * n == pytest.approx(host)
+    assert cost(plan).host.states - 2 * n == pytest.approx(host)
 
 
 SIZES: dict[str, tuple[int, dict[str, Any], str]] = {
@@ -158,7 +158,7 @@ def test_half_of_the_optimizer_stays_with_a_ratio_of_a_half() -> None:
     whole, half = (planned(ONE, OPTIMIZER, small, f"{ratio}={part}") for part in (1.0, 0.5))
     n = whole.total_parameters
     assert cost(half).stages[0].optimizer == pytest.approx(0.5 * 12 * n, rel=0.01)
-    assert cost(whole).host.memory - cost(half).host.memory == pytest.approx(0.5 * 16 * n, rel=0.01)
+    assert cost(whole).host.states - cost(half).host.states == pytest.approx(0.5 * 16 * n, rel=0.01)
     notes = cost(planned(ONE, OPTIMIZER, f"{ratio}=0.5")).notes
     assert any("whole sub-groups" in note for note in notes)
 
@@ -167,7 +167,7 @@ def test_states_on_nvme_leave_the_host_its_buffers() -> None:
     found = cost(planned(NODE, *NVME)).host
     assert found.nvme == 16 * 8_030_261_248
     sums, sub_groups = 4 * 8_030_261_248, 8 * 4 * 4 * 10**9  # of the node; four buffers a rank
-    assert found.memory == found.pinned == sums + sub_groups
+    assert found.states == found.pinned == sums + sub_groups
 
 
 def test_a_host_that_does_not_hold_the_states_is_refused_with_its_numbers() -> None:
@@ -175,7 +175,8 @@ def test_a_host_that_does_not_hold_the_states_is_refused_with_its_numbers() -> N
         planned("model=llama3_405b", "cluster.gpus=16", OPTIMIZER)
     (problem,) = refused.value.problems
     assert problem.path == "cluster.host_memory_gib"
-    assert "3,780 GiB of a node's memory, and dgx_h100 has 2,048" in problem.message
+    assert "must hold 3,804 GiB (3,780 of offloaded states, 24 of ranks)" in problem.message
+    assert "dgx_h100 has 2,048" in problem.message
     assert planned("model=llama3_405b", "cluster.gpus=32", "training.global_batch=32", OPTIMIZER)
 
 

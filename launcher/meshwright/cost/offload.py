@@ -1,4 +1,4 @@
-"""What leaves the GPU: bytes on a node's host and disks, and the seconds a step waits for them.
+"""A node's host and disks: bytes of what is there, and the seconds a step waits for what leaves the GPU.
 
 Bytes follow ``model.offload`` and ``cost.activation_offload``. Copies of gradients run beside the backward pass where
 they are pinned and ``overlap_grad_reduce`` is set; the CPU's Adam, the new weights and the disks wait for one another.
@@ -15,7 +15,18 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Work
 from meshwright.model.offload import GRADIENT, optimizer_part, summed_bytes, weight_bytes
 from meshwright.rules import Layout
-from meshwright.rules.host import host_bytes, nvme_bytes, offload, offloads, owned, ranks_of_node
+from meshwright.rules.host import (
+    nvme_bytes,
+    offload,
+    offloaded_bytes,
+    offloads,
+    owned,
+    process_bytes,
+    ranks_of_node,
+    save_bytes,
+    stages_whole,
+    worker_bytes,
+)
 
 __all__ = ["Host", "host", "notes", "seconds"]
 
@@ -35,23 +46,44 @@ clipping (8) and the cast of the new weight (6)."""
 
 @dataclass(frozen=True)
 class Host:
-    """Bytes on the fullest node. ``pinned`` are of ``memory`` and cannot be paged out."""
+    """Bytes on the fullest node. ``pinned`` are of ``memory`` and cannot be paged out; see ``rules.host``."""
 
-    memory: float
+    ranks: float  # their processes
+    workers: float  # that load data
+    saving: float  # copies while a checkpoint is written
+    states: float  # offloaded: parameters, gradients, the optimizer's
+    activations: float  # offloaded
     pinned: float
     nvme: float
 
+    @property
+    def memory(self) -> float:
+        """In all."""
+        return self.ranks + self.workers + self.saving + self.states + self.activations
+
 
 def host(s: Scene, loads: Sequence[Load]) -> Host:
-    """What one node keeps of what left its GPUs, were all of them of the stage that keeps most."""
+    """What one node keeps in its own memory, were all its ranks of the stage that keeps most."""
     r = s.layout
     kept = max(copied(s, load) * load.in_flight for load in loads) if offloads_activations(s) else 0
-    activations = float(ranks_of_node(r) * kept)
+    activations, saving = float(ranks_of_node(r) * kept), float(save_bytes(r))
+    return Host(
+        ranks=float(process_bytes(r)),
+        workers=float(worker_bytes(r)),
+        saving=saving,
+        states=float(offloaded_bytes(r)),
+        activations=activations,
+        pinned=_pinned(r) + activations + saving * stages_whole(r),
+        nvme=float(nvme_bytes(r)) if offloads(r) else 0.0,
+    )
+
+
+def _pinned(r: Layout) -> float:
+    """Of what is offloaded, but for activations."""
     if not offloads(r):
-        return Host(activations, activations, 0.0)
+        return 0.0
     states = offload(r)
-    pinned = ranks_of_node(r) * (states.pinned * owned(r) + states.buffers)
-    return Host(float(host_bytes(r)) + activations, float(pinned) + activations, float(nvme_bytes(r)))
+    return float(ranks_of_node(r) * (states.pinned * owned(r) + states.buffers))
 
 
 def seconds(s: Scene, loads: Sequence[Load], times: Sequence[Work]) -> Number:

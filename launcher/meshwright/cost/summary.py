@@ -103,7 +103,7 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
         "peak_memory_80_bytes": list(cost.memory_interval),
         "memory_limit_bytes": cost.memory_limit,
         "fits": cost.fits,
-        "host_bytes_of_node": asdict(cost.host),
+        "host_bytes_of_node": {"memory": cost.host.memory, **asdict(cost.host)},
         "fit_probability": cost.fit_probability,
         "memory_bytes": [{f.name: float(getattr(stage, f.name)) for f in fields(Memory)} for stage in cost.stages],
         "traffic_bytes": {f.name: float(getattr(cost.traffic, f.name).size) for f in fields(cost.traffic)},

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from meshwright.emit import slurm_text as text
 from meshwright.emit.torchrun import arguments, exports, program, ranks_on_node
 from meshwright.layout.plan import Plan
-from meshwright.model.optimizer_state import state_bytes
+from meshwright.model.optimizer_state import saved_bytes
 from meshwright.spec import Data, Launch, Logging
 from meshwright.spec.identity import identity
 
@@ -179,12 +179,10 @@ def _at_once(logging: Logging) -> int:
 
 
 def checkpoint_gib(plan: Plan) -> float:
-    """Size of one checkpoint: fp32 weights and optimizer state, and the 16-bit weights where there are some."""
-    training = plan.spec.training
-    weights = 4 if training.precision == "fp32" else 4 + 2
+    """Size of one checkpoint."""
     backend = plan.spec.backend
     moments = backend.megatron.optimizer_moments if backend.name == "megatron" else "fp32"
-    return plan.total_parameters * (weights + state_bytes(training.optimizer.name, moments)) / GIB
+    return plan.total_parameters * saved_bytes(plan.spec.training, moments) / GIB
 
 
 def _training(plan: Plan) -> Iterator[str]:

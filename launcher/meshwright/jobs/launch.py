@@ -11,13 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from meshwright.cost import cost
-from meshwright.cost.fitting import fits
-from meshwright.cost.memory import GIB
 from meshwright.errors import ConfigError, Problem, distinct
 from meshwright.jobs import lock, slurm
 from meshwright.jobs.paths import absolute
-from meshwright.jobs.room import room_problems, room_warnings
+from meshwright.jobs.room import no_room, room_warnings
 from meshwright.jobs.run_folder import folder_name
 from meshwright.jobs.transition import Chain, alternatives, chain
 from meshwright.layout.plan import Plan
@@ -95,19 +92,7 @@ def problems(plan: Plan, folder: Path) -> list[Problem]:
     if launch.kind == "local" and plan.grid.nodes > 1:
         message = f"local starts this node alone, the layout needs {plan.grid.nodes:,}; launch=slurm, or run"
         found.append(Problem("launch.kind", f"{message} launch.sh on every node", "launch.nodes"))
-    return [*found, *_too_large(plan), *room_problems(plan, folder), *data_problems(plan), *_missing_here(plan)]
-
-
-def _too_large(plan: Plan) -> Iterator[Problem]:
-    """A plan that is unlikely to fit would end in its first step."""
-    costs = cost(plan)
-    if plan.spec.launch.force or fits(costs.fit_probability) != "unlikely":
-        return
-    peak, limit = costs.peak_memory / GIB, costs.memory_limit / GIB
-    best = next(iter(costs.advice), None)
-    hint = f"{best.path}: {best.message}" if best else "meshwright plan says what fills it"
-    message = f"{peak:.1f} GiB on a GPU that has {limit:.1f} usable; {hint}; or set launch.force=true"
-    yield Problem("cluster.accelerator.memory_gib", message, "launch.memory")
+    return [*found, *no_room(plan, folder), *data_problems(plan), *_missing_here(plan)]
 
 
 def _missing_here(plan: Plan) -> Iterator[Problem]:

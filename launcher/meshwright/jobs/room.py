@@ -1,20 +1,22 @@
-"""Whether a run's checkpoints have room where they will lie, as far as this machine sees that disk."""
+"""Whether a run has room: on its GPUs, in the memory its job asks for, and where its checkpoints will lie."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshwright.cost import cost
 from meshwright.cost.checkpoints import Checkpoints, checkpoints
+from meshwright.cost.fitting import fits
+from meshwright.cost.memory import GIB
 from meshwright.errors import Problem
 from meshwright.layout.plan import Plan
 
-__all__ = ["Room", "room", "room_problems", "room_warnings"]
-
-GIB = 2**30
+__all__ = ["Room", "no_room", "room", "room_warnings"]
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,43 @@ def room(plan: Plan, folder: Path) -> Room | None:
     return Room(disk, shutil.disk_usage(disk).free / GIB, there, asked)
 
 
-def room_problems(plan: Plan, folder: Path) -> Iterator[Problem]:
+def no_room(plan: Plan, folder: Path) -> Iterator[Problem]:
+    """What has no room: on a GPU, on a disk, in the memory that is asked for. ``launch.force`` overrides."""
+    if not plan.spec.launch.force:
+        yield from _too_large(plan)
+        yield from _on_disk(plan, folder)
+        yield from _too_little_asked(plan)
+
+
+def _too_large(plan: Plan) -> Iterator[Problem]:
+    """A plan that is unlikely to fit would end in its first step."""
+    costs = cost(plan)
+    if fits(costs.fit_probability) != "unlikely":
+        return
+    peak, limit = costs.peak_memory / GIB, costs.memory_limit / GIB
+    best = next(iter(costs.advice), None)
+    hint = f"{best.path}: {best.message}" if best else "meshwright plan says what fills it"
+    message = f"{peak:.1f} GiB on a GPU that has {limit:.1f} usable; {hint}; or set launch.force=true"
+    yield Problem("cluster.accelerator.memory_gib", message, "launch.memory")
+
+
+def _too_little_asked(plan: Plan) -> Iterator[Problem]:
+    """SLURM would end what takes more than it asked for."""
+    launch, needed = plan.spec.launch, cost(plan, explained=False).host.memory / GIB
+    asked = launch.slurm.mem if launch.kind == "slurm" else None
+    if asked is None or not (number := re.fullmatch(r"(\d+)([KMGT]?)", asked)) or not int(number[1]):
+        return
+    gib = int(number[1]) * {"K": 2**10, "M": 2**20, "": 2**20, "G": 2**30, "T": 2**40}[number[2]] / GIB
+    if gib < needed:
+        message = f"{asked!r} is {gib:,.1f} GiB a node, and the run takes {needed:,.1f} of its memory (plan says what)"
+        repair = {"launch.slurm.mem": None}
+        yield Problem("launch.slurm.mem", f"{message}; or set launch.force=true", "slurm.mem_host", (repair,))
+
+
+def _on_disk(plan: Plan, folder: Path) -> Iterator[Problem]:
     """The first checkpoint would end the run."""
     found, launch = room(plan, folder), plan.spec.launch
-    if found is None or launch.force or (folder / "DONE").exists():
+    if found is None or (folder / "DONE").exists():
         return
     stated = launch.slurm.checkpoint_disk_gib if launch.kind == "slurm" else None
     needed = found.asked.each_gib if stated is None else stated

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from meshwright.cost import cost
+from meshwright.cost.memory import GIB
 from meshwright.cost.summary import plan_summary
 from meshwright.emit.backends import FILES
 from meshwright.errors import ConfigError, Problem
@@ -85,9 +87,10 @@ def files(plan: Plan, verified: bool = True) -> dict[str, str]:
     """
     from meshwright.emit.torchrun import script
 
+    costs = cost(plan)
     texts = {
         "config.yaml": f"# {GENERATED}\n" + yaml.safe_dump(plain(asdict(plan.spec)), sort_keys=False),
-        "plan.json": as_json(plan_summary(plan)),
+        "plan.json": as_json(plan_summary(plan, costs)),
         "launch.sh": script(plan),
     }
     for backend, of_backend in FILES.items():
@@ -101,7 +104,8 @@ def files(plan: Plan, verified: bool = True) -> dict[str, str]:
         problems = list(slurm_problems(plan))
         if problems:
             raise ConfigError(problems)
-        texts["job.sbatch"] = job(plan, tuple(dict.fromkeys(row.probe for row in needed(plan.spec))))
+        probes = dict.fromkeys(row.probe for row in needed(plan.spec))
+        texts["job.sbatch"] = job(plan, (*probes, f"memory:{costs.host.memory / GIB:.1f}"))
         texts["health.py"] = (Path(__file__).parents[1] / "train" / "health.py").read_text()
     texts["README.md"] = readme(plan, [*sorted(texts), *["verdicts.json"] * verified])
     return texts

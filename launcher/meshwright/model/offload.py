@@ -12,7 +12,7 @@ from typing import Any
 from meshwright.model.optimizer_state import state_bytes
 from meshwright.spec import DeepSpeedOptions, Training
 
-__all__ = ["GRADIENT", "Kept", "hybrid", "kept", "optimizer_part", "summed_bytes", "weight_bytes"]
+__all__ = ["GRADIENT", "MASTER", "Kept", "hybrid", "kept", "optimizer_part", "summed_bytes", "weight_bytes"]
 
 Number = Any  # an int, float or bool, or a NumPy array of them
 

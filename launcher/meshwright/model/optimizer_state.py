@@ -1,10 +1,12 @@
-"""Bytes that an optimizer keeps of a parameter, its fp32 master copy apart."""
+"""Bytes that an optimizer keeps of a parameter, and that a checkpoint holds of it."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["Moments", "state_bytes"]
+from meshwright.spec import Training
+
+__all__ = ["Moments", "saved_bytes", "state_bytes"]
 
 Moments = Literal["fp32", "bf16", "fp8"]
 
@@ -16,5 +18,11 @@ _BYTES = {"fp32": 4, "bf16": 2, "fp8": 1}
 
 
 def state_bytes(optimizer: str, moments: Moments = "fp32") -> int:
-    """For each parameter, with ``moments`` in that precision."""
+    """For each parameter, its fp32 master copy apart, with ``moments`` in that precision."""
     return _MOMENTS[optimizer] * _BYTES[moments]
+
+
+def saved_bytes(training: Training, moments: Moments) -> int:
+    """In a checkpoint: the fp32 weight, the optimizer's state, and the 16-bit weight where there is one."""
+    weights = 4 if training.precision == "fp32" else 4 + 2
+    return weights + state_bytes(training.optimizer.name, moments)

@@ -66,11 +66,22 @@ def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
     yield "traffic", ", ".join(said) or "none"
 
 
+HOST = {
+    "ranks": "ranks",
+    "workers": "data workers",
+    "saving": "copies while saving",
+    "states": "offloaded states",
+    "activations": "offloaded activations",
+}
+"""What a node's memory holds, by the fields of ``Host``."""
+
+
 def _host(cost: Cost) -> Iterator[tuple[str, str]]:
-    """What a node's host and disks hold, where anything left the GPUs."""
-    if cost.host.memory:
-        limit = f" of {cost.host_limit / GIB:,.0f}" if cost.host_limit else ""
-        yield "host", f"{cost.host.memory / GIB:,.1f} GiB{limit} a node, {cost.host.pinned / GIB:,.1f} of these pinned"
+    """What a node's host and disks hold."""
+    of = f" of {cost.host_limit / GIB:,.0f}" if cost.host_limit else ""
+    parts = ((name, getattr(cost.host, field) / GIB) for field, name in HOST.items())
+    said = ", ".join(f"{name} {size:,.1f}" for name, size in parts if size >= 0.05)
+    yield "host", f"{cost.host.memory / GIB:,.1f} GiB{of} a node: {said}; {cost.host.pinned / GIB:,.1f} pinned"
     if cost.host.nvme:
         yield "nvme", f"{cost.host.nvme / GIB:,.1f} GiB a node"
 

@@ -95,10 +95,10 @@ def document(result: Result, command: str) -> dict[str, Any]:
 def _offloaded(winner: Candidate) -> Iterator[str]:
     """What the best layout asks of the host, where states leave the GPU."""
     described = scene(layout(winner.spec))
-    memory = host(described, loads(described)).memory
-    if memory:
+    found = host(described, loads(described))
+    if away := found.states + found.activations:
         seconds = winner.parts["offload"]
-        yield f"the best keeps {memory / GIB:,.1f} GiB on a node's host, and waits {seconds:.3g} s a step for offload"
+        yield f"the best keeps {away / GIB:,.1f} GiB on a node's host, and waits {seconds:.3g} s a step for offload"
     yield from notes(described)
 
 

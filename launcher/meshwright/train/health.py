@@ -1,7 +1,7 @@
 """Is this node fit to train? ``health.py GPUS GIB KEPT FOLDER [KIND:NAME ...]``, one process a rank.
 
-KIND is ``module``, ``program`` or ``file``. GIB is the size of a checkpoint, KEPT how many lie in FOLDER at once; what
-lies there already needs no more room.
+KIND is ``module``, ``program``, ``file``, or ``memory``: its NAME is what a node needs, in GiB. GIB is the size of a
+checkpoint, KEPT how many lie in FOLDER at once; what lies there already needs no more room.
 
 It is copied into every run folder and stands alone (PyTorch, nothing of ours), so that it runs in any container. A node
 that lacks GPUs, disk space or a component is named in a line that begins with ``unfit``; then all ranks add up their
@@ -11,6 +11,7 @@ ones, on the network that training will use.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -19,7 +20,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["main", "missing"]
+__all__ = ["main", "memory_gib", "missing"]
 
 PATIENCE = timedelta(seconds=300)
 GIB = 2**30
@@ -36,11 +37,26 @@ def missing(gpus: int, gib: float, kept: int, folder: Path, needs: Sequence[str]
     if free < needed:
         yield f"{free:.1f} GiB free for checkpoints in {folder}, {needed:.1f} needed"
     for kind, _, name in (need.partition(":") for need in needs):
-        if kind == "file":
+        if kind == "memory":
+            if (there := memory_gib()) < float(name):
+                yield f"{there:.1f} GiB of memory for this job, {name} needed"
+        elif kind == "file":
             if not os.access(name, os.R_OK):
                 yield f"{name} cannot be read; the run needs it"
         elif (find_spec(name) if kind == "module" else shutil.which(name)) is None:
             yield f"the {kind} {name} is not there; launch where it is, or change the option that needs it (plan says)"
+
+
+def memory_gib(root: Path = Path("/")) -> float:
+    """Of this node, or of the control group that SLURM's --mem makes (cgroup v2), where that is less."""
+    (total,) = re.findall(r"MemTotal:\s+(\d+) kB", (root / "proc/meminfo").read_text())
+    limits = [int(total) * 1024]
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            own = root / "sys/fs/cgroup" / line[3:].strip().lstrip("/")
+            files = [folder / "memory.max" for folder in (own, *own.parents)]
+            limits += [int(said) for file in files if file.is_file() and (said := file.read_text().strip()).isdecimal()]
+    return min(limits) / GIB
 
 
 def _whole(folder: Path) -> list[Path]:
