@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
+from base64 import b64decode
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +18,12 @@ from meshwright.cli import main
 from meshwright.cost.compute import layer
 from meshwright.cost.inputs import scene
 from meshwright.jobs.run_folder import compile
-from meshwright.report.page.charts import data, schedule
-from meshwright.report.page.compare import differences
+from meshwright.report.page.charts import data, rooflines, schedule
+from meshwright.report.page.compare import differences, short_titles
 from meshwright.report.page.html import Page, html
 from meshwright.report.page.rows import operation_rows
 from meshwright.report.page.subject import Subject
+from meshwright.report.page.verdict import verdict
 from meshwright.report.page.words import at
 from meshwright.resolver import layout, resolve
 from meshwright.spec import Spec
@@ -32,7 +36,12 @@ HOSTILE = (
     "\u202egnorts",
     "x" * 5000,
 )
-LIMIT = 1_500_000  # bytes
+LIMIT = 1_000_000  # bytes
+
+
+def unpacked(page: str) -> Any:
+    """The numbers that a page's scripts draw."""
+    return json.loads(zlib.decompress(b64decode(re.findall(r'id="data">(.*?)</script>', page)[0])))
 
 
 def subject(of: Spec) -> Subject:
@@ -118,6 +127,38 @@ def test_operations_take_what_the_model_says_a_layer_takes(llama: Subject) -> No
     assert bars["mlp.norm"][0] == 0, "a norm has no product"
 
 
+def test_no_operation_is_above_the_roof(llama: Subject) -> None:
+    """And each takes its FLOPs over its rate; a norm, which multiplies nothing, is no dot."""
+    told = rooflines(llama)
+    for point in told["points"]:
+        assert point["rate"] < min(told["peak"], point["intensity"] * told["bandwidth"])
+    (kind,) = operation_rows(llama)
+    flops = {row["name"]: row["flops"] for row in kind["rows"]}
+    assert {point["name"] for point in told["points"]} == {name for name, found in flops.items() if found}
+    assert all(point["rate"] * point["seconds"] == pytest.approx(flops[point["name"]]) for point in told["points"])
+    assert flops["mlp.up"] == 2 * 8192 * 2 * 53248 * 16384 / 8, "2 FLOPs a token and weight, cut by tp"
+
+
+def test_the_verdict_says_whether_it_fits_how_fast_it_is_and_why(llama: Subject) -> None:
+    said = verdict(llama)
+    assert said.word == "May not fit"
+    assert re.fullmatch(
+        r"Stage 1, the fullest, needs 7\d\.\d GiB of 75\.6 GiB usable: \d\.\d GiB too much", said.memory
+    )
+    assert re.search(
+        r"^\d+\.?\d* s a step at \d\d\.\d% MFU; \d\d% of it computes; .*pipeline bubble \(\d+%\)", said.time
+    )
+    small = verdict(subject(spec(small_model(), 8, global_batch=16)))
+    assert (small.fits, small.word) == ("likely", "Fits")
+    assert small.memory.startswith("A GPU needs")
+
+
+def test_stages_of_one_recipe_go_by_their_own_names(llama: Subject) -> None:
+    titled = [replace(llama, label=label) for label in ("a · one", "a · two")]
+    assert short_titles(titled) == ["one", "two"]
+    assert short_titles([*titled, replace(llama, label="b · one")]) == ["a · one", "a · two", "b · one"]
+
+
 def test_points_of_a_sweep_are_named_by_what_they_set(tmp_path: Path) -> None:
     words = ["model=tiny", "cluster.gpus=8", "parallelism.tp=1,2", f"out={tmp_path}/page.html"]
     assert main(["report", "-m", *words]) == 0
@@ -129,7 +170,7 @@ def test_quoted_words_are_runs_of_their_own(tmp_path: Path) -> None:
     runs = ["model=tiny cluster.gpus=8", "model=tiny cluster.gpus=16", "training.global_batch=32"]
     assert main(["report", *runs, f"out={tmp_path}/page.html"]) == 0
     text = (tmp_path / "page.html").read_text()
-    assert "cluster.gpus" in text.partition("What differs")[2].partition("</table>")[0]
+    assert "cluster.<wbr>gpus" in text.partition("What differs")[2].partition("</table>")[0]
 
 
 def test_values_say_whose_they_are(tmp_path: Path) -> None:
@@ -146,7 +187,7 @@ def test_a_run_folder_shows_what_was_measured_beside_what_was_predicted(tmp_path
         metrics.write(tmp_path / "run" / "metrics.jsonl", step=step, loss=5 / step, step_time_s=0.5, tokens_per_s=16384)
     assert main(["report", str(tmp_path / "run"), f"out={tmp_path}/page.html"]) == 0
     text = (tmp_path / "page.html").read_text()
-    drawn = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])["subjects"][0]["measured"]
+    drawn = unpacked(text)["subjects"][0]["measured"]
     assert drawn["points"][3] == [4, 1.25, 0.5]
     assert '<td class="n">0.5 s</td>' in text
 
@@ -156,8 +197,11 @@ def test_a_loss_that_is_no_number_is_a_gap(tmp_path: Path) -> None:
     for step, loss in ((1, 5.0), (2, float("nan")), (3, float("inf"))):
         metrics.write(tmp_path / "run" / "metrics.jsonl", step=step, loss=loss)
     assert main(["report", str(tmp_path / "run"), f"out={tmp_path}/page.html"]) == 0
-    text = re.findall(r'id="data">(.*?)</script>', (tmp_path / "page.html").read_text())[0]
-    assert json.loads(text)["subjects"][0]["measured"]["points"] == [[1, 5.0, None], [2, None, None], [3, None, None]]
+    assert unpacked((tmp_path / "page.html").read_text())["subjects"][0]["measured"]["points"] == [
+        [1, 5.0, None],
+        [2, None, None],
+        [3, None, None],
+    ]
 
 
 def test_a_search_lists_its_layouts_and_why_not(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ PAGES = {
     "comparison": ["-m", "model=llama3_8b", "cluster.gpus=64", "parallelism.tp=1,2"],
     "search": ["model=tiny", "cluster.gpus=8", "training.global_batch=32", "parallelism=auto"],
 }
-DRAWN = {"llama": 4, "deepseek": 5, "deepspeed": 4, "comparison": 5, "search": 5}
+DRAWN = {"llama": 5, "deepseek": 6, "deepspeed": 5, "comparison": 6, "search": 6}
 """Charts to be seen on each."""
 
 SEEN = "[...document.querySelectorAll('figure.chart')].filter((f) => f.clientWidth && f.querySelector('svg, canvas'))"
@@ -115,6 +115,14 @@ def test_keys_move_over_the_ranks(tab: Tab, pages: dict[str, Path]) -> None:
     for key in ("ArrowDown", "ArrowRight", "ArrowDown"):
         tab.key(key)
     assert tab.text(".standing b") == "rank 9: node 1, GPU 1"
+
+
+def test_on_paper_every_plan_is_drawn_and_nothing_is_cut(tab: Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["comparison"])
+    tab.send("Emulation.setEmulatedMedia", media="print")
+    tab.wait(f"{SEEN}.length === 11")  # both plans' five, and what is set side by side
+    assert tab.run("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+    tab.send("Emulation.setEmulatedMedia", media="")
 
 
 def test_layouts_of_a_search_are_sorted_and_filtered(tab: Tab, pages: dict[str, Path]) -> None:

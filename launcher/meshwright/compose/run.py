@@ -71,7 +71,7 @@ class Options:
     trace: str | None = None
     out: str | None = None
     format: Literal["html", "svg", "png"] = "html"
-    chart: Literal["timeline", "memory", "ranks"] = "timeline"
+    chart: Literal["timeline", "memory", "ranks", "roofline"] = "timeline"
     rehearse: Rehearsal = Rehearsal()
     rows: str | None = None
     links: str | None = None

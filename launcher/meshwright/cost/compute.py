@@ -16,7 +16,7 @@ from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
 
-__all__ = ["Seconds", "head", "layer", "operation", "peak", "roofline", "weight_gradients"]
+__all__ = ["Roofline", "Seconds", "head", "layer", "operation", "peak", "roofline", "weight_gradients"]
 
 
 PIECES = 4.0
@@ -61,6 +61,20 @@ class _Kernel:
     memory: Number
     gradient: Number  # adding the weight gradient to its buffer, from 16 bits where that is a kernel of its own
     launch: Number
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """One operation's forward on one rank for one micro-batch: FLOPs and bytes moved, and the seconds each takes.
+
+    What it takes is their sum. ``peak``: FLOP/s of the matrix units in its precision.
+    """
+
+    flops: Number
+    moved: Number
+    in_units: Number
+    in_moving: Number
+    peak: Number
 
 
 def peak(s: Scene) -> float:
@@ -111,10 +125,11 @@ def weight_gradients(s: Scene, operations: Iterable[Operation]) -> Number:
     return sum(k.matmul + k.gradient for k in kernels)
 
 
-def roofline(s: Scene, o: Operation) -> tuple[Number, Number]:
-    """Forward seconds of one operation: in the matrix units, and in moving bytes; their sum is what it takes."""
-    kernel = _kernel(s, o)
-    return kernel.matmul + kernel.attention, kernel.memory
+def roofline(s: Scene, o: Operation) -> Roofline:
+    """One operation's forward, in the matrix units and in moving bytes."""
+    kernel, products, scores = _kernel(s, o), _products(s, o), _scores(s, o)
+    units = s.layout.cluster.accelerator.bf16_tflops * 1e12 if o.scores else peak(s)
+    return Roofline(products + scores, _moved(s, o), kernel.matmul + kernel.attention, kernel.memory, units)
 
 
 def head(s: Scene) -> Seconds:
@@ -145,28 +160,39 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     e, gpu = layout.cluster.efficiency, layout.cluster.accelerator
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     elements = _touched(s, o)
-    flops = 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
-    sequence = layout.training.sequence
-    scores = (
-        2
-        * s.tokens
-        * sequence
-        * o.scores
-        / layout.tp
-        * (0.5 * _seen(o.window, sequence) if s.framework.kernels.flash else 1)
-    )
-    pieces = PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
-    moved = s.tokens * sum(t.on_rank(s.degrees) * (sequence * (1 + pieces) if t.squared else 1) for t in o.moved)
-    kernels = o.kernels + pieces
+    kernels = o.kernels + _pieces(s, o)
     fused = e.attention * (1 if layout.model.attention_softcap is None else FLEXIBLE)
     attention_peak = gpu.bf16_tflops * 1e12 * (fused if s.framework.kernels.flash else e.matmul)
     return _Kernel(
-        matmul=flops / (peak(s) * e.matmul),
-        attention=scores / attention_peak + _narrow(s, o),
-        memory=(moved + 2 * elements) / rate + kernels * e.kernel_us * 1e-6,
+        matmul=_products(s, o) / (peak(s) * e.matmul),
+        attention=_scores(s, o) / attention_peak + _narrow(s, o),
+        memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
         launch=(kernels + _by_weight(s, o)) * e.launch_us * 1e-6 * (not o.name.startswith(s.framework.captured)),
     )
+
+
+def _products(s: Scene, o: Operation) -> Number:
+    """FLOPs of the products with weights."""
+    return 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
+
+
+def _scores(s: Scene, o: Operation) -> Number:
+    """FLOPs of attention's two products; fused, those of tokens behind the mask are left out."""
+    sequence = s.layout.training.sequence
+    seen = 0.5 * _seen(o.window, sequence) if s.framework.kernels.flash else 1
+    return 2 * s.tokens * sequence * o.scores / s.layout.tp * seen
+
+
+def _moved(s: Scene, o: Operation) -> Number:
+    """Bytes that the kernels read and write, the weights in 16 bits among them."""
+    squared = s.layout.training.sequence * (1 + _pieces(s, o))
+    return s.tokens * sum(t.on_rank(s.degrees) * (squared if t.squared else 1) for t in o.moved) + 2 * _touched(s, o)
+
+
+def _pieces(s: Scene, o: Operation) -> Number:
+    """Further kernels of a softmax that is not one."""
+    return PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
 
 
 def _seen(window: int | None, sequence: Number) -> Number:

@@ -7,6 +7,8 @@ from dataclasses import fields
 from math import exp, isfinite
 from typing import Any
 
+from meshwright.cost.compute import Roofline, roofline
+from meshwright.cost.inputs import scene
 from meshwright.cost.memory import GIB, SPREAD, Memory
 from meshwright.cost.schedule import Pass
 from meshwright.cost.time import StageTime
@@ -15,11 +17,12 @@ from meshwright.layout.plan import Plan, Stage
 from meshwright.model.kinds import count_kinds, kinds
 from meshwright.model.layers.part import NONE, LayerKind
 from meshwright.report.page.subject import Measured, Subject
+from meshwright.resolver import layout
 
-__all__ = ["MOST_PASSES", "data", "kind_name", "layers", "memory", "ranks", "schedule"]
+__all__ = ["MOST_PASSES", "data", "kind_name", "layers", "memory", "ranks", "rooflines", "schedule"]
 
-MOST_PASSES = 40_000
-"""Drawn on one page; about half a megabyte."""
+MOST_PASSES = 100_000
+"""Drawn on one page; about a tenth of a megabyte, packed."""
 
 
 def data(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
@@ -37,6 +40,7 @@ def _data(one: Subject) -> dict[str, Any]:
         "ranks": ranks(one.plan.grid),
         "memory": memory(one),
         "layers": layers(one.plan),
+        "roofline": rooflines(one),
         "measured": None if one.measured is None else measured(one.measured, one),
     }
 
@@ -114,6 +118,29 @@ def _layers(plan: Plan, stage: Stage, names: Mapping[LayerKind, str]) -> Iterato
         yield name, sum(count.get(kind, 0) for count in counts)
     yield "multi-token prediction", sum(chunk.mtp for chunk in stage.chunks)
     yield "loss", sum(chunk.loss for chunk in stage.chunks)
+
+
+def rooflines(one: Subject) -> dict[str, Any]:
+    """Each operation of a layer by kind: FLOPs for a byte moved, FLOP/s, seconds; the GPU's own two limits.
+
+    What multiplies nothing is left out: it is limited by the memory alone. Kinds of layers share operations.
+    """
+    s = scene(layout(one.plan.spec))
+    found = {o.name: roofline(s, o) for operations in s.layers for o in operations}
+    e, gpu = s.layout.cluster.efficiency, s.layout.cluster.accelerator
+    return {
+        "points": [_point(name, of) for name, of in found.items() if of.flops],
+        "peak": float(max(of.peak for of in found.values())),
+        "bandwidth": gpu.memory_bandwidth_gb_s * 1e9,
+        "reached": [e.matmul, e.memory],
+    }
+
+
+def _point(name: str, of: Roofline) -> dict[str, Any]:
+    taken = float(of.in_units + of.in_moving)
+    kind = "attention.core" if name == "attention.core" else name.partition(".")[0]
+    rates = {"intensity": float(of.flops / of.moved), "rate": float(of.flops) / taken}
+    return {"name": name, "kind": kind.replace("_", " "), "seconds": taken, **rates}
 
 
 def _repeated(time: StageTime) -> float:

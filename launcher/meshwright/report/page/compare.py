@@ -9,7 +9,7 @@ from typing import Any
 from meshwright.library.recipe import leaves
 from meshwright.report.page.subject import Subject
 
-__all__ = ["Difference", "differences", "parts"]
+__all__ = ["Difference", "differences", "parts", "short_titles"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,17 @@ def _flat(one: Subject) -> Mapping[str, Any]:
     return dict(leaves({group: spec[group] for group in _GROUPS}))
 
 
+def short_titles(subjects: Sequence[Subject]) -> list[str]:
+    """The titles without the names that all of them begin with: a recipe's stages by their own names."""
+    names = [one.title.split(" · ") for one in subjects]
+    shared = 0
+    while all(len(one) > shared + 1 and one[shared] == names[0][shared] for one in names):
+        shared += 1
+    return [" · ".join(one[shared:]) for one in names]
+
+
 def parts(subjects: Sequence[Subject]) -> Iterator[dict[str, Any]]:
     """Seconds of each subject's step by what they go to, for the chart that sets them side by side."""
-    for i, one in enumerate(subjects):
+    for i, (one, title) in enumerate(zip(subjects, short_titles(subjects), strict=True)):
         for part, seconds in one.summary["cost"]["step_parts_s"].items():
-            yield {"subject": i, "title": one.title, "part": part, "seconds": seconds}
+            yield {"subject": i, "title": title, "part": part, "seconds": seconds}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,17 +14,19 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from meshwright.cost.memory import GIB
 from meshwright.report.cost import PARTS
 from meshwright.report.page.charts import data
-from meshwright.report.page.compare import differences, parts
+from meshwright.report.page.compare import differences, parts, short_titles
 from meshwright.report.page.rows import ROWS, points
 from meshwright.report.page.subject import Subject
+from meshwright.report.page.verdict import verdict
 from meshwright.report.page.words import FILTERS, MEMORY
 
-__all__ = ["Page", "asset", "html", "templates"]
+__all__ = ["Page", "asset", "html", "packed", "templates"]
 
 VENDOR = ("vendor/d3-7.9.2.min.js", "vendor/plot-0.6.17.min.js")
 OURS = ("theme.js", "ranks.js", "schedule.js", "charts.js", "tables.js", "main.js")
@@ -50,8 +54,9 @@ def html(page: Page) -> str:
             policy=_policy(scripts),
             style=Markup(asset("page.css")),
             scripts=[Markup(text) for text in scripts],
-            data=_island(_drawn(page)),
+            data=packed(_drawn(page)),
             differences=differences(page.subjects) if len(page.subjects) > 1 else [],
+            titles=short_titles(page.subjects),
             words=PARTS,
             memory=MEMORY,
         )
@@ -62,7 +67,10 @@ def _drawn(page: Page) -> dict[str, Any]:
     return {
         "subjects": data(page.subjects),
         "parts": list(parts(page.subjects)) if len(page.subjects) > 1 else [],
-        "searches": [points(search) for search in page.searches],
+        "searches": [
+            {"points": points(search), "limit": one.cost.memory_limit / GIB}
+            for search, one in zip(page.searches, page.subjects, strict=False)
+        ],
         "words": PARTS,
         "memory": MEMORY,
     }
@@ -76,25 +84,23 @@ def _policy(scripts: Sequence[str]) -> str:
     return f"{refused}; script-src {allowed}; style-src 'unsafe-inline'"
 
 
-def _island(value: object) -> Markup:
-    """JSON that cannot end the element it stands in."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+def packed(value: object) -> str:
+    """JSON, compressed (RFC 1950) and in base64: passes of a schedule repeat, and no name can end the element."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 @cache
 def templates() -> Environment:
     """Ours, everything escaped that is not ours."""
     environment = Environment(
-        loader=PackageLoader("meshwright.report.page", "assets"),
+        loader=FunctionLoader(lambda name: re.sub("^ +", "", asset(name), flags=re.MULTILINE)),  # pages are smaller so
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {**FILTERS, **ROWS}
+    environment.filters |= {**FILTERS, **ROWS, "verdict": verdict}
     return environment
 
 

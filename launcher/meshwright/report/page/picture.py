@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshwright.cost.schedule import Pass
 from meshwright.errors import ConfigError, Problem
 from meshwright.report.cost import PARTS
-from meshwright.report.page.charts import memory
+from meshwright.report.page.charts import memory, rooflines
 from meshwright.report.page.subject import Subject
 from meshwright.report.page.words import MEMORY
 
@@ -140,7 +141,36 @@ def _stage(one: Subject, line: int, row: int, node: int, across: int) -> float:
     return grid.dense.coordinates(rank)["pp"] if rank < grid.world else float("nan")
 
 
-CHARTS: Mapping[str, Callable[[Any, Subject], None]] = {"timeline": _timeline, "memory": _memory, "ranks": _ranks}
+def _roofline(axes: Axes, one: Subject) -> None:
+    """What operations compute for each byte, and how fast, under what the GPU can and what it was measured to reach."""
+    told = rooflines(one)
+    peak, bandwidth, points = told["peak"], told["bandwidth"], told["points"]
+    kinds = list(dict.fromkeys(point["kind"] for point in points))
+    most, ends = max(point["seconds"] for point in points), [peak / bandwidth, *(p["intensity"] for p in points)]
+    low, high = min(ends) / 2.5, max(ends) * 2.5
+    for name, line, units, moving in (("the GPU's limits", "-", 1.0, 1.0), ("reached", "--", *told["reached"])):
+        bend = [low, units * peak / (moving * bandwidth), high]
+        roof = [min(units * peak, x * moving * bandwidth) / 1e12 for x in bend]
+        axes.plot(bend, roof, line, color=colours()["text"], linewidth=1, label=name)
+    for kind, colour in zip(kinds, cycle(ROOFS)):  # colours begin anew
+        here = [point for point in points if point["kind"] == kind]
+        x, y = [point["intensity"] for point in here], [point["rate"] / 1e12 for point in here]
+        axes.scatter(x, y, [200 * p["seconds"] / most + 10 for p in here], colours()[colour], label=kind, zorder=3)
+    axes.set(xscale="log", yscale="log", xlabel="FLOP for each byte moved", ylabel="TFLOP/s of one GPU")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
+
+
+ROOFS = ("c-compute", "c-tensor", "c-pipeline", "c-expert", "c-recompute", "c-context", "c-data")
+"""Colours of kinds of operations, as charts.js gives them."""
+
+CHARTS: Mapping[str, Callable[[Any, Subject], None]] = {
+    "timeline": _timeline,
+    "memory": _memory,
+    "ranks": _ranks,
+    "roofline": _roofline,
+}
 """By the names that ``chart`` takes."""
 
 

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from meshwright.cost.compute import roofline
+from meshwright.cost import Cost
+from meshwright.cost.compute import Roofline, roofline
 from meshwright.cost.inputs import scene
 from meshwright.layout.grid import Axes
 from meshwright.report.cost import PARTS
 from meshwright.report.page.charts import kind_name
 from meshwright.report.page.subject import Subject
-from meshwright.report.page.words import gb, gib, large, literal, percent, seconds
+from meshwright.report.page.verdict import verdict
+from meshwright.report.page.words import MEMORY, gb, gib, large, literal, percent, seconds
 from meshwright.resolver import layout
 
 __all__ = ["ROWS", "operation_rows", "points"]
@@ -43,27 +45,29 @@ def operation_rows(one: Subject) -> Iterator[dict[str, Any]]:
     """A layer of each kind: forward seconds of its operations, in the matrix units and in moving bytes."""
     s = scene(layout(one.plan.spec))
     for kind, operations in zip(s.kinds, s.layers, strict=True):
-        sides = [(o.name, roofline(s, o)) for o in operations]
-        found = [(name, float(units), float(moving)) for name, (units, moving) in sides]
-        yield {"name": kind_name(kind), "rows": _operations(found)}
+        yield {"name": kind_name(kind), "rows": _operations({o.name: roofline(s, o) for o in operations})}
 
 
-def _operations(found: Sequence[tuple[str, float, float]]) -> list[dict[str, Any]]:
-    """The longest is the full bar; of ``found``, names and both kinds of seconds."""
-    together = [units + moving for _, units, moving in found]
-    longest, total = max(together), sum(together)
+def _operations(found: Mapping[str, Roofline]) -> list[dict[str, Any]]:
+    """The longest is the full bar."""
+    together = {name: float(one.in_units + one.in_moving) for name, one in found.items()}
+    longest, total = max(together.values()), sum(together.values())
     return [
         {
             "kind": "compute",
             "name": name,
-            "part": units / longest,
-            "moving": moving / longest,
-            "value": units + moving,
+            "part": float(one.in_units) / longest,
+            "moving": float(one.in_moving) / longest,
+            "value": together[name],
             "key": None,
-            "text": seconds(units + moving),
-            "note": percent((units + moving) / total),
+            "text": seconds(together[name]),
+            "note": percent(together[name] / total),
+            "flops": float(one.flops),
+            "moved": float(one.moved),
+            "rate": float(one.flops) / together[name],
+            "intensity": float(one.flops) / float(one.moved),
         }
-        for name, units, moving in found
+        for name, one in found.items()
     ]
 
 
@@ -84,6 +88,11 @@ def traffic_rows(one: Subject) -> list[dict[str, Any]]:
         }
         for kind, flow in sent.items()
     ]
+
+
+def held(cost: Cost) -> list[str]:
+    """The kinds of memory that any stage has something of."""
+    return [kind for kind in MEMORY if any(getattr(stage, kind) for stage in cost.stages)]
 
 
 def stage_rows(one: Subject) -> Iterator[dict[str, float]]:
@@ -122,22 +131,33 @@ def _axes(axes: Axes, gpus_per_node: int) -> Iterator[dict[str, Any]]:
 
 
 def outcome_rows(subjects: Sequence[Subject]) -> Iterator[dict[str, Any]]:
-    """What the differences come to; the best is marked, changes are against the first."""
+    """What the differences come to: whether each fits, then numbers, the best marked, with changes from the first."""
+    yield {"name": "memory", "cells": [_fitting(one) for one in subjects]}
     for name, value, text, better in _OUTCOMES:
         found = [value(one) for one in subjects]
-        best = better(found) if len(set(found)) > 1 else None
-        cells = [{"text": text(each), "best": each == best, "change": _change(each, found[0])} for each in found]
-        yield {"name": name, "cells": cells}
+        best = better(found) if better and len(set(found)) > 1 else None
+        yield {"name": name, "cells": [_cell(text(each), each == best, _change(each, found[0])) for each in found]}
 
 
-_OUTCOMES: Sequence[tuple[str, Callable[[Subject], float], Callable[[float], str], Callable[[list[float]], float]]] = (
-    ("GPUs", lambda one: one.plan.grid.world, lambda n: f"{n:,.0f}", min),
-    ("step", lambda one: one.cost.step_time, seconds, min),
-    ("tokens a second", lambda one: one.cost.tokens_per_second, large, max),
-    ("tokens a second and GPU", lambda one: one.cost.tokens_per_second / one.plan.grid.world, large, max),
-    ("MFU", lambda one: one.cost.mfu, percent, max),
+def _cell(text: str, best: bool, change: str) -> dict[str, str]:
+    return {"text": text, "kind": "best" if best else "", "change": change}
+
+
+def _fitting(one: Subject) -> dict[str, str]:
+    """Whether it fits, and how sure that is."""
+    found = verdict(one)
+    kind = {"likely": "best", "about even": "even", "unlikely": "worst"}[found.fits]
+    return {"text": found.word.lower(), "kind": kind, "change": percent(one.cost.fit_probability, 0)}
+
+
+_Better = Callable[[list[float]], float]
+_OUTCOMES: Sequence[tuple[str, Callable[[Subject], float], Callable[[float], str], _Better | None]] = (
     ("peak memory", lambda one: one.cost.peak_memory, gib, min),
-    ("to fit", lambda one: one.cost.fit_probability, lambda p: percent(p, 0), max),
+    ("GPUs", lambda one: one.plan.grid.world, lambda n: f"{n:,.0f}", None),
+    ("step", lambda one: one.cost.step_time, seconds, min),
+    ("tokens/s", lambda one: one.cost.tokens_per_second, large, max),
+    ("tokens/s/GPU", lambda one: one.cost.tokens_per_second / one.plan.grid.world, large, max),
+    ("MFU", lambda one: one.cost.mfu, percent, max),
 )
 
 
@@ -173,6 +193,7 @@ def _layout(row: Mapping[str, Any]) -> str:
 
 ROWS: Mapping[str, Callable[..., Any]] = {
     "axis_rows": axis_rows,
+    "held": held,
     "layout_rows": layout_rows,
     "operation_rows": operation_rows,
     "outcome_rows": outcome_rows,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from meshwright.cost.memory import GIB
 
 __all__ = ["FILTERS", "MEMORY"]
@@ -75,7 +77,14 @@ def literal(value: object) -> str:
         return f"[{', '.join(map(literal, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {literal(one)}' for key, one in value.items())}}}"
+    if isinstance(value, float):
+        return f"{value:.12g}"  # a product of published numbers may end in a rounding's dust
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def breakable(path: str) -> Markup:
+    """A dotted path that a narrow column may break after a dot."""
+    return Markup(".<wbr>").join(path.split("."))
 
 
 def at(document: Mapping[str, Any], path: str) -> Any:
@@ -88,6 +97,7 @@ def at(document: Mapping[str, Any], path: str) -> Any:
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "at": at,
+    "breakable": breakable,
     "count": count,
     "days": days,
     "gb": gb,

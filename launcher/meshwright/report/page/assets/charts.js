@@ -25,8 +25,8 @@ function memoryChart(figure, { stages, limit, spread }) {
   const used = kinds.filter((kind) => rows.some((row) => row.kind === kind));
   plotted(figure, (width) => ({
     marginBottom: 36, marginRight: 64,
-    x: { type: "band", label: "stage", tickSize: 0, ticks: sparse(stages.length, width) },
-    y: { label: "GiB", grid: true, domain: [0, 1.03 * Math.max(limit, spread * d3.max(totals, (d) => d.total))] },
+    x: { type: "band", label: "stage", tickSize: 0, ticks: sparse(stages.length, width), padding: stages.length < 4 ? 0.6 : 0.1 },
+    y: { label: "GiB on one GPU", grid: true, domain: [0, 1.03 * Math.max(limit, spread * d3.max(totals, (d) => d.total))] },
     color: { domain: used, range: used.map(variable), legend: true, tickFormat: (kind) => data.memory[kind] },
     marks: [
       Plot.barY(rows, Plot.stackY({ x: "stage", y: "value", fill: "kind", order: used, insetLeft: 0.5, insetRight: 0.5,
@@ -45,8 +45,8 @@ function layersChart(figure, { kinds, stages }) {
   const most = d3.max(stages, (stage) => d3.sum(Object.values(stage)));
   const used = Object.keys(stages[0]).filter((kind) => rows.some((row) => row.kind === kind));
   plotted(figure, (width) => ({
-    marginBottom: 36,
-    x: { type: "band", label: "stage", tickSize: 0, ticks: sparse(stages.length, width) },
+    marginBottom: 36, marginTop: 30,
+    x: { type: "band", label: "stage", tickSize: 0, ticks: sparse(stages.length, width), padding: stages.length < 4 ? 0.6 : 0.1 },
     y: { label: "layers", grid: true, tickFormat: "d", ticks: d3.ticks(0, most, Math.min(most, 8)) },
     color: { domain: used, range: used.map((kind) => `var(--${fills[kind]})`), legend: true },
     marks: [
@@ -60,9 +60,9 @@ function layersChart(figure, { kinds, stages }) {
 function partsChart(figure, parts) {
   const kinds = [...new Set(parts.filter((row) => row.seconds > 0).map((row) => row.part))];
   const titles = d3.rollup(parts, (rows) => rows[0].title, (row) => row.subject);
-  const short = (text) => (text.length > 24 ? `${text.slice(0, 23)}…` : text);
-  plotted(figure, (width) => ({
-    height: 60 + 34 * titles.size, marginLeft: Math.min(190, width / 3), marginBottom: 36,
+  const short = (text) => (text.length > 20 ? `${text.slice(0, 19)}…` : text);
+  plotted(figure, () => ({
+    height: 60 + 34 * titles.size, marginBottom: 36, marginLeft: 16 + 7 * d3.max(titles.values(), (title) => short(title).length),
     x: { label: "seconds of a step", grid: true },
     y: { label: null, tickFormat: (i) => short(titles.get(i)), tickSize: 0 },
     color: { domain: kinds, range: kinds.map(variable), legend: true, tickFormat: (kind) => words[kind] },
@@ -79,25 +79,49 @@ function lossChart(figure, { points }) {
 
 function stepsChart(figure, { points, predicted }) {
   const rows = points.filter(([, , seconds]) => seconds != null);
-  plotted(figure, () => ({ height: 240, x: { label: "step" }, y: { label: "seconds", grid: true, zero: true },
+  plotted(figure, () => ({ height: 240, x: { label: "step" }, y: { label: "seconds of a step", grid: true, zero: true },
     marks: [Plot.dot(rows, { x: "0", y: "2", r: 2, fill: "var(--c-data)", tip: true }), Plot.ruleY([predicted], { stroke: "var(--c-tensor)", strokeWidth: 2 })] }));
 }
 
-function frontierChart(figure, rows) {
+function frontierChart(figure, { points, limit }) {
   const kinds = ["other values", "frontier", "best"], fills = ["c-bubble", "c-compute", "c-tensor"];
+  const fastest = d3.min(points, (row) => row.step_time_s), rows = points.filter((row) => row.step_time_s <= 3 * fastest);
   const edge = d3.sort(rows.filter((row) => row.kind === "frontier"), (row) => row.step_time_s);
-  const fastest = d3.min(rows, (row) => row.step_time_s);
   plotted(figure, () => ({
-    height: 360, grid: true,
-    x: { label: "seconds of a step", domain: [fastest * 0.98, Math.min(fastest * 3, d3.max(rows, (row) => row.step_time_s)) * 1.02], clamp: true },
-    y: { label: "peak memory, GiB" },
+    height: 360, grid: true, marginBottom: 40, marginRight: 64,
+    x: { label: "seconds of a step", domain: [fastest * 0.98, 1.02 * d3.max(rows, (row) => row.step_time_s)], labelArrow: "none", labelAnchor: "center" },
+    y: { label: "peak memory of the fullest GPU, GiB", domain: [0, 1.06 * d3.max([limit, ...rows.map((row) => row.peak_memory_gib)])] },
     color: { domain: kinds, range: fills.map((fill) => `var(--${fill})`), legend: true },
     marks: [
+      Plot.ruleY([limit], { stroke: "var(--bad)", strokeWidth: 2 }),
+      Plot.text([limit], { y: (d) => d, text: (d) => `${d.toFixed(1)}\nusable`, frameAnchor: "right", dx: 6, fill: "var(--bad)", textAnchor: "start" }),
       Plot.line(edge, { x: "step_time_s", y: "peak_memory_gib", stroke: "var(--c-compute)", curve: "step-after", strokeOpacity: 0.5 }),
       Plot.dot(rows, { x: "step_time_s", y: "peak_memory_gib", fill: "kind", r: { value: (row) => (row.kind === "best" ? 6 : 4), scale: null }, sort: null, stroke: "var(--card)",
         title: (row) => `${time(row.step_time_s)}, ${row.peak_memory_gib.toFixed(1)} GiB\n${row.words}`, tip: true }),
     ],
   }));
 }
+
+// Both lines bend where the matrix units and the memory are limits alike.
+function rooflineChart(figure, { points, peak, bandwidth, reached: [units, moving] }) {
+  const kinds = [...new Set(points.map((point) => point.kind))], most = d3.max(points, (point) => point.seconds);
+  const low = Math.min(d3.min(points, (point) => point.intensity), peak / bandwidth) / 2.5, high = 2.5 * Math.max(d3.max(points, (point) => point.intensity), peak / bandwidth);
+  const roof = (top, rate) => [low, top / rate, high].map((x) => ({ x, y: Math.min(top, x * rate) / 1e12 }));
+  const bottom = 0.6 * d3.min(points, (point) => point.rate) / 1e12;
+  plotted(figure, (width) => ({
+    height: 340, marginBottom: 40, marginLeft: 52, marginTop: 26, grid: true,
+    x: { type: "log", label: "FLOP for each byte moved", labelArrow: "none", labelAnchor: "center", domain: [low, high], ticks: width / 120, tickFormat: "~s" },
+    y: { type: "log", label: "TFLOP/s of one GPU", domain: [bottom, 1.5 * peak / 1e12], ticks: 5, tickFormat: "~s" },
+    color: { domain: kinds, range: kinds.map((_, i) => `var(--${ROOFS[i % ROOFS.length]})`), legend: true },
+    marks: [
+      Plot.line(roof(peak, bandwidth), { x: "x", y: "y", stroke: "var(--text)", strokeWidth: 2, clip: true }),
+      Plot.line(roof(units * peak, moving * bandwidth), { x: "x", y: "y", stroke: "var(--dim)", strokeWidth: 1.5, strokeDasharray: "5 4", clip: true }),
+      Plot.dot(points, { x: "intensity", y: (point) => point.rate / 1e12, fill: "kind", stroke: "var(--card)", r: { value: (point) => 4 + 12 * Math.sqrt(point.seconds / most), scale: null },
+        title: (point) => `${point.name}\n${d3.format(".3~s")(point.intensity)} FLOP a byte, ${d3.format(".3~r")(point.rate / 1e12)} TFLOP/s\n${time(point.seconds)}`, tip: true }),
+      Plot.text([`${d3.format(".4~r")(peak / 1e12)} TFLOP/s, ${d3.format(".3~s")(bandwidth / 1e9)} GB/s`], { frameAnchor: "top-left", dx: 6, fill: "var(--dim)" }),
+    ],
+  }));
+}
+const ROOFS = ["c-compute", "c-tensor", "c-pipeline", "c-expert", "c-recompute", "c-context", "c-data"];
 
 const sparse = (size, width) => d3.range(0, size, Math.max(1, Math.ceil(size / (width / 26))));

@@ -1,5 +1,6 @@
 // One plan is shown at a time; what is drawn is drawn when its place has a width, so never in a hidden one.
-const data = JSON.parse(document.getElementById("data").textContent), { words } = data;
+let data, words;
+const start = (found) => { data = found; ({ words } = found); drawAll(); };
 
 const DRAW = {
   ranks: (figure, subject) => rankMap(figure, subject.ranks),
@@ -7,17 +8,21 @@ const DRAW = {
     : figure.querySelector(".canvas").append("Too many plans on one page to draw this; report it alone."),
   memory: (figure, subject) => memoryChart(figure, subject.memory),
   layers: (figure, subject) => layersChart(figure, subject.layers),
+  roofline: (figure, subject) => rooflineChart(figure, subject.roofline),
   loss: (figure, subject) => lossChart(figure, subject.measured),
   steps: (figure, subject) => stepsChart(figure, subject.measured),
 };
 
-for (const article of document.querySelectorAll("article.subject")) {
-  const subject = data.subjects[Number(article.dataset.subject)];
-  for (const figure of article.querySelectorAll("figure.chart")) DRAW[figure.dataset.chart](figure, subject);
+function drawAll() {
+  for (const article of document.querySelectorAll("article.subject")) {
+    const subject = data.subjects[Number(article.dataset.subject)];
+    for (const figure of article.querySelectorAll("figure.chart")) DRAW[figure.dataset.chart](figure, subject);
+  }
+  for (const figure of document.querySelectorAll("figure[data-chart=parts]")) partsChart(figure, data.parts);
+  for (const section of document.querySelectorAll("section.search"))
+    frontierChart(section.querySelector("figure[data-chart=frontier]"), data.searches[Number(section.dataset.search)]);
+  root.dataset.ready = "yes";
 }
-for (const figure of document.querySelectorAll("figure[data-chart=parts]")) partsChart(figure, data.parts);
-for (const section of document.querySelectorAll("section.search"))
-  frontierChart(section.querySelector("figure[data-chart=frontier]"), data.searches[Number(section.dataset.search)]);
 
 const links = [...document.querySelectorAll(".subjects a")];
 function show() {
@@ -33,4 +38,7 @@ show();
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll("input[data-filters]").forEach(filters);
 themeButton();
-root.dataset.ready = "yes";
+
+// JSON, compressed, in base64.
+const bytes = Uint8Array.from(atob(document.getElementById("data").textContent), (letter) => letter.charCodeAt(0));
+new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json().then(start);

@@ -81,8 +81,10 @@ function schedule(figure, data) {
 
   function axis(context, width, tall) {
     context.fillStyle = paints.dim;
-    context.textAlign = "center";
     context.textBaseline = "alphabetic";
+    context.textAlign = "left";
+    context.fillText("stage", 0, tall - 5);
+    context.textAlign = "center";
     const last = omitted ? x(stages[0].end[cuts[0] - 1]) : Infinity;
     const ticks = x.ticks(Math.max(3, width / 110)), format = x.tickFormat(Math.max(3, width / 110));
     for (const tick of ticks) {
