@@ -11,17 +11,17 @@ from meshwright.cost.advice import Advice, advice
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
-from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight, scene
+from meshwright.cost.inputs import Load, Scene, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
 from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
+from meshwright.cost.stage_loads import load_of
 from meshwright.cost.techniques import brought, placed
 from meshwright.cost.time import StageTime, Step, sends, stage_time
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.notebook import html_table
-from meshwright.layout.plan import Chunk, Plan
-from meshwright.model.kinds import count_kinds
+from meshwright.layout.plan import Plan
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 
@@ -97,7 +97,7 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
     """Everything about one step of ``plan``; ``explained``: with notes and advice, which take longer than the rest."""
     spec = plan.spec
     s = scene(layout(spec))
-    loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
+    loads = [load_of(s, i, stage.chunks) for i, stage in enumerate(plan.stages)]
     step = _step(s, plan)
     tokens = plan.batch.tokens
     seconds = float(step.total)
@@ -133,7 +133,7 @@ def _said(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
     yield from offload.notes(s)
     yield from brought(plan.spec)
     yield from placed(plan.spec, step)
-    loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
+    loads = [load_of(s, i, stage.chunks) for i, stage in enumerate(plan.stages)]
     yield from other_schedules(s, loads, step, plan.batch.microbatches)
     yield from _notes(plan.spec)
 
@@ -155,21 +155,6 @@ def _hardware_flops(plan: Plan) -> float:
     p, layers = plan.spec.parallelism, plan.spec.model.layers
     part = min(1.0, (p.recompute_layers or 1) * p.vpp * p.pp / layers) if p.recompute_method == "block" else 1.0
     return hardware_flops(plan.spec.model, plan.batch.sequence, p.recompute, p.recompute_modules, part)
-
-
-def _load(s: Scene, plan: Plan, index: int, chunks: Sequence[Chunk]) -> Load:
-    """What some chunks of a stage put on it."""
-    counts = [count_kinds(plan.spec.model, chunk.first, chunk.layers) for chunk in chunks]
-    mtp = sum(chunk.mtp for chunk in chunks)
-    return Load(
-        index=index,
-        of_kind=add_prediction(s, (sum(count.get(kind, 0) for count in counts) for kind in s.kinds), mtp),
-        embedding=int(any(chunk.embedding for chunk in chunks)),
-        head=int(any(chunk.loss for chunk in chunks)),
-        in_flight=in_flight(s.layout, index),
-        mtp=mtp,
-        chunks=len(chunks),
-    )
 
 
 def _distinct(loads: Sequence[Load]) -> list[Load]:
@@ -203,7 +188,7 @@ def pipeline(plan: Plan, s: Scene | None = None) -> Pipeline:
         return known.get(key) or known.setdefault(key, stage_time(s, load))
 
     stages = enumerate(plan.stages)
-    times = tuple(tuple(time(_load(s, plan, i, (chunk,))) for chunk in stage.chunks) for i, stage in stages)
+    times = tuple(tuple(time(load_of(s, i, (chunk,))) for chunk in stage.chunks) for i, stage in stages)
     return Pipeline(times, float(waits) / plan.spec.parallelism.vpp, float(latency))
 
 
