@@ -8,7 +8,7 @@ from pathlib import Path
 from meshwright.documents import MODELS, PROOFS, pages
 from meshwright.documents.options import options, options_page
 from meshwright.library import files as library
-from meshwright.rules import RULES
+from meshwright.rules import every_rule
 
 DOCS = Path(__file__).parents[1] / "docs"
 FOUND = json.loads((DOCS / MODELS).read_text("utf-8"))
@@ -29,7 +29,7 @@ def test_every_recipe_rule_and_cluster_has_its_line() -> None:
     written = pages({"llama3_405b": {"parsed": ["M"], "run": ["M"]}}, FOUND)
     page, index = written["recipes.md"], written["recipes/index.md"]
     assert all(f"| [`{name}`](recipes/{name}.md) |" in page and f"({name}.md)" in index for name in library.names())
-    assert all(f"| `{rule.id}` |" in written["rules.md"] for rule in RULES)
+    assert all(f"| `{rule.id}` |" in written["rules.md"] for rule in every_rule())
     assert all(f"| `{name}` |" in written["clusters.md"] for name in library.options("cluster"))
     (line,) = [line for line in page.splitlines() if line.startswith("| [`llama3_405b`]")]
     assert line.endswith("| M | - | - | M |")

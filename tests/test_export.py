@@ -18,7 +18,7 @@ from meshwright.emit.bridge import container
 from meshwright.emit.exports import EXPORTS
 from meshwright.errors import ConfigError
 from meshwright.resolver import holds, override, refusals, resolve
-from meshwright.rules import RULES
+from meshwright.rules import every_rule
 from meshwright.rules.accelerate import RULES as TRAINER
 from meshwright.rules.bridge import RULES as BRIDGE
 from meshwright.rules.exported import RULES as EXPORTED
@@ -227,7 +227,7 @@ def test_what_is_proposed_mends_it(rule: Any) -> None:
 
 
 def test_a_programs_rules_are_those_its_bases_share_and_its_own() -> None:
-    both = {rule.id for rule in RULES if {"megatron", "deepspeed"} <= set(rule.backends)}
+    both = {rule.id for rule in every_rule() if {"megatron", "deepspeed"} <= set(rule.backends)}
     assert "batch.global" in both
     assert "batch.global" in broken("accelerate_fsdp", training__global_batch=17)
     assert "deepspeed.precision" in broken("accelerate_deepspeed", training__precision="mxfp8")

@@ -7,7 +7,7 @@ import pytest
 from meshwright.cost import cost
 from meshwright.cost.inputs import scene
 from meshwright.cost.memory import stage_parameters
-from meshwright.cost.plan_cost import _load
+from meshwright.cost.stage_loads import load_of
 from meshwright.emit.megatron import flags
 from meshwright.library import files as library
 from meshwright.loading import load
@@ -47,7 +47,7 @@ def test_memory_counts_the_parameters_that_the_plan_has(name: str) -> None:
     plan = resolve(library.run(name).stages[0])
     s = scene(layout(plan.spec))
     for index, stage in enumerate(plan.stages):
-        total, experts = stage_parameters(s, _load(s, plan, index, stage.chunks))
+        total, experts = stage_parameters(s, load_of(s, index, stage.chunks))
         # the final norm, one of ten thousand weights, is counted with the head; with MTP it follows the last layer
         assert total == pytest.approx(stage.parameters, rel=1e-5), index
         assert experts == stage.expert_parameters, index

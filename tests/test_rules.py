@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from builders import llama_405b, small_model, spec
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import normalise, override, refusals, resolve
-from meshwright.rules import EVERY, POSITIVE, RULES
+from meshwright.rules import EVERY, POSITIVE, every_rule
 from meshwright.spec import PipelineSplit, RampStep, Schedule, Spec
 from meshwright.spec.model import Moe
 
@@ -161,7 +161,7 @@ def test_derived_ends_need_one_of_gpus_nodes_and_dp() -> None:
 
 def test_every_need_stands_before_the_rule_that_needs_it() -> None:
     seen: set[str] = set()
-    for rule in POSITIVE + RULES:
+    for rule in POSITIVE + every_rule():
         assert set(rule.needs) <= seen, rule.id
         assert rule.id not in seen, "ids are unique"
         seen.add(rule.id)

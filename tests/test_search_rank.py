@@ -19,7 +19,7 @@ from meshwright.search.rank import TIE, budget, rank
 from meshwright.search.reasons import asked_of, compare, why
 from meshwright.search.space import space, variants
 from meshwright.search.table import as_layout, enumerate_layouts
-from meshwright.spec import Spec
+from meshwright.spec import Parallelism, PipelineSplit, Spec
 from meshwright.spec.model import Moe
 
 
@@ -35,6 +35,23 @@ def experts() -> Spec:
     model = builders.small_model(layers=12, hidden=2048, ffn=8192, heads=16, kv_heads=8, head_dim=128, moe=moe)
     return builders.spec(model, 8, sequence=4096, global_batch=16)
 
+
+def windows() -> Spec:
+    """One layer in three looks at everything."""
+    model = builders.small_model(layers=12, hidden=2048, ffn=8192, mtp=1, sliding_window=512, full_attention_every=3)
+    return builders.spec(model, 8, sequence=4096, global_batch=16)
+
+
+def predicting() -> Spec:
+    return replace(experts(), model=replace(experts().model, mtp=1))
+
+
+DIVISIONS = (
+    (4, 1, PipelineSplit()),
+    (4, 3, PipelineSplit()),
+    (2, 3, PipelineSplit(first=3, last=9)),
+    (2, 2, PipelineSplit(layout="Et*4|tt|ttt|tttmL")),
+)
 
 FEW = {"parallelism.vpp": (1, 2), "parallelism.cp": (1,), "parallelism.recompute": ("none", "full")}
 
@@ -157,9 +174,21 @@ def test_the_exact_ranking_is_that_of_every_layout_costed_exactly():
     assert [c.step_time for c in found.best] == pytest.approx(sorted(every)[:5])
 
 
-def test_the_closed_form_is_a_lower_bound_of_what_is_found_exactly():
-    for c in rank(space(dense())).best[:20]:
+@pytest.mark.parametrize("spec", [dense(), experts()], ids=["dense", "experts"])
+def test_the_closed_form_is_a_lower_bound_of_what_is_found_exactly(spec):
+    for c in rank(space(spec)).best[:20]:
         assert c.step_time <= layout_cost(c.spec, Goal()).step_time * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("variant", [predicting(), windows()], ids=["a dense layer first", "two kinds of attention"])
+def test_uneven_stages_are_seen_as_the_plan_has_them(variant):
+    """Leading dense layers, layers that predict further tokens, layout strings: memory is equal, time no longer."""
+    for pp, vpp, division in DIVISIONS:
+        p = Parallelism(pp=pp, vpp=vpp, zero=1, pipeline_split=division)
+        plan = resolve(replace(variant, parallelism=p))
+        closed, whole = estimate(layout(plan.spec)), cost(plan)
+        assert closed.peak_memory == pytest.approx(whole.peak_memory, rel=1e-12), (pp, vpp, division)
+        assert 0.8 * whole.step_time <= closed.step_time <= whole.step_time * (1 + 1e-9), (pp, vpp, division)
 
 
 class TestWhy:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwright.cost.framework import Framework
-from meshwright.cost.inputs import loads, scene
+from meshwright.cost.inputs import scene
 from meshwright.cost.memory import Memory, memory
 from meshwright.cost.numbers import Number, maximum
+from meshwright.cost.stage_loads import stages_of
 from meshwright.cost.time import Step, step
 from meshwright.rules import Layout
 
@@ -18,14 +19,14 @@ __all__ = ["Estimate", "estimate", "peak_memory"]
 class Estimate:
     """Numbers, or arrays as long as the layout's.
 
-    ``step_time`` in seconds and its parts in ``parts``; ``peak_memory`` in bytes of the fullest rank, with the
-    first, second and last stage in ``stages``.
+    ``step_time`` in seconds and its parts in ``parts``; ``peak_memory`` in bytes of the fullest rank, with the stages
+    that differ in ``stages``, the pipeline's first and last at the ends.
     """
 
     step_time: Number
     peak_memory: Number
     parts: Step
-    stages: tuple[Memory, Memory, Memory]
+    stages: tuple[Memory, ...]
 
 
 def estimate(layout: Layout, framework: Framework | None = None) -> Estimate:
@@ -34,13 +35,12 @@ def estimate(layout: Layout, framework: Framework | None = None) -> Estimate:
     ``framework`` says what is done otherwise than the layout's backend would.
     """
     s = scene(layout, framework)
-    first, second, last = loads(s)
-    parts = step(s, first, second, last)
-    stages = memory(s, first), memory(s, second), memory(s, last)
+    found = stages_of(s)
+    parts, stages = step(s, found), tuple(memory(s, load) for load in found.loads)
     return Estimate(parts.total, maximum(*(stage.total for stage in stages)), parts, stages)
 
 
 def peak_memory(layout: Layout) -> Number:
     """Bytes of the fullest rank of every layout: a fifth of the work of an estimate."""
     s = scene(layout)
-    return maximum(*(memory(s, load).total for load in loads(s)))
+    return maximum(*(memory(s, load).total for load in stages_of(s).loads))

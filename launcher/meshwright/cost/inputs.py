@@ -1,24 +1,25 @@
-"""What memory, traffic and time are computed from: one layer's operations, and how layers fall on stages.
+"""What memory, traffic and time are computed from: one layer's operations, and what a stage carries of them.
 
 A ``Scene`` holds the numbers of one layout, or of many as arrays. A ``Load`` is what one pipeline stage carries;
-where stages differ only three kinds do: the first, the ones between, and the last.
+``stage_loads`` says which of them a layout has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
-from meshwright.cost.numbers import Number, interpolate, maximum, minimum, where
+from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.count import padded_vocab
-from meshwright.model.kinds import kinds, layer_kinds, running_counts
+from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
+from meshwright.spec.model import Model
 
-__all__ = ["Load", "Scene", "add_prediction", "in_flight", "loads", "recomputed_part", "scene"]
+__all__ = ["Load", "Scene", "add_prediction", "in_flight", "recomputed_part", "scene"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Load:
     embedding: Number  # 1 or 0
     head: Number
     in_flight: Number
-    mtp: Number = 0  # of the layers, those that predict further tokens
-    chunks: Number = 1
+    mtp: Number  # of the layers, those that predict further tokens
+    blocks: Number  # of the layers, those that full recomputation by blocks runs again
 
     @property
     def layers(self) -> Number:
@@ -41,7 +42,7 @@ class Load:
     @property
     def work(self) -> tuple[object, ...]:
         """All that the time of a micro-batch depends on: stages that have it in common take the same."""
-        return self.of_kind, self.head, self.mtp, self.chunks
+        return self.of_kind, self.head, self.mtp, self.blocks
 
     def total(self, each: Iterable[Number]) -> Number:
         """The sum over layers of a number that a layer of each kind has."""
@@ -69,11 +70,6 @@ class Scene:
         return kinds(self.layout.model)
 
     @cached_property
-    def before(self) -> Mapping[LayerKind, tuple[int, ...]]:
-        """Of each kind, how many layers stand before layer 0, 1, ... and after the last."""
-        return running_counts(self.layout.model)
-
-    @cached_property
     def layers(self) -> tuple[tuple[Operation, ...], ...]:
         """The operations of a layer of each kind."""
         return tuple(decoder_layer(self.layout.model, kind, self.framework.kernels) for kind in self.kinds)
@@ -83,11 +79,6 @@ class Scene:
         """(all, routed experts') parameters of one rank in a layer of each kind."""
         d = self.degrees
         return tuple(parameters(operations, d.tp, d.etp, d.ep) for operations in self.layers)
-
-    @property
-    def last(self) -> int:
-        """Which kind the last decoder layer is of, and so those that predict further tokens."""
-        return 0 if len(self.kinds) == 1 else self.kinds.index(layer_kinds(self.layout.model)[-1])
 
     @property
     def domain(self) -> Number:
@@ -124,63 +115,17 @@ def scene(layout: Layout, framework: Framework | None = None) -> Scene:
     )
 
 
-def loads(s: Scene) -> tuple[Load, Load, Load]:
-    """The first stage, the second (as all between are), and the last; with fewer stages some are the same."""
-    r = s.layout
-    last = r.pp - 1
-    return _load(s, 0 * r.pp), _load(s, minimum(1, last)), _load(s, last)
-
-
-def _load(s: Scene, index: Number) -> Load:
-    r = s.layout
-    head = (index == r.pp - 1) + 0
-    mtp = head * r.model.mtp
-    of_kind = add_prediction(s, _of_kind(s, index), mtp)
-    return Load(index, of_kind, (index == 0) + 0, head, in_flight(r, index), mtp, r.vpp)
-
-
-def add_prediction(s: Scene, of_kind: Iterable[Number], mtp: Number) -> tuple[Number, ...]:
-    """``of_kind`` with ``mtp`` more layers of the last one's kind."""
-    return tuple(n + mtp if i == s.last else n for i, n in enumerate(of_kind))
-
-
-def _of_kind(s: Scene, index: Number) -> tuple[Number, ...]:
-    """Layers of each kind: on the stage's first chunk those that stand there, on its others a mixture of the rest.
-
-    The first chunks of all stages come before every second one (``layout.pipeline``).
-    """
-    r, model = s.layout, s.layout.model
-    layers = _layers(r, index)
-    if len(s.kinds) == 1:
-        return (layers,)
-    chunk = layers / r.vpp
-    before = where(index == 0, 0, (_layers(r, 0 * r.pp) + (index - 1) * _layers(r, minimum(1, r.pp - 1))) / r.vpp)
-    done = model.layers / r.vpp
-    left = maximum(1, model.layers - done)
-    counts = [s.before[kind] for kind in s.kinds]
-    return tuple(
-        interpolate(count, before + chunk)
-        - interpolate(count, before)
-        + (layers - chunk) * (count[-1] - interpolate(count, done)) / left
-        for count in counts
-    )
-
-
-def _layers(r: Layout, index: Number) -> Number:
-    """Decoder layers of stage ``index``: what was set for the ends, an even share of the rest."""
-    set_ends = (r.first > 0) * 1 + (r.last > 0) * 1  # of arrays of bools, a sum is an "or"
-    even = (r.model.layers + r.embedding + r.loss) / r.pp - (index == 0) * r.embedding - (index == r.pp - 1) * r.loss
-    middle = (r.model.layers - r.first - r.last) / maximum(1, r.pp - set_ends)
-    uneven = where((index == 0) & (r.first > 0), r.first, where((index == r.pp - 1) & (r.last > 0), r.last, middle))
-    return where(set_ends > 0, uneven, even)
+def add_prediction(model: Model, of_kind: Iterable[Number], mtp: Number) -> tuple[Number, ...]:
+    """``of_kind`` with ``mtp`` more layers of the last one's kind: they cost as much."""
+    known = kinds(model)
+    last = 0 if len(known) == 1 else known.index(layer_kinds(model)[-1])
+    return tuple(n + mtp if i == last else n for i, n in enumerate(of_kind))
 
 
 def recomputed_part(s: Scene, load: Load) -> Number:
     """Part of the stage's layers that full recomputation runs again: all, or of each chunk the first few (block)."""
     p = s.layout.spec.parallelism
-    if p.recompute_method != "block":
-        return 1 + 0 * load.layers
-    return minimum(1, (p.recompute_layers or 1) * load.chunks / maximum(1, load.layers))
+    return 1 + 0 * load.layers if p.recompute_method != "block" else load.blocks / maximum(1, load.layers)
 
 
 def in_flight(r: Layout, index: Number) -> Number:

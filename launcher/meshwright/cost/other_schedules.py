@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from meshwright.cost.compute import weight_gradients
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.techniques import SAID
-from meshwright.cost.time import StageTime, Step, sends, stage_times
+from meshwright.cost.time import StageTime, Step, sends, times_of_one
 from meshwright.cost.zero_bubble import Split, dual_pipe, zb_h1, zb_v
 
 __all__ = ["other_schedules"]
@@ -29,7 +29,7 @@ def other_schedules(s: Scene, loads: Sequence[Load], step: Step, microbatches: i
 
 def _seconds(s: Scene, loads: Sequence[Load], m: int, worth: float) -> dict[str, float]:
     """Of the micro-batches alone; infinity where a schedule cannot come under ``worth``."""
-    times = stage_times(s, loads)
+    times = times_of_one(s, loads)
     weights = {load.work: float(load.total(weight_gradients(s, layer) for layer in s.layers)) for load in loads}
     splits = [_split(time, weights[load.work]) for time, load in zip(times, loads, strict=True)]
     hidden = s.layout.cluster.efficiency.overlap * max(float(sum(time.expert)) for time in times)

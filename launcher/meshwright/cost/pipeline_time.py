@@ -1,16 +1,17 @@
 """A lower bound of a pipelined step's seconds, which takes arrays; ``schedule`` has the exact time of one schedule.
 
-The bound is what the busiest stage must do between the moment the first micro-batch can reach it and the moment its
-last gradient can leave the pipeline; for even stages it is exact.
+The bound is the longest of what each stage must do between the moment the first micro-batch can reach it and the moment
+its last gradient has left the pipeline. For even stages it is exact; for uneven ones it is below, never above.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meshwright.cost.numbers import Number, maximum, minimum, where
 
-__all__ = ["Work", "bound"]
+__all__ = ["Placed", "Work", "bound"]
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,30 @@ class Work:
         return self.forward + self.backward
 
 
-def bound(first: Work, second: Work, last: Work, pp: Number, vpp: Number, microbatches: Number, send: Number) -> Number:
-    """At least so many seconds; stages between the first and the last all do what the second does.
+@dataclass(frozen=True)
+class Placed:
+    """The work of stage ``stage``; ``ahead``: seconds of the first chunks of all stages before it, both ways."""
 
-    ``send`` is the latency of a hand-over that nothing waits for but the pipeline's fill and drain.
+    work: Work
+    ahead: Number
+    stage: Number
+
+
+def bound(
+    stages: Sequence[Placed], everything: Number, pp: Number, vpp: Number, microbatches: Number, send: Number
+) -> Number:
+    """At least so many seconds, whatever the other stages do.
+
+    ``everything``: seconds of one micro-batch on all stages. ``send`` is the latency of a hand-over that nothing waits
+    for but the pipeline's fill and drain.
     """
-    m, between = microbatches, maximum(0, pp - 2)
-    to_last = (first.total + between * second.total) / vpp + 2 * (pp - 1) * send
-    to_between = (first.total + maximum(0, between - 1) * second.total) / vpp + 2 * maximum(0, pp - 2) * send
-    alone = maximum(
-        m * first.total,
-        where(between > 0, m * second.total + to_between, 0 * to_between),
-        where(pp > 1, m * last.total + to_last, 0 * to_last),
-    )
-    everything = first.total + between * second.total + (pp > 1) * last.total + 2 * (pp - 1) * send
-    # 1F1B: the first gradient is back only after a whole round trip; until then a stage runs its warm-up forwards
-    round_trip = everything + (m - 1) * first.total - minimum(pp - 1, m - 1) * first.forward
-    return maximum(alone, where(vpp > 1, 0 * round_trip, round_trip))
+    m = microbatches
+    once = everything + 2 * (pp - 1) * send  # the first micro-batch through all stages and back
+    least = once
+    for one in stages:
+        alone = m * one.work.total + one.ahead + 2 * one.stage * send
+        # 1F1B: until a stage's first gradient is there, it can have run its warm-up forwards and no more
+        warm_up = minimum(pp - 1 - one.stage, m - 1) * one.work.forward
+        waiting = where(vpp > 1, 0 * once, once + (m - 1) * one.work.total - warm_up)
+        least = maximum(least, alone, waiting)
+    return least

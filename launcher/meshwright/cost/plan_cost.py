@@ -13,16 +13,17 @@ from meshwright.cost.advice import Advice, advice
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
-from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight, scene
+from meshwright.cost.inputs import Load, Scene, scene
 from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
 from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
+from meshwright.cost.stage_loads import load_of
 from meshwright.cost.techniques import brought, placed
-from meshwright.cost.time import StageTime, Step, sends, stage_times
+from meshwright.cost.time import StageTime, Step, sends, times_of_one
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.notebook import html_table
-from meshwright.layout.plan import Chunk, Plan
+from meshwright.layout.plan import Plan
 from meshwright.resolver import layout
 from meshwright.spec import Spec
 
@@ -98,7 +99,7 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
     """Everything about one step of ``plan``; ``explained``: with notes and advice, which take longer than the rest."""
     spec = plan.spec
     s = scene(layout(spec))
-    loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
+    loads = [load_of(s, i, stage.chunks) for i, stage in enumerate(plan.stages)]
     step = _step(s, plan)
     tokens = plan.batch.tokens
     seconds = float(step.total)
@@ -134,7 +135,7 @@ def _said(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
     yield from offload.notes(s)
     yield from brought(plan.spec)
     yield from placed(plan.spec, step)
-    loads = [_load(s, plan, i, stage.chunks) for i, stage in enumerate(plan.stages)]
+    loads = [load_of(s, i, stage.chunks) for i, stage in enumerate(plan.stages)]
     yield from other_schedules(s, loads, step, plan.batch.microbatches)
     yield from _notes(plan.spec)
 
@@ -156,21 +157,6 @@ def _hardware_flops(plan: Plan) -> float:
     p, layers = plan.spec.parallelism, plan.spec.model.layers
     part = min(1.0, (p.recompute_layers or 1) * p.vpp * p.pp / layers) if p.recompute_method == "block" else 1.0
     return hardware_flops(plan.spec.model, plan.batch.sequence, p.recompute, p.recompute_modules, part)
-
-
-def _load(s: Scene, plan: Plan, index: int, chunks: Sequence[Chunk]) -> Load:
-    """What some chunks of a stage put on it."""
-    before = [s.before[kind] for kind in s.kinds]
-    mtp = sum(chunk.mtp for chunk in chunks)
-    return Load(
-        index=index,
-        of_kind=add_prediction(s, (sum(n[c.first + c.layers] - n[c.first] for c in chunks) for n in before), mtp),
-        embedding=int(any(chunk.embedding for chunk in chunks)),
-        head=int(any(chunk.loss for chunk in chunks)),
-        in_flight=in_flight(s.layout, index),
-        mtp=mtp,
-        chunks=len(chunks),
-    )
 
 
 def _distinct(loads: Sequence[Load]) -> list[Load]:
@@ -197,8 +183,8 @@ def pipeline(plan: Plan, s: Scene | None = None) -> Pipeline:
     """The stages of ``plan`` as the schedule sees them; chunks that hold the same are computed once."""
     s = s or scene(layout(plan.spec))
     waits, latency = sends(s)
-    chunks = [[_load(s, plan, i, (chunk,)) for chunk in stage.chunks] for i, stage in enumerate(plan.stages)]
-    each = iter(stage_times(s, [load for stage in chunks for load in stage]))
+    chunks = [[load_of(s, i, (chunk,)) for chunk in stage.chunks] for i, stage in enumerate(plan.stages)]
+    each = iter(times_of_one(s, [load for stage in chunks for load in stage]))
     times = tuple(tuple(islice(each, len(stage))) for stage in chunks)
     return Pipeline(times, float(waits) / plan.spec.parallelism.vpp, float(latency))
 

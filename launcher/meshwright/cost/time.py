@@ -1,11 +1,11 @@
 """Seconds of one step: compute, exposed communication, pipeline bubble, optimizer.
 
-The pipeline's time is a lower bound that is exact for even stages (see ``pipeline_time``).
+The pipeline's time is a lower bound that is exact for even stages (see ``pipeline_time``), whatever the split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from meshwright.cost import messages, offload
@@ -22,12 +22,13 @@ from meshwright.cost.compute import Seconds, head, layer
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.cost.pipeline_time import Work, bound
+from meshwright.cost.pipeline_time import Placed, Work, bound
+from meshwright.cost.stage_loads import Stages
 from meshwright.cost.traffic import scatters
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Operation
 
-__all__ = ["StageTime", "Step", "sends", "stage_time", "stage_times", "step"]
+__all__ = ["StageTime", "Step", "sends", "stage_time", "stage_times", "step", "times_of_one"]
 
 Triple = tuple[Number, Number, Number]  # forward, backward, computed again
 
@@ -82,9 +83,17 @@ class _Layer:
 
 def stage_time(s: Scene, load: Load) -> StageTime:
     """One micro-batch on the stage ``load``."""
+    return stage_times(s, [load])[0]
+
+
+def stage_times(s: Scene, loads: Iterable[Load]) -> list[StageTime]:
+    """The same for several stages, whose layers are looked at once."""
     each = [_layer(s, kind, operations) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     ends = head(s)
+    return [_stage_time(s, load, each, ends) for load in loads]
 
+
+def _stage_time(s: Scene, load: Load, each: Sequence[_Layer], ends: Seconds) -> StageTime:
     def total(kind: str, index: int) -> Number:
         return load.total(getattr(layer, kind)[index] for layer in each)
 
@@ -103,10 +112,10 @@ def stage_time(s: Scene, load: Load) -> StageTime:
     return StageTime(forward, backward, compute[2], tensor, expert, context)
 
 
-def stage_times(s: Scene, loads: Sequence[Load]) -> list[StageTime]:
-    """One micro-batch on each stage of one layout; those that carry the same are computed once."""
+def times_of_one(s: Scene, loads: Sequence[Load]) -> list[StageTime]:
+    """``stage_times`` of one layout, whose loads are numbers; those that carry the same are computed once."""
     known = {load.work: load for load in loads}
-    times = {work: stage_time(s, load) for work, load in known.items()}
+    times = dict(zip(known, stage_times(s, known.values()), strict=True))
     return [times[load.work] for load in loads]
 
 
@@ -189,23 +198,25 @@ def _send(s: Scene) -> Number:
     return (r.pp > 1) * point_to_point(s, (g.near < g.size) + 0, size)
 
 
-def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
-    """One optimizer step of the whole grid; stages between the first and the last do what the second does."""
-    r = s.layout
-    loads = (first, second, last)
-    times = [stage_time(s, load) for load in loads]
+def step(s: Scene, stages: Stages) -> Step:
+    """One optimizer step of the whole grid."""
+    r, places = s.layout, stages.places
+    whole, *rest = stage_times(s, (stages.whole, *stages.loads, *(place.ahead for place in places)))
+    times, ahead = rest[: len(places)], rest[len(places) :]
     waits, latency = sends(s)
     works = [Work(t.forward + waits / 2, t.backward + waits / 2) for t in times]
+    placed = [
+        Placed(work, before.total + place.latest * waits / r.vpp, place.latest)
+        for work, before, place in zip(works, ahead, places, strict=True)
+    ]
     m = r.microbatches
-    whole = bound(works[0], works[1], works[2], r.pp, r.vpp, m, latency)
-    share = (1 / r.pp, maximum(0, r.pp - 2) / r.pp, (r.pp > 1) / r.pp)  # of the stages, each kind
+    least = bound(placed, whole.total + r.pp * waits, r.pp, r.vpp, m, latency)
 
-    def mean(part: Callable[[StageTime], Number]) -> Number:
-        return m * sum(weight * part(t) for weight, t in zip(share, times, strict=True))
+    def mean(seconds: Number) -> Number:
+        return m * seconds / r.pp
 
-    busy, recompute = mean(lambda t: t.total), mean(lambda t: t.recompute)
-    tensor, expert = mean(lambda t: sum(t.tensor)), mean(lambda t: sum(t.expert))
-    context = mean(lambda t: sum(t.context))
+    busy, recompute, tensor = mean(whole.total), mean(whole.recompute), mean(sum(whole.tensor))
+    expert, context = mean(sum(whole.expert)), mean(sum(whole.context))
     return Step(
         compute=busy - recompute - tensor - expert - context,
         recompute=recompute,
@@ -213,10 +224,10 @@ def step(s: Scene, first: Load, second: Load, last: Load) -> Step:
         expert=expert,
         context=context,
         pipeline=m * waits,
-        bubble=whole - busy - m * waits,
-        data=maximum(*(_data(s, load, t) for load, t in zip(loads, times, strict=True))),
-        optimizer=maximum(*(_optimizer(s, load) for load in loads)),
-        offload=offload.seconds(s, loads, works),
+        bubble=least - busy - m * waits,
+        data=maximum(*(_data(s, load, t) for load, t in zip(stages.loads, times, strict=True))),
+        optimizer=maximum(*(_optimizer(s, load) for load in stages.loads)),
+        offload=offload.seconds(s, stages.loads, works),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.documents.table import row
-from meshwright.rules import RULES, Rule
+from meshwright.rules import Rule, every_rule
 from meshwright.rules.values import RANGES
 
 __all__ = ["rules_page"]
@@ -21,7 +21,7 @@ def rules_page() -> str:
         "| rule | key | backends | message | source |",
         "|---|---|---|---|---|",
     ]
-    return "\n".join([*head, *map(_rule, RULES), *_ranges()]) + "\n"
+    return "\n".join([*head, *map(_rule, every_rule()), *_ranges()]) + "\n"
 
 
 def _ranges() -> Iterator[str]:

@@ -177,7 +177,7 @@ def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
     for members, layout, framework in stack(rows):
         result = estimate(layout, framework)
         practice = PRACTICES.get(rows[members[0]].source, DEFAULT)
-        first, _, last = result.stages
+        first, *_, last = result.stages
         peak = {"first": first.total, "last": last.total, "fullest": result.peak_memory}[practice.measured_stage]
         seconds[members], memory[members] = result.step_time, peak / 2**30 + practice.context_gib
     return seconds, memory
@@ -229,9 +229,10 @@ def _structure(spec: Spec) -> Any:
     model = replace(spec.model, name="", transformers=None, **zeros)
     p = spec.parallelism
     kept = (p.recompute_modules, p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.recompute_layers)
+    split = p.pipeline_split.layout
     training = (spec.training.precision, spec.training.grad_reduce)
     cluster = replace(spec.cluster, gpus=None, nodes=None)
-    return (str(model), str(cluster), kept, training, str(spec.backend))
+    return (str(model), str(cluster), kept, split, training, str(spec.backend))
 
 
 def usable(

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.cost.fitting import fit_words
-from meshwright.cost.inputs import loads, scene
+from meshwright.cost.inputs import scene
 from meshwright.cost.memory import GIB
 from meshwright.cost.offload import host, notes
+from meshwright.cost.stage_loads import stages_of
 from meshwright.cost.techniques import TECHNIQUES
 from meshwright.report import problems
 from meshwright.resolver import layout
@@ -95,7 +96,7 @@ def document(result: Result, command: str) -> dict[str, Any]:
 def _offloaded(winner: Candidate) -> Iterator[str]:
     """What the best layout asks of the host, where states leave the GPU."""
     described = scene(layout(winner.spec))
-    found = host(described, loads(described))
+    found = host(described, stages_of(described).loads)
     if away := found.states + found.activations:
         seconds = winner.parts["offload"]
         yield f"the best keeps {away / GIB:,.1f} GiB on a node's host, and waits {seconds:.3g} s a step for offload"

@@ -5,10 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from meshwright.rules import (
-    accelerate,
-    bridge,
     deepspeed,
-    exported,
     foreign,
     grid,
     host,
@@ -18,7 +15,6 @@ from meshwright.rules import (
     placement,
     schedule,
     sharding,
-    torchtitan,
 )
 from meshwright.rules._rule import DEEPSPEED, EVERY, EXPORTED, MEGATRON, Layout, Rule, implies
 
@@ -28,10 +24,10 @@ __all__ = [
     "EXPORTED",
     "MEGATRON",
     "POSITIVE",
-    "RULES",
     "Layout",
     "Rule",
     "broken",
+    "every_rule",
     "implies",
     "rules_of",
 ]
@@ -42,17 +38,22 @@ POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 _SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + placement.RULES
 
 _BACKENDS = megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES
-_EXPORTS = exported.RULES + accelerate.RULES + bridge.RULES + torchtitan.RULES
 
-RULES: tuple[Rule, ...] = _SHAPE + _BACKENDS + _EXPORTS
-"""In an order in which a rule's ``needs`` stand before it."""
+
+@cache
+def every_rule() -> tuple[Rule, ...]:
+    """In an order in which a rule's ``needs`` stand before it."""
+    from meshwright.rules import accelerate, bridge, exported, torchtitan  # which a plan for a backend does without
+
+    return _SHAPE + _BACKENDS + exported.RULES + accelerate.RULES + bridge.RULES + torchtitan.RULES
 
 
 @cache
 def rules_of(backend: str) -> tuple[Rule, ...]:
     """The rules that ``backend`` enforces, or a program that files are exported for."""
     shared = set(EXPORTED.get(backend, (backend,)))
-    meant = (rule for rule in RULES if backend in rule.backends or shared <= set(rule.backends))
+    known = every_rule() if backend in EXPORTED else _SHAPE + _BACKENDS
+    meant = (rule for rule in known if backend in rule.backends or shared <= set(rule.backends))
     return tuple(rule for rule in meant if backend not in rule.spares)
 
 

@@ -95,7 +95,7 @@ def stages_whole(r: Layout) -> bool:
 
 
 def save_bytes(r: Layout) -> Number:
-    """Of one node's copies while a checkpoint is written.
+    """Of one node's copies while a checkpoint is written; what its GPUs could not hold is not there to be copied.
 
     DeepSpeed copies one storage of its states after the other, and below stage 3 the first rank copies all weights
     (runtime/engine.py:5353, :5564). What Megatron's format torch gathers on some ranks is not counted.
@@ -104,7 +104,9 @@ def save_bytes(r: Layout) -> Number:
     if not t.logging.checkpoints:
         return 0 * r.tp
     if stages_whole(r):
-        return ranks * owned(r) * saved_bytes(t, r.backend.megatron.optimizer_moments)
+        states = ranks * owned(r) * saved_bytes(t, r.backend.megatron.optimizer_moments)
+        beyond = states - ranks * r.cluster.accelerator.memory_gib * _GIB
+        return states - (beyond > 0) * beyond
     if r.backend.name == "megatron":
         return 0 * r.tp
     weights = weight_bytes(t) * total_parameters(r.model) * (r.zero < 3)
