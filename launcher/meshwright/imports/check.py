@@ -12,6 +12,7 @@ from meshwright.cost.fitting import fit_words, fits
 from meshwright.cost.memory import GIB
 from meshwright.emit import megatron
 from meshwright.errors import ConfigError, Problem
+from meshwright.imports.asks import problems
 from meshwright.imports.found import Imported, Place
 from meshwright.imports.run import described, open_asks
 from meshwright.layout.plan import Plan
@@ -51,7 +52,7 @@ class Checked:
 def checked(imported: Imported, words: Sequence[str] = (), config_dir: str | Path | None = None) -> Checked:
     """Judge what was imported, with ``words`` of the command line above it."""
     own = tuple(Said(one.level, one.rule, "", one.message, one.place) for one in imported.remarks)
-    asks = tuple(_of_problem(ask.problem, imported) for ask in open_asks(imported, words))
+    asks = tuple(_of_problem(one, imported) for one in problems(open_asks(imported, words), imported.choices))
     if asks:
         return Checked(imported, (*own, *asks))
     try:
@@ -93,7 +94,7 @@ def _queue(plan: Plan, imported: Imported) -> Iterator[Said]:
         return
     for name, value in _insisted(plan).items():
         said = imported.values.get("launch.environment", {}).get(name)
-        if said != value and not (said and megatron.uses_fsdp(plan) and said != "1"):
+        if said != value and not (megatron.uses_fsdp(plan) and said != "1"):
             has = f"the script sets it to {said}" if said else "the script does not set it"
             message = f"Megatron stops this layout without {name}={value} (training/arguments.py:1014, :1437); {has}"
             place = imported.place("launch.environment") if said else Place(imported.files[0])

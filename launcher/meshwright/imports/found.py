@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from meshwright.errors import Problem
 
-__all__ = ["Ask", "Fate", "Found", "Given", "Imported", "Place", "Remark", "Source", "shown", "together"]
+__all__ = ["Ask", "Fate", "Found", "Given", "Imported", "Place", "Remark", "Source", "is_secret", "shown", "together"]
 
 Fate = Literal["mapped", "default", "passed", "dropped"]
 """Carried by a key of ours; what the source would take anyway; passed through as it is; not carried, with a reason."""
@@ -51,10 +52,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Ask:
-    """What the source leaves open. ``path``: the key of ours that would answer, ``problem`` how it reads."""
+    """What the source leaves open. ``path``: the key of ours that would answer, ``problem`` how it reads.
+
+    ``given``: the key that takes what only the outside knows.
+    """
 
     path: str
     problem: Problem
+    given: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Source:
     asks: tuple[Ask, ...] = ()
     remarks: tuple[Remark, ...] = ()
     autos: Mapping[str, Given] = field(default_factory=dict)  # by our path: keys that another file is to fill in
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by open name: what it is compared with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,7 @@ class Imported:
     found: tuple[Found, ...]
     asks: tuple[Ask, ...]
     remarks: tuple[Remark, ...]
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def place(self, path: str) -> Place:
         """Where the source says what decides our ``path``, or the nearest thing above it; else its first file."""
@@ -122,10 +129,23 @@ def together(sources: Iterable[Source], files: tuple[str, ...]) -> Imported:
         files=files,
         kinds=tuple(part.kind for part in parts),
         values=values,
-        found=tuple(one for part in parts for one in part.found),
+        found=tuple(_covered(one) for part in parts for one in part.found),
         asks=tuple(one for part in parts for one in part.asks if not _answered(one.path, values)),
         remarks=(*(one for part in parts for one in part.remarks), *_unfilled(parts)),
+        choices={name: held for part in parts for name, held in part.choices.items()},
     )
+
+
+def is_secret(key: str) -> bool:
+    """Whether a key's value belongs in no report and no recipe."""
+    return _SECRET.search(key) is not None
+
+
+_SECRET = re.compile(r"(api|wandb|access|private)[_-]?key|secret|passw|(hf|hub|access|auth|gh)[_-]?(\w+_)?token$", re.I)
+
+
+def _covered(one: Found) -> Found:
+    return replace(one, value="(hidden)") if is_secret(one.key) else one
 
 
 def _answered(path: str, values: Mapping[str, Any]) -> bool:

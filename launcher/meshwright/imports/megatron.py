@@ -8,12 +8,13 @@ from typing import Any
 
 from meshwright.errors import Problem
 from meshwright.imports import megatron_layout, megatron_model, megatron_moe, megatron_techniques, megatron_training
+from meshwright.imports.asks import left_open, open_ask
 from meshwright.imports.foreign_parts import DERIVED, FOREIGN, OTHER
 from meshwright.imports.found import Ask, Found, Given, Remark, Source, shown
 from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
 from meshwright.imports.megatron_remarks import remarks
 from meshwright.imports.megatron_types import unfit
-from meshwright.imports.unknown import is_known, names, readable
+from meshwright.imports.unknown import is_known, readable
 from meshwright.rules.megatron_flags import KEYS
 
 __all__ = ["PATHS", "of_arguments", "of_flags"]
@@ -42,12 +43,21 @@ _REQUIRED = {**megatron_model.REQUIRED, **megatron_training.REQUIRED}
 
 def of_flags(words: Sequence[Word], kind: str, world: int | None = None) -> Source:
     """What a command line of ``words`` says."""
-    given, lost = of_words(words)
-    return of_arguments(given, lost, kind, world)
+    given, lost, loose = of_words(words)
+    return of_arguments(given, lost, kind, world, loose)
 
 
-def of_arguments(given: Mapping[str, Given], lost: Iterable[Found], kind: str, world: int | None = None) -> Source:
-    """What arguments by name say. ``lost``: what no argument came of; ``world``: ranks, where they are known."""
+def of_arguments(
+    given: Mapping[str, Given],
+    lost: Iterable[Found],
+    kind: str,
+    world: int | None = None,
+    loose: Iterable[Given] = (),
+) -> Source:
+    """What arguments by name say. ``lost``: what no argument came of; ``world``: ranks, where they are known.
+
+    ``loose``: words that only the outside knows, which may be any arguments.
+    """
     wrong = {name: text for name, one in given.items() if _known(one) and (text := unfit(name, one.value))}
     closed = {name: one for name, one in given.items() if _known(one) and name not in wrong}
     a = Arguments(closed, world, given.keys() - closed.keys())
@@ -65,7 +75,7 @@ def of_arguments(given: Mapping[str, Given], lost: Iterable[Found], kind: str, w
         kind=kind,
         values={path: value for path, value in values.items() if path not in _opened_paths(given, closed)},
         found=(*lost, *(_found(name, a, values) for name in closed), *_left_open(opened, given)),
-        asks=(*_open_asks(given, closed), *_wrong_asks(given, wrong), *_missing(values, given, kind)),
+        asks=(*_open_asks(given, loose), *_wrong_asks(given, wrong), *_missing(values, given, kind)),
         remarks=(*remarks(a), *_other_models(a, values)),
     )
 
@@ -146,16 +156,12 @@ def _needed(path: str) -> bool:
     return not path.startswith(files) and path != "backend.megatron.extra"
 
 
-def _open_asks(given: Mapping[str, Given], closed: Mapping[str, Given]) -> Iterator[Ask]:
+def _open_asks(given: Mapping[str, Given], loose: Iterable[Given]) -> Iterator[Ask]:
     for name, one in given.items():
         path = PATHS.get(name, "")
         if not _known(one) and path and _needed(path):
-            yield Ask(path, Problem(path, _left(one), "import.open"))
-
-
-def _left(one: Given) -> str:
-    words = " ".join(f"set.{name}=VALUE" for name in names(_text(one.value)))
-    return f"{one.place}: {one.key} takes {readable(_text(one.value))}, which the file leaves open; give {words}"
+            yield open_ask(path, one)
+    yield from (open_ask("backend.megatron.extra", one) for one in loose)
 
 
 def _left_open(opened: Iterable[Given], given: Mapping[str, Given]) -> Iterator[Found]:
@@ -163,10 +169,7 @@ def _left_open(opened: Iterable[Given], given: Mapping[str, Given]) -> Iterator[
     for one in opened:
         path = PATHS.get(by_key[one.key], "")
         asked = path if path and _needed(path) else ""
-        reason = f"{readable(_text(one.value))} is left open; give " + " ".join(
-            f"set.{name}=VALUE" for name in names(_text(one.value))
-        )
-        yield Found(one.key, readable(shown(one.value)), one.place, "dropped", asked, reason)
+        yield Found(one.key, readable(shown(one.value)), one.place, "dropped", asked, left_open(one))
 
 
 def _missing(values: Mapping[str, Any], given: Mapping[str, Given], kind: str) -> Iterator[Ask]:

@@ -11,10 +11,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from meshwright.imports.asks import left_open
 from meshwright.imports.former_flags import FORMER, GONE
 from meshwright.imports.found import Found, Given, Place, shown
 from meshwright.imports.literal import literal
-from meshwright.imports.unknown import is_known, readable
+from meshwright.imports.unknown import is_bare, is_known, is_optional, names, readable
 
 __all__ = ["Arguments", "Word", "default", "flags_of", "kinds", "known", "of_words"]
 
@@ -57,11 +58,20 @@ def kinds(name: str) -> tuple[type | None, bool]:
     return single.get(reads.removesuffix("s")), reads.endswith("s")
 
 
-def of_words(words: Sequence[Word]) -> tuple[dict[str, Given], list[Found]]:
-    """The arguments that ``words`` set, the last one of a name winning, and what no argument came of."""
+def of_words(words: Sequence[Word]) -> tuple[dict[str, Given], list[Found], list[Given]]:
+    """The arguments that ``words`` set, the last one of a name winning; what no argument came of; what is left open.
+
+    An open word that no flag takes is none where nobody sets its variable, else it may be any arguments.
+    """
     given: dict[str, Given] = {}
     lost: list[Found] = []
+    loose: list[Given] = []
     for flag, values, place in _grouped(words):
+        if not flag and all(map(is_bare, values)):
+            waits = [Given(readable(word), word, place) for word in values]
+            loose += [one for one in waits if not all(map(is_optional, names(one.value)))]
+            lost += [Found(one.key, "", place, "dropped", reason=left_open(one)) for one in waits]
+            continue
         name, value = _argument(flag, values)
         if name is None:
             lost.append(Found(flag, readable(shown(values)), place, "dropped", reason=value))
@@ -71,7 +81,7 @@ def of_words(words: Sequence[Word]) -> tuple[dict[str, Given], list[Found]]:
             before = given[name]
             lost.append(Found(before.key, readable(shown(before.value)), before.place, "dropped", reason=again))
         given[name] = Given(flag, value, place)
-    return given, lost
+    return given, lost, loose
 
 
 def flags_of(name: str, value: Any) -> list[str]:
@@ -95,11 +105,30 @@ def _grouped(words: Sequence[Word]) -> Iterator[tuple[str, list[str], Place]]:
                 yield flag, values, place
             name, equals, value = word.partition("=")
             flag, values, place = name, [value] if equals else [], where
+        elif is_bare(word) and len(values) >= _most(flag):
+            if flag or values:
+                yield flag, values, place
+            yield "", [word], where
+            flag, values = "", []
         else:
             place = place if flag or values else where
             values.append(word)
     if flag or values:
         yield flag, values, place
+
+
+def _most(flag: str) -> int:
+    """How many words a flag takes."""
+    if flag in FORMER:
+        return int(isinstance(FORMER[flag][1], type))
+    reads = _flags()[flag][1] if flag in _flags() else ""
+    if reads in ("true", "false") or reads[:1] in ("{", "[", '"'):
+        return 0
+    several = reads.endswith("s") or (flag and not reads)
+    return MANY if several else int(bool(flag))
+
+
+MANY = 10_000
 
 
 def _argument(flag: str, values: list[str]) -> tuple[str | None, Any]:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from meshwright.errors import Problem
 from meshwright.imports import sbatch
-from meshwright.imports.found import Ask, Found, Place, Remark
+from meshwright.imports.asks import open_ask
+from meshwright.imports.found import Ask, Found, Given, Place, Remark
 from meshwright.imports.launchers import Program
 from meshwright.imports.sbatch import Headers
-from meshwright.imports.unknown import is_known, names, readable
+from meshwright.imports.unknown import is_known, readable
 
 __all__ = ["Ranks", "ranks", "remarks", "used"]
 
@@ -53,6 +53,9 @@ def ranks(program: Program, headers: Headers) -> Ranks:
 
 Count = tuple[int | None, tuple[Ask, ...]]
 
+_COUNTED = re.compile(r"device_count|nvidia-smi|rocm-smi")
+"""Commands that count the GPUs of a node."""
+
 
 def _counts(program: Program) -> dict[str, Count]:
     own = {"torchrun": ("nnodes", "nproc-per-node"), "deepspeed": ("num-nodes", "num-gpus")}[program.launcher]
@@ -64,10 +67,10 @@ def _count(program: Program, option: str, path: str) -> Count:
     if option not in program.options:
         return None, ()
     value, where = program.options[option]
+    if _COUNTED.search(readable(value)):
+        return None, ()
     if not is_known(value):
-        words = " ".join(f"set.{name}=VALUE" for name in names(value))
-        message = f"{where}: --{option} takes {readable(value)}, which the file leaves open; give {words}"
-        return None, (Ask(path, Problem(path, message, "import.open")),)
+        return None, (open_ask(path, Given(f"--{option}", value, where)),)
     match = re.fullmatch(r"(?:\d+:)?(\d+)", value)
     return (int(match[1]) if match else None), ()
 

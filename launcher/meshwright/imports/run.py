@@ -10,6 +10,7 @@ from typing import Any
 from meshwright.compose import GROUPS, Run
 from meshwright.compose import load as composed
 from meshwright.errors import ConfigError, distinct
+from meshwright.imports.asks import problems
 from meshwright.imports.found import Ask, Imported
 from meshwright.model.huggingface import nested
 
@@ -25,7 +26,7 @@ def described(imported: Imported, words: Sequence[str] = (), config_dir: str | P
     """
     asks = list(open_asks(imported, words))
     if asks:
-        raise ConfigError(distinct(ask.problem for ask in asks))
+        raise ConfigError(distinct(problems(asks, imported.choices)))
     values = stated(imported, words)
     return composed([*groups(imported, words), *words], config_dir, stated=values)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from meshwright.imports.found import Found, Place
 from meshwright.imports.shell.value import Value, of_text
+from meshwright.imports.unknown import is_known
 
-__all__ = ["Headers", "found", "headers", "number", "values", "variables"]
+__all__ = ["Headers", "found", "headers", "number", "options", "values", "variables"]
 
 Headers = dict[str, tuple[str, Place]]
 """Options by their long name: value and place; the last one of a name counts."""
@@ -31,23 +32,31 @@ _OURS = {"open-mode": "append"}  # what we always write
 
 def headers(text: str, file: str) -> Headers:
     """The options of the leading comments of a job script."""
-    options: Headers = {}
+    found: Headers = {}
     for number_, line in enumerate(text.splitlines(), 1):
         if line.startswith("#SBATCH"):
-            for name, value in _options(line.removeprefix("#SBATCH")):
-                options[name] = (value, Place(file, number_))
+            found |= options(_words(line.removeprefix("#SBATCH")), Place(file, number_))
         elif line.strip() and not line.lstrip().startswith("#"):
             break
-    return options
+    return found
 
 
-def _options(line: str) -> Iterator[tuple[str, str]]:
-    """``--name=value``, ``--name value`` and ``-N4`` of one line; a comment may follow."""
+def options(words: Iterable[str], where: Place) -> Headers:
+    """The options among the words of one line, or of a command; what is left open is none."""
+    return {name: (value, where) for name, value in _options(list(words)) if is_known(value)}
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line; a comment may follow."""
     try:
         words = shlex.split(line)
     except ValueError:
         words = line.split()
-    words = words[: next((at for at, word in enumerate(words) if word.startswith("#")), len(words))]
+    return words[: next((at for at, word in enumerate(words) if word.startswith("#")), len(words))]
+
+
+def _options(words: list[str]) -> Iterator[tuple[str, str]]:
+    """``--name=value``, ``--name value`` and ``-N4``."""
     while words:
         word = words.pop(0)
         if match := re.fullmatch(r"-(\w)(.*)", word):
@@ -62,10 +71,10 @@ def _options(line: str) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def variables(options: Headers) -> dict[str, tuple[Value, ...]]:
+def variables(headers: Headers) -> dict[str, tuple[Value, ...]]:
     """What sbatch sets in the job's environment."""
-    nodes, tasks, per_node = number(options, "nodes"), number(options, "ntasks"), number(options, "ntasks-per-node")
-    gpus = gpus_per_node(options)
+    nodes, tasks, per_node = number(headers, "nodes"), number(headers, "ntasks"), number(headers, "ntasks-per-node")
+    gpus = gpus_per_node(headers)
     known = {
         "SLURM_NNODES": nodes,
         "SLURM_JOB_NUM_NODES": nodes,
@@ -75,9 +84,9 @@ def variables(options: Headers) -> dict[str, tuple[Value, ...]]:
         "SLURM_NPROCS": tasks or (nodes * (per_node or 1) if nodes else None),
         "SLURM_GPUS_PER_NODE": gpus,
         "SLURM_GPUS_ON_NODE": gpus,
-        "SLURM_CPUS_PER_TASK": number(options, "cpus-per-task"),
+        "SLURM_CPUS_PER_TASK": number(headers, "cpus-per-task"),
     }
-    where = next(iter(options.values()), ("", Place("")))[1]
+    where = next(iter(headers.values()), ("", Place("")))[1]
     return {name: (of_text(str(value), where),) for name, value in known.items() if value is not None}
 
 

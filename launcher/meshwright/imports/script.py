@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -10,13 +11,13 @@ from typing import Any
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports import ranks, sbatch
-from meshwright.imports.found import Found, Place, Remark, Source, shown
+from meshwright.imports.found import Found, Place, Remark, Source, is_secret, shown
 from meshwright.imports.launchers import Program, program
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.ranks import Ranks
 from meshwright.imports.shell.run import read
 from meshwright.imports.shell.scope import Scope
-from meshwright.imports.shell.value import fields, place, said
+from meshwright.imports.shell.value import Value, fields, of_text, place, said
 from meshwright.imports.unknown import is_known, readable
 
 __all__ = ["Readers", "of_script"]
@@ -33,8 +34,9 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
 
     """
     headers = sbatch.headers(text, file)
-    scope = Scope(file, variables=sbatch.variables(headers), answers=answers)
+    scope = Scope(file, variables=sbatch.variables(headers), answers=answers, arguments=_arguments(answers))
     read(text, scope)
+    headers = {**headers, **scope.headers}
     programs = [one for command in scope.commands if (one := program(command))]
     started = [(one, reader) for one in programs if (reader := _reader(one, readers))]
     if not started:
@@ -54,7 +56,18 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
         found=(*sbatch.found(headers), *ranks.used(chosen), *inner.found, *_exports(scope), *_lost(scope)),
         asks=(*counted.asks, *inner.asks),
         remarks=(*ranks.remarks(chosen, headers, counted), *inner.remarks, *_several(chosen, others)),
+        choices=scope.choices,
     )
+
+
+def _arguments(answers: Mapping[str, str]) -> tuple[Value, ...] | None:
+    """The words behind the script's name, as ``set.args`` gives them; None: nobody says."""
+    if "args" not in answers:
+        return None
+    try:
+        return tuple(of_text(word, Place("set.args")) for word in shlex.split(answers["args"]))
+    except ValueError as error:
+        raise ConfigError([Problem("set.args", str(error), "import.args")]) from None
 
 
 def _fragment(scope: Scope) -> Source | None:
@@ -82,9 +95,11 @@ def _reader(one: Program, readers: Readers) -> Callable[[Program, Ranks, Scope],
 def _is_megatron(one: Program) -> bool:
     flags = {text.partition("=")[0] for text, _ in one.words}
     sized = "--num-layers" in flags or "--yaml-cfg" in flags or "--tensor-model-parallel-size" in flags
-    return sized and "--load-dir" not in flags and "--loader" not in flags  # a checkpoint converter's
+    converts = flags & {"--load-dir", "--loader", "--target-tensor-model-parallel-size"}
+    return sized and not converts and "--task" not in flags and not _NO_TRAINING.search(PurePosixPath(one.name).name)
 
 
+_NO_TRAINING = re.compile(r"generat|server|inference|eval|convert|preprocess|analy|quantiz|export|prune")
 _OTHERS = re.compile(r"bert|_t5|retro|vision|mamba|multimodal|vlm|encoder|ict|dino|mimo")
 
 
@@ -164,7 +179,7 @@ def _environment(scope: Scope) -> dict[str, Any]:
 
 def _kept(name: str, scope: Scope) -> bool:
     value = scope.variables.get(name, ())
-    return bool(value) and _CARRIED.match(name) is not None and is_known(said(value[0]))
+    return bool(value) and not is_secret(name) and _CARRIED.match(name) is not None and is_known(said(value[0]))
 
 
 def _modules(headers: sbatch.Headers, scope: Scope) -> dict[str, Any]:

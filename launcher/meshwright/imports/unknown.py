@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["clean", "is_known", "mark", "names", "readable"]
+__all__ = ["clean", "is_bare", "is_known", "is_optional", "mark", "names", "readable"]
 
 OPEN, CLOSE, NEXT = "\ue000", "\ue001", "\ue002"
 SHIFT = 0xE100
@@ -16,6 +16,8 @@ SHIFT = 0xE100
 
 _PRIVATE = re.compile("[\ue000-\ue1ff]")
 _PART = re.compile(f"{OPEN}([^{CLOSE}]*){CLOSE}")
+_RUNTIME = re.compile(r"SLURM|PMI|OMPI|.*RANK|HOST|PATH|HOME|USER|PWD|RANDOM|PPID|UID")
+"""What a job or a rank finds in its environment."""
 
 
 def mark(*named: str) -> str:
@@ -32,6 +34,16 @@ def clean(text: str) -> str:
 def is_known(text: object) -> bool:
     """Whether nothing in it is left open."""
     return not (isinstance(text, str) and OPEN in text)
+
+
+def is_bare(text: str) -> bool:
+    """Whether it is one open part and nothing else: an unquoted variable may be no word, or several."""
+    return _PART.fullmatch(text) is not None
+
+
+def is_optional(name: str) -> bool:
+    """Whether it is a variable that a user sets or leaves: a script is written for the case that nobody does."""
+    return re.fullmatch(r"[A-Za-z_]\w*", name) is not None and not _RUNTIME.match(name)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
 
-from meshwright.imports.files import text_of
 from meshwright.imports.found import Place
 from meshwright.imports.shell.conditions import tested
 from meshwright.imports.shell.scope import Command, Scope
+from meshwright.imports.shell.scripts import Read, lined, source, started
 from meshwright.imports.shell.value import Value, joined, of_text, said, unknown
 from meshwright.imports.shell.words import arithmetic_value
-from meshwright.imports.unknown import is_known
 
 __all__ = ["calculate", "run", "truth"]
 
-Read = Callable[[str, Scope, int], None]
-
-_SHELLS = ("bash", "sh", "zsh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
 _NOTHING = frozenset(
     (
         *("set", "echo", "printf", "mkdir", "cd", "trap", "ulimit", "wait", "sleep", "true", ":", "shopt", "rm", "cp"),
@@ -37,7 +32,7 @@ def run(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
         _call(name, words[1:], scope, read)
     elif name in _BUILTINS:
         _BUILTINS[name](words[1:], where, scope, read)
-    elif name not in _NOTHING and not _started(words, where, scope, read):
+    elif name not in _NOTHING and not started(words, where, scope, read):
         scope.commands.append(Command(tuple(words), where, scope.outer))
 
 
@@ -78,89 +73,11 @@ def _inside(body: str) -> str:
     return body.strip()[1:-1] if body.strip()[:1] in "{(" else body
 
 
-def _started(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> bool:
-    """Whether the command starts a further script that can be read: ``bash -c TEXT``, ``bash FILE``, ``./FILE``."""
-    for number, word in enumerate(words):
-        if said(word) in _SHELLS:
-            return _by_shell(words[: number + 1], words[number + 1 :], where, scope, read)
-    name = said(words[0])
-    if name.endswith(".sh") and not name.startswith("-"):
-        return _file(words[0], words[1:], where, scope, read, scope.outer)
-    return False
-
-
-def _by_shell(before: Sequence[Value], after: Sequence[Value], where: Place, scope: Scope, read: Read) -> bool:
-    outer = (*scope.outer, *map(said, before[:-1]))
-    options = [number for number, word in enumerate(after) if re.fullmatch(r"-\w*c", said(word))]
-    if options and options[0] + 1 < len(after):
-        script, arguments = after[options[0] + 1], after[options[0] + 3 :]
-        inner = scope.inner(scope.file, tuple(arguments))
-        inner.outer = outer
-        _lined(script, inner, where, read)
-        return True
-    rest = [word for word in after if not said(word).startswith("-")]
-    return bool(rest) and _file(rest[0], after[after.index(rest[0]) + 1 :], where, scope, read, outer)
-
-
-def _lined(script: Value, scope: Scope, where: Place, read: Read) -> None:
-    """Read a text that a word holds: its first line stands where the word does."""
-    first = script[0][1] if script else where
-    moved, scope.file = scope.file, first.file
-    read(said(script), scope, first.line)
-    scope.file = moved
-
-
-def _file(
-    name: Value, arguments: Sequence[Value], where: Place, scope: Scope, read: Read, outer: tuple[str, ...]
-) -> bool:
-    path = _found(said(name), scope)
-    if path is None:
-        return False
-    inner = scope.inner(str(path), tuple(arguments))
-    inner.outer = outer
-    read(text_of(path), inner, 1)
-    return True
-
-
-def _found(name: str, scope: Scope) -> Path | None:
-    """The script that a name means: beside the script that names it, or in its folder's parents."""
-    if not is_known(name):
-        name = PurePosixPath(name).name  # $DIR/args.sh: most likely beside this one
-    if not is_known(name) or not name or len(name) > 255:
-        return None
-    here = Path(scope.file).parent
-    for candidate in (Path(name), here / name, here / PurePosixPath(name).name):
-        try:
-            if candidate.is_file():
-                return candidate
-        except OSError:
-            return None
-    return None
-
-
-def _source(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
-    """``source FILE``: what it sets is set here."""
-    path = _found(said(words[0]), scope) if words else None
-    if path is None:
-        named = said(words[0]) if words else ""
-        scope.lost.append((where, f"source {named}", "no such file beside the script; what it sets is open"))
-        return
-    before, scope.file = scope.file, str(path)
-    arguments, scope.arguments = scope.arguments, tuple(words[1:]) or scope.arguments
-    scope.depth += 1
-    try:
-        scope.deep(where)
-        read(text_of(path), scope, 1)
-    finally:
-        scope.file, scope.arguments, scope.ended = before, arguments, False
-        scope.depth -= 1
-
-
 def _eval(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
     """The text is read as a script, which runs nothing either."""
     scope.depth += 1
     scope.deep(where)
-    _lined(joined(list(words)), scope, where, read)
+    lined(joined(list(words)), scope, where, read)
     scope.depth -= 1
 
 
@@ -209,8 +126,8 @@ def _asked(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> No
 
 
 _BUILTINS: dict[str, Callable[[Sequence[Value], Place, Scope, Read], None]] = {
-    "source": _source,
-    ".": _source,
+    "source": source,
+    ".": source,
     "eval": _eval,
     **dict.fromkeys(("exec", "nohup", "time", "env", "command", "builtin", "sudo", "nice"), _again),
     "set": _set,

@@ -16,7 +16,7 @@ from meshwright.imports.unknown import is_known
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-__all__ = ["arithmetic_truth", "holds", "tested"]
+__all__ = ["arithmetic_truth", "causes", "choose", "holds", "tested"]
 
 Truth = bool | None
 
@@ -28,6 +28,24 @@ def holds(node: Node, scope: Scope) -> Truth:
     inner = [child for child in node.children if text(child) not in ("[", "]", "[[", "]]")]
     double = text(node).startswith("[[")
     return tested([token for child in inner for token in _tokens(child, scope, double)], scope)
+
+
+def causes(node: Node, scope: Scope) -> tuple[str, ...]:
+    """The names that a condition waits for."""
+    if node.type == "test_command":
+        words = list(_tokens(node, scope, double=True))
+    elif node.type == "command":
+        words = [said(one) for child in node.named_children for one in fields_of(child, scope)]
+    else:
+        return tuple(name for child in node.named_children for name in causes(child, scope))
+    return tuple(name for word in words for name in scope.decides(word))
+
+
+def choose(scope: Scope, open_text: str, choice: str) -> None:
+    """Note that a value which only the outside knows is compared with ``choice``."""
+    asked = scope.decides(open_text)
+    if len(asked) == 1 and choice not in (held := scope.choices.setdefault(asked[0], [])):
+        held.append(choice)
 
 
 def arithmetic_truth(source: str, node: Node, scope: Scope) -> Truth:
@@ -86,7 +104,10 @@ class _Reader:
             return value if self.words and self.words.pop(0) == ")" else None
         if self.words and self.words[0] in _BINARY and len(self.words) > 1:
             operator, right = self.words.pop(0), self.words.pop(0)
-            return _compared(self.scope.assume_unset(word), operator, self.scope.assume_unset(right))
+            left, right = self.scope.assume_unset(word), self.scope.assume_unset(right)
+            if operator in ("=", "==", "!=") and is_known(right) and right:
+                choose(self.scope, left, right)
+            return _compared(left, operator, right)
         if re.fullmatch("-[a-zA-Z]", word) and self.words and self.words[0] not in ("&&", "||", "-a", "-o", ")"):
             return self._unary(word, self.words.pop(0))
         return bool(word) if is_known(word) else None

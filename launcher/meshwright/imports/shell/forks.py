@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from meshwright.imports.shell.conditions import causes, choose
 from meshwright.imports.shell.scope import Scope, merged
 from meshwright.imports.shell.success import last_succeeds, succeeds
 from meshwright.imports.shell.tree import text
@@ -28,10 +29,12 @@ ROUNDS = 200  # of a while loop
 def _if(node: Node, scope: Scope, walk: Walk) -> None:
     """Ways of an if: those that may be taken are walked, and none after one that is."""
     ways: list[Scope] = []
+    asked: list[str] = []
     for condition, body in _clauses(node):
         truth = True if condition is None else last_succeeds(condition, scope)
         if truth is False:
             continue
+        asked += [name for one in condition or () if truth is None for name in causes(one, scope)]
         way = scope if truth and not ways else scope.branch()
         walk(body, way)
         if truth and not ways:
@@ -42,7 +45,7 @@ def _if(node: Node, scope: Scope, walk: Walk) -> None:
     else:
         ways += [scope.branch()] if ways else []
     if ways:
-        _merge(scope, ways, node)
+        _merge(scope, ways, node, asked)
 
 
 def _clauses(node: Node) -> list[tuple[list[Node] | None, list[Node]]]:
@@ -61,10 +64,10 @@ def _clauses(node: Node) -> list[tuple[list[Node] | None, list[Node]]]:
     return [(condition, parts), *clauses]
 
 
-def _merge(scope: Scope, ways: Sequence[Scope], node: Node) -> None:
+def _merge(scope: Scope, ways: Sequence[Scope], node: Node, asked: Sequence[str]) -> None:
     """A way that ends the script (an error message, exit) is not gone."""
     going = [way for way in ways if not way.ended] or list(ways)
-    merged(scope, going, scope.place(node))
+    merged(scope, going, scope.place(node), tuple(dict.fromkeys(asked)))
 
 
 _TESTS = ("test_command", "negated_command")
@@ -82,7 +85,7 @@ def _list(node: Node, scope: Scope, walk: Walk) -> None:
     if truth is None:
         way = scope.branch()
         walk([right], way)
-        _merge(scope, [scope.branch(), way], node)
+        _merge(scope, [scope.branch(), way], node, causes(left, scope))
     elif truth == (joint == "&&"):
         walk([right], scope)
 
@@ -98,8 +101,10 @@ def _case(node: Node, scope: Scope, walk: Walk) -> None:
         return None
     ways = [scope.branch() for _ in items]
     for item, way in zip(items, ways, strict=True):
+        for pattern in item.children_by_field_name("value"):
+            choose(scope, subject, said(value_of(pattern, scope)))
         walk(_body(item), way)
-    return _merge(scope, [*ways, scope.branch()], node)
+    return _merge(scope, [*ways, scope.branch()], node, scope.decides(subject))
 
 
 def _body(item: Node) -> list[Node]:
@@ -139,7 +144,7 @@ def _maybe(body: Node | None, scope: Scope, node: Node, walk: Walk) -> None:
     if body is not None:
         way = scope.branch()
         walk(body.children, way)
-        _merge(scope, [scope.branch(), way], node)
+        _merge(scope, [scope.branch(), way], node, [])
 
 
 def _c_for(node: Node, scope: Scope, walk: Walk) -> None:

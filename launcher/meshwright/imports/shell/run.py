@@ -5,6 +5,7 @@ A fork that only the outside decides is walked both ways, and what differs after
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["read"]
 
 
+_PLACEHOLDER = re.compile(r"^([ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=)<[^<>()|&\n]*>", re.MULTILINE)
+"""``NAME=<what to write here>``, which bash would take for a redirection."""
+
+
 def read(script: str, scope: Scope, first_line: int = 1) -> None:
     """Walk ``script``; what it sets and comes to is in ``scope``."""
     before, scope.first_line = scope.first_line, first_line
-    tree = parse(script)
+    tree = parse(_PLACEHOLDER.sub(r"\1$\2", script))
     for wrong in errors(tree):
         scope.lost.append((scope.place(wrong), text(wrong), "no bash that can be read"))
     _block(tree, scope)

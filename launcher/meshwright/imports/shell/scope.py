@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports.found import Place
 from meshwright.imports.shell.value import Value, fields, joined, of_text, said, unknown
-from meshwright.imports.unknown import mark, names
+from meshwright.imports.unknown import is_optional, mark, names
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
 __all__ = ["Command", "Scope", "merged"]
 
-_RUNTIME = re.compile(r"SLURM|PMI|OMPI|.*RANK|HOST|PATH|HOME|USER|PWD|RANDOM|PPID|UID")
 STEPS = 20_000  # statements; a launch script has a hundred
 LONGEST = 2**16  # characters of one variable; the arguments of a training are a tenth of it
 DEEPEST = 40  # scripts within scripts, functions within functions
@@ -65,6 +63,8 @@ class Scope:
     commands: list[Command] = field(default_factory=list)
     files: dict[str, Value] = field(default_factory=dict)  # what here-documents write
     assumed: dict[str, Place] = field(default_factory=dict)  # variables taken as unset, and where that was decisive
+    choices: dict[str, list[str]] = field(default_factory=dict)  # what an open value is compared with, by name
+    headers: dict[str, tuple[str, Place]] = field(default_factory=dict)  # of the job scripts that are submitted
     lost: list[tuple[Place, str, str]] = field(default_factory=list)  # what could not be read, and why
     outer: tuple[str, ...] = ()
     depth: int = 0
@@ -80,6 +80,8 @@ class Scope:
         """A variable's text, or the mark of what is unknown."""
         if name in self.answers:
             return of_text(self.answers[name], where)
+        if name == "BASH_SOURCE":
+            return of_text(self.file, where)
         if name.isdigit():
             return self._argument(int(name), where)
         if name in ("@", "*"):
@@ -113,10 +115,17 @@ class Scope:
         What a job or a rank finds in its environment is no such variable.
         """
         for name in names(text):
-            if re.fullmatch(r"\w+", name) and self.is_set(name) is None and not _RUNTIME.match(name):
+            if self._optional(name):
                 self.assumed.setdefault(name, Place(self.file, self.first_line))
                 text = text.replace(mark(name), "")
         return text
+
+    def _optional(self, name: str) -> bool:
+        return is_optional(name) and self.is_set(name) is None
+
+    def decides(self, text: str) -> tuple[str, ...]:
+        """The names that would have to be known to know whether ``text`` is what it is compared with."""
+        return tuple(name for name in names(text) if not self._optional(name))
 
     def is_set(self, name: str) -> bool | None:
         """Whether a variable has a value; None where only the outside knows."""
@@ -138,7 +147,7 @@ class Scope:
         self.variables[name] = tuple(values)
 
     def branch(self) -> Scope:
-        """A copy to try one way of a fork in."""
+        """A copy to try one way of a fork in; what is noted for the reader is one for all."""
         copies = {"variables": dict(self.variables), "exported": set(self.exported), "files": dict(self.files)}
         return Scope(**{**vars(self), **copies})
 
@@ -161,14 +170,20 @@ class Scope:
         return fresh
 
 
-def merged(into: Scope, ways: Sequence[Scope], where: Place) -> None:
-    """After a fork that only the outside decides: what differs between the ways is unknown by its own name."""
+def merged(into: Scope, ways: Sequence[Scope], where: Place, causes: Sequence[str]) -> None:
+    """After a fork that only the outside decides: what differs between the ways is unknown.
+
+    It is asked for by the names that decide (``causes``), by its own where nothing of a name does.
+    """
     for name in set().union(*(way.variables for way in ways)):
         held = [way.variables.get(name) for way in ways]
         if all(one is held[0] for one in held) or len(set(map(_texts, held))) == 1:
             into.variables[name] = ways[0].variables[name]
         else:
-            into.variables[name] = (*_common([way.variables.get(name, ()) for way in ways]), unknown(where, name))
+            into.variables[name] = (
+                *_common([way.variables.get(name, ()) for way in ways]),
+                unknown(where, *(causes or (name,))),
+            )
     into.exported = set().union(*(way.exported for way in ways))
     into.files = {name: text for way in ways for name, text in way.files.items()}
     into.ended = all(way.ended for way in ways)

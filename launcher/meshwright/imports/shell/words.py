@@ -232,7 +232,7 @@ def _changed(value: Value, rest: str, where: Place, scope: Scope) -> Value:
 def _substituted(node: Node, scope: Scope) -> Value:
     """``$(...)``: what is a function of texts alone is answered, the rest is never run."""
     commands = [child for child in _nodes(node) if child.type == "command"]
-    chained = {child.type for child in node.named_children} <= {"command", "list"}
+    chained = {child.type for child in node.named_children} <= {"command", "list", "redirected_statement"}
     where, pure = scope.place(node), chained and not node.has_error
     words = [[said(field) for child in one.named_children for field in fields_of(child, scope)] for one in commands]
     result = answer(words, scope.file) if pure else None
