@@ -35,9 +35,9 @@ def disclosed(record: Record, paths: list[str], needed: bool) -> bool:
     return all(entry is not None and entry.status in ("published", "derived") for entry in entries)
 
 
-def test_at_least_120_recipes_from_at_least_35_publications() -> None:
-    assert len(NAMES) >= 120
-    assert len(set(map(publication, NAMES))) >= 35
+def test_at_least_150_recipes_from_at_least_55_publications() -> None:
+    assert len(NAMES) >= 150
+    assert len(set(map(publication, NAMES))) >= 55
 
 
 def test_at_least_40_disclose_every_degree_the_gpus_and_the_batch_in_every_stage() -> None:
@@ -101,12 +101,22 @@ def plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_stage_resolves_for_the_backend_it_names(name: str) -> None:
+def resolves(name: str) -> None:
     for spec in (stage for run in library.runs(name) for stage in run.stages):
         plan = resolve(spec)
         assert plan.steps is not None or spec.training.tokens is None
         assert not refusals(spec, spec.backend.name)
+
+
+@pytest.mark.parametrize("name", sample(NAMES, 120))
+def test_every_stage_resolves_for_the_backend_it_names(name: str) -> None:
+    resolves(name)
+
+
+@pytest.mark.slow  # every stage of every variant
+@pytest.mark.parametrize("name", NAMES)
+def test_every_stage_of_all_resolves_for_the_backend_it_names(name: str) -> None:
+    resolves(name)
 
 
 def test_the_sketch_says_so_before_anything_else() -> None:
