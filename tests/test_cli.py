@@ -44,6 +44,17 @@ def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "8 = tp 2 · cp 1 · pp 1 · dp 4" in capsys.readouterr().out
 
 
+def test_a_stage_says_what_it_learns_otherwise_and_what_only_runs_otherwise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "recipe=llama3_405b"]) == 0
+    changes = [line.split() for line in capsys.readouterr().out.splitlines() if "otherwise than gpus_16384" in line]
+    (learns, runs) = (" ".join(line) for line in changes)
+    assert "learns otherwise than gpus_16384: model.max_positions 8,192 -> 131,072" in learns
+    assert "training.global_batch 2,048 -> 128" in learns
+    assert runs == "runs otherwise than gpus_16384: parallelism.cp 1 -> 16, parallelism.dp 128 -> 8"
+
+
 def test_what_is_wrong_goes_to_stderr_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *BASE, "parallelism.pp=3"]) == 2
     shown = capsys.readouterr()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from meshwright.compare.emitted import TWICE
@@ -13,7 +13,7 @@ from meshwright.emit.torchrun import script
 from meshwright.errors import ConfigError
 from meshwright.resolver import holds, override, resolve
 from meshwright.spec import Spec
-from meshwright.spec.effect import Effect, effect_of, effect_of_flags
+from meshwright.spec.effect import Effect, effect_of, effect_of_flags, unequal
 from meshwright.spec.identity import plain
 
 __all__ = ["Difference", "differences", "written"]
@@ -45,7 +45,7 @@ def differences(a: Spec, b: Spec) -> tuple[Difference, ...]:
     texts = written(a), written(b)
     found = [
         _difference(path, *values)
-        for path, *values in _unequal(a, b, "")
+        for path, *values in unequal(a, b)
         if path.startswith(READ_ELSEWHERE)
         or effect_of(path) == "described"
         or _acts(a, path, values[1], texts[0])
@@ -71,16 +71,6 @@ def written(spec: Spec) -> str | None:
 def _acts(spec: Spec, path: str, value: Any, before: str | None) -> bool:
     """Whether ``value`` at ``path`` changes what is written for ``spec``."""
     return written(override(spec, path, value)) != before
-
-
-def _unequal(a: Any, b: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """(path, value, value) of the fields that differ, down to what is no dataclass on both sides."""
-    if is_dataclass(a) and type(a) is type(b):
-        for field in fields(a):
-            inner = f"{path}.{field.name}".lstrip(".")
-            yield from _unequal(getattr(a, field.name), getattr(b, field.name), inner)
-    elif a != b:
-        yield path, a, b
 
 
 def _difference(path: str, a: Any, b: Any) -> Difference:

@@ -11,16 +11,17 @@ from rich.text import Text
 
 from meshwright.layout.plan import Plan, Stage
 from meshwright.rules.requirements import needed
+from meshwright.spec.effect import Effect, effect_of, unequal
 from meshwright.spec.software import HERE
 
 __all__ = ["show"]
 
 
-def show(plan: Plan, console: Console | None = None) -> None:
-    """Print ``plan`` to the terminal."""
+def show(plan: Plan, console: Console | None = None, before: Plan | None = None) -> None:
+    """Print ``plan`` to the terminal; ``before``: the stage that it goes on from."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print(Text("/".join(plan.spec.names), style="bold"), Text(f" {_headline(plan)}"), sep="")
-    for name, value in _facts(plan):
+    for name, value in (*_facts(plan), *_changes(before, plan)):
         console.print(Text(f"  {name:<10} ", style="dim"), Text(value), sep="")
     console.print(_stages(plan))
     for warning in plan.warnings:
@@ -54,6 +55,26 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         "parameters",
         f"{plan.total_parameters:,}{active}; vocabulary {plan.spec.model.vocab:,} padded to {plan.padded_vocab:,}",
     )
+
+
+_CHANGE: dict[Effect, str] = {"learned": "learns", "runs": "runs"}
+
+
+def _changes(before: Plan | None, plan: Plan) -> Iterator[tuple[str, str]]:
+    """What is trained otherwise than in the stage before, and what only runs otherwise."""
+    found = list(unequal(before.spec, plan.spec)) if before else []
+    for effect, name in _CHANGE.items():
+        changed = [f"{path} {_said(a)} -> {_said(b)}" for path, a, b in found if effect_of(path) == effect]
+        if changed:
+            yield name, f"otherwise than {before.spec.stage if before else None}: {', '.join(changed)}"
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value) if isinstance(value, float | str | bool) else "..."
 
 
 def _version(plan: Plan, component: str) -> str:

@@ -6,10 +6,11 @@ precision that numbers are kept or sent in counts as other training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal
 
-__all__ = ["EFFECTS", "Effect", "effect_of", "effect_of_flags"]
+__all__ = ["EFFECTS", "Effect", "effect_of", "effect_of_flags", "unequal"]
 
 Effect = Literal["learned", "runs", "described"]
 """learned: the model, the data, or a number that enters an update. runs: where, how fast and with what in memory.
@@ -118,3 +119,13 @@ def effect_of_flags(words: Iterable[str]) -> Effect:
     """Of Megatron's flags that are passed through: what is not known to be housekeeping may change what is learned."""
     flags = [word for word in words if word.startswith("--")]
     return "runs" if flags and all(flag.startswith(_KEEPING) for flag in flags) else "learned"
+
+
+def unequal(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, value, value) of two Specs' fields that differ, down to what is no dataclass on both sides."""
+    if is_dataclass(a) and type(a) is type(b):
+        for field in fields(a):
+            inner = f"{path}.{field.name}".lstrip(".")
+            yield from unequal(getattr(a, field.name), getattr(b, field.name), inner)
+    elif a != b:
+        yield path, a, b

@@ -116,8 +116,8 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
         print(f"sketch: {sketch}")
     costs = [cost(plan) for plan in plans]
     lengths = [duration(plan, of_plan) for plan, of_plan in zip(plans, costs, strict=True)]
-    for plan, of_plan, length in zip(plans, costs, lengths, strict=True):
-        show(plan)
+    for before, plan, of_plan, length in zip((None, *plans), plans, costs, lengths, strict=False):
+        show(plan, before=before)
         show_cost(of_plan)
         show_duration(length)
         show_checkpoints(plan, of_plan.step_time)
