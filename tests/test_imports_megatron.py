@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from meshwright.emit.megatron import flags
+from meshwright.imports.former_units import TOKENS
 from meshwright.imports.found import Place, Source, together
 from meshwright.imports.megatron import PATHS, of_flags
 from meshwright.imports.megatron_arguments import known
@@ -110,7 +111,7 @@ def test_every_argument_of_a_key_of_ours_is_carried_by_it() -> None:
         if names.get(flag, "spec") in PATHS and names[flag] != "spec":
             assert PATHS[names[flag]].split(".")[0] == key.split(".")[0], flag
     logged = {"virtual_pipeline_model_parallel_size", "world_size"}  # by validate_args alone
-    forked = {"embed_layernorm", "glu_activation", "zero_stage"}  # Megatron-DeepSpeed's
+    forked = {"embed_layernorm", "glu_activation", "zero_stage", *TOKENS}  # Megatron-DeepSpeed's
     assert {name for name in PATHS if not known(name)} == logged | forked
 
 

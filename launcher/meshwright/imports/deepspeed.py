@@ -91,7 +91,7 @@ def of_json(leaves: Leaves, trainer: bool = False) -> Source:
         # engine.py:2305: gradients are summed in the weights' type where ZeRO shards them
         bf16 = values["training.precision"] == "bf16" and values.get("parallelism.zero", 0)
         values["training.grad_reduce"] = "bf16" if bf16 else "fp32"
-    if leaves.get("zero_optimization.stage3_prefetch_bucket_size") and not values["backend.deepspeed.prefetch_bucket"]:
+    if values.get("backend.deepspeed.prefetch_bucket") == 0:
         values |= {"parallelism.overlap_param_gather": False}
         del values["backend.deepspeed.prefetch_bucket"]
     extra = {key: one.value for key, one in leaves.items() if _passed(key) and one.value not in (None, "auto")}

@@ -10,6 +10,8 @@ from meshwright.errors import Problem
 from meshwright.imports import megatron_layout, megatron_model, megatron_moe, megatron_techniques, megatron_training
 from meshwright.imports.asks import left_open, open_ask
 from meshwright.imports.foreign_parts import DERIVED, FOREIGN, OTHER
+from meshwright.imports.former_flags import OTHER_MODELS
+from meshwright.imports.former_units import in_samples
 from meshwright.imports.found import Ask, Found, Given, Remark, Source, shown
 from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
 from meshwright.imports.megatron_remarks import remarks
@@ -58,6 +60,7 @@ def of_arguments(
 
     ``loose``: words that only the outside knows, which may be any arguments.
     """
+    given, lost = in_samples(given), tuple(lost)
     wrong = {name: text for name, one in given.items() if _known(one) and (text := unfit(name, one.value))}
     closed = {name: one for name, one in given.items() if _known(one) and name not in wrong}
     a = Arguments(closed, world, given.keys() - closed.keys())
@@ -76,7 +79,7 @@ def of_arguments(
         values={path: value for path, value in values.items() if path not in _opened_paths(given, closed)},
         found=(*lost, *(_found(name, a, values) for name in closed), *_left_open(opened, given)),
         asks=(*_open_asks(given, loose), *_wrong_asks(given, wrong), *_missing(values, given, kind)),
-        remarks=(*remarks(a), *_other_models(a, values)),
+        remarks=(*remarks(a), *_other_models(a, values), *_forks(lost)),
     )
 
 
@@ -137,6 +140,12 @@ def _other_models(a: Arguments, values: Mapping[str, Any]) -> Iterator[Remark]:
             yield Remark("warning", "import.model", f"{one.key} is not carried: {OTHER}", one.place)
 
 
+def _forks(lost: Iterable[Found]) -> Iterator[Remark]:
+    for one in lost:
+        if one.key in OTHER_MODELS:
+            yield Remark("warning", "import.model", f"{one.key} is not carried: {OTHER}", one.place)
+
+
 def _decided(name: str, a: Arguments) -> str | None:
     """A key of ours that says it in another way, which only its user can choose."""
     flags = flags_of(name, a(name)) if known(name) else []
@@ -174,8 +183,9 @@ def _left_open(opened: Iterable[Given], given: Mapping[str, Given]) -> Iterator[
 
 def _missing(values: Mapping[str, Any], given: Mapping[str, Given], kind: str) -> Iterator[Ask]:
     """What Megatron asks for and nobody says."""
+    open_paths = {PATHS.get(name) for name, one in given.items() if not _known(one)}
     for path, name in _REQUIRED.items():
-        if values.get(path) is None and name not in given:
+        if values.get(path) is None and name not in given and path not in open_paths:
             yield Ask(
                 path, Problem(path, f"not in the {kind}: {_flag(name)} is missing{_hint(path, given)}; {_give(path)}")
             )

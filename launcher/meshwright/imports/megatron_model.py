@@ -12,7 +12,7 @@ from meshwright.imports.megatron_arguments import Arguments
 from meshwright.imports.megatron_moe import experts
 from meshwright.model.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, MODULE, SPECS
 
-__all__ = ["CARRIED", "PLAIN", "REQUIRED", "model"]
+__all__ = ["CARRIED", "PLAIN", "REQUIRED", "grouped", "model"]
 
 Flat = dict[str, Any]
 
@@ -102,8 +102,16 @@ def _sizes(a: Arguments) -> Flat:
     if a("kv_channels") or (hidden and heads):
         flat["model.head_dim"] = a("kv_channels") or hidden // heads
     if heads:
-        flat["model.kv_heads"] = a("num_query_groups") if a("group_query_attention") else heads
+        flat["model.kv_heads"] = a("num_query_groups") if grouped(a) else heads
     return flat
+
+
+def grouped(a: Arguments) -> bool:
+    """Whether heads share keys and values: forks' flags for it need no second one."""
+    said = a.given.get("num_query_groups")
+    return bool(a("group_query_attention")) or (
+        said is not None and said.key in ("--num-key-value-heads", "--n-head-kv")
+    )
 
 
 def _activation(a: Arguments) -> Flat:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from meshwright.imports.found import Place, Remark
 from meshwright.imports.megatron_arguments import Arguments
+from meshwright.imports.megatron_model import grouped
 from meshwright.imports.megatron_moe import frequency
 
 __all__ = ["remarks"]
@@ -32,7 +33,7 @@ def _sequence_parallel(a: Arguments) -> Remark | None:
 
 
 def _query_groups(a: Arguments) -> Remark | None:
-    if "num_query_groups" not in a.given or a("group_query_attention"):
+    if "num_query_groups" not in a.given or grouped(a):
         return None
     message = (
         f"--num-query-groups {a('num_query_groups')} does nothing without --group-query-attention: "

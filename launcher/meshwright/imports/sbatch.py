@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from meshwright.imports.found import Found, Place
-from meshwright.imports.shell.value import Value, of_text
 from meshwright.imports.unknown import is_known
 
 __all__ = ["Headers", "found", "headers", "number", "options", "values", "variables"]
@@ -71,7 +70,7 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def variables(headers: Headers) -> dict[str, tuple[Value, ...]]:
+def variables(headers: Headers) -> dict[str, str]:
     """What sbatch sets in the job's environment."""
     nodes, tasks, per_node = number(headers, "nodes"), number(headers, "ntasks"), number(headers, "ntasks-per-node")
     gpus = gpus_per_node(headers)
@@ -86,8 +85,7 @@ def variables(headers: Headers) -> dict[str, tuple[Value, ...]]:
         "SLURM_GPUS_ON_NODE": gpus,
         "SLURM_CPUS_PER_TASK": number(headers, "cpus-per-task"),
     }
-    where = next(iter(headers.values()), ("", Place("")))[1]
-    return {name: (of_text(str(value), where),) for name, value in known.items() if value is not None}
+    return {name: str(value) for name, value in known.items() if value is not None}
 
 
 def number(options: Headers, name: str) -> int | None:

@@ -34,7 +34,8 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
 
     """
     headers = sbatch.headers(text, file)
-    scope = Scope(file, variables=sbatch.variables(headers), answers=answers, arguments=_arguments(answers))
+    scope = Scope(file, answers=answers, arguments=_arguments(answers))
+    scope.take(sbatch.variables(headers), Place(file))
     read(text, scope)
     headers = {**headers, **scope.headers}
     programs = [one for command in scope.commands if (one := program(command))]

@@ -9,6 +9,7 @@ from meshwright.imports.found import Place
 from meshwright.imports.shell.conditions import tested
 from meshwright.imports.shell.scope import Command, Scope
 from meshwright.imports.shell.scripts import Read, lined, source, started
+from meshwright.imports.shell.substitution import formatted
 from meshwright.imports.shell.value import Value, joined, of_text, said, unknown
 from meshwright.imports.shell.words import arithmetic_value
 
@@ -16,7 +17,7 @@ __all__ = ["calculate", "run", "truth"]
 
 _NOTHING = frozenset(
     (
-        *("set", "echo", "printf", "mkdir", "cd", "trap", "ulimit", "wait", "sleep", "true", ":", "shopt", "rm", "cp"),
+        *("set", "echo", "mkdir", "cd", "trap", "ulimit", "wait", "sleep", "true", ":", "shopt", "rm", "cp"),
         *("mv", "ls", "date", "tee", "cat"),
     )
 )
@@ -117,6 +118,13 @@ def _let(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None
         calculate(said(word), where, scope)
 
 
+def _print(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+    """``printf -v NAME FORMAT WORDS``; what is printed sets nothing."""
+    texts = [said(word) for word in words]
+    if texts[:1] == ["-v"] and len(texts) > 2:
+        scope.set(texts[1], [of_text(formatted(texts[2], texts[3:]), where)], where)
+
+
 def _asked(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
     """``read``, ``mapfile``: the names are set by what comes in."""
     for word in words:
@@ -135,5 +143,6 @@ _BUILTINS: dict[str, Callable[[Sequence[Value], Place, Scope, Read], None]] = {
     **dict.fromkeys(("exit", "return"), _exit),
     **dict.fromkeys(("declare", "export", "local", "readonly", "typeset"), _declare),
     "let": _let,
+    "printf": _print,
     **dict.fromkeys(("read", "mapfile", "readarray"), _asked),
 }

@@ -25,15 +25,20 @@ _PARTS = ("binary_expression", "unary_expression", "parenthesized_expression", "
 
 def holds(node: Node, scope: Scope) -> Truth:
     """The truth of a test command."""
-    inner = [child for child in node.children if text(child) not in ("[", "]", "[[", "]]")]
+    return tested(list(_words(node, scope)), scope)
+
+
+def _words(node: Node, scope: Scope) -> Iterator[str]:
     double = text(node).startswith("[[")
-    return tested([token for child in inner for token in _tokens(child, scope, double)], scope)
+    for child in node.children:
+        if text(child) not in ("[", "]", "[[", "]]"):
+            yield from _tokens(child, scope, double)
 
 
 def causes(node: Node, scope: Scope) -> tuple[str, ...]:
     """The names that a condition waits for."""
     if node.type == "test_command":
-        words = list(_tokens(node, scope, double=True))
+        words = list(_words(node, scope))
     elif node.type == "command":
         words = [said(one) for child in node.named_children for one in fields_of(child, scope)]
     else:

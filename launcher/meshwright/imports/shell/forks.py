@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from meshwright.imports.shell.conditions import causes, choose
+from meshwright.imports.shell.commands import calculate
+from meshwright.imports.shell.conditions import arithmetic_truth, causes, choose
 from meshwright.imports.shell.scope import Scope, merged
 from meshwright.imports.shell.success import last_succeeds, succeeds
 from meshwright.imports.shell.tree import text
@@ -148,7 +149,21 @@ def _maybe(body: Node | None, scope: Scope, node: Node, walk: Walk) -> None:
 
 
 def _c_for(node: Node, scope: Scope, walk: Walk) -> None:
-    _maybe(node.child_by_field_name("body"), scope, node, walk)
+    """``for ((i = 0; i < N; i++))``, as long as its condition is known to hold."""
+    body, where = node.child_by_field_name("body"), scope.place(node)
+    start, condition, step = (node.child_by_field_name(name) for name in ("initializer", "condition", "update"))
+    if body is None or condition is None:
+        return _maybe(body, scope, node, walk)
+    calculate(text(start) if start is not None else "", where, scope)
+    for _ in range(ROUNDS):
+        truth = arithmetic_truth(text(condition), node, scope)
+        if truth is None:
+            return _maybe(body, scope, node, walk)
+        if not truth or scope.ended:
+            return None
+        walk(body.children, scope)
+        calculate(text(step) if step is not None else "", where, scope)
+    return None
 
 
 FORKS: dict[str, Callable[[Node, Scope, Walk], None]] = {

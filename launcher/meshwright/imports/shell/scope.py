@@ -96,7 +96,7 @@ class Scope:
             return self.all_arguments(where)
         if name in self.answers:
             return tuple(fields(of_text(self.answers[name], where)))
-        return self.variables.get(name, (unknown(where, name),))
+        return self.variables.get(name, (self.value(name, where),))
 
     def all_arguments(self, where: Place) -> tuple[Value, ...]:
         """``$@``; where nobody says what follows the script's name, nothing does."""
@@ -145,6 +145,10 @@ class Scope:
         if sum(len(said(value)) for value in values) > LONGEST:
             raise ConfigError([Problem(str(where), f"{name} grows beyond {LONGEST:,} characters", "import.size")])
         self.variables[name] = tuple(values)
+
+    def take(self, environment: Mapping[str, str], where: Place) -> None:
+        """Set what a launcher puts into the environment."""
+        self.variables |= {name: (of_text(text, where),) for name, text in environment.items()}
 
     def branch(self) -> Scope:
         """A copy to try one way of a fork in; what is noted for the reader is one for all."""

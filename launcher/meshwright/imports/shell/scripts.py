@@ -44,7 +44,7 @@ def _queued(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> b
         options = {**sbatch.headers(text, str(path)), **sbatch.options(map(said, words[1:number]), where)}
         scope.headers.update(options)
         inner = scope.inner(str(path), tuple(words[number + 1 :]))
-        inner.variables |= sbatch.variables(options)
+        inner.take(sbatch.variables(options), where)
         read(text, inner, 1)
         return True
     return False

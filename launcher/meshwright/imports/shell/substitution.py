@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from meshwright.imports.shell import arithmetic
 from meshwright.imports.unknown import is_known
 
-__all__ = ["answer"]
+__all__ = ["answer", "formatted"]
 
 MOST = 1000  # numbers of a seq
 
@@ -27,6 +28,16 @@ def answer(commands: Sequence[Sequence[str]], file: str) -> str | None:
         else:
             return _PURE[words[0]](list(words[1:])) if words[0] in _PURE and last else None
     return None
+
+
+def formatted(form: str, words: Sequence[str]) -> str:
+    """What ``printf`` makes of ``%s`` and ``%d``; each takes the next word."""
+    waiting = list(words)
+    return re.sub(r"%%|%[sd]", lambda one: "%" if one[0] == "%%" else waiting.pop(0) if waiting else "", form)
+
+
+def _printf(words: list[str]) -> str | None:
+    return formatted(words[0].replace("\\n", "\n"), words[1:]) if words and not words[0].startswith("-") else None
 
 
 def _echo(words: list[str]) -> str:
@@ -65,7 +76,7 @@ def _seq(words: list[str]) -> str | None:
 
 _PURE: dict[str, Callable[[list[str]], str | None]] = {
     "echo": _echo,
-    "printf": lambda words: words[0] if len(words) == 1 and "%" not in words[0] else None,
+    "printf": _printf,
     "dirname": _dirname,
     "basename": _basename,
     "realpath": _same,

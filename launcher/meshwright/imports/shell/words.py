@@ -176,6 +176,8 @@ def _parameter(source: str, where: Place, scope: Scope) -> Sequence[Value]:
 
 
 def _indexed(name: str, index: str, where: Place, scope: Scope) -> Sequence[Value]:
+    if index == "*" and "IFS" in scope.variables:
+        return [_separated(scope.items(name, where), said(scope.value("IFS", where))[:1], where)]
     if index in ("@", "*") or name == "@":
         return scope.items(name, where)
     if not index:
@@ -188,6 +190,11 @@ def _indexed(name: str, index: str, where: Place, scope: Scope) -> Sequence[Valu
         return [items[int(at)]]
     except (IndexError, ValueError):
         return [()]
+
+
+def _separated(items: Sequence[Value], by: str, where: Place) -> Value:
+    pieces = [piece for item in items for piece in (*item, (by, where))]
+    return tuple(pieces[:-1])
 
 
 def _length(name: str, index: str, where: Place, scope: Scope) -> Value:
@@ -232,11 +239,26 @@ def _changed(value: Value, rest: str, where: Place, scope: Scope) -> Value:
 def _substituted(node: Node, scope: Scope) -> Value:
     """``$(...)``: what is a function of texts alone is answered, the rest is never run."""
     commands = [child for child in _nodes(node) if child.type == "command"]
-    chained = {child.type for child in node.named_children} <= {"command", "list", "redirected_statement"}
+    chained = {child.type for child in node.named_children} <= _CHAINED
     where, pure = scope.place(node), chained and not node.has_error
-    words = [[said(field) for child in one.named_children for field in fields_of(child, scope)] for one in commands]
+    inside = _with_separator(node, scope)
+    words = [[said(field) for child in one.named_children for field in fields_of(child, inside)] for one in commands]
     result = answer(words, scope.file) if pure else None
     return unknown(where, text(node)[_lead(text(node)) :]) if result is None else of_text(result, where)
+
+
+_CHAINED = {"command", "list", "redirected_statement", "variable_assignment"}
+
+
+def _with_separator(node: Node, scope: Scope) -> Scope:
+    """Where the commands set IFS for themselves."""
+    for child in node.named_children:
+        name, value = child.child_by_field_name("name"), child.child_by_field_name("value")
+        if child.type == "variable_assignment" and name is not None and text(name) == "IFS" and value is not None:
+            inside = scope.branch()
+            inside.set("IFS", [value_of(value, scope)], scope.place(node))
+            return inside
+    return scope
 
 
 def _nodes(node: Node) -> Iterator[Node]:
