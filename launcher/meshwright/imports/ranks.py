@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from meshwright.imports import sbatch
 from meshwright.imports.asks import open_ask
 from meshwright.imports.found import Ask, Found, Given, Place, Remark
 from meshwright.imports.launchers import Program
-from meshwright.imports.sbatch import Headers
+from meshwright.imports.shell import sbatch
+from meshwright.imports.shell.sbatch import Headers
 from meshwright.imports.unknown import is_known, readable
 
 __all__ = ["Ranks", "ranks", "remarks", "used"]

@@ -10,11 +10,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.imports import ranks, sbatch
+from meshwright.imports import ranks
 from meshwright.imports.found import Found, Place, Remark, Source, is_secret, shown
 from meshwright.imports.launchers import Program, program
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.ranks import Ranks
+from meshwright.imports.shell import sbatch
 from meshwright.imports.shell.run import read
 from meshwright.imports.shell.scope import Scope
 from meshwright.imports.shell.value import Value, fields, of_text, place, said

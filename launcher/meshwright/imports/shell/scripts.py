@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from meshwright.imports import sbatch
 from meshwright.imports.files import text_of
 from meshwright.imports.found import Place
+from meshwright.imports.shell import sbatch
 from meshwright.imports.shell.scope import Scope
 from meshwright.imports.shell.value import Value, said
 from meshwright.imports.unknown import is_known
