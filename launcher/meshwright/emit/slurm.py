@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from meshwright.emit import slurm_text as text
 from meshwright.emit.torchrun import arguments, exports, program, ranks_on_node
+from meshwright.emit.watch import watches, watching
 from meshwright.layout.plan import Plan
 from meshwright.model.optimizer_state import saved_bytes
 from meshwright.spec import Data, Launch, Logging
@@ -188,4 +189,8 @@ def checkpoint_gib(plan: Plan) -> float:
 def _training(plan: Plan) -> Iterator[str]:
     if plan.spec.launch.entry != "meshwright":
         yield from ("\n", *arguments(plan), text.EXIT_SIGNAL)
+    if watches(plan):
+        yield watching(plan, '"$SLURM_JOB_ID"-node*.log')
     yield text.TRAIN.replace("@PROGRAM@", program(plan))
+    if watches(plan):
+        yield text.WATCH

@@ -17,6 +17,7 @@ __all__ = [
     "TASK",
     "TORCHRUN",
     "TRAIN",
+    "WATCH",
 ]
 
 HEADER = """#!/usr/bin/env bash
@@ -171,6 +172,9 @@ stop() {
     while kill -USR1 "$step" 2>/dev/null; do sleep 5; done &
 }
 trap stop USR1
+"""
+
+WATCH = """watch "$step" &
 """
 
 FOLLOW = """

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from meshwright.emit.backends import trainer
 from meshwright.emit.environment import variables
+from meshwright.emit.watch import watches, watching
 from meshwright.layout.length import NEVER
 from meshwright.layout.plan import Plan
 
@@ -38,7 +39,25 @@ def script(plan: Plan) -> str:
     port = f" --master-port={plan.spec.launch.port or PORT}" if several else ""
     python = shlex.quote(plan.spec.launch.python)
     run = f"{python} -m torch.distributed.run --nnodes={plan.grid.nodes} \\\n    {where}{port}"
-    return "".join(parts) + f'exec {run} --nproc-per-node="$processes" \\\n    {program(plan)}\n'
+    command = f'{run} --nproc-per-node="$processes" \\\n    {program(plan)}'
+    return "".join(parts) + (_watched(plan, command) if watches(plan) else f"exec {command}\n")
+
+
+WATCHED = """
+mkdir -p "$folder/logs"
+@COMMAND@ > >(tee -a "$folder/logs/here-node${NODE_RANK:-0}.log") 2>&1 &
+torchrun=$!
+watch "$torchrun" &
+watcher=$!
+trap 'kill -TERM "$torchrun" 2>/dev/null' TERM
+trap 'kill "$watcher" 2>/dev/null || true' EXIT
+while kill -0 "$torchrun" 2>/dev/null; do wait "$torchrun" || true; done # wait returns early when a signal arrives
+wait "$torchrun"
+"""
+
+
+def _watched(plan: Plan, command: str) -> str:
+    return watching(plan, "here-node*.log") + WATCHED.replace("@COMMAND@", command)
 
 
 def exports(plan: Plan) -> Iterator[str]:
