@@ -101,6 +101,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "training.logging.checkpoints": "our program reads it from config.yaml; tested there",
         "training.logging.save_at_end": "our program reads it from config.yaml; tested there",
         "launch.watchdog": "our program reads it from config.yaml; tested there",
+        "training.logging.profile": "our program reads it from config.yaml; tested there",
         "training.logging.keep_last": "our program reads it from config.yaml; tested there",
         "training.data.epochs": "checked before a launch",
         "training.evaluation.steps": "without a validation there are no batches of it",

@@ -28,6 +28,7 @@ from meshwright.report.page.words import at
 from meshwright.resolver import layout, resolve
 from meshwright.spec import Spec
 from meshwright.train import metrics
+from test_imports_check import SCRIPT
 
 HOSTILE = (
     "</script><script>window.taken = 1</script>",
@@ -204,6 +205,16 @@ def test_a_loss_that_is_no_number_is_a_gap(tmp_path: Path) -> None:
     ]
 
 
+def test_a_script_of_another_program_is_a_plan_whose_values_name_its_lines(tmp_path: Path) -> None:
+    pytest.importorskip("tree_sitter_bash")
+    file = tmp_path / "pretrain.sh"
+    file.write_text(SCRIPT)
+    assert main(["report", str(file), f"{file} parallelism.tp=4", "cluster=dgx_h100", f"out={tmp_path}/page.html"]) == 0
+    text = re.sub(r"<[^>]+>|\s+", " ", (tmp_path / "page.html").read_text())
+    assert re.search(rf"training\.global_batch +16 +imported +{re.escape(str(file))}:9", text)
+    assert re.search(r"parallelism\.tp +4 +set here", text)
+
+
 def test_a_search_lists_its_layouts_and_why_not(tmp_path: Path) -> None:
     words = ["model=tiny", "cluster.gpus=8", "training.global_batch=32", "parallelism=auto"]
     assert main(["report", *words, f"out={tmp_path}/page.html"]) == 0
@@ -216,7 +227,7 @@ def test_a_search_lists_its_layouts_and_why_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nosuch"], "nosuch is neither a folder nor a recipe"),
+        (["nosuch"], "nosuch is neither a file, a folder nor a recipe"),
         (["olmo_7b", "out={}/page.pdf"], "neither in .html"),
         (["{}", "parallelism.tp=2"], "no meaning beside a run folder"),
         (["{}"], "holds no run"),

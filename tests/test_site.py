@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import CHROMIUM, browser
 from meshwright.compose import load
 from meshwright.errors import ConfigError, Problem
 from meshwright.verbs import VERBS
@@ -23,15 +24,42 @@ MISTAKES = ("decode.unknown", "compose.key", "compose.option", "compose.grammar"
 WITH_WORDS = ("plan", "compile", "export", "rehearse", "launch", "search", "report", "recipes", "validate", "calibrate")
 
 
-def test_the_site_builds_and_no_page_loads_anything_from_elsewhere(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make site` builds it, with the picture of one recipe for the time that all take."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PICTURES": "smollm2_135m"}
     done = subprocess.run(build, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_builds_and_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     loads = re.compile(r"""<(?:script|img|iframe|link)[^>]*(?:src|href)="?(?:https?:)?//(?!squidfunk)[^>]*>""")
-    pages = list((tmp_path / "site").rglob("*.html"))
+    pages = list(site.rglob("*.html"))
     assert len(pages) > 12
     assert not [found for page in pages for found in loads.findall(page.read_text())]
+
+
+def test_a_recipe_has_its_picture(site: Path) -> None:
+    assert 'src="smollm2_135m.svg"' in (site / "recipes" / "smollm2_135m.html").read_text()
+    picture = (site / "recipes" / "smollm2_135m.svg").read_text()
+    assert "GiB usable" in picture
+    assert len(picture) < 40_000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; Debian's package is chromium")
+def test_the_search_works_from_a_disk(site: Path, tmp_path: Path) -> None:
+    with browser(tmp_path) as tab:
+        tab.send("Page.navigate", url=(site / "index.html").as_uri())
+        tab.wait("document.readyState === 'complete' && document.querySelector('.md-search__input')")
+        tab.run("document.querySelector('.md-search__input').focus()")
+        tab.send("Input.insertText", text="roofline")
+        tab.wait("document.querySelector('.md-search-result__item')")
+        assert tab.text(".md-search-result__item h1") == "The page"
+        assert tab.errors == []
+        assert not [url for url in tab.requests if not url.startswith(("file:", "data:"))]
 
 
 def commands() -> list[list[str]]:

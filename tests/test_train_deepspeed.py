@@ -17,6 +17,7 @@ import pytest
 from builders import small_model
 from meshwright.emit.deepspeed import config, program
 from meshwright.emit.huggingface import config as architecture
+from meshwright.jobs.profiles import profiles
 from meshwright.resolver import resolve
 from meshwright.spec import Evaluation, Logging, RampStep
 from meshwright.spec.model import Moe
@@ -105,11 +106,13 @@ def test_a_ramp_grows_the_batch(tmp_path: Path) -> None:
     assert [round(count) for count in tokens] == [2 * 32, 2 * 32, 4 * 32, 4 * 32]
 
 
-def test_old_checkpoints_go_while_it_trains(tmp_path: Path) -> None:
-    logging = Logging(save_interval=10, keep_last=1, save_at_end=False)
+def test_old_checkpoints_go_and_a_step_is_profiled_while_it_trains(tmp_path: Path) -> None:
+    logging = Logging(save_interval=10, keep_last=1, save_at_end=False, profile=3)
     folder = prepared(tmp_path / "run", 1, DENSE, {"training.logging": logging, "training.steps": 25}, zero=1)
     trained(folder, 1)
     assert [path.name for path in (folder / "checkpoints").glob("step*")] == ["step20"]
+    (profile,) = profiles(folder)
+    assert "step 3" in {event["name"] for event in profile.events}
 
 
 def test_it_validates_on_the_way_and_at_the_end_alike_on_any_layout(tmp_path: Path) -> None:

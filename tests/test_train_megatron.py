@@ -19,6 +19,7 @@ pytest.importorskip("megatron.training")
 
 import meshwright
 from meshwright.emit.backends import trainer
+from meshwright.jobs.profiles import profiles
 from meshwright.jobs.run_folder import compile
 from meshwright.rehearse import RankError, Rehearsal, miniature
 from meshwright.rehearse.processes import train
@@ -97,7 +98,10 @@ def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
 
 
 def test_old_checkpoints_go_while_it_trains(scene, tmp_path):
-    """The last two stay, and of the others each third; none is written for the last step where it is not due."""
+    """The last two stay, and of the others each third; none is written for the last step where it is not due.
+
+    One step is profiled, on one rank of the stage.
+    """
     base = plan_with(scene, "dp").spec
     logging = replace(base.training.logging, save_interval=1, keep_last=2, keep_every=3)
     runs = {
@@ -106,7 +110,9 @@ def test_old_checkpoints_go_while_it_trains(scene, tmp_path):
             replace(
                 base,
                 training=replace(
-                    base.training, steps=3, logging=replace(base.training.logging, save_interval=2, save_at_end=False)
+                    base.training,
+                    steps=3,
+                    logging=replace(base.training.logging, save_interval=2, save_at_end=False, profile=2),
                 ),
             )
         ),
@@ -117,6 +123,8 @@ def test_old_checkpoints_go_while_it_trains(scene, tmp_path):
         train(trainer("megatron"), 2, [str(tmp_path / name), *scene.words[:2]], tmp_path / "logs")
         found[name] = sorted(path.name for path in (tmp_path / name / "checkpoints").glob("iter_*"))
     assert found == {"kept": ["iter_0000003", "iter_0000005", "iter_0000006"], "no end": ["iter_0000002"]}
+    (profile,) = profiles(tmp_path / "no end")  # two ranks of one stage
+    assert (profile.rank, "step 2" in {event["name"] for event in profile.events}) == (0, True)
 
 
 def test_validation_losses_are_those_of_a_run_that_was_never_broken_off(scene, tmp_path):

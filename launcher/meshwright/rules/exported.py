@@ -28,14 +28,16 @@ RULES: tuple[Rule, ...] = (
             and r.training.logging.keep_last is None
             and r.training.logging.keep_every is None
             and not r.training.logging.async_save
+            and r.training.logging.profile is None
         ),
-        message="which checkpoints are kept, none at the end and saving meanwhile are not exported",
+        message="which checkpoints are kept, none at the end, saving meanwhile and a profile are not exported",
         source="ours: it would be lost",
         repairs=change(
             training__logging__save_at_end=True,
             training__logging__keep_last=None,
             training__logging__keep_every=None,
             training__logging__async_save=False,
+            training__logging__profile=None,
         ),
     ),
 )

@@ -104,6 +104,7 @@ class Logging:
     keep_every: int | None = None  # of the older ones, those whose step is a multiple are kept
     async_save: bool = False  # Megatron: written while training goes on
     load: str | None = None
+    profile: int | None = None  # the step, counted from 1, that torch's profiler records
 
     @property
     def folder(self) -> str:

@@ -30,6 +30,7 @@ from meshwright.train import deepspeed_patches as patches
 from meshwright.train import deepspeed_validation as validation
 from meshwright.train import lifeline, machine, metrics, retention, stages
 from meshwright.train.deepspeed_engine import Job, engine, loss_of, read
+from meshwright.train.profiler import profiled
 from meshwright.train.samples import Samples, dataset
 from meshwright.train.schedule import batches, rates
 from meshwright.train.watchdog import Watchdog
@@ -77,12 +78,14 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
     watchdog = Watchdog(folder, program["watchdog"])
     save, validate = watchdog.paused(runner.save_checkpoint), watchdog.paused(validation.validate)
     begin = stages.after(folder) or {"step": 0, "sample": 0}
+    profile = program["logging"].get("profile") if dist.get_rank() == 0 else None
     shape = program["steps"], program["sequence"], job.global_batch, program["ramp"]
     rate = rates(program["schedule"], *shape)
     for step, done, size in batches(*shape):
         if step < first:
             continue
-        _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate(step + begin["step"]))
+        with profiled(folder, step + 1, profile):
+            _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate(step + begin["step"]))
         watchdog.beat()
         last = step + 1 == program["steps"]
         if held_back is not None and validation.due(program, step + 1):

@@ -43,7 +43,7 @@ from megatron.training.arguments import core_transformer_config_from_args, parse
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
 from meshwright.layout.length import NEVER
-from meshwright.train import lifeline, machine, metrics, pytorch_optimizer, retention, stages, watchdog, wheel
+from meshwright.train import lifeline, machine, metrics, profiler, pytorch_optimizer, retention, stages, watchdog, wheel
 
 __all__ = ["command_line", "main"]
 
@@ -70,6 +70,7 @@ def main(words: Sequence[str]) -> None:
     metrics.install_validation(folder / "metrics.jsonl", _training(folder)["evaluation"]["at_end"])
     stages.install(folder, line)
     retention.install(_training(folder)["logging"])
+    profiler.install(folder, _training(folder)["logging"].get("profile"))
     watchdog.install(folder, _config(folder)["launch"]["watchdog"])
     args = parse_and_validate_args()
     datasets.is_distributed = True  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
-"""``meshwright report WHAT...``: one self-contained page of plans, recipes, run folders, or a search."""
+"""``meshwright report WHAT...``: one self-contained page of plans, recipes, run folders, foreign files, or a search."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,23 +11,13 @@ from meshwright.compose import Options
 from meshwright.compose import load as described
 from meshwright.errors import ConfigError, Problem
 from meshwright.jobs.output_file import output_file, unwritable
-from meshwright.jobs.run_folder import files
-from meshwright.jobs.written_spec import read_spec
-from meshwright.layout.plan import Plan
-from meshwright.library import files as library
-from meshwright.library.recipe import Recipe
-from meshwright.loading import load
 from meshwright.report.page.html import Page, html
-from meshwright.report.page.subject import Measured, Subject, values
-from meshwright.resolver import resolve
-from meshwright.spec import Spec
+from meshwright.report.page.subject import Subject
 from meshwright.verbs import Words
+from meshwright.verbs.subjects import OURS, page
 from meshwright.verbs.sweep import every
 
 __all__ = ["run", "sweep"]
-
-_OURS = ("out", "output", "format", "chart")
-"""Words that say how to report, not what."""
 
 
 def run(words: Words) -> int:
@@ -36,20 +26,48 @@ def run(words: Words) -> int:
 
 
 def sweep(jobs: Sequence[Words]) -> int:
-    """Write one page of every point."""
+    """Write one page of every point, and the traces that are asked for."""
     options = _options(jobs[0])
     name = options.out or ("report.html" if options.format == "html" else f"{options.chart}.{options.format}")
     path = output_file("out", name, (f".{options.format}",))
     assert path is not None  # a name was given
-    pages = every(jobs, _page)
+    pages = every(jobs, page)
     subjects = _told_apart([subject for page in pages for subject in page.subjects], jobs)
-    page = Page(subjects, [one for page in pages for one in page.searches], _title(subjects))
+    whole = Page(subjects, [one for page in pages for one in page.searches], _title(subjects))
+    traces = _traces(options.trace, subjects)
     try:
-        path.write_text(html(page), "utf-8") if options.format == "html" else _draw(options.chart, page, path)
+        path.write_text(html(whole), "utf-8") if options.format == "html" else _draw(options.chart, whole, path)
+        for one, file in traces:
+            _write_trace(one, file)
     except OSError as error:
         raise ConfigError([unwritable("out", str(error))]) from None
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     return 0
+
+
+def _traces(name: str | None, subjects: Sequence[Subject]) -> list[tuple[Subject, Path]]:
+    """Each plan with the file of its trace, checked before anything is written; stages of one run are named for it."""
+    if name is None:
+        return []
+    stages = [one.plan.spec.stage for one in subjects]
+    if len(subjects) > 1 and (None in stages or len(set(stages)) < len(stages)):
+        titles = ", ".join(one.title for one in subjects)
+        raise ConfigError([Problem("trace", f"a trace is of one run, here are {titles}; name one", "report.trace")])
+    paths = [output_file("trace", name, (".json", ".json.gz"), one if len(stages) > 1 else None) for one in stages]
+    return [(one, path) for one, path in zip(subjects, paths, strict=True) if path is not None]
+
+
+def _write_trace(one: Subject, path: Path) -> None:
+    """The whole simulated step, and beside it what was profiled in the run's folder."""
+    from meshwright.cost.timeline import timeline
+    from meshwright.jobs.profiles import profiles
+    from meshwright.report.kineto import beside
+    from meshwright.report.trace import trace, write_trace
+
+    document = trace(timeline(one.plan, one.cost.step), one.cost.traffic)
+    found = list(profiles(one.measured.status.folder)) if one.measured else []
+    write_trace(path, beside(document, found, one.plan) if found else document)
+    print(f"trace: {path}{f', with {len(found)} measured' if found else ''}", file=sys.stderr)
 
 
 def _draw(chart: str, page: Page, path: Path) -> None:
@@ -62,107 +80,8 @@ def _draw(chart: str, page: Page, path: Path) -> None:
 
 
 def _options(words: Words) -> Options:
-    ours = [word for word in words.overrides if word.partition("=")[0] in _OURS]
+    ours = [word for word in words.overrides if word.partition("=")[0] in OURS]
     return described(ours).options
-
-
-def _what(words: Sequence[str]) -> list[str]:
-    return [word for word in words if word.partition("=")[0] not in _OURS]
-
-
-def _page(words: Words) -> Page:
-    """Of one point: bare words are run folders or recipes, quoted ones runs of their own, the rest is for all plans."""
-    quoted = [word for word in words.overrides if len(_split(word)) > 1]
-    named = [word for word in words.overrides if "=" not in word and not word.startswith("~")]
-    rest = _what([word for word in words.overrides if word not in (*named, *quoted)])
-    folders = [word for word in named if Path(word).is_dir()]
-    recipes = [word for word in named if word not in folders]
-    _refuse(recipes, folders, [] if quoted else rest)
-    subjects = [subject for folder in folders for subject in _of_folder(Path(folder))]
-    described = [[f"recipe={name}", *rest] for name in recipes] + [[*_split(word), *rest] for word in quoted]
-    described = described or ([rest] if rest or not folders else [])
-    plans = [_of_words(replace(words, overrides=tuple(each))) for each in described]
-    return Page(
-        [*subjects, *(subject for page in plans for subject in page.subjects)],
-        [search for page in plans for search in page.searches],
-    )
-
-
-def _split(word: str) -> list[str]:
-    """The words of a run in one quoted argument; one, where it is none."""
-    try:
-        found = shlex.split(word)
-    except ValueError:
-        return [word]
-    return found if all("=" in one for one in found) else [word]
-
-
-def _refuse(recipes: Sequence[str], folders: Sequence[str], asked: Sequence[str]) -> None:
-    """Raise ConfigError for words that name nothing, and for keys beside run folders, which are as they are."""
-    known = library.names()
-    problems = [
-        Problem("", f"{word} is neither a folder nor a recipe; give one, or key=value as for plan", "report.what")
-        for word in recipes
-        if word not in known
-    ]
-    if folders and not recipes and asked:
-        problems.append(Problem("", f"{asked[0]} has no meaning beside a run folder; leave it out", "report.what"))
-    if problems:
-        raise ConfigError(problems)
-
-
-def _of_words(words: Words) -> Page:
-    if "parallelism=auto" in words.overrides:
-        return _searched(words)
-    asked = load(words.overrides, words.config_dir)
-    return Page([_subject(spec, words) for spec in asked.stages])
-
-
-def _searched(words: Words) -> Page:
-    """The winner of each stage, and the answers of the search."""
-    from meshwright.report.search import document
-    from meshwright.search import search
-    from meshwright.verbs.search import measure_command
-
-    results = search(words.overrides, words.config_dir)
-    command = measure_command(_what(words.overrides), min(len(result.ranking.best) for result in results))
-    winners = [_subject(result.ranking.best[0].spec, words) for result in results]
-    return Page(winners, [document(result, command) for result in results])
-
-
-def _subject(spec: Spec, words: Words) -> Subject:
-    plan = resolve(spec)
-    recipe = _recipe(words)
-    here = [word for word in words.overrides if not word.startswith("recipe=")]
-    return Subject(plan, values(plan, recipe, here), _files(plan))
-
-
-def _files(plan: Plan) -> dict[str, str]:
-    """What the plan becomes, but for plan.json: the page itself has its numbers."""
-    return {name: text for name, text in files(plan).items() if name != "plan.json"}
-
-
-def _recipe(words: Words) -> Recipe | None:
-    """That the words choose last."""
-    chosen = [word.partition("=")[2] for word in words.overrides if word.startswith("recipe=")]
-    return library.recipe(chosen[-1], words.config_dir) if chosen else None
-
-
-def _of_folder(folder: Path) -> Iterator[Subject]:
-    """The runs of a folder, each with what it measured.
-
-    Raises:
-        ConfigError: where there is none, or where its configuration cannot be read.
-
-    """
-    from meshwright.jobs.status import statuses
-    from meshwright.train.metrics import read
-
-    for one in statuses(folder):
-        plan = resolve(read_spec(one.folder))
-        recipe = library.recipe(plan.spec.name) if plan.spec.name in library.names() else None
-        measured = Measured(one, tuple(read(one.folder / "metrics.jsonl")))
-        yield Subject(plan, values(plan, recipe, []), _files(plan), measured)
 
 
 def _told_apart(subjects: Sequence[Subject], jobs: Sequence[Words]) -> list[Subject]:

@@ -21,7 +21,11 @@ __all__ = ["Measured", "Subject", "Value", "values"]
 
 @dataclass(frozen=True)
 class Value:
-    """One value of a plan. ``status``: a recipe's word, ``set here``, ``chosen`` with its group, or ``default``."""
+    """One value of a plan.
+
+    ``status``: a recipe's word, ``set here``, ``chosen`` with its group, ``imported`` from another program's file, or
+    ``default``.
+    """
 
     path: str
     value: str
@@ -73,8 +77,13 @@ class Subject:
         return plan_summary(self.plan, self.cost)
 
 
-def values(plan: Plan, recipe: Recipe | None, words: Sequence[str]) -> tuple[Value, ...]:
-    """Every value that is set, those of the recipe and of the command line first."""
+def values(
+    plan: Plan, recipe: Recipe | None, words: Sequence[str], imported: Mapping[str, str] | None = None
+) -> tuple[Value, ...]:
+    """Every value that is set, those of the recipe, of files and of the command line first.
+
+    ``imported``: by path, the file and line of another program that says it.
+    """
     spec = plan.spec
     records = (
         []
@@ -85,11 +94,21 @@ def values(plan: Plan, recipe: Recipe | None, words: Sequence[str]) -> tuple[Val
     stated = {path for record in records for path in record.values}
     here = {word.lstrip("+~").partition("=")[0]: word for word in words}
     plain = {name: part for name, part in asdict(spec).items() if isinstance(part, Mapping)}
-    found = [_value(path, value, sources, stated, here) for path, value in leaves(plain) if value is not None]
+    kept = ((path, value) for path, value in leaves(plain) if value is not None)
+    found = [
+        _imported(path, value, imported or {}, here) or _value(path, value, sources, stated, here)
+        for path, value in kept
+    ]
     return tuple(sorted(found, key=lambda one: _ORDER.index(one.status)))
 
 
-_ORDER = ("set here", "chosen", "published", "derived", "inferred", "ours", "default")
+_ORDER = ("set here", "chosen", "imported", "published", "derived", "inferred", "ours", "default")
+
+
+def _imported(path: str, value: object, imported: Mapping[str, str], here: Mapping[str, str]) -> Value | None:
+    if path not in imported or path in here or path.split(".")[0] in here:
+        return None
+    return Value(path, literal(value), "imported", imported[path])
 
 
 def _value(
