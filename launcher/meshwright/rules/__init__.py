@@ -7,6 +7,7 @@ from functools import cache
 from meshwright.rules import (
     accelerate,
     bridge,
+    context,
     deepspeed,
     exported,
     foreign,
@@ -39,7 +40,7 @@ __all__ = [
 POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 """Judged first: every other rule divides by these."""
 
-_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + placement.RULES
+_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + context.RULES + placement.RULES
 
 _BACKENDS = megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES
 _EXPORTS = exported.RULES + accelerate.RULES + bridge.RULES + torchtitan.RULES
