@@ -231,6 +231,7 @@ BREAKS: dict[str, Change] = {
     "tensor.overlap": lambda r, s: {P + "overlap_tp": True, P + "sp": False},
     "context.sequence": lambda r, s: {"training.sequence": 510, P + "cp": 2},
     "context.positions": lambda r, s: {"training.sequence": 8192},
+    "context.levels": lambda r, s: {P + "cp_comm": "a2a+p2p", P + "cp": 4, P + "cp_levels": (2, 4)},
     "context.heads": lambda r, s: {P + "cp_comm": "a2a", P + "cp": 4, "model.kv_heads": 2},
     "experts.ep": lambda r, s: {"model.moe": replace(MOE, experts=9), P + "ep": 2},
     "experts.etp": lambda r, s: {"model.moe": replace(MOE, ffn=63), P + "etp": 2},

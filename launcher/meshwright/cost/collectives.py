@@ -10,17 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwright.cost.inputs import Scene
-from meshwright.cost.numbers import Number, clip, log2, maximum, where
+from meshwright.cost.numbers import Number, clip, log2, maximum, minimum, where
 
 __all__ = [
     "Group",
     "all_to_all",
+    "context_groups",
     "data_group",
     "expert_data_group",
     "group",
     "pipeline_group",
     "point_to_point",
     "ring",
+    "round_trip",
 ]
 
 _START_US = 15.0
@@ -58,6 +60,14 @@ def expert_data_group(s: Scene) -> Group:
     return group(s, s.edp, s.layout.etp * s.layout.ep * s.inner_stages)
 
 
+def context_groups(s: Scene) -> tuple[Group, Group]:
+    """The ranks that exchange heads for tokens, and those round which keys go: all of cp is one, or each a level."""
+    r = s.layout
+    levels = r.spec.parallelism.cp_levels if r.backend.name == "megatron" else ()
+    inner = (levels[0] if levels else 1) + 0 * r.cp if not s.framework.exchanges_heads else r.cp
+    return group(s, inner, r.tp), group(s, r.cp // inner, r.tp * inner)
+
+
 def pipeline_group(s: Scene) -> Group:
     """The stages of one pipeline."""
     r = s.layout
@@ -71,6 +81,15 @@ def ring(s: Scene, g: Group, size: Number, passes: int = 1) -> Number:
     between = maximum(share / (far * g.near), g.wide * share * g.stride / (far * _uplinks(s)))
     transfer = maximum((g.near > 1) * share / near, (g.size > g.near) * between)
     return passes * (transfer + _latency(s, g))
+
+
+def round_trip(s: Scene, g: Group, size: Number) -> Number:
+    """Seconds in which ``size`` bytes of each rank pass all others, neighbour to neighbour: the slowest link decides.
+
+    Between nodes one rank of each sends, so that one network adapter carries what NCCL's rings spread over all.
+    """
+    near, far = rates(s)
+    return (g.size - 1) * size / where(g.size > g.near, minimum(near, far), near) + _latency(s, g)
 
 
 def all_to_all(s: Scene, g: Group, size: Number, between: Number | None = None) -> Number:

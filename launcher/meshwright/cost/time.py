@@ -11,12 +11,14 @@ from dataclasses import dataclass, fields
 from meshwright.cost import messages, offload
 from meshwright.cost.collectives import (
     all_to_all,
+    context_groups,
     data_group,
     expert_data_group,
     group,
     pipeline_group,
     point_to_point,
     ring,
+    round_trip,
 )
 from meshwright.cost.compute import Seconds, head, layer
 from meshwright.cost.inputs import Load, Scene, recomputed_part
@@ -181,12 +183,12 @@ def _beside_dispatch(s: Scene, operations: tuple[Operation, ...]) -> Number:
 
 def _context(s: Scene, kind: LayerKind) -> Triple:
     """Key and value blocks travel the ring while attention computes on the last ones; a2a waits for its exchange."""
-    r = s.layout
-    g = group(s, r.cp, r.tp)
-    if s.framework.exchanges_heads:
-        once = all_to_all(s, g, messages.keys(s, kind)) + all_to_all(s, g, messages.queries(s, kind))
-    else:
-        once = (1 - r.cluster.efficiency.overlap) * ring(s, g, messages.keys(s, kind) * r.cp)
+    r, (heads, rounds) = s.layout, context_groups(s)
+    exchanged = all_to_all(s, heads, messages.keys(s, kind)) + all_to_all(s, heads, messages.queries(s, kind))
+    keys = messages.keys(s, kind)
+    gathers = r.spec.parallelism.cp_comm == "all_gather"
+    went_round = ring(s, rounds, keys * rounds.size) if gathers else round_trip(s, rounds, keys)
+    once = exchanged + (1 - r.cluster.efficiency.overlap) * went_round
     on = (r.cp > 1) + 0
     return on * once, on * 2 * once, on * messages.again(s, "core_attn") * once
 

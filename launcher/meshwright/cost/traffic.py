@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshwright.cost import messages
-from meshwright.cost.collectives import Group, data_group, expert_data_group, group, pipeline_group
+from meshwright.cost.collectives import Group, context_groups, data_group, expert_data_group, group, pipeline_group
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, where
@@ -44,7 +44,8 @@ class Traffic:
     """One rank's flows."""
 
     tensor: Flow
-    context: Flow
+    context: Flow  # among all context-parallel ranks, or on the outer of two levels
+    context_inner: Flow  # of two levels, on the inner
     expert: Flow
     pipeline: Flow
     data: Flow
@@ -56,9 +57,11 @@ def traffic(s: Scene, load: Load) -> Traffic:
     part = where(r.recompute == 2, recomputed_part(s, load), 1)
     # each chunk sends forward but the model's last, and backward but the first
     sends = (r.pp > 1) * (2 * r.vpp - (load.index == 0) - (load.index == r.pp - 1))
+    context, inner = _context(s, load, part)
     return Traffic(
         tensor=_tensor(s, load, part),
-        context=_context(s, load, part),
+        context=context,
+        context_inner=inner,
         expert=_expert(s, load, part),
         pipeline=_flow(m * sends * messages.hidden(s) / s.degrees.sequence, pipeline_group(s), "send", m * sends),
         data=_data(s, load),
@@ -78,16 +81,26 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     return _flow(r.microbatches * gathered * _share(g), g, kind, count)
 
 
-def _context(s: Scene, load: Load, part: Number) -> Flow:
-    """Keys and values go round, and round again with their gradients; a2a exchanges queries and outputs as well."""
-    cp, g = s.layout.cp, group(s, s.layout.cp, s.layout.tp)
-    m, passes = s.layout.microbatches, 2 + part * messages.again(s, "core_attn")
+def _context(s: Scene, load: Load, part: Number) -> tuple[Flow, Flow]:
+    """Among all, or on the outer level and on the inner: heads are exchanged there, and keys go round outside."""
+    heads, rounds = _heads(s, load, part), _rounds(s, load, part)
+    return (heads, rounds) if s.framework.exchanges_heads else (rounds, heads)
+
+
+def _rounds(s: Scene, load: Load, part: Number) -> Flow:
+    """Keys and values go round, and round again with their gradients."""
+    g = context_groups(s)[1]
+    rounds = s.layout.microbatches * (3 + part * messages.again(s, "core_attn")) * (g.size - 1)
     keys = load.total(messages.keys(s, kind) for kind in s.kinds)
-    if s.framework.exchanges_heads:
-        size = keys + load.total(messages.queries(s, kind) for kind in s.kinds)
-        return _flow(m * passes * size * (cp - 1) / cp, g, "all-to-all", 2 * m * load.layers * passes * (cp > 1))
-    rounds = m * (passes + 1) * (cp - 1)
     return _flow(rounds * keys, g, "send", rounds * load.layers)
+
+
+def _heads(s: Scene, load: Load, part: Number) -> Flow:
+    """Heads are exchanged for tokens of keys, values, queries and outputs."""
+    g = context_groups(s)[0]
+    passes = s.layout.microbatches * (2 + part * messages.again(s, "core_attn"))
+    size = load.total(messages.keys(s, kind) + messages.queries(s, kind) for kind in s.kinds)
+    return _flow(passes * size * _share(g), g, "all-to-all", 2 * passes * load.layers * (g.size > 1))
 
 
 def _expert(s: Scene, load: Load, part: Number) -> Flow:

@@ -88,6 +88,8 @@ def _layout(plan: Plan) -> Iterator[str]:
     yield from _pipeline(p)
     yield from flag("--context-parallel-size", grid.cp, 1)
     yield from flag("--cp-comm-type", p.cp_comm, "p2p")
+    if p.cp_levels:
+        yield from ("--hierarchical-context-parallel-sizes", *map(str, p.cp_levels))
     if plan.spec.model.moe:
         yield from flag("--expert-model-parallel-size", grid.ep, 1)
         yield from flag("--expert-tensor-parallel-size", grid.etp)

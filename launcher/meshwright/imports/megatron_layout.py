@@ -52,6 +52,7 @@ CARRIED = {
     "parallelism.etp": "expert_tensor_parallel_size",
     "parallelism.order": "use_tp_pp_dp_mapping",
     "parallelism.cp_comm": "cp_comm_type",
+    "parallelism.cp_levels": "hierarchical_context_parallel_sizes",
     "parallelism.zero": (
         "use_distributed_optimizer use_megatron_fsdp use_torch_fsdp2 data_parallel_sharding_strategy "
         "torch_fsdp2_reshard_after_forward zero_stage"
@@ -95,6 +96,7 @@ def _degrees(a: Arguments) -> Flat:
         "parallelism.etp": 1 if dense else expert_tensor,
         "parallelism.order": "tp-cp-ep-pp-dp" if a("use_tp_pp_dp_mapping") else "tp-cp-ep-dp-pp",
         "parallelism.cp_comm": comm[0] if isinstance(comm, list) and comm else comm,
+        "parallelism.cp_levels": a("hierarchical_context_parallel_sizes") or [],
         "parallelism.overlap_p2p": a("overlap_p2p_comm"),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from meshwright.rules import (
+    context,
     deepspeed,
     foreign,
     grid,
@@ -35,7 +36,7 @@ __all__ = [
 POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 """Judged first: every other rule divides by these."""
 
-_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + placement.RULES
+_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + context.RULES + placement.RULES
 
 _BACKENDS = megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES
 

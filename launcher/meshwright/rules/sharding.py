@@ -9,7 +9,6 @@ from meshwright.rules._rule import EVERY, MEGATRON, Layout, Rule, implies
 __all__ = ["RULES"]
 
 _TP = nearest("parallelism.tp", lambda r: r.tp, high=64)
-_CP = nearest("parallelism.cp", lambda r: r.cp, high=64)
 _EP = nearest("parallelism.ep", lambda r: r.ep)
 _ETP = nearest("parallelism.etp", lambda r: r.etp, high=64)
 
@@ -67,54 +66,6 @@ _TENSOR = (
         message="overlapping tensor-parallel collectives with GEMMs needs sp=true",
         source="training/arguments.py:1402",
         repairs=any_of(change(parallelism__sp=True), change(parallelism__overlap_tp=False)),
-    ),
-)
-
-_CONTEXT = (
-    Rule(
-        id="context.sequence",
-        path="training.sequence",
-        backends=MEGATRON,
-        holds=lambda r: implies(r.cp > 1, r.training.sequence % (2 * r.cp) == 0),
-        message="{training.sequence} tokens do not cut into 2·cp = 2·{cp} balanced chunks",
-        source="training/arguments.py:1296",
-        repairs=any_of(lambda r: ({"training.sequence": -(-r.training.sequence // (2 * r.cp)) * 2 * r.cp},), _CP),
-    ),
-    Rule(
-        id="context.positions",
-        path="training.sequence",
-        backends=EVERY,
-        holds=lambda r: (r.model.positions in ("alibi", "none")) | (r.training.sequence <= r.model.max_positions),
-        message="{training.sequence} tokens exceed the {model.max_positions} positions of {model.name}",
-        source="training/arguments.py:1314",
-        repairs=any_of(
-            lambda r: ({"model.max_positions": r.training.sequence},),
-            lambda r: ({"training.sequence": r.model.max_positions},),
-        ),
-    ),
-    Rule(
-        id="context.heads",
-        path="parallelism.cp_comm",
-        backends=MEGATRON,
-        needs=("tensor.heads", "tensor.kv_heads"),
-        holds=lambda r: implies(
-            (r.spec.parallelism.cp_comm == "a2a") & (r.cp > 1),
-            ((r.model.heads // r.tp) % r.cp == 0) & ((r.model.kv_heads // r.tp) % r.cp == 0),
-        ),
-        message="cp_comm=a2a deals the {model.heads} heads and {model.kv_heads} key/value heads of tp = {tp} over "
-        "cp = {cp} ranks, which does not divide",
-        source="transformer_engine attention/dot_product_attention/context_parallel.py: heads % cp_size == 0",
-        repairs=any_of(change(parallelism__cp_comm="p2p"), _CP),
-    ),
-    Rule(
-        id="tensor.sequence",
-        path="training.sequence",
-        backends=MEGATRON,
-        needs=("context.sequence",),
-        holds=lambda r: implies(r.sp, (r.training.sequence // r.cp) % r.tp == 0),
-        message="sequence/cp = {training.sequence}/{cp} does not divide by tp = {tp}, which sequence parallelism needs",
-        source="core/tensor_parallel/mappings.py:72, at the first step",
-        repairs=any_of(_TP, nearest("parallelism.cp", lambda r: r.cp, high=64), change(parallelism__sp=False)),
     ),
 )
 
@@ -238,4 +189,4 @@ def _has_dense_layer(r: Layout) -> bool:
     return any(kind.ffn == "mlp" for kind in kinds(r.model))
 
 
-RULES: tuple[Rule, ...] = _TENSOR + _CONTEXT + _EXPERTS + _MODEL
+RULES: tuple[Rule, ...] = _TENSOR + _EXPERTS + _MODEL

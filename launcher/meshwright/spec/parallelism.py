@@ -38,7 +38,8 @@ class Parallelism:
     recompute_modules: tuple[str, ...] | None = None  # selective only; None: ("core_attn",)
     pipeline_split: PipelineSplit = PipelineSplit()
     order: Literal["tp-cp-ep-dp-pp", "tp-cp-ep-pp-dp"] = "tp-cp-ep-dp-pp"  # fastest axis first
-    cp_comm: Literal["p2p", "all_gather", "a2a"] = "p2p"
+    cp_comm: Literal["p2p", "all_gather", "a2a", "a2a+p2p"] = "p2p"
+    cp_levels: tuple[int, ...] = ()  # a2a+p2p only: ranks that exchange heads, and rings of such groups
     optimizer_instances: int = 1  # replicas of the sharded optimizer (hybrid sharding)
     microbatch_group: int | None = None  # interleaving: contiguous micro-batches per chunk; None: pp
     overlap_grad_reduce: bool = True

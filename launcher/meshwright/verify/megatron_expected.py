@@ -44,6 +44,7 @@ def _degrees(plan: Plan) -> dict[str, Any]:
         "pipeline_model_parallel_size": grid.pp,
         "virtual_pipeline_model_parallel_size": p.vpp if p.vpp > 1 else None,
         "context_parallel_size": grid.cp,
+        "hierarchical_context_parallel_sizes": list(p.cp_levels) or None,
         "data_parallel_size": grid.dp,
         "sequence_parallel": p.sp,
         "expert_model_parallel_size": grid.ep,
