@@ -42,6 +42,8 @@ COMMENTS = {
     "moe.group_topk": "Groups a token is sent to.",
     "moe.scaling": "Factor on the routed experts' output.",
     "moe.aux_loss": "Weight of the balancing loss.",
+    "moe.output_norm": "A norm stands behind the experts.",
+    "moe.weights_on_input": "A token is multiplied by its weight before the expert, not behind it.",
     "mla": "Multi-head latent attention.",
     "mla.kv_lora_rank": "Width of the compressed keys and values.",
     "mla.q_lora_rank": "Width of the compressed queries. null: they are not compressed.",
@@ -56,6 +58,7 @@ COMMENTS = {
     "rope.scaling.high_freq_factor": "Wavelengths shorter than the trained length by this are left.",
     "rope.scaling.beta_fast": "Turns in the trained length from which on nothing is stretched.",
     "rope.scaling.beta_slow": "Turns in the trained length up to which all is stretched.",
+    "rope.scaling.truncate": "The channels between which it blends are whole numbers.",
     "rope.scaling.mscale": "Scale of attention's temperature.",
     "rope.scaling.mscale_all_dim": "The same for the channels without positions.",
 }

@@ -92,6 +92,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.megatron.moe_paged_stash": "without experts nothing is stashed",
         "backend.megatron.spec": "our layers stand in only where stock Megatron lacks a part",
         "model.transformers": "the name in transformers",
+        "model.attention_bias": "without linear biases there is none to leave out",
         "model.kv_heads": "MLA has no key/value heads of its own",
         "model.qk_norm": "MLA norms its compressed queries and keys always",
         "model.shared_parallel_norm": "without a parallel residual there is no norm to share",

@@ -99,8 +99,7 @@ def _gpt(plan: Plan) -> Any:
         from meshwright.train.layers import amend, install
 
         install(parts(model))
-        for layer in block.layer_specs:
-            amend(layer, parts(model))
+        amend(block, parts(model))
     return GPTModel(
         config=config,
         transformer_layer_spec=block,

@@ -11,7 +11,7 @@ from typing import Any
 
 from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_extra import overlaid
-from meshwright.emit.megatron_model import moe_pattern, windows
+from meshwright.emit.megatron_model import moe_pattern, windows, without_positions
 from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
@@ -49,7 +49,19 @@ def _transformer(plan: Plan) -> Kwargs:
     }
 
 
-_ACTIVATIONS = {"swiglu": "silu", "squared_relu": "squared_relu", "geglu_tanh": "gelu_tanh"}
+_ACTIVATIONS = {
+    "swiglu": "silu",
+    "squared_relu": "squared_relu",
+    "geglu_tanh": "gelu_tanh",
+    "relu": "relu",
+    "quick_geglu": "quick_gelu",
+}
+
+
+def _activation(model: Model) -> str:
+    """The fused kernel, which wants a bias, is the tanh approximation by itself."""
+    unfused = model.activation == "gelu_tanh" and not model.linear_bias
+    return "gelu_tanh" if unfused else _ACTIVATIONS.get(model.activation, "gelu")
 
 
 def _sizes(model: Model) -> Kwargs:
@@ -59,8 +71,10 @@ def _sizes(model: Model) -> Kwargs:
         "ffn_hidden_size": model.ffn,
         "num_attention_heads": model.heads,
         "kv_channels": model.head_dim,
-        "activation_func": _ACTIVATIONS.get(model.activation, "gelu"),
+        "activation_func": _activation(model),
         "gated_linear_unit": model.gated,
+        "activation_func_clamp_value": model.activation_clamp,
+        "glu_linear_offset": model.activation_offset,
         "normalization": "RMSNorm" if model.norm == "rmsnorm" else "LayerNorm",
         "layernorm_epsilon": model.norm_eps,
         "layernorm_zero_centered_gamma": model.norm_zero_centered,
@@ -77,10 +91,13 @@ def _heads(model: Model) -> Kwargs:
         if model.sliding_window
         else {}
     )
-    skips = {"no_rope_freq": model.rope.skip_every} if model.positions == "rope" and model.rope.skip_every else {}
+    skips = {"no_rope_freq": without_positions(model)} if without_positions(model) else {}
     return {
         "num_query_groups": model.kv_heads,
-        "qk_layernorm": model.qk_norm == "head",
+        "qk_layernorm": model.qk_norm in ("head", "full"),
+        "qk_l2_norm": model.qk_norm == "l2",
+        "attention_output_gate": model.attention_gate,
+        "softmax_type": "learnable" if model.attention_sinks else "vanilla",
         "add_qkv_bias": model.qkv_bias or model.linear_bias,
         **window,
         **skips,
@@ -89,12 +106,13 @@ def _heads(model: Model) -> Kwargs:
 
 def _scales(model: Model) -> Kwargs:
     """As the flags say them (emit/megatron_model.py ``_scales``)."""
-    if model.embedding_scale is None and model.attention_scale is None:
+    if model.embedding_scale is None and model.attention_scale is None and model.logit_scale is None:
         return {}
     scale = model.attention_scale or model.head_dim**-0.5
     return {
         "use_mup": True,
         "mup_embedding_mult": model.embedding_scale or 1.0,
+        "mup_output_mult": model.logit_scale or 1.0,
         "mup_base_head_dim": (scale * model.head_dim) ** 2,
     }
 
@@ -136,6 +154,7 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "moe_layer_freq": 1 if routed_everywhere else [int(kind) for kind in moe_pattern(model)[1:-1].split(",")],
         "moe_shared_expert_intermediate_size": moe.shared_ffn or None,
         "moe_shared_expert_gate": moe.shared_gate,
+        "moe_apply_probs_on_input": moe.weights_on_input,
         "moe_router_topk": moe.topk,
         "moe_router_score_function": moe.score,
         "moe_router_pre_softmax": moe.score == "softmax" and not moe.normalize_topk,
@@ -224,9 +243,10 @@ def _kernels(plan: Plan) -> Kwargs:
         "cross_entropy_loss_fusion": megatron.cross_entropy_fusion,
         "gradient_accumulation_fusion": megatron.gradient_accumulation_fusion and not uses_fsdp(plan),
         "masked_softmax_fusion": True,
-        "bias_activation_fusion": model.activation not in ("gelu", "squared_relu", "geglu_tanh"),
+        "bias_activation_fusion": model.activation == "swiglu"
+        or (model.activation == "gelu_tanh" and model.linear_bias),
         "bias_dropout_fusion": True,
-        "apply_rope_fusion": model.positions == "rope" and (model.mla is None or _is_yarn(scaling)),
+        "apply_rope_fusion": model.positions == "rope" and (model.mla is not None) == _is_yarn(scaling),
         "attention_softmax_in_fp32": False,
         "persist_layer_norm": True,
         "deallocate_pipeline_outputs": True,

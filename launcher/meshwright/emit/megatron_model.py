@@ -8,9 +8,9 @@ from meshwright.emit._flags import flag, switch
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.megatron_parts import MODULE, spec_name
-from meshwright.spec.model import Model, Moe, Rope
+from meshwright.spec.model import Model, Moe, Rope, RopeScaling
 
-__all__ = ["model_flags", "moe_pattern", "windows"]
+__all__ = ["model_flags", "moe_pattern", "windows", "without_positions"]
 
 
 def model_flags(plan: Plan) -> Iterator[str]:
@@ -65,7 +65,11 @@ def _attention(model: Model) -> Iterator[str]:
     if model.kv_heads != model.heads:
         yield "--group-query-attention"
         yield from flag("--num-query-groups", model.kv_heads, 1)
-    yield from switch("--qk-layernorm", model.qk_norm == "head")
+    yield from switch("--qk-l2-norm", model.qk_norm == "l2")
+    yield from switch("--attention-output-gate", model.attention_gate)
+    if model.attention_sinks:
+        yield from flag("--softmax-type", "learnable")
+    yield from switch("--qk-layernorm", model.qk_norm in ("head", "full"))
     yield from switch("--add-qkv-bias", model.qkv_bias and not model.linear_bias)
     if model.sliding_window:
         yield from flag("--window-size", f"({model.sliding_window - 1},0)")  # before the token itself
@@ -81,21 +85,32 @@ def windows(model: Model) -> int | list[int] | None:
     return None if all(with_window) else with_window
 
 
+def without_positions(model: Model) -> int | list[int] | None:
+    """Which layers have no rotary positions: none (None), each n-th, or 1 for each that has none."""
+    if model.positions != "rope" or not model.rope.skip_full:
+        return model.rope.skip_every or None
+    return [int(kind.mixer == "attention") for kind in layer_kinds(model)]
+
+
 def _scales(model: Model) -> Iterator[str]:
-    """Megatron's maximal update parametrisation at a width multiplier of one changes these two factors alone.
+    """Megatron's maximal update parametrisation at a width multiplier of one changes these three factors alone.
 
     Scores are scaled by sqrt(base) / head_dim (transformer_config.py:2206).
     """
-    if model.embedding_scale is None and model.attention_scale is None:
+    if model.embedding_scale is None and model.attention_scale is None and model.logit_scale is None:
         return
     scale = model.attention_scale or model.head_dim**-0.5
     yield "--use-mup"
     yield from flag("--mup-embedding-mult", model.embedding_scale, None)
+    yield from flag("--mup-output-mult", model.logit_scale, None)
     yield from flag("--mup-base-head-dim", (scale * model.head_dim) ** 2)
 
 
 def _positions(model: Model) -> Iterator[str]:
     kind = {"learned": "learned_absolute", "alibi": "none"}.get(model.positions, model.positions)
+    scaling = model.rope.scaling
+    if kind == "rope" and scaling and scaling.kind == "yarn" and not model.mla:
+        kind = "yarn"
     yield from flag("--position-embedding-type", kind, "learned_absolute")
     if model.positions == "rope":
         yield from _rope(model, model.rope)
@@ -105,7 +120,9 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
     yield from flag("--rotary-base", int(rope.base), 10000)
     yield from flag("--rotary-percent", rope.fraction, 1.0)
     scaling = rope.scaling
-    if model.mla:
+    if scaling and scaling.kind == "yarn" and not model.mla:
+        yield from _yarn(scaling)
+    elif model.mla:
         yarn = scaling is not None and scaling.kind == "yarn"
         yield from flag("--rope-type", "yarn" if yarn else "rope")
         yield from switch("--no-rope-fusion", not yarn)  # MLA fuses only YaRN (transformer_config.py:2967)
@@ -118,17 +135,37 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
         yield from flag("--rope-scaling-factor", scaling.factor, 8.0)
     elif scaling and scaling.kind == "linear":
         yield from flag("--rotary-seq-len-interpolation-factor", int(scaling.factor), 1)
-    if rope.skip_every:
-        yield from flag("--no-rope-freq", rope.skip_every)
+    skips = without_positions(model)
+    yield from flag("--no-rope-freq", str(skips).replace(" ", "") if isinstance(skips, list) else skips)
+
+
+def _yarn(scaling: RopeScaling) -> Iterator[str]:
+    """Of attention with heads, which Transformer Engine's fused kernel does not scale (rope_utils.py:303)."""
+    yield "--no-rope-fusion"
+    yield from flag("--rotary-scaling-factor", scaling.factor, 1.0)
+    yield from flag("--yarn-original-max-position-embeddings", scaling.original_positions, 4096)
+    yield from flag("--yarn-beta-fast", scaling.beta_fast, 32.0)
+    yield from flag("--yarn-beta-slow", scaling.beta_slow, 1.0)
+    yield from flag("--mscale", scaling.mscale, 1.0)
+    yield from flag("--mscale-all-dim", scaling.mscale_all_dim, 0.0)
+    yield from switch("--no-yarn-correction-range-round-to-int", not scaling.truncate)
 
 
 def _mlp(model: Model) -> Iterator[str]:
-    yield from switch("--swiglu", model.gated)  # our layers put GELU in the place of SiLU
-    yield from switch("--no-bias-swiglu-fusion", model.activation == "geglu_tanh")
+    quick = model.activation == "quick_geglu"
+    yield from switch("--quick-geglu", quick)
+    yield from flag("--activation-func-clamp-value", model.activation_clamp)
+    yield from flag("--glu-linear-offset", model.activation_offset, 0.0)
+    yield from switch("--swiglu", model.gated and not quick)  # our layers put GELU in the place of SiLU
+    yield from switch("--no-bias-swiglu-fusion", model.activation in ("geglu", "geglu_tanh"))
     yield from switch("--squared-relu", model.activation == "squared_relu")
     # the fused kernel is the tanh approximation, and wants a bias (core/fusions/fused_bias_gelu.py)
-    yield from switch("--no-bias-gelu-fusion", model.activation in ("gelu", "squared_relu"))
+    unfused = model.activation == "gelu_tanh" and not model.linear_bias
+    yield from switch("--no-bias-gelu-fusion", unfused or model.activation in _UNFUSED)
     yield from switch("--disable-bias-linear", not model.linear_bias)
+
+
+_UNFUSED = ("gelu", "squared_relu", "relu", "xielu", "quick_geglu")
 
 
 def _norms(model: Model) -> Iterator[str]:
@@ -153,6 +190,7 @@ def _experts(plan: Plan) -> Iterator[str]:
         yield from flag("--moe-layer-freq", moe_pattern(plan.spec.model))
     yield from flag("--moe-shared-expert-intermediate-size", moe.shared_ffn or None)
     yield from switch("--moe-shared-expert-gate", moe.shared_gate)
+    yield from switch("--moe-apply-probs-on-input", moe.weights_on_input)
     yield from _router(moe)
     yield from flag("--moe-token-dispatcher-type", megatron.moe_dispatcher, "allgather")
     yield from switch("--moe-grouped-gemm", megatron.moe_grouped_gemm)

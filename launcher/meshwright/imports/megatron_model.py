@@ -10,7 +10,7 @@ from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
 from meshwright.imports.megatron_moe import experts
-from meshwright.model.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, MODULE, SPECS
+from meshwright.model.megatron_parts import MODULE, PartValue, read_name
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "grouped", "model"]
 
@@ -30,6 +30,9 @@ PLAIN = {
     "model.norm_zero_centered": "layernorm_zero_centered_gamma",
     "model.linear_bias": "add_bias_linear",
     "model.qkv_bias": "add_qkv_bias",
+    "model.attention_gate": "attention_output_gate",
+    "model.activation_clamp": "activation_func_clamp_value",
+    "model.activation_offset": "glu_linear_offset",
     "model.init_std": "init_method_std",
     "model.attention_dropout": "attention_dropout",
     "model.hidden_dropout": "hidden_dropout",
@@ -41,13 +44,15 @@ CARRIED = {
     "model.kv_heads": "group_query_attention num_query_groups",
     "model.head_dim": "kv_channels",
     "model.vocab": "padded_vocab_size",
-    "model.activation": "swiglu squared_relu openai_gelu glu_activation",
+    "model.activation": "swiglu quick_geglu squared_relu openai_gelu glu_activation",
     "model.norm": "normalization",
     "model.positions": "position_embedding_type use_rotary_position_embeddings",
     "model.tied_embeddings": "untie_embeddings_and_output_weights",
-    "model.qk_norm": "qk_layernorm",
+    "model.qk_norm": "qk_layernorm qk_l2_norm",
+    "model.attention_sinks": "softmax_type",
     "model.embedding_scale": "mup_embedding_mult use_mup",
     "model.attention_scale": "mup_base_head_dim",
+    "model.logit_scale": "mup_output_mult",
     "model.sliding_window": "window_size",
     "model.full_attention_every": "window_attn_skip_freq",
     "model.rope.base": "rotary_base",
@@ -55,7 +60,8 @@ CARRIED = {
     "model.rope.skip_every": "no_rope_freq",
     "model.rope.scaling": (
         "rope_type rotary_scaling_factor use_rope_scaling rope_scaling_factor rotary_seq_len_interpolation_factor "
-        "mscale mscale_all_dim"
+        "mscale mscale_all_dim yarn_original_max_position_embeddings yarn_beta_fast yarn_beta_slow "
+        "yarn_correction_range_round_to_int"
     ),
     "model.mla": "multi_latent_attention q_lora_rank kv_lora_rank qk_head_dim qk_pos_emb_head_dim v_head_dim",
     "model.embedding_norm": "embed_layernorm",
@@ -118,6 +124,8 @@ def _activation(a: Arguments) -> Flat:
     """The fused bias-GELU kernel, which wants biases, is the tanh approximation; alone GELU is exact."""
     if a("swiglu") or a("glu_activation") in ("swiglu", "geglu"):
         return {"model.activation": a("glu_activation") or "swiglu"}
+    if a("quick_geglu"):
+        return {"model.activation": "quick_geglu"}
     if a("squared_relu"):
         return {"model.activation": "squared_relu"}
     tanh = a("add_bias_linear") and (a("bias_gelu_fusion") or a("openai_gelu"))
@@ -126,12 +134,15 @@ def _activation(a: Arguments) -> Flat:
 
 def _attention(a: Arguments) -> Flat:
     window = a("window_size")
-    flat: Flat = {"model.qk_norm": "head" if a("qk_layernorm") and not a("multi_latent_attention") else "none"}
+    headed = "head" if a("qk_layernorm") and not a("multi_latent_attention") else "none"
+    flat: Flat = {"model.qk_norm": "l2" if a("qk_l2_norm") else headed}
+    flat["model.attention_sinks"] = a("softmax_type") == "learnable"
     flat["model.sliding_window"] = window[0] + 1 if isinstance(window, list | tuple) else None
     flat["model.full_attention_every"] = (a("window_attn_skip_freq") or 0) if window else 0
     if a("use_mup"):
         multiplier, base = a("mup_embedding_mult"), a("mup_base_head_dim")
         flat["model.embedding_scale"] = None if multiplier == 1.0 else multiplier
+        flat["model.logit_scale"] = None if a("mup_output_mult") == 1.0 else a("mup_output_mult")
         head_dim = _sizes(a).get("model.head_dim")
         if base and head_dim:
             flat["model.attention_scale"] = None if base == 1.0 else base**0.5 / head_dim
@@ -140,16 +151,20 @@ def _attention(a: Arguments) -> Flat:
 
 def _positions(a: Arguments) -> Flat:
     kind = "rope" if a("use_rotary_position_embeddings") else a("position_embedding_type")
-    flat: Flat = {"model.positions": {"learned_absolute": "learned"}.get(kind, kind)}
-    if kind != "rope":
+    flat: Flat = {"model.positions": {"learned_absolute": "learned", "yarn": "rope"}.get(kind, kind)}
+    if kind not in ("rope", "yarn"):
         return flat
     flat["model.rope.base"] = float(a("rotary_base"))
     flat["model.rope.fraction"] = a("rotary_percent")
-    flat["model.rope.skip_every"] = a("no_rope_freq") or 0
+    skips = a("no_rope_freq") or 0
+    flat["model.rope.skip_every"] = skips if isinstance(skips, int) else 0
+    flat["model.rope.skip_full"] = not isinstance(skips, int)
     return flat | _scaling(a)
 
 
 def _scaling(a: Arguments) -> Flat:
+    if a("position_embedding_type") == "yarn":
+        return _yarn_of_heads(a)
     if a("multi_latent_attention"):
         return _yarn(a) if a("rope_type") in (None, "yarn") else {}
     if a("use_rope_scaling"):
@@ -171,6 +186,20 @@ def _yarn(a: Arguments) -> Flat:
     )
 
 
+def _yarn_of_heads(a: Arguments) -> Flat:
+    """What is not said is as in training/argument_utils.py."""
+    return _stretch(
+        kind="yarn",
+        factor=a("rotary_scaling_factor"),
+        original_positions=a("yarn_original_max_position_embeddings") or 4096,
+        beta_fast=a("yarn_beta_fast") or 32.0,
+        beta_slow=a("yarn_beta_slow") or 1.0,
+        mscale=a("mscale"),
+        mscale_all_dim=a("mscale_all_dim"),
+        truncate=a("yarn_correction_range_round_to_int") is not False,
+    )
+
+
 def _stretch(**values: Any) -> Flat:
     return {f"model.rope.scaling.{name}": value for name, value in values.items()}
 
@@ -187,22 +216,37 @@ def _latent(a: Arguments) -> Flat:
     }
 
 
-_PARTS: dict[str, Flat] = {
-    "alibi": {"model.positions": "alibi"},
-    "attention_softcap": {"model.attention_softcap": ATTENTION_SOFTCAP},
-    "embedding_norm": {"model.embedding_norm": True},
-    "final_softcap": {"model.final_softcap": FINAL_SOFTCAP},
-    "geglu_tanh": {"model.activation": "geglu_tanh"},
-    "parallel_residual": {"model.parallel_residual": True},
-    "sandwich_norm": {"model.norm_placement": "sandwich"},
+_PATHS = {
+    "experts_norm": "moe.output_norm",
+    "alibi": "positions",
+    "local_base": "rope.local_base",
+    "norms": "norm_placement",
 }
+"""Where a part's name is not that of the field."""
 
 
 def _our_layers(a: Arguments) -> Flat:
     """What ``--spec`` brings along, where the layers are ours."""
-    words = a("spec") or []
-    named = next((parts for parts, name in SPECS.items() if list(words) == [MODULE, name]), ())
+    words = list(a("spec") or [])
+    named = read_name(words[1]) if len(words) == 2 and words[0] == MODULE else None
     flat: Flat = {}
-    for part in named:
-        flat |= _PARTS[part]
+    for part, value in (named or {}).items():
+        flat |= _part(part, value)
     return flat
+
+
+def _part(part: str, value: PartValue) -> Flat:
+    if part == "parallel_residual":
+        return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
+    if part in ("qk_norm", "llama3_stretch"):
+        return _joined(part, str(value))
+    return {f"model.{_PATHS.get(part, part)}": "alibi" if part == "alibi" else value}
+
+
+def _joined(part: str, value: str) -> Flat:
+    """Parts that say in one word what takes several fields, or other ones."""
+    if part == "qk_norm":
+        return {"model.qk_norm": value}
+    names = ("low_freq_factor", "high_freq_factor", "original_positions")
+    low, high, original = (float(number) for number in value.split(":"))
+    return _stretch(**dict(zip(names, (low, high, int(original)), strict=True)))

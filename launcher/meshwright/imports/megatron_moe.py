@@ -29,6 +29,7 @@ CARRIED = {
     "model.moe.aux_loss": "moe_aux_loss_coeff",
     "model.moe.z_loss": "moe_z_loss_coeff",
     "model.moe.capacity_factor": "moe_expert_capacity_factor",
+    "model.moe.weights_on_input": "moe_apply_probs_on_input",
 }
 
 
@@ -53,6 +54,7 @@ def experts(a: Arguments) -> Flat:
         "aux_loss": float(_one(a("moe_aux_loss_coeff")) or 0.0),
         "z_loss": a("moe_z_loss_coeff") or 0.0,
         "capacity_factor": a("moe_expert_capacity_factor"),
+        "weights_on_input": a("moe_apply_probs_on_input"),
         **_ffn(a),
         **(frequency(a("moe_layer_freq"), a("num_layers")) or {}),
     }

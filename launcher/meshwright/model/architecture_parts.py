@@ -1,4 +1,4 @@
-"""Parts of config.json that take more than one key, or compute: rotary positions, sliding windows, experts.
+"""Parts of config.json that take more than one key, or compute: rotary positions, experts, attention.
 
 ``PARTS`` are their names in data/architectures/*.yaml, ``VALUES`` those of the ways in which transformers calls values.
 """
@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshwright.model.architectures import Flat, NoCounterpartError, Part
+from meshwright.model.architecture_layers import (
+    chunked_layers,
+    dense_layers,
+    layer_kinds,
+    leading_dense,
+    local_attention,
+    without_rope,
+)
+from meshwright.model.architectures import Flat, Part, refuse_unless
 
 __all__ = ["PARTS", "VALUES"]
 
@@ -23,15 +31,26 @@ def _activations(table: Mapping[str, str]) -> tuple[Mapping[str, str], Mapping[s
     return table, ours | {a: ours[theirs] for a, theirs in _ALIASES.items() if a not in ours and theirs in ours}
 
 
+def _integer(number: float) -> float:
+    """As an integer where it is one."""
+    return int(number) if number == int(number) else number
+
+
 def _whole(number: float) -> float:
     """``1/scale²`` was an integer before the root was taken."""
     return round(number) if abs(number - round(number)) < 1e-6 * number else number
+
+
+def _reciprocal(divisor: float) -> float | None:
+    return None if divisor == 1.0 else 1 / divisor
 
 
 VALUES: Mapping[str, tuple[Any, Any]] = {
     "gated": _activations(_GATED),
     "plain": _activations(_PLAIN),
     "plain tanh": _activations(_PLAIN | {"gelu_tanh": "gelu_pytorch_tanh"}),
+    "factor": (lambda factor: 1.0 if factor is None else factor, lambda given: None if given == 1.0 else given),
+    "divisor": (lambda factor: 1.0 if factor is None else _whole(1 / factor), lambda given: _reciprocal(given)),
     "inverse square": (lambda scale: _whole(scale**-2), lambda scalar: scalar**-0.5),
 }
 """How a field's values are called in config.json, and back: mappings or functions."""
@@ -39,20 +58,27 @@ VALUES: Mapping[str, tuple[Any, Any]] = {
 _SCALING = {
     "linear": ("factor",),
     "llama3": ("factor", "original_positions", "low_freq_factor", "high_freq_factor"),
-    "yarn": ("factor", "original_positions", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
+    "yarn": ("factor", "original_positions", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
 }
 _THEIRS = {"original_positions": "original_max_position_embeddings"}
-_YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.0}
+_YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.0, "truncate": True}
 
 
-def rope(base: float = 10000.0, fraction: float | None = None) -> Part:
-    """``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of earlier versions. ``fraction``: the default."""
+def rope(base: float = 10000.0, fraction: float | None = None, growth: bool = False, alike: str | None = None) -> Part:
+    """``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of earlier versions. ``fraction``: the default.
+
+    ``growth``: queries grow with their place. ``alike``: a key that lists the base of each layer.
+    """
     paths = ("rope.base", "rope.scaling", *(() if fraction is None else ("rope.fraction",)))
+    if growth:
+        paths += ("query_growth", "query_growth_from")
     legacy = ("rope_theta", "rotary_emb_base", "rope_scaling", "partial_rotary_factor", "rotary_pct", "rotary_dim")
 
     def write(flat: Flat) -> Flat:
         partial = {} if fraction is None else {"partial_rotary_factor": flat["rope.fraction"]}
-        return {"rope_parameters": {**_write_rope(flat, flat["rope.base"]), **partial}}
+        grown = {"llama_4_scaling_beta": flat["query_growth"]} if growth else {}
+        each = {alike: [flat["rope.base"]] * flat["layers"]} if alike else {}
+        return {"rope_parameters": {**_write_rope(flat, flat["rope.base"]), **partial, **grown}, **each}
 
     def read(config: Flat) -> Flat:
         given = config.get("rope_parameters") or {
@@ -64,13 +90,18 @@ def rope(base: float = 10000.0, fraction: float | None = None) -> Part:
             stated = config["rotary_dim"] / config["head_dim"]
         given = {"partial_rotary_factor": stated, **given}
         flat = {"rope.base": float(given.get("rope_theta", base)), **_read_scaling(given, config)}
+        if growth:
+            flat |= {"query_growth": given.get("llama_4_scaling_beta")}
+            flat |= {"query_growth_from": flat.get("rope.scaling.original_positions")}
+        bases = set(config.get(alike) or ()) if alike else set()
+        refuse_unless(bases <= {flat["rope.base"]}, str(alike), f"layers with {bases}")
         part = given["partial_rotary_factor"]
         if fraction is None:
-            _refuse_unless(part in (None, 1.0), "partial_rotary_factor", part)
+            refuse_unless(part in (None, 1.0), "partial_rotary_factor", part)
             return flat
         return {**flat, "rope.fraction": fraction if part is None else part}
 
-    return Part(("rope_parameters", *legacy), paths, write, read)
+    return Part(("rope_parameters", *legacy, *((alike,) if alike else ())), paths, write, read)
 
 
 def layered_rope(base: float = 1e6, local_base: float | None = None) -> Part:
@@ -93,58 +124,12 @@ def layered_rope(base: float = 1e6, local_base: float | None = None) -> Part:
         turned = float(whole.get("rope_theta", base))
         stated = config.get("rope_local_base_freq", turned if local_base is None else local_base)
         local = float(given.get("sliding_attention", {}).get("rope_theta", stated))
-        bases = {"rope.base": turned, "rope.local_base": None if local == turned else local}
-        return bases | _read_scaling(whole, config)
+        scaling = _read_scaling(whole, config)
+        alike = local == turned and "rope.scaling" in scaling  # windowed layers are never stretched
+        return {"rope.base": turned, "rope.local_base": None if alike else local, **scaling}
 
     keys = ("rope_parameters", "rope_theta", "rope_local_base_freq", "rope_scaling")
     return Part(keys, ("rope.base", "rope.local_base", "rope.scaling"), write, read)
-
-
-def layer_kinds(every: int, without: bool = False) -> Part:
-    """Sliding windows in all layers but each ``every``-th, which transformers lists layer by layer.
-
-    ``without``: a model without windows says so by a null; others still want a length.
-    """
-
-    def write(flat: Flat) -> Flat:
-        window, n = flat["sliding_window"], flat["full_attention_every"]
-        kinds = [window is None or (n > 0 and (layer + 1) % n == 0) for layer in range(flat["layers"])]
-        return {
-            "sliding_window": window or (None if without else flat["max_positions"]),
-            "layer_types": ["full_attention" if full else "sliding_attention" for full in kinds],
-        }
-
-    def read(config: Flat) -> Flat:
-        layers, n = config["num_hidden_layers"], config.get("sliding_window_pattern", every)
-        window, twice = config.get("sliding_window", 4096), config.get("sliding_window_size")
-        _refuse_unless(twice in (None, window), "sliding_window_size", twice)
-        kinds = config.get("layer_types") or [_KINDS[(i + 1) % n == 0] for i in range(layers)]
-        if "sliding_attention" not in kinds:
-            return {"sliding_window": None, "full_attention_every": 0}
-        n = kinds.index("full_attention") + 1 if "full_attention" in kinds else 0
-        regular = [_KINDS[n > 0 and (i + 1) % n == 0] for i in range(layers)]
-        _refuse_unless(kinds == regular, "layer_types", "an irregular pattern")
-        return {"sliding_window": window, "full_attention_every": n}
-
-    keys = ("sliding_window", "sliding_window_size", "layer_types", "sliding_window_pattern", "_sliding_window_pattern")
-    return Part(keys, ("sliding_window", "full_attention_every"), write, read)
-
-
-def without_rope() -> Part:
-    """SmolLM 3 leaves every n-th layer without positions."""
-
-    def write(flat: Flat) -> Flat:
-        n = flat["rope.skip_every"]
-        kinds = [int(n == 0 or (layer + 1) % n != 0) for layer in range(flat["layers"])]
-        return {"no_rope_layer_interval": n, "no_rope_layers": kinds}
-
-    def read(config: Flat) -> Flat:
-        n = config.get("no_rope_layer_interval", 4)
-        regular = [int(n == 0 or (layer + 1) % n != 0) for layer in range(config["num_hidden_layers"])]
-        _refuse_unless((config.get("no_rope_layers") or regular) == regular, "no_rope_layers", "an irregular pattern")
-        return {"rope.skip_every": n}
-
-    return Part(("no_rope_layer_interval", "no_rope_layers"), ("rope.skip_every",), write, read)
 
 
 def router_loss(aux: float = 0.001) -> Part:
@@ -160,32 +145,58 @@ def router_loss(aux: float = 0.001) -> Part:
     return Part(("router_aux_loss_coef", "output_router_logits"), ("moe.aux_loss",), write, read)
 
 
-def shared_experts() -> Part:
+def shared_experts(key: str = "n_shared_experts", ffn: str = "moe_intermediate_size") -> Part:
     """DeepSeek counts its shared experts in sizes of one routed expert."""
     return Part(
-        ("n_shared_experts",),
+        (key,),
         ("moe.shared_ffn",),
-        lambda flat: {"n_shared_experts": flat["moe.shared_ffn"] // flat["moe.ffn"]},
-        lambda config: {"moe.shared_ffn": (config.get("n_shared_experts") or 0) * config["moe_intermediate_size"]},
+        lambda flat: {key: flat["moe.shared_ffn"] // flat["moe.ffn"]},
+        lambda config: {"moe.shared_ffn": (config.get(key) or 0) * config[ffn]},
     )
 
 
-def leading_dense() -> Part:
-    """The kinds of feed-forward parts layer by layer: some dense ones, then experts."""
-
-    def write(flat: Flat) -> Flat:
-        dense = flat["moe.first_dense"]
-        return {"mlp_layer_types": ["dense"] * dense + ["sparse"] * (flat["layers"] - dense)}
+def mpt_attention() -> Part:
+    """MPT's attention is a configuration within; its slopes are BLOOM's where the heads are a power of two."""
 
     def read(config: Flat) -> Flat:
-        layers = config["num_hidden_layers"]
-        kinds = config.get("mlp_layer_types") or ["dense"] + ["sparse"] * (layers - 1)
-        dense = kinds.count("dense")
-        regular = kinds == ["dense"] * dense + ["sparse"] * (layers - dense)
-        _refuse_unless(regular, "mlp_layer_types", "an irregular pattern")
-        return {"moe.first_dense": dense}
+        inner, heads = config.get("attn_config") or {}, config["n_heads"]
+        usual = {"alibi": True, "alibi_bias_max": 8, "qk_ln": False, "clip_qkv": None, "softmax_scale": None}
+        for name, value in usual.items():
+            refuse_unless(inner.get(name, value) == value, f"attn_config.{name}", inner.get(name))
+        refuse_unless(heads & (heads - 1) == 0, "n_heads", f"{heads}, no power of two,")
+        return {"attention_dropout": float(inner.get("attn_pdrop", 0.0))}
 
-    return Part(("mlp_layer_types",), ("moe.first_dense",), write, read)
+    def write(flat: Flat) -> Flat:
+        return {"attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_pdrop": _integer(flat["attention_dropout"])}}
+
+    return Part(("attn_config",), ("attention_dropout",), write, read)
+
+
+def rotary_channels(channels: int) -> Part:
+    """GPT-J says how many channels of a head are rotated."""
+    return Part(
+        ("rotary_dim",),
+        ("rope.fraction",),
+        lambda flat: {"rotary_dim": round(flat["rope.fraction"] * flat["head_dim"])},
+        lambda config: {
+            "rope.fraction": (config.get("rotary_dim") or channels) * config["n_head"] / config["n_embd"],
+        },
+    )
+
+
+def depth_scales() -> Part:
+    """MiniCPM's factors follow from its depth and from the width of the small model that was tuned."""
+
+    def write(flat: Flat) -> Flat:
+        depth, width = (flat["residual_scale"] or 1.0) * flat["layers"] ** 0.5, (flat["logit_scale"] or 1.0)
+        return {"scale_depth": round(depth, 9), "dim_model_base": round(width * flat["hidden"])}
+
+    def read(config: Flat) -> Flat:
+        residual = config.get("scale_depth", 1.0) / config["num_hidden_layers"] ** 0.5
+        logits = config.get("dim_model_base", config["hidden_size"]) / config["hidden_size"]
+        return {"residual_scale": residual, "logit_scale": None if logits == 1.0 else logits}
+
+    return Part(("scale_depth", "dim_model_base"), ("residual_scale", "logit_scale"), write, read)
 
 
 def multi_query() -> Part:
@@ -216,7 +227,7 @@ def falcon_decoder() -> Part:
         if config.get("new_decoder_architecture", False):
             shared = (config.get("num_ln_in_parallel_attn") or 2) == 1
             kv_heads = config.get("num_kv_heads") or heads
-            _refuse_unless(parallel, "parallel_attn", parallel)
+            refuse_unless(parallel, "parallel_attn", parallel)
         else:
             shared = parallel
             kv_heads = 1 if config.get("multi_query", True) else config.get("num_kv_heads") or heads
@@ -234,11 +245,15 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "router_loss": router_loss,
     "shared_experts": shared_experts,
     "leading_dense": leading_dense,
+    "chunked_layers": chunked_layers,
+    "dense_layers": dense_layers,
+    "depth_scales": depth_scales,
+    "local_attention": local_attention,
+    "rotary_channels": rotary_channels,
+    "mpt_attention": mpt_attention,
     "multi_query": multi_query,
     "falcon_decoder": falcon_decoder,
 }
-
-_KINDS = {True: "full_attention", False: "sliding_attention"}
 
 
 def _write_rope(flat: Flat, base: float) -> dict[str, Any]:
@@ -253,7 +268,7 @@ def _read_scaling(given: Flat, config: Flat) -> dict[str, Any]:
     kind = given.get("rope_type", given.get("type", "default"))
     if kind in (None, "default"):
         return {"rope.scaling": None}
-    _refuse_unless(kind in _SCALING, "rope_type", kind)
+    refuse_unless(kind in _SCALING, "rope_type", kind)
     stated = {ours: given.get(_THEIRS.get(ours, ours), _YARN.get(ours)) for ours in _SCALING[kind]}
     stated["original_positions"] = stated.get("original_positions") or config["max_position_embeddings"]
     return {"rope.scaling.kind": kind, **{f"rope.scaling.{name}": value for name, value in stated.items()}}
@@ -262,8 +277,3 @@ def _read_scaling(given: Flat, config: Flat) -> dict[str, Any]:
 def _scaled(config: Flat) -> Flat:
     scaling: Flat = config.get("rope_scaling") or {}
     return scaling
-
-
-def _refuse_unless(holds: bool, name: str, value: object) -> None:
-    if not holds:
-        raise NoCounterpartError(f"{name}: {value} has no counterpart here")

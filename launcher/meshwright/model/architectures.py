@@ -13,7 +13,18 @@ from typing import Any
 
 from meshwright.spec.model import Model, Moe, Rope
 
-__all__ = ["UNWRITTEN", "Architecture", "Flat", "NoCounterpartError", "Part", "flatten", "formula", "key", "resolved"]
+__all__ = [
+    "UNWRITTEN",
+    "Architecture",
+    "Flat",
+    "NoCounterpartError",
+    "Part",
+    "flatten",
+    "formula",
+    "key",
+    "refuse_unless",
+    "resolved",
+]
 
 Flat = Mapping[str, Any]
 
@@ -97,6 +108,12 @@ def key(
         return {path: back(next(iter(given.values()), default))}
 
     return Part(names, (path,), lambda flat: {name: to(flat[path])} if path in flat else {}, reading)
+
+
+def refuse_unless(holds: bool, name: str, value: object) -> None:
+    """Raise NoCounterpartError for a value that no Model can say, unless ``holds``."""
+    if not holds:
+        raise NoCounterpartError(f"{name}: {value} has no counterpart here")
 
 
 def resolved(value: Any, flat: Flat) -> Any:

@@ -56,6 +56,10 @@ IRRELEVANT = frozenset(
 """Keys about tokens, labels, generation and how stored weights are packed: they change no layer."""
 
 
+WITHIN = {"llama4": "llama4_text"}
+"""Configurations around that of the text, from which transformers builds a causal model of the text alone."""
+
+
 LACKS = "huggingface.lacks"
 """The rule of problems that are ours: the file is whole, and a Model cannot say it."""
 
@@ -84,6 +88,8 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     file, config = _load(Path(path))
     architecture = _architecture(config, file)
+    if config["model_type"] in WITHIN:
+        config = {**config.get("text_config", {}), "model_type": architecture.model_type}
     config = _canonical(config, file)
     flat, problems = _flat(architecture, config, file)
     problems += _lost(architecture, config, {} if problems else flat, file)
@@ -122,6 +128,7 @@ def name_of(config: Mapping[str, Any], file: Path) -> str:
 
 def _architecture(config: Mapping[str, Any], file: Path) -> Architecture:
     kind = config.get("model_type")
+    kind = WITHIN.get(str(kind), kind)
     if isinstance(kind, str) and kind in ARCHITECTURES:
         return ARCHITECTURES[kind]
     if names(kind):
@@ -162,6 +169,8 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
         if not problems:
             flat = {path: resolved(value, flat) for path, value in flat.items()}
             flat |= {path: architecture.fixed(path, flat) for path in architecture.implied}
+            if flat.get("pattern"):  # which says it all
+                flat |= {path: usual for path, usual in (("moe.first_dense", 0), ("moe.every", 1)) if path in flat}
     except _UNREADABLE as error:
         problems.append(_problem(file, f"what follows from its sizes does not: {error}"))
     return flat, problems

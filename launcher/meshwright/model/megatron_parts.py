@@ -1,39 +1,113 @@
-"""Parts of a model that stock Megatron-core lacks and our layer specification (``--spec``) brings along."""
+"""Parts of a model that stock Megatron-core lacks and our layer specification (``--spec``) brings along.
+
+Megatron gives a specification no options, so its name carries them: ``final_softcap=30.0,norms=sandwich``.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 from meshwright.spec.model import Model
 
-__all__ = ["ATTENTION_SOFTCAP", "FINAL_SOFTCAP", "MODULE", "SPECS", "parts", "spec_name"]
+__all__ = ["GLOBAL", "MODULE", "NAMES", "PartValue", "Parts", "parts", "read_name", "spec_name"]
 
 MODULE = "meshwright.train.layers"
 
-ATTENTION_SOFTCAP, FINAL_SOFTCAP = 50.0, 30.0
-"""Soft caps that our layers know: those of all Gemma 2 (arXiv:2408.00118, section 2)."""
+PartValue = bool | float | str
+Parts = Mapping[str, PartValue]
 
-SPECS = {
-    ("alibi",): "alibi",
-    ("alibi", "embedding_norm"): "alibi_embedding_norm",
-    ("attention_softcap", "final_softcap", "geglu_tanh", "sandwich_norm"): "gemma2",
-    ("parallel_residual",): "parallel_residual",
-}
-"""Parts -> the function of MODULE that builds layers with them; other combinations have no model to compare with."""
+NAMES = (
+    "activation",
+    "alibi",
+    "attention_bias",
+    "attention_softcap",
+    "embedding_norm",
+    "experts_norm",
+    "final_softcap",
+    "local_base",
+    "llama3_stretch",
+    "norm",
+    "norms",
+    "output_bias",
+    "parallel_residual",
+    "qk_norm",
+    "qkv_clip",
+    "residual_scale",
+)
+
+GLOBAL = ("activation", "embedding_norm", "experts_norm", "final_softcap", "norms", "output_bias", "residual_scale")
+"""Parts that do not reach into attention, so that latent attention has them, too."""
 
 
-def parts(model: Model) -> tuple[str, ...]:
-    """The parts that ``model`` needs, sorted; empty for what stock Megatron-core has itself."""
-    needed = {
+def parts(model: Model) -> Parts:
+    """The parts that ``model`` needs, by their names in order; empty for what stock Megatron-core has itself."""
+    needed: dict[str, PartValue | None] = {
+        "activation": model.activation if _own_activation(model) else None,
         "alibi": model.positions == "alibi",
-        "attention_softcap": model.attention_softcap is not None,
+        "attention_bias": model.attention_bias if model.linear_bias and model.attention_bias != "all" else None,
+        "attention_softcap": model.attention_softcap,
         "embedding_norm": model.embedding_norm,
-        "final_softcap": model.final_softcap is not None,
-        "geglu_tanh": model.activation == "geglu_tanh",
-        "parallel_residual": model.parallel_residual,
-        "sandwich_norm": model.norm_placement == "sandwich",
+        "experts_norm": model.moe is not None and model.moe.output_norm,
+        "final_softcap": model.final_softcap,
+        "local_base": model.rope.local_base,
+        "llama3_stretch": _stretch(model),
+        "norm": None if model.norm in ("rmsnorm", "layernorm") else model.norm,
+        "norms": None if model.norm_placement == "pre" else model.norm_placement,
+        "output_bias": model.output_bias,
+        "parallel_residual": _parallel(model),
+        "qk_norm": _qk_norm(model),
+        "qkv_clip": model.qkv_clip,
+        "residual_scale": model.residual_scale,
     }
-    return tuple(sorted(part for part, need in needed.items() if need))
+    assert needed.keys() == set(NAMES)
+    return {name: value for name, value in needed.items() if value is not None and value is not False}
+
+
+def _own_activation(model: Model) -> bool:
+    """The fused bias-GELU kernel is the tanh approximation, and wants a bias."""
+    plain = model.activation == "gelu_tanh" and not model.linear_bias
+    return plain or model.activation in ("relu", "geglu", "geglu_tanh", "xielu")
+
+
+def _qk_norm(model: Model) -> PartValue | None:
+    """Layers without positions have no L2 norm, either (Llama 4)."""
+    if model.qk_norm == "l2" and model.rope.skip_every:
+        return "l2"
+    return "full" if model.qk_norm == "full" else None
+
+
+def _stretch(model: Model) -> PartValue | None:
+    """Megatron's flag stretches as Llama 3.1 does (rotary_pos_embedding.py: _apply_scaling)."""
+    scaling = model.rope.scaling
+    if scaling is None or scaling.kind != "llama3":
+        return None
+    factors = (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_positions)
+    return None if factors == (1.0, 4.0, 8192) else ":".join(map(str, factors))
+
+
+def _parallel(model: Model) -> PartValue:
+    if not model.parallel_residual:
+        return False
+    return "one_norm" if model.shared_parallel_norm else "two_norms"
 
 
 def spec_name(model: Model) -> str | None:
     """What ``--spec`` names beside MODULE; None where stock layers do."""
-    return SPECS.get(parts(model))
+    words = (name if value is True else f"{name}={value}" for name, value in parts(model).items())
+    return ",".join(words) or None
+
+
+def read_name(name: str) -> Parts | None:
+    """The parts that ``spec_name`` wrote; None for other names."""
+    pairs = [word.partition("=") for word in name.split(",")]
+    if any(part not in NAMES for part, _, _ in pairs):
+        return None
+    return {part: _value(text) if equals else True for part, equals, text in pairs}
+
+
+def _value(text: str) -> PartValue:
+    try:
+        return float(json.loads(text))
+    except ValueError:
+        return text

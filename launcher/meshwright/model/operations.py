@@ -68,7 +68,8 @@ def final_norm(model: Model) -> tuple[Operation, ...]:
 def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation, ...]:
     """The output projection; it has no weight of its own where it ``shares_embedding`` on the same chunk."""
     weights = () if shares_embedding else (Weight("head", vocab * model.hidden, "tp"),)
-    return (Operation("head", weights, region="enter"),)
+    bias = (Weight("head.bias", vocab, "tp"),) if model.output_bias else ()
+    return (Operation("head", weights + bias, region="enter"),)
 
 
 def decoder_layer(model: Model, kind: LayerKind, kernels: Kernels = FUSED) -> tuple[Operation, ...]:

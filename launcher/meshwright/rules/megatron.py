@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from meshwright.errors import Repair
-from meshwright.model.megatron_parts import ATTENTION_SOFTCAP, FINAL_SOFTCAP, SPECS, parts, spec_name
+from meshwright.model.megatron_parts import GLOBAL, parts
 from meshwright.rules import megatron_techniques, megatron_training
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
@@ -49,45 +49,26 @@ _PARTS = (
         source="the model was looked at, built by transformers; nothing says how Megatron would build it",
         repairs=_on_deepspeed,
     ),
-    _lacks(
-        "output_norm", "model.norm_placement", lambda m: m.norm_placement == "output", "norms on sub-layers' outputs"
-    ),
     _lacks("deepnorm", "model.norm_placement", lambda m: m.norm_placement == "deepnorm", "DeepNorm"),
-    _lacks("nonparametric_norm", "model.norm", lambda m: m.norm == "layernorm_nonparametric", "norms without weights"),
     _lacks(
-        "shared_parallel_norm",
-        "model.shared_parallel_norm",
-        lambda m: m.parallel_residual and m.shared_parallel_norm,
-        "one norm for both branches of a parallel residual",
-    ),
-    _lacks("qk_norm", "model.qk_norm", lambda m: m.qk_norm == "full", "query and key norms over all heads at once"),
-    _lacks("qkv_clip", "model.qkv_clip", lambda m: m.qkv_clip, "clipping of queries, keys and values"),
-    _lacks(
-        "activation",
-        "model.activation",
-        lambda m: m.activation in ("relu", "geglu", "xielu"),
-        "flag for this activation",
-        ": swiglu, gelu, gelu_tanh and squared_relu have one",
+        "mla_kind", "model.mla", lambda m: m.mla and (m.attention_sinks or m.attention_gate), "sinks or gate in MLA"
     ),
     _lacks(
-        "gelu_tanh_bias",
-        "model.activation",
-        lambda m: m.activation == "gelu_tanh" and not m.linear_bias,
-        "tanh GELU without biases",
-        ": it is the fused bias-GELU kernel",
+        "sinks",
+        "model.attention_sinks",
+        lambda m: m.attention_sinks and (m.attention_softcap or m.positions == "alibi"),
+        "sinks with a soft cap or ALiBi",
     ),
     _lacks("mla_window", "model.sliding_window", lambda m: m.mla and m.sliding_window, "sliding window in MLA"),
     _lacks("mla_scale", "model.attention_scale", lambda m: m.mla and m.attention_scale, "other scale of MLA's scores"),
     _lacks("mla_bias", "model.qkv_bias", lambda m: m.mla and m.qkv_bias, "query, key and value biases in MLA"),
     _lacks("rotary_base", "model.rope.base", lambda m: not m.rope.base.is_integer(), "fractional rotary base"),
-    _lacks("local_rope", "model.rope.local_base", lambda m: m.rope.local_base, "second rotary base"),
     _lacks(
         "rope_scaling",
         "model.rope.scaling",
         lambda m: m.rope.scaling and not _scales(m),
         "such rotary scaling",
-        ": yarn belongs to MLA (over 4096 positions, betas 32 and 1), llama3 has factors 1 and 4 over 8192 positions, "
-        "linear is a whole number",
+        ": of latent attention it is yarn over 4096 positions with betas 32 and 1, and linear is a whole number",
     ),
 )
 
@@ -97,19 +78,67 @@ _OUR_LAYERS = (
         id="megatron.parts",
         path="backend.megatron.spec",
         backends=MEGATRON,
-        holds=lambda r: not parts(r.model) or (r.backend.megatron.spec and spec_name(r.model) is not None),
-        message=lambda r: f"stock Megatron has no {' or '.join(parts(r.model))}; {_our_layers(r)}",
+        holds=lambda r: not parts(r.model) or r.backend.megatron.spec,
+        message=lambda r: f"stock Megatron has no {' or '.join(parts(r.model))}; spec=true uses our layers",
         source="megatron_parts.py: our layer specifications, for --spec",
         repairs=any_of(change(backend__megatron__spec=True), _on_deepspeed),
     ),
     Rule(
-        id="megatron.parts_dense",
-        path="model.moe",
+        id="megatron.parts_mla",
+        path="model.mla",
         backends=MEGATRON,
-        holds=lambda r: not parts(r.model) or (r.model.moe is None and r.model.mla is None),
-        message="our layer specifications are for dense layers with plain attention",
-        source="train/layers.py",
+        holds=lambda r: r.model.mla is None or not parts(r.model).keys() - set(GLOBAL),
+        message=lambda r: f"our layers with {', '.join(parts(r.model).keys() - set(GLOBAL))} have no latent attention",
+        source="train/layers",
         repairs=_on_deepspeed,
+    ),
+    Rule(
+        id="megatron.experts_activation",
+        path="model.activation",
+        backends=MEGATRON,
+        holds=lambda r: not (r.model.moe and r.model.activation == "xielu"),
+        message="xielu learns two scalars a layer, and our layer keeps none for experts",
+        source="train/blocks.py",
+        repairs=_on_deepspeed,
+    ),
+    Rule(
+        id="megatron.full_norm",
+        path="model.norm",
+        backends=MEGATRON,
+        holds=lambda r: r.model.qk_norm != "full" or (r.model.norm == "rmsnorm" and not r.model.norm_zero_centered),
+        message="our norm of all heads at once is an RMSNorm whose weight starts at one",
+        source="train/norms.py",
+        repairs=_on_deepspeed,
+    ),
+    Rule(
+        id="megatron.one_norm",
+        path="parallelism.recompute_modules",
+        backends=MEGATRON,
+        holds=lambda r: (
+            not (r.model.parallel_residual and r.model.shared_parallel_norm)
+            or "layernorm" not in (r.spec.parallelism.recompute_modules or ())
+        ),
+        message="one norm feeds attention and MLP, and a recomputed norm keeps no output for the second",
+        source="train/blocks.py",
+        repairs=change(parallelism__recompute_modules=None),
+    ),
+    Rule(
+        id="megatron.chunk",
+        path="training.sequence",
+        backends=MEGATRON,
+        holds=lambda r: (r.model.attention_chunk or r.spec.training.sequence) >= r.spec.training.sequence,
+        message="Megatron has no chunks of {model.attention_chunk} in a sequence of {training.sequence} tokens",
+        source="no such flag in training/arguments.py; in one chunk it is plain attention",
+        repairs=any_of(lambda r: [{"training.sequence": r.model.attention_chunk}], _on_deepspeed),
+    ),
+    Rule(
+        id="megatron.query_growth",
+        path="training.sequence",
+        backends=MEGATRON,
+        holds=lambda r: (r.model.query_growth_from or r.spec.training.sequence) >= r.spec.training.sequence,
+        message="Megatron has no queries that grow from token {model.query_growth_from} on, of {training.sequence}",
+        source="no such flag in training/arguments.py; transformers models/llama4/modeling_llama4.py",
+        repairs=any_of(lambda r: [{"training.sequence": r.model.query_growth_from}], _on_deepspeed),
     ),
     Rule(
         id="megatron.parts_cp",
@@ -119,15 +148,6 @@ _OUR_LAYERS = (
         message="attention with ALiBi or a soft cap sees whole sequences, cp = {cp} cuts them",
         source="train/attention.py",
         repairs=change(parallelism__cp=1),
-    ),
-    Rule(
-        id="megatron.softcap",
-        path="model.attention_softcap",
-        backends=MEGATRON,
-        holds=lambda r: _capped(r.model) in ((None, None), (ATTENTION_SOFTCAP, FINAL_SOFTCAP)),
-        message="our soft caps are 50 and 30, not {model.attention_softcap} and {model.final_softcap}",
-        source="megatron_parts.py",
-        repairs=change(model__attention_softcap=ATTENTION_SOFTCAP, model__final_softcap=FINAL_SOFTCAP),
     ),
     Rule(
         id="megatron.softcap_dropout",
@@ -141,16 +161,6 @@ _OUR_LAYERS = (
 )
 
 
-def _capped(model: Model) -> tuple[float | None, float | None]:
-    return model.attention_softcap, model.final_softcap
-
-
-def _our_layers(r: Layout) -> str:
-    if not r.backend.megatron.spec:
-        return "spec=true uses our layers"
-    return f"our layers have {', '.join(' + '.join(known) for known in SPECS)}"
-
-
 def _parsed_yarn(scaling: RopeScaling) -> bool:
     """What the parser has no flags for is as in MLATransformerConfig (core/transformer/transformer_config.py)."""
     return (scaling.original_positions, scaling.beta_fast, scaling.beta_slow) == (4096, 32.0, 1.0)
@@ -159,11 +169,8 @@ def _parsed_yarn(scaling: RopeScaling) -> bool:
 def _scales(model: Model) -> bool:
     scaling = model.rope.scaling
     if scaling is None or scaling.kind == "yarn":
-        return model.mla is not None and (scaling is None or _parsed_yarn(scaling))
-    if scaling.kind == "linear":
-        return model.mla is None and scaling.factor.is_integer()
-    standard = (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_positions) == (1.0, 4.0, 8192)
-    return model.mla is None and standard
+        return scaling is None or model.mla is None or _parsed_yarn(scaling)
+    return model.mla is None and (scaling.kind == "llama3" or scaling.factor.is_integer())
 
 
 _EXPERTS = (

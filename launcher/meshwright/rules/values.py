@@ -48,9 +48,14 @@ _LAYERS = Range(least=0, most=100_000)  # a stage is written out layer by layer
 
 _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_LAYERS, "model", "layers mtp full_attention_every"),
-    (_COUNT, "model", "sliding_window"),
-    (_AMOUNT, "model", "norm_eps embedding_scale attention_scale attention_softcap final_softcap qkv_clip"),
-    (_NONE_OR_MORE, "model", "init_std mtp_loss_weight position_offset"),
+    (_AMOUNT, "model", "activation_clamp residual_scale logit_scale"),
+    (_COUNT, "model", "sliding_window attention_chunk query_growth_from"),
+    (
+        _AMOUNT,
+        "model",
+        "norm_eps embedding_scale attention_scale attention_softcap final_softcap qkv_clip",
+    ),
+    (_NONE_OR_MORE, "model", "init_std mtp_loss_weight position_offset query_growth activation_offset"),
     (_PART_BELOW_ONE, "model", "attention_dropout hidden_dropout"),
     (_AMOUNT, "model.rope", "base local_base"),
     (_FRACTION, "model.rope", "fraction"),
@@ -113,6 +118,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *_out_of_range(spec, backend),
         *_pattern(spec.model),
         *_rotated(spec.model),
+        *_growth(spec.model),
         *_modules(spec.parallelism),
         *_ramp(spec.training),
         *_rates(spec.training),
@@ -171,14 +177,21 @@ def _short_forms(model: Model) -> Iterator[tuple[str, int]]:
 
 
 def _rotated(model: Model) -> Iterator[Problem]:
-    """Rotary positions turn pairs of a head's channels."""
+    """Rotary positions turn pairs of a head's channels; both backends turn 22 where a fraction gives 21."""
     if model.positions != "rope":
         return
     path, size = ("mla.qk_rope_dim", model.mla.qk_rope_dim) if model.mla else ("head_dim", model.head_dim)
     turned = size if model.mla else int(size * model.rope.fraction)
-    if size > 0 < model.rope.fraction and (turned == 0 or turned % 2):
+    if size > 0 < model.rope.fraction and (turned == 0 or turned + turned % 2 > size):
         message = f"{turned} of {size} channels of a head are rotated, and rope turns pairs; give an even number"
         yield Problem(f"model.{path}", message, "value.rope")
+
+
+def _growth(model: Model) -> Iterator[Problem]:
+    """Growing queries are two numbers."""
+    if (model.query_growth is None) != (model.query_growth_from is None):
+        path = "query_growth" if model.query_growth is None else "query_growth_from"
+        yield Problem(f"model.{path}", "not set, and the other number of growing queries is", "value.growth")
 
 
 def _modules(parallelism: Parallelism) -> Iterator[Problem]:

@@ -9,7 +9,9 @@ from meshwright.spec.measured import Measured
 
 __all__ = ["Activation", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
 
-Activation = Literal["swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"]
+Activation = Literal[
+    "swiglu", "geglu", "geglu_tanh", "quick_geglu", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,7 @@ class RopeScaling:
     beta_slow: float = 1.0  # yarn
     mscale: float = 1.0  # yarn
     mscale_all_dim: float = 0.0  # yarn
+    truncate: bool = True  # yarn: the channels between which it blends are whole numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +37,9 @@ class Rope:
     base: float = 10000.0
     fraction: float = 1.0
     scaling: RopeScaling | None = None
-    local_base: float | None = None  # base of the sliding-window layers where it differs (Gemma 3)
+    local_base: float | None = None  # base of the sliding-window layers, which are then not stretched (Gemma 3)
     skip_every: int = 0
+    skip_full: bool = False  # layers that see everything, beside such with a window, have no positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,8 @@ class Moe:
     aux_loss: float = 0.0
     z_loss: float = 0.0
     capacity_factor: float | None = None  # None: dropless
+    output_norm: bool = False  # a norm behind the experts, before the residual (A.X K1)
+    weights_on_input: bool = False  # a token is multiplied by its weight before the expert, not behind it (Llama 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +100,7 @@ class Model:
     vocab: int
     max_positions: int
     activation: Activation
-    norm: Literal["rmsnorm", "layernorm", "layernorm_nonparametric"]
+    norm: Literal["rmsnorm", "layernorm", "layernorm_without_bias", "layernorm_nonparametric", "rmsnorm_nonparametric"]
     positions: Literal["rope", "learned", "alibi", "none"]
     position_offset: int = 0  # rows of the learned table before the first position (OPT)
     norm_eps: float = 1.0e-5
@@ -102,14 +108,25 @@ class Model:
     norm_placement: Literal["pre", "sandwich", "output", "deepnorm"] = "pre"
     tied_embeddings: bool = False
     linear_bias: bool = False  # every linear layer of attention and MLP
+    attention_bias: Literal["all", "output", "none"] = "all"  # which of attention's linear layers have linear_bias
     qkv_bias: bool = False  # only the query, key and value projections
-    qk_norm: Literal["none", "head", "full"] = "none"  # over one head's channels, or over all heads at once
+    qk_norm: Literal["none", "head", "full", "l2"] = "none"  # of one head's channels, of all heads at once, no weights
     parallel_residual: bool = False  # attention and MLP read the same residual
     shared_parallel_norm: bool = False  # parallel residual with one norm for both branches
     embedding_norm: bool = False
     embedding_scale: float | None = None  # factor on the embedding output
     attention_scale: float | None = None  # softmax scale where it is not 1/sqrt(head_dim)
     attention_softcap: float | None = None
+    attention_sinks: bool = False  # each head learns a score that attends to nothing (gpt-oss)
+    attention_gate: bool = False  # attention's output is multiplied by a sigmoid of a projection of its input
+    attention_chunk: int | None = None  # layers with positions see the tokens of their own chunk (Llama 4)
+    query_growth: float | None = None  # queries grow with the logarithm of their place (Llama 4, Ministral 3) ...
+    query_growth_from: int | None = None  # ... in sequences of more tokens than this
+    activation_clamp: float | None = None  # bound of what enters a gated activation (gpt-oss)
+    activation_offset: float = 0.0  # added to what the gate multiplies (gpt-oss)
+    residual_scale: float | None = None  # factor on the outputs of attention and MLP (Granite)
+    logit_scale: float | None = None  # factor on the logits
+    output_bias: bool = False  # the output layer has a bias
     final_softcap: float | None = None
     sliding_window: int | None = None  # tokens each one sees, itself and those before it
     pattern: str | None = None  # the kind of every layer in symbols, where the short forms cannot say it
@@ -129,7 +146,7 @@ class Model:
     @property
     def gated(self) -> bool:
         """Whether the MLP multiplies a gate and an up projection."""
-        return self.activation in ("swiglu", "geglu", "geglu_tanh")
+        return self.activation in ("swiglu", "geglu", "geglu_tanh", "quick_geglu")
 
     @property
     def routed(self) -> bool:

@@ -13,8 +13,6 @@ import torch
 from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor, nn
 
-from meshwright.model.megatron_parts import ATTENTION_SOFTCAP
-
 __all__ = ["AlibiAttention", "SoftcapAttention", "alibi_slopes"]
 
 
@@ -83,11 +81,13 @@ class SoftcapAttention(nn.Module):
         attention_type: str,
         attention_dropout: float | None = None,
         softmax_scale: float | None = None,
+        part: float = 0.0,
         **_: Any,
     ) -> None:
-        """Take Megatron's arguments of a core attention."""
+        """Take Megatron's arguments of a core attention; ``part`` is the cap."""
         super().__init__()
         assert config.context_parallel_size == 1, "a rule of meshwright's refuses this"
+        self.cap = part
         assert not config.attention_dropout, "a rule of meshwright's refuses this"
         self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
         windowed = is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number)
@@ -96,29 +96,28 @@ class SoftcapAttention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **_: Any) -> Tensor:
         """``[sequence, batch, heads/tp * channels]``."""
         attend = flexible if query.is_cuda else written_out
-        out = attend(
-            query.permute(1, 2, 0, 3), key.permute(1, 2, 0, 3), value.permute(1, 2, 0, 3), self.scale, self.back
-        )
+        query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        out = attend(query, key, value, self.scale, self.back, self.cap)
         return out.permute(2, 0, 1, 3).flatten(2)
 
 
-def written_out(query: Tensor, key: Tensor, value: Tensor, scale: float, back: int | None) -> Tensor:
+def written_out(query: Tensor, key: Tensor, value: Tensor, scale: float, back: int | None, cap: float) -> Tensor:
     """``[batch, heads, sequence, channels]``, scores in fp32, step by step as transformers' eager attention."""
     repeat = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
-    scores = _capped((query @ key.transpose(2, 3)).float() * scale)
+    scores: Tensor = _capped(cap)((query @ key.transpose(2, 3)).float() * scale)
     place = torch.arange(query.shape[2], device=query.device)
     hidden = ~_sees(back)(None, None, place[:, None], place[None, :])
     return scores.masked_fill(hidden, -torch.inf).softmax(-1).to(value.dtype) @ value
 
 
-def flexible(query: Tensor, key: Tensor, value: Tensor, scale: float, back: int | None) -> Tensor:
+def flexible(query: Tensor, key: Tensor, value: Tensor, scale: float, back: int | None, cap: float) -> Tensor:
     """The same by PyTorch's flex attention."""
     from torch.nn.attention.flex_attention import flex_attention
 
     run = _compiled(flex_attention) if query.is_cuda else flex_attention
     mask = _block_mask(query.shape[2], back, query.device)
-    out: Tensor = run(query, key, value, score_mod=_capped, block_mask=mask, scale=scale, enable_gqa=True)
+    out: Tensor = run(query, key, value, score_mod=_capped(cap), block_mask=mask, scale=scale, enable_gqa=True)
     return out
 
 
@@ -132,8 +131,12 @@ def _block_mask(length: int, back: int | None, device: torch.device) -> Any:
     return create_block_mask(_sees(back), None, None, length, length, device=device)
 
 
-def _capped(score: Tensor, *_: Any) -> Tensor:
-    return ATTENTION_SOFTCAP * torch.tanh(score / ATTENTION_SOFTCAP)
+@cache
+def _capped(cap: float) -> Any:
+    def capped(score: Tensor, *_: Any) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return capped
 
 
 def _sees(back: int | None) -> Any:

@@ -1,61 +1,96 @@
-"""Parts of a model around attention: layers, the embedding, the logits. ``train/layers.py`` puts them together."""
+"""Parts of a model around attention: the layer, the embedding. ``train/layers`` assembles them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
-from megatron.core.models.common.language_module.language_module import LanguageModule
 from megatron.core.transformer.transformer_layer import TransformerLayer
+from megatron.core.transformer.utils import is_layer_window_attention
 from torch import Tensor
 
-from meshwright.model.megatron_parts import FINAL_SOFTCAP
+from meshwright.train.activations import XIELU
+from meshwright.train.norms import default_norm
 
-__all__ = ["NormedEmbedding", "ParallelResidualLayer", "SandwichLayer", "capped_logits", "gelu_tanh"]
+__all__ = ["Layer", "NormedEmbedding"]
+
+Change = Callable[[Tensor], Tensor]
 
 
-class ParallelResidualLayer(TransformerLayer):  # type: ignore[misc]
-    """``x + attention(norm(x)) + mlp(norm(x))``."""
+class Layer(TransformerLayer):  # type: ignore[misc]
+    """Megatron's layer with ``parts`` (``model.megatron_parts``); ``norm`` builds the norms that they add."""
+
+    def __init__(self, config: Any, *args: Any, parts: Mapping[str, Any], norm: Any = None, **kwargs: Any) -> None:
+        """Take what Megatron's own layer takes."""
+        super().__init__(config, *args, **kwargs)
+        self.parts, self._build = parts, norm or default_norm(config)
+        windowed = is_layer_window_attention(config.window_size, config.window_attn_skip_freq, self.layer_number)
+        self.rotary = int(bool(windowed)) if "local_base" in parts else None
+        for name in ("self_attention", "mlp"):
+            _change(getattr(self, name), tuple(self._changes(name)))
+        if "qkv_clip" in parts:
+            bound = float(parts["qkv_clip"])
+            _change(self.self_attention.linear_qkv, (lambda x: x.clamp(-bound, bound),))
+        if parts.get("activation") == "xielu":
+            self.mlp.activation_func = XIELU()
+        if parts.get("qk_norm") == "l2" and config.no_rope_freq[self.layer_number - 1]:
+            self.self_attention.q_layernorm = self.self_attention.k_layernorm = None
+        if self.rotary:
+            self.self_attention._yarn_concentration_factor = 1.0
+        if parts.get("parallel_residual") == "one_norm":
+            self.input_layernorm.register_forward_hook(self._keep)
+
+    def _changes(self, name: str) -> Iterator[Change]:
+        """What becomes of a sub-layer's output before it is added to the residual."""
+        if self.parts.get("norms") in ("sandwich", "output"):
+            yield self._norm(f"{name}_output_norm")
+        if "experts_norm" in self.parts and name == "mlp" and self.is_moe_layer:
+            yield self._norm(f"{name}_output_norm")
+        if "residual_scale" in self.parts:
+            yield lambda x: x * self.parts["residual_scale"]
+
+    def _norm(self, name: str) -> Any:
+        size, eps = self.config.hidden_size, self.config.layernorm_epsilon
+        self.add_module(name, self._build(config=self.config, hidden_size=size, eps=eps))
+        return getattr(self, name)
+
+    def _keep(self, _module: Any, _inputs: Any, output: Any) -> None:
+        self._normed = output
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep the layer's input for the MLP."""
-        self._input = args[0] if args else kwargs["hidden_states"]
+        """Choose this layer's rotary positions; keep its input for a parallel MLP."""
+        if "parallel_residual" in self.parts:
+            self._input = args[0] if args else kwargs["hidden_states"]
+        if self.rotary is not None:
+            kwargs["rotary_pos_emb"] = kwargs["rotary_pos_emb"][self.rotary]
         return super().forward(*args, **kwargs)
 
-    def _forward_pre_mlp_layernorm(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """What the MLP reads, and the residual it adds to: input plus attention."""
-        normed = super()._forward_pre_mlp_layernorm(self._input)
+    def _forward_pre_mlp_layernorm(self, hidden_states: Tensor) -> Any:
+        """What the MLP reads; in a parallel block also the residual that it adds to, input plus attention."""
+        if "parallel_residual" not in self.parts:
+            return super()._forward_pre_mlp_layernorm(hidden_states)
+        if self.parts["parallel_residual"] == "one_norm":
+            normed = self._normed
+            del self._normed
+        else:
+            normed = super()._forward_pre_mlp_layernorm(self._input)
         del self._input
         return normed, hidden_states
 
 
-class SandwichLayer(TransformerLayer):  # type: ignore[misc]
-    """``x + norm(attention(norm(x)))``, then ``x + norm(mlp(norm(x)))``."""
+def _change(module: Any, changes: tuple[Change, ...]) -> None:
+    """Pass the output of a module of Megatron's, a pair with a bias that is still to be added, through ``changes``."""
 
-    norm: Any = None  # how a norm is built; None: as the other norms are
+    def changed(_module: Any, _inputs: Any, pair: Any) -> Any:
+        output, bias = pair
+        output = output if bias is None else output + bias
+        for change in changes:
+            output = change(output)
+        return output, None
 
-    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        """Take what Megatron's own layer takes."""
-        super().__init__(config, *args, **kwargs)
-        build = type(self).norm or _norm(config)
-        for sub_layer in ("self_attention", "mlp"):
-            norm = build(config=config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
-            self.add_module(f"{sub_layer}_output_norm", norm)
-            getattr(self, sub_layer).register_forward_hook(
-                lambda _module, _inputs, output, norm=norm: (norm(output[0]), *output[1:])
-            )
-
-
-def capped_logits(model: Any, logits: Tensor) -> Tensor:
-    """GPTModel's scaling of its logits, then the soft cap of Gemma 2."""
-    logits = LanguageModule._scale_logits(model, logits)
-    return FINAL_SOFTCAP * torch.tanh(logits / FINAL_SOFTCAP)
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU by its tanh approximation, which is part of what Gemma is."""
-    return torch.nn.functional.gelu(x, approximate="tanh")
+    if changes:
+        module.register_forward_hook(changed)
 
 
 class NormedEmbedding(LanguageModelEmbedding):  # type: ignore[misc]
@@ -66,17 +101,6 @@ class NormedEmbedding(LanguageModelEmbedding):  # type: ignore[misc]
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Take what Megatron's own embedding takes."""
         super().__init__(config, *args, **kwargs)
-        build = type(self).norm or _norm(config)
+        build = type(self).norm or default_norm(config)
         self.embedding_norm = build(config=config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
         self.word_embeddings.register_forward_hook(lambda _module, _inputs, output: self.embedding_norm(output))
-
-
-def _norm(config: Any) -> Any:
-    from megatron.core.models.backends import LocalSpecProvider
-
-    rms = config.normalization == "RMSNorm"
-    if config.transformer_impl != "transformer_engine":
-        return LocalSpecProvider().layer_norm(rms_norm=rms, for_qk=False)
-    from megatron.core.extensions.transformer_engine import TENorm
-
-    return TENorm

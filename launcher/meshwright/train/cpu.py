@@ -199,9 +199,20 @@ def _collectives() -> None:
 
 
 def _experts() -> None:
-    """Split sizes leave the GPU as NumPy arrays; a CPU tensor would be passed on as it is, which gloo refuses."""
+    """Split sizes leave the GPU as NumPy arrays; a CPU tensor would be passed on as it is, which gloo refuses.
+
+    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354).
+    """
+    from megatron.core.tensor_parallel.layers import RowParallelLinear
     from megatron.core.transformer.moe import token_dispatcher
 
+    forward = RowParallelLinear.forward
+
+    def writable(self: Any, x: torch.Tensor) -> Any:
+        output, bias = forward(self, x)
+        return (output if bias is None else output.clone()), bias
+
+    RowParallelLinear.forward = writable
     token_dispatcher.maybe_move_tensor_to_cpu = lambda tensor, as_numpy=False, record_stream=False: (
         tensor.detach().numpy() if as_numpy and torch.is_tensor(tensor) else tensor
     )

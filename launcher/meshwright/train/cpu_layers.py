@@ -105,6 +105,7 @@ class CpuAttention(nn.Module):
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         windowed = is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number)
         self.window = config.window_size[0] if windowed else None
+        self.softmax_offset = _sinks(config) if config.softmax_type == "learnable" else None
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **_: Any) -> Tensor:
         """``[sequence/cp, batch, heads/tp * channels]``."""
@@ -112,13 +113,37 @@ class CpuAttention(nn.Module):
         if cp > 1:
             key, value = _gather(key, self.group), _gather(value, self.group)
         seen = torch.cat([positions(length, cp, r) for r in range(cp)])
+        mask = causal_mask(positions(length, cp, rank), seen, self.window)
+        query, key, value = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        if self.softmax_offset is not None:
+            return self._with_sinks(query, key, value, mask).permute(2, 0, 1, 3).flatten(2)
         out = nn.functional.scaled_dot_product_attention(
-            query.permute(1, 2, 0, 3),
-            key.permute(1, 2, 0, 3),
-            value.permute(1, 2, 0, 3),
-            attn_mask=causal_mask(positions(length, cp, rank), seen, self.window),
+            query,
+            key,
+            value,
+            attn_mask=mask,
             dropout_p=self.dropout if self.training else 0.0,
             scale=self.scale,
             enable_gqa=True,
         )
         return out.permute(2, 0, 1, 3).flatten(2)
+
+    def _with_sinks(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """``[batch, heads/tp, sequence/cp, channels]``: each head's softmax has one more score, which sees nothing."""
+        repeat = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
+        scores = (query @ key.transpose(2, 3)).float() * self.scale
+        scores = scores.masked_fill(~mask, -torch.inf)
+        assert self.softmax_offset is not None
+        sink = self.softmax_offset.float()[None, :, None, None].expand(*scores.shape[:-1], 1)
+        weights = torch.cat([scores, sink], -1).softmax(-1)[..., :-1].to(value.dtype)
+        return nn.functional.dropout(weights, self.dropout, self.training) @ value
+
+
+def _sinks(config: Any) -> nn.Parameter:
+    """One score a head, cut as the heads are (megatron/core/transformer/dot_product_attention.py)."""
+    from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
+
+    sinks = nn.Parameter(torch.zeros(config.num_attention_heads // config.tensor_model_parallel_size))
+    set_tensor_model_parallel_attributes(sinks, is_parallel=True, dim=0, stride=1)
+    return sinks

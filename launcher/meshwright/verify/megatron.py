@@ -145,7 +145,7 @@ def _microbatch_difference(plan: Plan, count: int) -> Iterator[str]:
 
 def _config_differences(from_flags: Any, plan: Plan) -> Iterator[str]:
     from_kwargs = type(from_flags)(**objects(kwargs(plan)[type(from_flags).__name__]))
-    by_our_layers = {"activation_func"} if "geglu_tanh" in parts(plan.spec.model) else set()  # once they are built
+    by_our_layers = {"activation_func"} if "activation" in parts(plan.spec.model) else set()  # once they are built
     for field in dataclasses.fields(from_flags):
         ours, theirs = getattr(from_kwargs, field.name), getattr(from_flags, field.name)
         if field.name not in SET_LATER.keys() | by_our_layers and ours != theirs:

@@ -203,10 +203,10 @@ def _with_our_parts(block: Any, model: Model) -> Any:
     if parts(model):
         from meshwright.train.layers import amend, install
 
-        install(parts(model), norm=_Norm)
-        for layer in block.layer_specs:
-            attention = ("alibi", "attention_softcap")  # which holds no parameters
-            amend(layer, tuple(part for part in parts(model) if part not in attention))
+        attention = ("alibi", "attention_softcap")  # which holds no parameters
+        ours = {name: value for name, value in parts(model).items() if name not in attention}
+        install(ours, norm=_Norm)
+        amend(block, ours, norm=_Norm)
     return block
 
 
@@ -236,12 +236,16 @@ def _as_transformer_engine(layer: Any) -> None:
 
 
 class _NoAttention:
-    """Core attention has no parameters; the local one refuses context parallelism and MLA."""
+    """Core attention has no parameters but its sinks; the local one refuses context parallelism and MLA."""
 
-    def __new__(cls, *_: object, **__: object) -> Any:
+    def __new__(cls, config: Any, *_: object, **__: object) -> Any:
         import torch
 
-        return torch.nn.Module()
+        made = torch.nn.Module()
+        if config.softmax_type == "learnable":
+            heads = config.num_attention_heads // config.tensor_model_parallel_size
+            made.softmax_offset = torch.nn.Parameter(torch.empty(heads))
+        return made
 
 
 class _Norm:

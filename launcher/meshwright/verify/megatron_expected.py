@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.layout.plan import Plan
+from meshwright.spec.model import Model
 
 __all__ = ["expected"]
 
@@ -78,12 +79,15 @@ def _model(plan: Plan) -> dict[str, Any]:
         "num_attention_heads": model.heads,
         "untie_embeddings_and_output_weights": not model.tied_embeddings,
         "add_bias_linear": model.linear_bias,
-        "swiglu": model.gated,
+        "swiglu": model.gated and model.activation != "quick_geglu",
         "vocab_size": model.vocab,
         "num_experts": model.moe.experts if model.moe else None,
         "moe_router_topk": model.moe.topk if model.moe else 2,
         "mtp_num_layers": model.mtp or None,
         "multi_latent_attention": model.mla is not None,
+        "glu_linear_offset": model.activation_offset,
+        "activation_func_clamp_value": model.activation_clamp,
+        "quick_geglu": model.activation == "quick_geglu",
     }
 
 
@@ -94,7 +98,34 @@ def _attention(plan: Plan) -> dict[str, Any]:
         return {}
     grouped = model.kv_heads != model.heads
     groups = {"num_query_groups": model.kv_heads} if grouped else {}
-    return {"kv_channels": model.head_dim, "group_query_attention": grouped, **groups}
+    yarn = model.positions == "rope" and model.rope.scaling is not None and model.rope.scaling.kind == "yarn"
+    return {
+        "kv_channels": model.head_dim,
+        "group_query_attention": grouped,
+        "softmax_type": "learnable" if model.attention_sinks else "vanilla",
+        "attention_output_gate": model.attention_gate,
+        "qk_l2_norm": model.qk_norm == "l2",
+        "qk_layernorm": model.qk_norm in ("head", "full"),
+        **groups,
+        **(_yarn(model) if yarn else {}),
+    }
+
+
+def _yarn(model: Model) -> dict[str, Any]:
+    """What is not said is what Megatron takes for it (training/argument_utils.py)."""
+    scaling = model.rope.scaling
+    assert scaling is not None
+    return {
+        "position_embedding_type": "yarn",
+        "rotary_scaling_factor": scaling.factor,
+        "apply_rope_fusion": False,
+        **(
+            {}
+            if scaling.original_positions == 4096
+            else {"yarn_original_max_position_embeddings": scaling.original_positions}
+        ),
+        **({} if scaling.truncate else {"yarn_correction_range_round_to_int": False}),
+    }
 
 
 def _training(plan: Plan) -> dict[str, Any]:

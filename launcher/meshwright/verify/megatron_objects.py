@@ -12,12 +12,15 @@ def objects(values: dict[str, Any]) -> dict[str, Any]:
     """JSON's names turned into torch's and Megatron's objects."""
     import torch
     from megatron.core.activations import squared_relu
+    from megatron.core.fusions.fused_bias_geglu import quick_gelu
     from megatron.core.transformer.enums import AttnBackend
 
     functions = {
         "silu": torch.nn.functional.silu,
         "gelu": torch.nn.functional.gelu,
         "gelu_tanh": partial(torch.nn.functional.gelu, approximate="tanh"),
+        "relu": torch.nn.functional.relu,
+        "quick_gelu": quick_gelu,
         "squared_relu": squared_relu,
     }
     made = dict(values)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from meshwright.model.layers.part import Exchange, Part
 from meshwright.model.layers.shared import drops, linear, norm
-from meshwright.model.operation import Kernels, Operation, Tensor
+from meshwright.model.operation import Kernels, Operation, Tensor, Weight
 from meshwright.spec.model import Model
 
 __all__ = ["ATTENTION", "WINDOWED_ATTENTION", "core"]
@@ -15,13 +15,19 @@ __all__ = ["ATTENTION", "WINDOWED_ATTENTION", "core"]
 
 def _attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    yield linear("attention.qkv", model.hidden, queries + 2 * keys, bias=model.linear_bias or model.qkv_bias)
-    if model.qk_norm != "none":
+    gates = queries if model.attention_gate else 0
+    bias = model.qkv_bias or (model.linear_bias and model.attention_bias == "all")
+    yield linear("attention.qkv", model.hidden, queries + gates + 2 * keys, bias=bias)
+    if model.qk_norm in ("head", "full"):
         for name, heads in (("query", model.heads), ("key", model.kv_heads)):
-            size, times = (heads * model.head_dim, 1) if model.qk_norm == "full" else (model.head_dim, heads)
-            yield norm(model, f"attention.{name}_norm", size, "tp", times=times)
+            full = model.qk_norm == "full"  # its weights go with the heads
+            size, times = (heads * model.head_dim, 1) if full else (model.head_dim, heads)
+            yield norm(model, f"attention.{name}_norm", size, "tp", times=times, shard="tp" if full else "replicated")
     yield core(model, queries + 2 * keys, queries, 2 * queries, kernels)
-    yield linear("attention.output", queries, model.hidden, bias=model.linear_bias, row=True)
+    if gates:  # keeps the gate and what it multiplies
+        yield Operation("attention.gate", saved=(Tensor(4 * queries, "tp"),), moved=(Tensor(6 * queries, "tp"),))
+    last = model.linear_bias and model.attention_bias != "none"
+    yield linear("attention.output", queries, model.hidden, bias=last, row=True)
 
 
 def _windowed(model: Model, kernels: Kernels) -> Iterator[Operation]:
@@ -49,7 +55,8 @@ def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels)
         saved.append(Tensor((2 + dropout + 2 * capped) * model.heads, "tp", "core_attn", squared=True))
         moved.append(Tensor((8 + 5 * (dropout > 0) + 12 * capped) * model.heads, "tp", squared=True))
     count = 2 if kernels.flash else 5
-    return Operation("attention.core", saved=tuple(saved), moved=tuple(moved), scores=scores, kernels=count)
+    sinks = (Weight("attention.sinks", model.heads, "tp"),) if model.attention_sinks else ()
+    return Operation("attention.core", sinks, saved=tuple(saved), moved=tuple(moved), scores=scores, kernels=count)
 
 
 def _exchange(model: Model) -> Exchange:

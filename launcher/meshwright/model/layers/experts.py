@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.model.layers.mlp import mlp
 from meshwright.model.layers.part import Part
-from meshwright.model.layers.shared import activation
+from meshwright.model.layers.shared import activation, norm
 from meshwright.model.operation import Kernels, Operation, Tensor, Weight
 from meshwright.spec.model import Model, Moe
 
@@ -20,7 +20,8 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
     logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
     scores = Weight("router.weight", moe.experts * hidden, "replicated")
-    yield Operation("router", (scores,), logits, logits, kernels=2 if kernels.router else 6)
+    bias = (Weight("router.bias", moe.experts, "replicated"),) if model.linear_bias else ()
+    yield Operation("router", (scores, *bias), logits, logits, kernels=2 if kernels.router else 6)
     columns = moe.ffn * (2 if model.gated else 1)
     before, behind = (2, 1) if kernels.permute else (6, 4)
     sent = (Tensor(4 * k * hidden, "routed"),)
@@ -29,15 +30,29 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
         Weight("experts.up", hidden * columns, "expert", moe.experts),
         Weight("experts.down", moe.ffn * hidden, "expert", moe.experts),
     )
+    biases = _biases(model, columns)
     ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
-    yield Operation("experts.up", (up,), (kept,), (routed, ffn_in), topk=k)
+    yield Operation("experts.up", (up, *biases[:1]), (kept,), (routed, ffn_in), topk=k)
     yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
-    yield Operation("experts.down", (down,), (), (ffn_out, routed), topk=k)
+    yield Operation("experts.down", (down, *biases[1:]), (), (ffn_out, routed), topk=k)
     yield Operation("combine", saved=(routed,), moved=sent, region="combine", kernels=behind)
     if moe.shared_ffn:
         yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")
     if moe.shared_gate:
         yield Operation("shared_experts.gate", (Weight("shared_experts.gate", hidden, "replicated"),))
+    if moe.output_norm:
+        yield norm(model, "experts.output_norm", hidden, kernels=kernels)
+
+
+def _biases(model: Model, columns: int) -> tuple[Weight, ...]:
+    """Of each expert's two linear layers."""
+    if not model.linear_bias:
+        return ()
+    experts = _moe(model).experts
+    return (
+        Weight("experts.up.bias", columns, "expert", experts),
+        Weight("experts.down.bias", model.hidden, "expert", experts),
+    )
 
 
 def _moe(model: Model) -> Moe:

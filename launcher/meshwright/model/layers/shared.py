@@ -23,6 +23,7 @@ def norm(
     kernels: Kernels = FUSED,
     times: int = 1,
     recompute: str = "",
+    shard: Shard = "replicated",
 ) -> Operation:
     """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies.
 
@@ -33,10 +34,10 @@ def norm(
     output = Tensor(kernels.input_bytes * wide, "gathered" if cut == "sequence" else cut, recompute)
     kept = (Tensor(2 * wide, cut), *copies, output)
     moved = (Tensor((4 if kernels.norm else 34) * wide, cut),)
-    weights = [Weight(f"{name}.weight", size, "replicated")]
+    weights = [Weight(f"{name}.weight", size, shard)]
     if model.norm == "layernorm":
-        weights.append(Weight(f"{name}.bias", size, "replicated"))
-    return Operation(name, () if model.norm == "layernorm_nonparametric" else tuple(weights), kept, moved)
+        weights.append(Weight(f"{name}.bias", size, shard))
+    return Operation(name, () if model.norm.endswith("_nonparametric") else tuple(weights), kept, moved)
 
 
 def linear(

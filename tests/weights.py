@@ -1,0 +1,165 @@
+"""Weights of transformers' models under the names and in the order of Megatron's GPTModel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from meshwright.spec.model import Model
+
+__all__ = ["megatron_weights"]
+
+TOP = {
+    r"(word_embeddings|embed_in|embed_tokens|wte)\.": "embedding.word_embeddings.",
+    r"(embed_positions|wpe)\.": "embedding.position_embeddings.",
+    r"word_embeddings_layernorm\.": "embedding.embedding_norm.",
+    r"(ln_f|norm|norm_f|final_layer_norm|final_layernorm)\.": "decoder.final_layernorm.",
+    r"(lm_head|embed_out)\.": "output_layer.",
+    r"(h|layers|blocks)\.(\d+)\.": r"decoder.layers.\2.",
+}
+PREFIX = r"^(transformer|gpt_neox|model)\.(decoder\.)?"
+IN_LAYER = {
+    r"\b(block_sparse_moe|feed_forward|ffn|mlp)\.": "mlp.",
+    r"\b(self_attn|attn\.attention|attn|attention|self_attention)\.": "self_attention.",
+    r"attention\.(o_proj|out_proj|dense)\.": "attention.linear_proj.",
+    r"\.(query_key_value|qkv_proj)\.": ".linear_qkv.",
+    r"self_attention\.q_norm\.|self_attention\.q_layernorm\.": "self_attention.q_layernorm.",
+    r"self_attention\.k_norm\.|self_attention\.k_layernorm\.": "self_attention.k_layernorm.",
+    r"mlp\.shared_experts?\.": "mlp.shared_experts.",
+    r"\bshared_mlp\.": "mlp.shared_experts.",
+    r"\.(input_linear)\.": ".linear_fc1.",
+    r"\.(output_linear)\.": ".linear_fc2.",
+    r"mlp\.(gate\.)?e_score_correction_bias|mlp\.expert_bias": "mlp.router.expert_bias",
+    r"self_attention\.sinks": "self_attention.core_attention.softmax_offset",
+    r"mlp\.(gate|router)\.": "mlp.router.",
+    r"\.(gate_up_proj|dense_h_to_4h|up_proj|fc1|fc_in|c_fc)\.": ".linear_fc1.",
+    r"\.(down_proj|dense_4h_to_h|fc2|fc_out|c_proj)\.": ".linear_fc2.",
+    r"\.act_fn\.": ".activation_func.",
+    r"\bfc1\.": "mlp.linear_fc1.",
+    r"\bfc2\.": "mlp.linear_fc2.",
+    r"\b(ln_1|ln_attn|self_attn_layer_norm|attention_layernorm|norm_1)\.": "input_layernorm.",
+    r"\b(ln_2|ln_mlp|final_layer_norm|feedforward_layernorm|norm_2)\.": "pre_mlp_layernorm.",
+}
+BEHIND = {
+    "pre": {r"\bpost_attention_layernorm\.": "pre_mlp_layernorm."},
+    "sandwich": {
+        r"\b(post_attention_layernorm|post_self_attn_layernorm|post_norm1)\.(?=\w+$)": "self_attention_output_norm.",
+        r"\b(pre_feedforward_layernorm|pre_mlp_layernorm)\.": "pre_mlp_layernorm.",
+        r"\b(post_feedforward_layernorm|post_mlp_layernorm|post_norm2)\.": "mlp_output_norm.",
+    },
+    "output": {
+        r"\bpost_attention_layernorm\.": "self_attention_output_norm.",
+        r"\bpost_feedforward_layernorm\.": "mlp_output_norm.",
+    },
+}
+PRE_MLP = {
+    r"\b(post_self_attn_layernorm|post_norm1)\.": "self_attention_output_norm.",
+    r"\bpost_attention_layernorm\.": "pre_mlp_layernorm.",
+    r"\b(post_mlp_layernorm|post_norm2)\.": "mlp_output_norm.",
+}
+"""Of GLM-4 and HyperCLOVA X, whose norm "after attention" is the one before the MLP."""
+INTERLEAVED = {
+    "glm",
+    "glm4",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "helium",
+    "cohere",
+    "cohere2",
+    "cohere2_moe",
+    "gptj",
+    "llama4_text",
+}
+"""Architectures that rotate neighbours; Megatron rotates halves, which is the same once rows change places."""
+
+
+def megatron_weights(model: Model, state: Mapping[str, Any]) -> dict[str, Any]:
+    """By Megatron's name. Both keep queries, keys and values of a group together."""
+    joined = _joined(model, {re.sub(PREFIX, "", name): weight for name, weight in state.items()})
+    behind = PRE_MLP if model.transformers in ("glm4", "hyperclovax") else BEHIND[model.norm_placement]
+    return {_renamed(name, behind): weight for name, weight in _experts(model, joined).items()}
+
+
+def _renamed(name: str, behind: Mapping[str, str]) -> str:
+    for theirs, ours in TOP.items():
+        name, found = re.subn(f"^{theirs}", ours, name)
+        if found:
+            break
+    if not name.startswith("decoder.layers."):
+        return name
+    layer = ".".join(name.split(".")[:3])
+    rest = name.removeprefix(f"{layer}.")
+    for theirs, ours in {**behind, **IN_LAYER}.items():
+        rest = re.sub(theirs, ours, rest)
+    return f"{layer}.{rest}"
+
+
+def _joined(model: Model, weights: dict[str, Any]) -> dict[str, Any]:
+    """With the projections in one that Megatron has in one: queries, keys and values; gate and up."""
+    import torch
+
+    made = dict(weights)
+    for name in weights:
+        if re.search(r"\.q_proj\.(weight|bias)$", name):
+            q, k, v = (made.pop(name.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj"))
+            gate = made.pop(name.replace("q_proj", "gate_proj"), None) if "attn" in name else None
+            made[name.replace("q_proj", "linear_qkv")] = _grouped(model, _turned(model, q), _turned(model, k), v, gate)
+        elif name.endswith(("self_attn.qkv_proj.weight", "attn.Wqkv.weight")):
+            heads = (model.heads, model.kv_heads, model.kv_heads)
+            q, k, v = made[name].split([n * model.head_dim for n in heads])
+            made[name.replace("Wqkv", "qkv_proj")] = _grouped(model, q, k, v, None)
+        elif re.search(r"\.gate_proj\.(weight|bias)$", name) and name in made and "self_attn" not in name:
+            both = [made.pop(name.replace("gate_proj", part)) for part in ("gate_proj", "up_proj")]
+            made[name.replace("gate_proj", "linear_fc1")] = torch.cat(both)
+        elif re.search(r"embed_positions", name):
+            made[name] = torch.roll(made[name], -model.position_offset, 0)  # Megatron's first position is the first
+    return made
+
+
+def _grouped(model: Model, q: Any, k: Any, v: Any, gate: Any) -> Any:
+    """A group's queries (and their gates), its key and its value, one after the other."""
+    import torch
+
+    parts = (q, k, v) if gate is None else (q, gate, k, v)
+    groups = [x.reshape(model.kv_heads, -1, *x.shape[1:]) for x in parts]
+    return torch.cat(groups, 1).reshape(-1, *q.shape[1:])
+
+
+def _turned(model: Model, rows: Any) -> Any:
+    """Rows of neighbours that rotate together, put half a head apart."""
+    turned = int(model.head_dim * model.rope.fraction)
+    if model.transformers == "nanochat":  # turns the other way round
+        order = [*range(turned // 2, turned), *range(turned // 2)]
+        return rows.reshape(-1, model.head_dim, *rows.shape[1:])[:, order].reshape(rows.shape)
+    if model.transformers not in INTERLEAVED:
+        return rows
+    order = [*range(0, turned, 2), *range(1, turned, 2), *range(turned, model.head_dim)]
+    return rows.reshape(-1, model.head_dim, *rows.shape[1:])[:, order].reshape(rows.shape)
+
+
+def _stacked(model: Model, name: str, stack: Any) -> Any:
+    """``[experts, outputs, inputs]``, first the gates, then what they multiply."""
+    import torch
+
+    if ".experts." not in name or model.transformers not in ("gpt_oss", "llama4_text"):
+        return stack
+    stack = stack if name.endswith("_bias") else stack.transpose(1, 2)
+    if model.transformers == "gpt_oss" and "gate_up" in name:
+        return torch.cat([stack[:, ::2], stack[:, 1::2]], 1)
+    return stack
+
+
+def _experts(model: Model, weights: dict[str, Any]) -> dict[str, Any]:
+    """Each expert of a stack by itself."""
+    made = {}
+    for name, stack in weights.items():
+        stack = _stacked(model, name, stack)
+        found = re.match(r"(.*\.experts)\.(gate_up_proj|down_proj)(_bias)?$", name)
+        if not found:
+            made[name] = stack
+            continue
+        linear = {"gate_up_proj": "linear_fc1", "down_proj": "linear_fc2"}[found[2]]
+        for i, one in enumerate(stack):
+            made[f"{found[1]}.local_experts.{i}.{linear}.{'bias' if found[3] else 'weight'}"] = one
+    return made
