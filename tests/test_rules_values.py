@@ -15,16 +15,20 @@ from meshwright.resolver import override, refusals, resolve
 from meshwright.rules import POSITIVE
 from meshwright.rules.values import RANGES, Range
 from meshwright.spec import EnvVariable, RampStep, Spec
-from meshwright.spec.model import Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import DeltaNet, Mamba, Mla, Moe, Rope, RopeScaling
 
 ROPE = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))
 MOE = Moe(experts=8, topk=2, ffn=64, capacity_factor=1.0)
 MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16, q_lora_rank=32)
+NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
+MAMBA = Mamba(heads=8, head_dim=16, groups=4, state=16)
 WHOLE = spec(small_model(moe=MOE, mla=MLA, rope=ROPE), 8, global_batch=16)
+MIXED = spec(small_model(pattern="4x(M- G-)", delta_net=NET, mamba=MAMBA), 8, global_batch=16)
 
 
 def said(path: str, value: object, backend: str = "megatron") -> list[str]:
-    return [str(problem) for problem in refusals(override(WHOLE, path, value), backend)]
+    base = MIXED if path.startswith(("model.delta_net.", "model.mamba.")) else WHOLE
+    return [str(problem) for problem in refusals(override(base, path, value), backend)]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,7 @@ def test_every_number_has_a_range_or_a_rule() -> None:
         *("parallelism.pipeline_split.first", "parallelism.pipeline_split.last"),
     }
     positive = {rule.path for rule in POSITIVE}
-    found = {path for path in numbers(WHOLE) if not path.startswith("launch.slurm.")}
+    found = {path for path in (*numbers(WHOLE), *numbers(MIXED)) if not path.startswith("launch.slurm.")}
     assert found - RANGES.keys() - positive == others
 
 

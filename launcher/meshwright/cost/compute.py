@@ -128,7 +128,7 @@ def weight_gradients(s: Scene, operations: Iterable[Operation]) -> Number:
 def roofline(s: Scene, o: Operation) -> Roofline:
     """One operation's forward, in the matrix units and in moving bytes."""
     kernel, products, scores = _kernel(s, o), _products(s, o), _scores(s, o)
-    units = s.layout.cluster.accelerator.bf16_tflops * 1e12 if o.scores else peak(s)
+    units = s.layout.cluster.accelerator.bf16_tflops * 1e12 if o.scores or o.products else peak(s)
     return Roofline(products + scores, _moved(s, o), kernel.matmul + kernel.attention, kernel.memory, units)
 
 
@@ -178,10 +178,10 @@ def _products(s: Scene, o: Operation) -> Number:
 
 
 def _scores(s: Scene, o: Operation) -> Number:
-    """FLOPs of attention's two products; fused, those of tokens behind the mask are left out."""
+    """FLOPs of attention's two products, or of a scan; fused, those of tokens behind the mask are left out."""
     sequence = s.layout.training.sequence
     seen = 0.5 * _seen(o.window, sequence) if s.framework.kernels.flash else 1
-    return 2 * s.tokens * sequence * o.scores / s.layout.tp * seen
+    return 2 * s.tokens * (sequence * o.scores * seen + o.products) / s.layout.tp
 
 
 def _moved(s: Scene, o: Operation) -> Number:

@@ -7,7 +7,7 @@ from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 
-__all__ = ["again", "between_nodes", "expert", "hidden", "keys", "queries", "routed", "tensor"]
+__all__ = ["again", "between_nodes", "dealt", "deals", "expert", "hidden", "keys", "queries", "routed", "tensor"]
 
 
 def hidden(s: Scene) -> Number:
@@ -61,6 +61,16 @@ def keys(s: Scene, kind: LayerKind) -> Number:
 def queries(s: Scene, kind: LayerKind) -> Number:
     """Queries and attention's output of one rank's tokens."""
     return s.width * s.tokens * sum(part.exchange(s.layout.model).queries for part in parts(kind)) / s.layout.tp
+
+
+def deals(s: Scene) -> bool:
+    """Whether some layer's ranks exchange their tokens for whole sequences of some heads."""
+    return any(part.exchange(s.layout.model).dealt for kind in s.kinds for part in parts(kind))
+
+
+def dealt(s: Scene, kind: LayerKind) -> Number:
+    """What layers that scan a sequence exchange of one rank's tokens, to have whole sequences of some heads."""
+    return s.width * s.tokens * sum(part.exchange(s.layout.model).dealt for part in parts(kind)) / s.layout.tp
 
 
 def again(s: Scene, module: str = "") -> Number:

@@ -188,7 +188,8 @@ def _context(s: Scene, kind: LayerKind) -> Triple:
     keys = messages.keys(s, kind)
     gathers = r.spec.parallelism.cp_comm == "all_gather"
     went_round = ring(s, rounds, keys * rounds.size) if gathers else round_trip(s, rounds, keys)
-    once = exchanged + (1 - r.cluster.efficiency.overlap) * went_round
+    dealt = all_to_all(s, group(s, r.cp, r.tp), messages.dealt(s, kind))
+    once = exchanged + dealt + (1 - r.cluster.efficiency.overlap) * went_round
     on = (r.cp > 1) + 0
     return on * once, on * 2 * once, on * messages.again(s, "core_attn") * once
 

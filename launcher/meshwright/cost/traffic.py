@@ -96,11 +96,13 @@ def _rounds(s: Scene, load: Load, part: Number) -> Flow:
 
 
 def _heads(s: Scene, load: Load, part: Number) -> Flow:
-    """Heads are exchanged for tokens of keys, values, queries and outputs."""
-    g = context_groups(s)[0]
+    """Heads are exchanged for tokens of keys, values, queries and outputs; among all where scans need them."""
+    g, whole = context_groups(s)[0], group(s, s.layout.cp, s.layout.tp)
+    dealt = load.total(messages.dealt(s, kind) for kind in s.kinds) * _share(whole)
     passes = s.layout.microbatches * (2 + part * messages.again(s, "core_attn"))
     size = load.total(messages.keys(s, kind) + messages.queries(s, kind) for kind in s.kinds)
-    return _flow(passes * size * _share(g), g, "all-to-all", 2 * passes * load.layers * (g.size > 1))
+    g, size = (whole if messages.deals(s) else g), size * _share(g) + dealt
+    return _flow(passes * size, g, "all-to-all", 2 * passes * load.layers * (g.size > 1))
 
 
 def _expert(s: Scene, load: Load, part: Number) -> Flow:

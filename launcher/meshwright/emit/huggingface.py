@@ -52,8 +52,14 @@ def mismatches(model: Model) -> list[Problem]:
 
 
 def _mismatches(architecture: Architecture, flat: Flat) -> Iterator[Problem]:
-    for part in sorted({path.partition(".")[0] for path in architecture.carried if path.startswith(("moe.", "mla."))}):
-        if part in flat:
+    for part in sorted(
+        {
+            path.partition(".")[0]
+            for path in architecture.carried
+            if path.startswith(("moe.", "mla.", "delta_net.", "mamba."))
+        }
+    ):
+        if part in flat and part not in architecture.optional:
             yield _problem(part, f"{architecture.model_type} of transformers is not made without {part}")
             return
     for path, value in flat.items():

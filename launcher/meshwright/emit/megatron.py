@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
+from meshwright.emit.megatron_hybrid import hybrid
 from meshwright.emit.megatron_model import model_flags
 from meshwright.emit.megatron_techniques import technique_flags, technique_variables
 from meshwright.emit.megatron_training import training_flags
@@ -85,7 +86,10 @@ def _layout(plan: Plan) -> Iterator[str]:
     yield from flag("--tensor-model-parallel-size", grid.tp, 1)
     yield from switch("--sequence-parallel", p.sp)
     yield from flag("--pipeline-model-parallel-size", grid.pp, 1)
-    yield from _pipeline(p)
+    if not hybrid(plan):  # whose pattern says it
+        yield from _pipeline(p)
+    yield from flag("--microbatch-group-size-per-virtual-pipeline-stage", p.microbatch_group)
+    yield from switch("--no-overlap-p2p-communication", p.vpp > 1 and not p.overlap_p2p)
     yield from flag("--context-parallel-size", grid.cp, 1)
     yield from flag("--cp-comm-type", p.cp_comm, "p2p")
     if p.cp_levels:
@@ -107,8 +111,6 @@ def _pipeline(p: Parallelism) -> Iterator[str]:
     yield from flag("--decoder-last-pipeline-num-layers", division.last)
     yield from switch("--account-for-embedding-in-pipeline-split", division.embedding)
     yield from switch("--account-for-loss-in-pipeline-split", division.loss)
-    yield from flag("--microbatch-group-size-per-virtual-pipeline-stage", p.microbatch_group)
-    yield from switch("--no-overlap-p2p-communication", p.vpp > 1 and not p.overlap_p2p)
 
 
 _STRATEGY = {2: "optim_grads", 3: "optim_grads_params"}

@@ -11,11 +11,13 @@ from typing import Any
 
 from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_extra import overlaid
+from meshwright.emit.megatron_hybrid import hybrid, hybrid_kwargs, hybrid_pattern, layers_built
 from meshwright.emit.megatron_model import moe_pattern, windows, without_positions
 from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
+from meshwright.spec.parallelism import PipelineSplit
 from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["kwargs"]
@@ -30,6 +32,7 @@ def kwargs(plan: Plan) -> dict[str, Kwargs]:
         "DistributedDataParallelConfig": _data_parallel(plan),
         "OptimizerConfig": _optimizer(plan),
         "initialize_model_parallel": _process_groups(plan),
+        **({"HybridModel": {"hybrid_layer_pattern": hybrid_pattern(plan)}} if hybrid(plan) else {}),
     }
     return overlaid(ours, (*technique_flags(plan), *plan.spec.backend.megatron.extra))
 
@@ -37,13 +40,14 @@ def kwargs(plan: Plan) -> dict[str, Kwargs]:
 def _transformer(plan: Plan) -> Kwargs:
     model = plan.spec.model
     return {
-        **_sizes(model),
+        **_sizes(plan),
         **_layout(plan),
         **_precision(plan),
         **_recompute(plan),
         **_kernels(plan),
         **(_latent(model.mla, model) if model.mla else _heads(model)),
         **_scales(model),
+        **hybrid_kwargs(plan),
         **(_experts(plan, model.moe) if model.moe else {}),
         **({"mtp_num_layers": model.mtp, "mtp_loss_scaling_factor": model.mtp_loss_weight} if model.mtp else {}),
     }
@@ -64,9 +68,10 @@ def _activation(model: Model) -> str:
     return "gelu_tanh" if unfused else _ACTIVATIONS.get(model.activation, "gelu")
 
 
-def _sizes(model: Model) -> Kwargs:
+def _sizes(plan: Plan) -> Kwargs:
+    model = plan.spec.model
     return {
-        "num_layers": model.layers,
+        "num_layers": layers_built(plan),
         "hidden_size": model.hidden,
         "ffn_hidden_size": model.ffn,
         "num_attention_heads": model.heads,
@@ -147,7 +152,7 @@ def _yarn(scaling: RopeScaling) -> Kwargs:
 
 def _experts(plan: Plan, moe: Moe) -> Kwargs:
     model, megatron = plan.spec.model, plan.spec.backend.megatron
-    routed_everywhere = all(kind.ffn == "experts" for kind in kinds(model))
+    routed_everywhere = hybrid(plan) or all(kind.ffn == "experts" for kind in kinds(model))
     return {
         "num_moe_experts": moe.experts,
         "moe_ffn_hidden_size": moe.ffn,
@@ -175,7 +180,8 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
 
 
 def _layout(plan: Plan) -> Kwargs:
-    grid, p, division = plan.grid, plan.spec.parallelism, plan.spec.parallelism.pipeline_split
+    grid, p = plan.grid, plan.spec.parallelism
+    division = PipelineSplit() if hybrid(plan) else p.pipeline_split  # of which HybridModel's pattern speaks
     interleaved, etp = p.vpp > 1, grid.etp if plan.spec.model.moe else grid.tp
     return {
         "tensor_model_parallel_size": grid.tp,

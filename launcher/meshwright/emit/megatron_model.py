@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meshwright.emit._flags import flag, switch
+from meshwright.emit.megatron_hybrid import hybrid, hybrid_flags, layers_built
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.megatron_parts import MODULE, spec_name
@@ -23,6 +24,7 @@ def model_flags(plan: Plan) -> Iterator[str]:
     yield from _mlp(model)
     yield from _norms(model)
     yield from _experts(plan)
+    yield from hybrid_flags(plan)
     yield from flag("--mtp-num-layers", model.mtp, 0)
     if model.mtp:
         yield from flag("--mtp-loss-scaling-factor", model.mtp_loss_weight, 0.1)
@@ -31,7 +33,7 @@ def model_flags(plan: Plan) -> Iterator[str]:
 
 def _sizes(plan: Plan) -> Iterator[str]:
     model = plan.spec.model
-    yield from flag("--num-layers", model.layers)
+    yield from flag("--num-layers", layers_built(plan))
     yield from flag("--hidden-size", model.hidden)
     yield from flag("--ffn-hidden-size", model.ffn)
     yield from flag("--num-attention-heads", model.heads)
@@ -186,7 +188,7 @@ def _experts(plan: Plan) -> Iterator[str]:
         return
     yield from flag("--num-experts", moe.experts)
     yield from flag("--moe-ffn-hidden-size", moe.ffn)
-    if not all(kind.ffn == "experts" for kind in kinds(plan.spec.model)):
+    if not (hybrid(plan) or all(kind.ffn == "experts" for kind in kinds(plan.spec.model))):
         yield from flag("--moe-layer-freq", moe_pattern(plan.spec.model))
     yield from flag("--moe-shared-expert-intermediate-size", moe.shared_ffn or None)
     yield from switch("--moe-shared-expert-gate", moe.shared_gate)

@@ -12,9 +12,9 @@ _TOKENIZER = "data are token ids already; the size of the vocabulary is what is 
 FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(
         (
-            *("hybrid_layer_pattern", "hybrid_override_pattern", "is_hybrid_model", "hybrid_attention_ratio"),
+            *("hybrid_override_pattern", "is_hybrid_model", "hybrid_attention_ratio"),
             *("hybrid_mlp_ratio", "heterogeneous_layers_config_path", "heterogeneous_layers_config_encoded_json"),
-            *("experimental_attention_variant", "linear_attention_freq", "attention_output_gate", "quick_geglu"),
+            *("attention_output_gate", "quick_geglu"),
             *("moe_latent_size", "decoder_num_layers", "encoder_num_layers", "num_channels", "patch_dim"),
             *("retro_project_dir", "retro_add_retriever", "bert_load", "mrope_section", "decoder_seq_length"),
             *("multi_token_prediction_pattern", "glu_linear_offset", "softmax_type"),

@@ -7,7 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from meshwright.errors import Problem
-from meshwright.imports import megatron_layout, megatron_model, megatron_moe, megatron_techniques, megatron_training
+from meshwright.imports import (
+    megatron_layout,
+    megatron_mixers,
+    megatron_model,
+    megatron_moe,
+    megatron_techniques,
+    megatron_training,
+)
 from meshwright.imports.asks import left_open, open_ask
 from meshwright.imports.foreign_parts import DERIVED, FOREIGN, OTHER
 from meshwright.imports.former_flags import OTHER_MODELS
@@ -23,6 +30,7 @@ __all__ = ["PATHS", "of_arguments", "of_flags"]
 
 _TABLES = (
     megatron_model.CARRIED,
+    megatron_mixers.CARRIED,
     megatron_moe.CARRIED,
     megatron_layout.CARRIED,
     megatron_techniques.CARRIED,
@@ -114,6 +122,8 @@ def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
 def _implied(values: Mapping[str, Any]) -> Iterator[str]:
     """Arguments that the emitter states by itself for such a model (emit/megatron_model.py)."""
     yield from megatron_techniques.implied(values.get("backend.megatron.cuda_graphs.kind", "none"))
+    if "model.delta_net.key_heads" in values:
+        yield "experimental_attention_variant"
     if values.get("model.activation") in ("gelu", "squared_relu"):
         yield "bias_gelu_fusion"
     if values.get("model.activation") == "geglu_tanh":

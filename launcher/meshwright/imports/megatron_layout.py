@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
+from meshwright.imports.megatron_mixers import hybrid_segments, split
 from meshwright.layout.pipeline import parse_layout
 
 __all__ = ["CARRIED", "PLAIN", "layout"]
@@ -82,6 +83,7 @@ def layout(a: Arguments) -> Flat:
         **_sharding(a),
         **_recompute(a),
         **_options(a),
+        **split(a),
     }
 
 
@@ -104,6 +106,8 @@ def _degrees(a: Arguments) -> Flat:
 def chunks(a: Arguments) -> int:
     """Model chunks a stage, as validate_args counts them (arguments.py:905-945); a rest is dropped by division."""
     pp, per_chunk = a("pipeline_model_parallel_size"), a("num_layers_per_virtual_pipeline_stage")
+    if hybrid_segments(a):
+        return max(1, hybrid_segments(a) // int(pp))
     if a("pipeline_model_parallel_layout"):
         return max(1, len(parse_layout(a("pipeline_model_parallel_layout"))) // int(pp))
     if per_chunk and a("num_layers"):

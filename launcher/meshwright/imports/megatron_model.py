@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
+from meshwright.imports.megatron_mixers import layers
 from meshwright.imports.megatron_moe import experts
 from meshwright.model.megatron_parts import MODULE, PartValue, read_name
 
@@ -82,7 +83,7 @@ def model(a: Arguments) -> Flat:
     flat["model.tied_embeddings"] = not a("untie_embeddings_and_output_weights")
     for part in parts:
         flat |= part
-    return flat
+    return flat | layers(a)
 
 
 GPT2_TOKENS = 50257  # the vocabulary of GPT-2 (Radford et al. 2019, section 2.2), which GPT2BPETokenizer reads

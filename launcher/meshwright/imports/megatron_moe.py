@@ -7,7 +7,7 @@ from typing import Any
 from meshwright.imports.literal import literal
 from meshwright.imports.megatron_arguments import Arguments
 
-__all__ = ["CARRIED", "experts", "frequency"]
+__all__ = ["CARRIED", "experts", "frequency", "routed"]
 
 Flat = dict[str, Any]
 
@@ -75,7 +75,7 @@ def frequency(written: Any, layers: int | None) -> dict[str, int] | None:
 
     A number n puts experts into layers 0, n, 2n, ... (core/models/gpt/gpt_layer_specs.py:642).
     """
-    pattern = _pattern(written, layers)
+    pattern = routed(written, layers)
     if pattern is None or 1 not in pattern:
         return None
     for first in range(pattern.index(1) + 1):
@@ -85,7 +85,8 @@ def frequency(written: Any, layers: int | None) -> dict[str, int] | None:
     return None
 
 
-def _pattern(written: Any, layers: int | None) -> list[int] | None:
+def routed(written: Any, layers: int | None) -> list[int] | None:
+    """1 for each layer of experts of ``--moe-layer-freq``; None where it is no such list."""
     if isinstance(written, str):
         try:
             written = literal(written)

@@ -2,8 +2,9 @@
 
 An entry says which key of config.json carries which field of Model (``fields``: the key alone where it must be there),
 which of the Parts in ``architecture_parts`` it has, what its code always does (``implied``), which keys must hold one
-value (``required``), and what DeepSpeed makes of it. ``like: other`` starts from another entry; null takes out what
-that one has. Values such as "= hidden // heads" are formulas of ``architectures``.
+value (``required``), which parts of a model it can do without (``optional``), and what DeepSpeed makes of it.
+``like: other`` starts from another entry; null takes out what that one has. Values such as "= hidden // heads" are
+formulas of ``architectures``.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def _architecture(model_type: str) -> Architecture:
         required={path: formula(value) for path, value in entry["required"].items()},
         ignored=tuple(entry["ignored"]),
         former=entry["former"],
+        optional=tuple(entry["optional"]),
         **entry["deepspeed"],
     )
 
@@ -74,7 +76,7 @@ def _entry(name: str) -> dict[str, Any]:
     merged = {part: {**base[part], **stated.get(part, {})} for part in _MAPPINGS}
     merged |= {part: {k: v for k, v in merged[part].items() if v is not None} for part in _MAPPINGS}
     ignored = [*base["ignored"], *stated.get("ignored", ())]
-    return {"class": stated["class"], "ignored": ignored, **merged}
+    return {"class": stated["class"], "ignored": ignored, "optional": stated.get("optional", ()), **merged}
 
 
 _MAPPINGS = ("fields", "parts", "implied", "required", "former", "deepspeed")

@@ -71,6 +71,7 @@ class Architecture:
     implied: Flat = field(default_factory=dict)  # a value, or a function of the flat model
     required: Flat = field(default_factory=dict)  # likewise
     ignored: tuple[str, ...] = ()  # keys that mean nothing once the required ones hold
+    optional: tuple[str, ...] = ()  # parts of a Model that it can do without
     former: Flat = field(default_factory=dict)  # keys that nothing reads any more, and the values that lose nothing
     sdpa: bool = True  # PyTorch's scaled_dot_product_attention is implemented
     flash: bool = True

@@ -100,8 +100,9 @@ class Operation:
 
     ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights.
     A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
-    earlier token (query-key plus probability-value), or the last ``window`` of them. ``region``: the input enters, or
-    the output leaves, the part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
+    earlier token (query-key plus probability-value), or the last ``window`` of them; ``products`` are multiplications
+    of a token with states, without weights, cut over ``tp``. ``region``: the input enters, or the output leaves, the
+    part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Operation:
     moved: tuple[Tensor, ...] = ()
     scores: int = 0
     window: int | None = None
+    products: int = 0
     topk: int = 1
     region: Literal["", "enter", "leave", "dispatch", "combine"] = ""
     kernels: int = 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import groupby
 
 from meshwright.model.layers import FEED_FORWARDS, MIXERS, LayerKind
 
@@ -38,10 +39,22 @@ def read_pattern(text: str) -> tuple[LayerKind, ...]:
 
 
 def write_pattern(layers: Iterable[LayerKind]) -> str:
-    """One word a layer; what ``read_pattern`` gives back."""
+    """As short as repeats make it; ``read_pattern`` gives it back. Layers of one part are in Megatron's own form."""
     mixers = {name: part.symbol for name, part in MIXERS.items()}
     feed_forwards = {name: part.symbol for name, part in FEED_FORWARDS.items()}
-    return " ".join(mixers.get(kind.mixer, "") + feed_forwards.get(kind.ffn, "") for kind in layers)
+    words = [mixers.get(kind.mixer, "") + feed_forwards.get(kind.ffn, "") for kind in layers]
+    return "".join(words) if all(len(word) == 1 for word in words) else _repeated(words)
+
+
+def _repeated(words: list[str]) -> str:
+    """The shortest run of words that repeats all along, and in it runs of equal words."""
+    count = len(words)
+    period = next(n for n in range(1, count + 1) if count % n == 0 and words == words[:n] * (count // n))
+    runs = [(word, len(list(group))) for word, group in groupby(words[:period])]
+    unit = " ".join(word if times == 1 else f"{times}x{word}" for word, times in runs)
+    if period == count:
+        return unit if count > 1 else f"1x{unit}"
+    return f"{count // period}x({unit})" if period > 1 else f"{count}x{unit}"
 
 
 def _tokens(text: str) -> list[re.Match[str]]:

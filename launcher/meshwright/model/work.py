@@ -15,12 +15,13 @@ __all__ = ["forward_flops", "is_matrix", "palm_flops", "pipeline_work"]
 
 def is_matrix(name: str) -> bool:
     """Whether the weight called ``name`` is multiplied with, and not added, scaled by or looked up."""
-    return "norm" not in name and not name.endswith(("bias", "alpha")) and not name.startswith("embedding")
+    added = ("bias", "alpha", "decay", "skip")
+    return "norm" not in name and not name.endswith(added) and not name.startswith("embedding")
 
 
 def forward_flops(o: Operation, sequence: int, causal: bool = False) -> int:
     """FLOPs of one token's forward pass through ``o``; ``causal`` counts half of attention's products."""
-    products = 2 * o.topk * sum(w.elements for w in o.weights if is_matrix(w.name))
+    products = 2 * (o.topk * sum(w.elements for w in o.weights if is_matrix(w.name)) + o.products)
     return products + 2 * sequence * o.scores // (2 if causal else 1)
 
 
@@ -48,4 +49,5 @@ def palm_flops(model: Model, sequence: int, causal: bool = False) -> float:
     layers = [(decoder_layer(model, kind), count) for kind, count in count_kinds(model, 0, model.layers).items()]
     layers += [(mtp_layer(model), model.mtp)] if model.mtp else []
     seen = sum(o.scores * min(sequence, o.window or sequence) * count for layer, count in layers for o in layer)
-    return 6.0 * (weights + seen / (2 if causal else 1))
+    scanned = sum(o.products * count for layer, count in layers for o in layer)
+    return 6.0 * (weights + scanned + seen / (2 if causal else 1))

@@ -10,7 +10,7 @@ from meshwright.model.kinds import kinds
 from meshwright.model.layers.measured import small_measured
 from meshwright.model.pattern import write_pattern
 from meshwright.spec.measured import Measured
-from meshwright.spec.model import Mla, Model, Moe
+from meshwright.spec.model import DeltaNet, Mla, Model, Moe
 
 __all__ = ["HEADS", "HEAD_DIM", "SEQUENCE", "VOCAB", "small_model"]
 
@@ -49,8 +49,18 @@ def small_model(model: Model, layers: int) -> Model:
         rope=replace(model.rope, skip_every=min(model.rope.skip_every, 2)),
         mla=None if model.mla is None else _small_mla(model.mla),
         moe=None if model.moe is None else _small_moe(model.moe),
+        delta_net=model.delta_net and _small_delta_net(model.delta_net),
+        mamba=model.mamba
+        and replace(
+            model.mamba, heads=2 * HEADS, head_dim=HEAD_DIM, groups=min(model.mamba.groups, HEADS), state=HEAD_DIM
+        ),
         mtp=min(model.mtp, 1),
     )
+
+
+def _small_delta_net(net: DeltaNet) -> DeltaNet:
+    values = HEADS * (1 if net.key_heads == net.value_heads else 2)
+    return replace(net, key_heads=HEADS, value_heads=values, key_dim=HEAD_DIM, value_dim=HEAD_DIM)
 
 
 def _small_measured(model: Model, measured: Measured) -> Model:

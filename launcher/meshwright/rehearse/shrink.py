@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from meshwright.errors import ConfigError, Problem
+from meshwright.model.megatron_classes import is_hybrid
 from meshwright.rehearse.shapes import SEQUENCE, VOCAB, small_model
 from meshwright.resolver import normalise, refusals
 from meshwright.spec import (
@@ -135,7 +136,7 @@ def _spec(spec: Spec, degrees: Mapping[str, int], ranks: int, steps: int) -> Spe
         cluster=replace(cluster, nvlink_domain=None),
         parallelism=_parallelism(spec, degrees, split),
         training=_training(spec.training, steps, ROUTED_LEARNING_RATE if spec.model.routed else LEARNING_RATE),
-        backend=_backend(spec.backend),
+        backend=_backend(spec),
         launch=Launch(),
         stage=None,
         variant=None,
@@ -215,13 +216,17 @@ def _training(training: Training, steps: int, rate: float) -> Training:
     )
 
 
-def _backend(backend: Backend) -> Backend:
+def _backend(spec: Spec) -> Backend:
+    """Plain layers; where Megatron has none, the program for CPUs puts them in the place of the others."""
+    backend, model = spec.backend, spec.model
+    engine_only = model.delta_net is not None or is_hybrid(model, backend.megatron)
     dispatcher = backend.megatron.moe_dispatcher
     return Backend(
         name=backend.name,
         megatron=MegatronOptions(
             fsdp="torch",
-            transformer="local",
+            model=backend.megatron.model,
+            transformer="transformer_engine" if engine_only else "local",
             attention="unfused",
             moe_dispatcher="alltoall" if dispatcher == "flex" else dispatcher,
             moe_grouped_gemm=False,

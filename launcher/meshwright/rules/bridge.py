@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshwright.model.megatron_classes import is_hybrid
 from meshwright.model.megatron_parts import spec_name
 from meshwright.rules._forms import no_ramp, only, stated_length
 from meshwright.rules._repairs import change
@@ -32,12 +33,14 @@ RULES: tuple[Rule, ...] = (
         holds=lambda r: (
             r.model.mla is None
             and r.model.mtp == 0
+            and r.model.delta_net is None
+            and not is_hybrid(r.model, r.backend.megatron)
             and spec_name(r.model) is None
             and r.model.positions in ("rope", "learned", "none")
             and r.model.activation != "geglu_tanh"
         ),
-        message="latent attention, multi-token prediction and layers that stock Megatron lacks have providers of "
-        "their own in Bridge, which are not exported",
+        message="latent attention, multi-token prediction, delta nets, Mamba and layers that stock Megatron lacks have "
+        "providers of their own in Bridge, which are not exported",
         source="models/gpt_provider.py; models/mla_provider.py",
     ),
     Rule(

@@ -63,6 +63,11 @@ _FLAGS = {
         "rope-type rope-scaling-factor use-rope-scaling no-rope-freq mscale mscale-all-dim"
     ),
     "model.mla": "multi-latent-attention q-lora-rank kv-lora-rank qk-head-dim qk-pos-emb-head-dim v-head-dim",
+    "model.pattern": "hybrid-layer-pattern hybrid-override-pattern linear-attention-freq",
+    "model.delta_net": (
+        "linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim linear-conv-kernel-dim"
+    ),
+    "model.mamba": "mamba-num-heads mamba-head-dim mamba-num-groups mamba-state-dim",
     "model.mtp": "mtp-num-layers mtp-loss-scaling-factor",
     "model.moe": (
         "num-experts moe-layer-freq moe-ffn-hidden-size moe-router-topk moe-aux-loss-coeff moe-z-loss-coeff "
@@ -109,6 +114,7 @@ _FLAGS = {
 
 FREE = frozenset(
     {
+        "--experimental-attention-variant",
         "--log-throughput",
         "--no-bias-gelu-fusion",
         "--no-bias-swiglu-fusion",

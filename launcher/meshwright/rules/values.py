@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshwright.errors import Problem
-from meshwright.model.layers import parts
+from meshwright.model.layers import MIXERS, parts
 from meshwright.model.pattern import read_pattern
 from meshwright.rules.launch import launch_problems
 from meshwright.rules.requirements import lacking
@@ -64,6 +64,8 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_COUNT, "model.rope.scaling", "original_positions"),
     (_NONE_OR_MORE, "model.rope.scaling", "mscale mscale_all_dim"),
     (_COUNT, "model.mla", "kv_lora_rank qk_nope_dim qk_rope_dim v_dim q_lora_rank"),
+    (_COUNT, "model.delta_net", "key_heads value_heads key_dim value_dim kernel"),
+    (_COUNT, "model.mamba", "heads head_dim groups state kernel"),
     (_COUNT, "model.moe", "ffn every"),
     (_NONE_OR_MORE, "model.moe", "first_dense shared_ffn bias_update_rate aux_loss z_loss"),
     (_AMOUNT, "model.moe", "scaling capacity_factor"),
@@ -117,6 +119,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *_names(spec),
         *_out_of_range(spec, backend),
         *_pattern(spec.model),
+        *_unused(spec.model),
         *_rotated(spec.model),
         *_growth(spec.model),
         *_modules(spec.parallelism),
@@ -167,6 +170,15 @@ def _pattern(model: Model) -> Iterator[Problem]:
     for path, value in _short_forms(model):
         if value:
             yield Problem(path, f"{value} says again what model.pattern says; leave it out", "value.pattern")
+
+
+def _unused(model: Model) -> Iterator[Problem]:
+    """Only a pattern can say which layers are of these kinds."""
+    for kind in ("delta_net", "mamba"):
+        symbol = MIXERS[kind].symbol
+        if getattr(model, kind) is not None and symbol not in (model.pattern or ""):
+            message = f"set, and model.pattern has no {symbol}; write it there, or leave this out"
+            yield Problem(f"model.{kind}", message, "value.pattern")
 
 
 def _short_forms(model: Model) -> Iterator[tuple[str, int]]:

@@ -19,6 +19,7 @@ class MegatronOptions:
     """What only Megatron-core knows."""
 
     fsdp: Literal["megatron", "torch"] = "megatron"  # realises ZeRO 2 and 3
+    model: Literal["auto", "gpt", "hybrid"] = "auto"  # the class that builds it; auto: gpt where it can
     transformer: Literal["transformer_engine", "local"] = "transformer_engine"
     attention: Literal["auto", "flash", "fused", "unfused"] = "auto"
     moe_dispatcher: Literal["alltoall", "allgather", "flex"] = "alltoall"

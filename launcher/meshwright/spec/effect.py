@@ -30,7 +30,8 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "shared_parallel_norm embedding_norm embedding_scale attention_scale attention_softcap final_softcap "
         "sliding_window full_attention_every qkv_clip attention_dropout hidden_dropout init_std rope mla moe mtp "
         "mtp_loss_weight pattern position_offset attention_sinks attention_gate attention_chunk query_growth "
-        "query_growth_from attention_bias activation_clamp activation_offset residual_scale logit_scale output_bias",
+        "query_growth_from attention_bias activation_clamp activation_offset residual_scale logit_scale output_bias "
+        "delta_net mamba",
     ),
     ("described", "cluster", "name price_per_gpu_hour efficiency node_mtbf_hours"),
     (
@@ -60,7 +61,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "runs",
         "backend.megatron",
         "fsdp transformer attention moe_dispatcher moe_grouped_gemm moe_permute_fusion vocab_divisor checkpoint_format "
-        "gradient_accumulation_fusion cross_entropy_fusion precision_aware_optimizer spec moe_flex_backend "
+        "gradient_accumulation_fusion cross_entropy_fusion precision_aware_optimizer spec model moe_flex_backend "
         "moe_flex_sms moe_router_fusion moe_shared_expert_overlap moe_paged_stash op_fuser delay_wgrad "
         "gather_with_step cuda_graphs activation_offload optimizer_offload",
     ),

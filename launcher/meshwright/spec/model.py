@@ -7,7 +7,7 @@ from typing import Literal
 
 from meshwright.spec.measured import Measured
 
-__all__ = ["Activation", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
+__all__ = ["Activation", "DeltaNet", "Mamba", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
 
 Activation = Literal[
     "swiglu", "geglu", "geglu_tanh", "quick_geglu", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"
@@ -51,6 +51,28 @@ class Mla:
     qk_rope_dim: int
     v_dim: int
     q_lora_rank: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaNet:
+    """Gated delta nets (arXiv:2412.06464), layers G of a pattern. Each head of keys serves as many heads of values."""
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    kernel: int = 4  # tokens that the convolution over queries, keys and values sees
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba:
+    """Mamba-2 (arXiv:2405.21060), layers M of a pattern. The heads of a group share what goes in and out of a state."""
+
+    heads: int
+    head_dim: int
+    groups: int
+    state: int  # channels of a state
+    kernel: int = 4  # tokens that the convolution before the scan sees
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +159,8 @@ class Model:
     init_std: float = 0.02
     rope: Rope = Rope()
     mla: Mla | None = None
+    delta_net: DeltaNet | None = None
+    mamba: Mamba | None = None
     moe: Moe | None = None
     mtp: int = 0  # multi-token-prediction layers
     mtp_loss_weight: float = 0.1

@@ -27,6 +27,7 @@ SUBSTITUTIONS = (
     "collectives: gloo; uneven all-gathers are padded, uneven reduce-scatters are all-reduces",
     "attention: PyTorch's, keys and values all-gathered over context parallelism",
     "norms: PyTorch's",
+    "scans of Mamba and delta nets: PyTorch's, a short sequence at once",
     "fused kernels: off",
 )
 
@@ -222,11 +223,17 @@ def _layers() -> None:
     from megatron.core.models import backends
     from megatron.core.models.gpt import gpt_layer_specs
     from megatron.core.transformer import transformer_block
+    from megatron.training.models import hybrid
+
+    from meshwright.train import local_layers, local_scans
 
     backends.LocalSpecProvider.layer_norm = lambda *_, **__: CpuNorm
     backends.LocalSpecProvider.core_attention = lambda _: CpuAttention
     gpt_layer_specs.LNImpl = CpuNorm
     transformer_block.LayerNormImpl = CpuNorm
+    hybrid.default_hybrid_stack_spec = local_layers.hybrid_stack(CpuNorm, CpuAttention)
+    local_layers.install_variants(CpuNorm, CpuAttention)
+    local_scans.install()
 
 
 def _pipeline() -> None:

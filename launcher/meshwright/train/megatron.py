@@ -38,7 +38,11 @@ from megatron.core.tokenizers.utils.build_tokenizer import build_tokenizer
 from megatron.core.transformer.multi_token_prediction import get_mtp_ranks, mtp_on_this_rank
 from megatron.core.utils import get_attr_wrapped_model, get_batch_on_this_cp_rank, get_batch_on_this_tp_rank
 from megatron.training import get_args, get_timers, pretrain
-from megatron.training.argument_utils import gpt_config_from_args, pretrain_cfg_container_from_args
+from megatron.training.argument_utils import (
+    gpt_config_from_args,
+    hybrid_config_from_args,
+    pretrain_cfg_container_from_args,
+)
 from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
@@ -74,7 +78,8 @@ def main(words: Sequence[str]) -> None:
     watchdog.install(folder, _config(folder)["launch"]["watchdog"])
     args = parse_and_validate_args()
     datasets.is_distributed = True  # type: ignore[attr-defined]
-    config = pretrain_cfg_container_from_args(args, gpt_config_from_args(args))
+    of_model = hybrid_config_from_args if args.hybrid_layer_pattern else gpt_config_from_args
+    config = pretrain_cfg_container_from_args(args, of_model(args))
     kind = ModelType.encoder_or_decoder
     try:
         pretrain(config, datasets, kind, forward_step, get_embedding_ranks=_embedding_ranks)

@@ -1,4 +1,4 @@
-"""*Built*: one rank of every pipeline stage builds its GPTModel, on torch's fake process group and the meta device.
+"""*Built*: one rank of every stage builds its GPTModel or HybridModel, on a fake process group and the meta device.
 
 Its parameters must equal ours exactly, its layers ours chunk by chunk, its groups those of our grid. Parameters are
 those of Transformer Engine's layers; without it, its local stand-ins are built, and where the two differ the stand-in
@@ -8,15 +8,20 @@ is changed to what Transformer Engine holds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+from meshwright.emit.megatron_hybrid import hybrid
 from meshwright.emit.megatron_kwargs import kwargs
-from meshwright.layout.plan import Plan, Stage
+from meshwright.layout.plan import Chunk, Plan, Stage
+from meshwright.model.kinds import count_kinds
+from meshwright.model.layers import parts as parts_of
 from meshwright.model.megatron_parts import parts
 from meshwright.spec import Model
 from meshwright.verify.megatron_emulation import emulate_gpu, substitutions
 from meshwright.verify.megatron_objects import objects
+from meshwright.verify.megatron_stand_ins import NoAttention, Norm, Replicated, as_transformer_engine
 from meshwright.verify.verdict import Check
 
 __all__ = ["built"]
@@ -48,10 +53,20 @@ def built(plan: Plan) -> Check:
     _only_own_groups()
     emulate_gpu(plan)
     _no_device()
+    if plan.spec.model.mamba is not None or plan.spec.model.delta_net is not None:
+        _no_kernels()
     wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
     total = sum(stage.parameters for stage in plan.stages)
     done = f"{plan.grid.pp} stages, {total:,} parameters on one rank of each; groups of {plan.grid.world:,} ranks"
     return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + substitutions(plan))
+
+
+def _no_kernels() -> None:
+    """Mamba and delta nets are refused without theirs."""
+    from meshwright.train import local_scans
+
+    local_scans.install()
+    local_scans.without_random_state()
 
 
 def _only_own_groups() -> None:
@@ -128,39 +143,63 @@ def _counts(plan: Plan, stage: int, chunks: list[Any]) -> Iterator[str]:
     experts = sum(p.numel() for name, p in named if ".experts." in name and ".shared_experts." not in name)
     found = Stage(plan.stages[stage].chunks, sum(p.numel() for _, p in named), experts)
     ours, layers = plan.stages[stage], [len(chunk.decoder.layers) for chunk in chunks]
-    if layers != [chunk.layers for chunk in ours.chunks]:
-        yield f"stage {stage} has {layers} layers a chunk, ours {[chunk.layers for chunk in ours.chunks]}"
+    wanted = [_layers_of(plan, chunk) for chunk in ours.chunks]
+    if layers != wanted:
+        yield f"stage {stage} has {layers} layers a chunk, ours {wanted}"
     if found != ours:
         theirs = f"{found.parameters:,} parameters of which {experts:,} of experts"
         yield f"stage {stage} has {theirs}; ours {ours.parameters:,} and {ours.expert_parameters:,}"
+
+
+def _layers_of(plan: Plan, chunk: Chunk) -> int:
+    """HybridModel counts each part of a layer."""
+    if not hybrid(plan):
+        return chunk.layers
+    counts = count_kinds(plan.spec.model, chunk.first, chunk.layers)
+    return sum(len(parts_of(kind)) * count for kind, count in counts.items())
 
 
 def _chunks(plan: Plan) -> list[Any]:
     """The model chunks of this rank."""
     import torch
     from megatron.core import parallel_state as ps
-    from megatron.core.models.gpt.gpt_model import GPTModel
 
     config, model = _config(plan), plan.spec.model
+    build = _hybrid_model if hybrid(plan) else _gpt_model
     made = []
     for v in range(plan.spec.parallelism.vpp):
         stage = v if plan.spec.parallelism.vpp > 1 else None
         with torch.device("meta"):
             made.append(
-                GPTModel(
+                build(plan, config, stage)(
                     config=config,
-                    transformer_layer_spec=_with_our_parts(_layers(config, stage), model),
                     vocab_size=plan.padded_vocab,
                     max_sequence_length=model.position_rows,
                     pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
                     post_process=ps.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
                     share_embeddings_and_output_weights=model.tied_embeddings,
                     position_embedding_type="learned_absolute" if model.positions == "learned" else "none",
-                    mtp_block_spec=_mtp(config, stage) if model.mtp else None,
                     vp_stage=stage,
                 )
             )
     return made
+
+
+def _gpt_model(plan: Plan, config: Any, stage: int | None) -> Callable[..., Any]:
+    from megatron.core.models.gpt.gpt_model import GPTModel
+
+    model = plan.spec.model
+    layers = _with_our_parts(_layers(config, stage), model)
+    mtp = _mtp(config, stage) if model.mtp else None
+    return partial(GPTModel, transformer_layer_spec=layers, mtp_block_spec=mtp)
+
+
+def _hybrid_model(plan: Plan, config: Any, _: int | None) -> Callable[..., Any]:
+    from megatron.core.models.hybrid.hybrid_model import HybridModel
+
+    from meshwright.train.local_layers import hybrid_stack
+
+    return partial(HybridModel, hybrid_stack_spec=hybrid_stack(Norm, NoAttention), **kwargs(plan)["HybridModel"])
 
 
 def _config(plan: Plan) -> Any:
@@ -187,15 +226,27 @@ def _config(plan: Plan) -> Any:
 
 
 def _layers(config: Any, vp_stage: int | None) -> Any:
+    if config.experimental_attention_variant is not None:
+        return _variant_layers(config, vp_stage)
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
 
     block = get_gpt_decoder_block_spec(
         config, use_transformer_engine=False, normalization=config.normalization, vp_stage=vp_stage
     )
     for layer in block.layer_specs:
-        _as_transformer_engine(layer)
-    block.layer_norm = _Norm
+        as_transformer_engine(layer)
+    block.layer_norm = Norm
     return block
+
+
+def _variant_layers(config: Any, vp_stage: int | None) -> Any:
+    """Megatron's own choice of the layers that are delta nets."""
+    from megatron.core.models.gpt import experimental_attention_variant_module_specs as variants
+
+    from meshwright.train.local_layers import install_variants
+
+    install_variants(Norm, NoAttention)
+    return variants.get_transformer_block_with_experimental_attention_variant_spec(config, vp_stage=vp_stage)
 
 
 def _with_our_parts(block: Any, model: Model) -> Any:
@@ -205,8 +256,8 @@ def _with_our_parts(block: Any, model: Model) -> Any:
 
         attention = ("alibi", "attention_softcap")  # which holds no parameters
         ours = {name: value for name, value in parts(model).items() if name not in attention}
-        install(ours, norm=_Norm)
-        amend(block, ours, norm=_Norm)
+        install(ours, norm=Norm)
+        amend(block, ours, norm=Norm)
     return block
 
 
@@ -215,56 +266,11 @@ def _mtp(config: Any, vp_stage: int | None) -> Any:
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_layer_specs, get_gpt_mtp_block_spec
 
     specs = get_gpt_decoder_layer_specs(config, use_transformer_engine=False, normalization=config.normalization)
-    _as_transformer_engine(specs[-1])
+    as_transformer_engine(specs[-1])
     block = get_gpt_mtp_block_spec(config, specs[-1], use_transformer_engine=False, vp_stage=vp_stage)
     for layer in block.layer_specs if block else ():
-        layer.submodules.enorm = layer.submodules.hnorm = layer.submodules.layer_norm = _Norm
+        layer.submodules.enorm = layer.submodules.hnorm = layer.submodules.layer_norm = Norm
     return block
-
-
-def _as_transformer_engine(layer: Any) -> None:
-    """Give a local layer the parameters Transformer Engine's would have."""
-    attention = layer.submodules.self_attention.submodules
-    attention.core_attention = _NoAttention
-    layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = _Norm
-    for name in ("q_layernorm", "k_layernorm", "kv_layernorm"):
-        if getattr(getattr(attention, name, None), "__name__", "IdentityOp") != "IdentityOp":
-            setattr(attention, name, _Norm)
-    for name in ("linear_q_down_proj", "linear_kv_down_proj"):
-        if hasattr(attention, name):
-            setattr(attention, name, _Replicated)
-
-
-class _NoAttention:
-    """Core attention has no parameters but its sinks; the local one refuses context parallelism and MLA."""
-
-    def __new__(cls, config: Any, *_: object, **__: object) -> Any:
-        import torch
-
-        made = torch.nn.Module()
-        if config.softmax_type == "learnable":
-            heads = config.num_attention_heads // config.tensor_model_parallel_size
-            made.softmax_offset = torch.nn.Parameter(torch.empty(heads))
-        return made
-
-
-class _Norm:
-    """Megatron's wrapper of torch's norms refuses sequence parallelism."""
-
-    def __new__(cls, config: Any, hidden_size: int, eps: float = 1e-5, **_: object) -> Any:
-        import torch
-
-        norm = torch.nn.RMSNorm if config.normalization == "RMSNorm" else torch.nn.LayerNorm
-        return norm(hidden_size, eps=eps)
-
-
-class _Replicated:
-    """MLA's down-projections: Transformer Engine keeps them whole on every rank, the local layers cut them over TP."""
-
-    def __new__(cls, input_size: int, output_size: int, *_: object, **__: object) -> Any:
-        import torch
-
-        return torch.nn.Linear(input_size, output_size, bias=False)
 
 
 def _no_device() -> None:
@@ -279,4 +285,4 @@ def _no_device() -> None:
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     torch.cuda.Stream = type("Stream", (), {"__init__": lambda self, *_, **__: None})  # type: ignore[assignment,misc]
     latent.HAVE_TE = False
-    latent.TELinear = _Replicated
+    latent.TELinear = Replicated

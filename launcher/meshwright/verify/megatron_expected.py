@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.layout.plan import Plan
+from meshwright.model.kinds import layer_kinds
 from meshwright.spec.model import Model
 
 __all__ = ["expected"]
@@ -20,6 +21,7 @@ def expected(plan: Plan) -> dict[str, Any]:
         **_sharding(plan),
         **_model(plan),
         **_attention(plan),
+        **_linear(plan),
         **_training(plan),
         **_dispatch(plan),
         **_techniques(plan),
@@ -73,7 +75,7 @@ def _sharding(plan: Plan) -> dict[str, Any]:
 def _model(plan: Plan) -> dict[str, Any]:
     model = plan.spec.model
     return {
-        "num_layers": model.layers,
+        "num_layers": _layers(plan),
         "hidden_size": model.hidden,
         "ffn_hidden_size": model.ffn,
         "num_attention_heads": model.heads,
@@ -89,6 +91,42 @@ def _model(plan: Plan) -> dict[str, Any]:
         "activation_func_clamp_value": model.activation_clamp,
         "quick_geglu": model.activation == "quick_geglu",
     }
+
+
+_SYMBOLS = {"attention": "*", "delta_net": "G", "mamba": "M", "mlp": "-", "experts": "E", "none": ""}
+"""Of --hybrid-layer-pattern (core/models/hybrid/hybrid_layer_allocation.py)."""
+
+
+def _layers(plan: Plan) -> int:
+    pattern = _pattern(plan)
+    return plan.spec.model.layers if pattern is None else len(pattern.split("/")[0].replace("|", ""))
+
+
+def _pattern(plan: Plan) -> str | None:
+    """What HybridModel builds; None where GPTModel does."""
+    model, asked = plan.spec.model, plan.spec.backend.megatron.model
+    every = layer_kinds(model)
+    only_hybrid = any("none" in (kind.mixer, kind.ffn) or kind.mixer == "mamba" for kind in every)
+    if asked == "gpt" or (asked == "auto" and not only_hybrid):
+        return None
+    words = [_SYMBOLS[kind.mixer] + _SYMBOLS[kind.ffn] for kind in every]
+    chunks = [stage.chunks[v] for v in range(plan.spec.parallelism.vpp) for stage in plan.stages]
+    segments = ["".join(words[chunk.first : chunk.first + chunk.layers]) for chunk in chunks]
+    return "/".join(["|".join(segments), *[words[-1]] * model.mtp])
+
+
+def _linear(plan: Plan) -> dict[str, Any]:
+    """Mamba, gated delta nets and the pattern."""
+    net, mamba, pattern = plan.spec.model.delta_net, plan.spec.model.mamba, _pattern(plan)
+    values: dict[str, Any] = {"hybrid_layer_pattern": pattern}
+    if net is not None:
+        values["experimental_attention_variant"] = None if pattern else "gated_delta_net"
+        heads = {"linear_num_key_heads": net.key_heads, "linear_num_value_heads": net.value_heads}
+        values |= {**heads, "linear_key_head_dim": net.key_dim, "linear_value_head_dim": net.value_dim}
+    if mamba is not None:
+        values |= {"mamba_num_heads": mamba.heads, "mamba_head_dim": mamba.head_dim}
+        values |= {"mamba_state_dim": mamba.state, "mamba_num_groups": mamba.groups}
+    return values
 
 
 def _attention(plan: Plan) -> dict[str, Any]:

@@ -10,8 +10,10 @@ other ``Kernels`` they follow Megatron's own and eager PyTorch. All arithmetic i
 from __future__ import annotations
 
 from meshwright.model.layers.attention import ATTENTION, WINDOWED_ATTENTION
+from meshwright.model.layers.delta_net import DELTA_NET
 from meshwright.model.layers.experts import EXPERTS
 from meshwright.model.layers.latent_attention import LATENT_ATTENTION
+from meshwright.model.layers.mamba import MAMBA
 from meshwright.model.layers.measured import measured_kind, measured_part
 from meshwright.model.layers.mlp import MLP
 from meshwright.model.layers.part import NONE, Exchange, LayerKind, Part
@@ -33,6 +35,8 @@ MIXERS: dict[str, Part] = {
     "attention": ATTENTION,
     "windowed_attention": WINDOWED_ATTENTION,
     "latent_attention": LATENT_ATTENTION,
+    "delta_net": DELTA_NET,
+    "mamba": MAMBA,
 }
 FEED_FORWARDS: dict[str, Part] = {"mlp": MLP, "experts": EXPERTS}
 """By the name in a ``LayerKind``."""

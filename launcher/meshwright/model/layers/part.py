@@ -27,12 +27,14 @@ class Exchange:
     """Elements of a token that the ranks of a context-parallel group pass on.
 
     ``keys`` (with values) go round the ring; where heads are exchanged for tokens, ``queries`` (with the output) go,
-    too. ``output`` is what attention gives.
+    too. ``output`` is what attention gives. ``dealt`` are exchanged for heads on every way in and out, whichever way
+    keys travel.
     """
 
     keys: int = 0
     queries: int = 0
     output: int = 0
+    dealt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

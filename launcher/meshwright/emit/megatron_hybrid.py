@@ -1,0 +1,89 @@
+"""Mamba, gated delta nets, and HybridModel's pattern of layers, as flags and keyword arguments of Megatron-core.
+
+A pattern's symbols are Megatron's own (``model.layers``); a layer of two parts is two of its layers. ``|`` ends what a
+model chunk holds, and ``/`` precedes each layer of multi-token prediction
+(megatron/core/models/hybrid/hybrid_layer_allocation.py). GPTModel takes delta nets as a variant of attention instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from meshwright.emit._flags import flag
+from meshwright.layout.plan import Plan
+from meshwright.model.kinds import kinds, layer_kinds
+from meshwright.model.layers import LayerKind, parts
+from meshwright.model.megatron_classes import is_hybrid
+from meshwright.spec.model import Model
+
+__all__ = ["hybrid", "hybrid_flags", "hybrid_kwargs", "hybrid_pattern", "layers_built"]
+
+Kwargs = dict[str, Any]
+
+
+def hybrid(plan: Plan) -> bool:
+    """Whether HybridModel builds the plan's model."""
+    return is_hybrid(plan.spec.model, plan.spec.backend.megatron)
+
+
+def hybrid_pattern(plan: Plan) -> str:
+    """The layers of every chunk in the order of the model, chunks apart; then those of multi-token prediction."""
+    model, vpp = plan.spec.model, plan.spec.parallelism.vpp
+    all_kinds = layer_kinds(model)
+    chunks = (stage.chunks[chunk] for chunk in range(vpp) for stage in plan.stages)
+    segments = (_symbols(all_kinds[chunk.first : chunk.first + chunk.layers]) for chunk in chunks)
+    return "|".join(segments) + f"/{_symbols(all_kinds[-1:])}" * model.mtp
+
+
+def layers_built(plan: Plan) -> int:
+    """As Megatron's model class counts them."""
+    model = plan.spec.model
+    return len(_symbols(layer_kinds(model))) if hybrid(plan) else model.layers
+
+
+def _symbols(layers: Iterable[LayerKind]) -> str:
+    return "".join(part.symbol for kind in layers for part in parts(kind))
+
+
+def hybrid_flags(plan: Plan) -> Iterator[str]:
+    """What Megatron's parser is told; widths are the fields of its configuration object."""
+    for name, value in _widths(plan.spec.model).items():
+        yield from flag(f"--{name.replace('_', '-')}", value)
+    if hybrid(plan):
+        yield from flag("--hybrid-layer-pattern", hybrid_pattern(plan))
+    elif (linear := _linear(plan.spec.model)) is not None:
+        yield from ("--experimental-attention-variant", "gated_delta_net")
+        yield from ("--linear-attention-freq", str(linear).replace(" ", ""))
+
+
+def hybrid_kwargs(plan: Plan) -> Kwargs:
+    """The same for TransformerConfig."""
+    widths = _widths(plan.spec.model)
+    if hybrid(plan):
+        return {**widths, "is_hybrid_model": True}
+    if (linear := _linear(plan.spec.model)) is not None:
+        return {**widths, "experimental_attention_variant": "gated_delta_net", "linear_attention_freq": linear}
+    return widths
+
+
+def _widths(model: Model) -> Kwargs:
+    net, mamba = model.delta_net, model.mamba
+    values: Kwargs = {}
+    if net is not None:
+        values |= {"linear_num_key_heads": net.key_heads, "linear_num_value_heads": net.value_heads}
+        values |= {"linear_key_head_dim": net.key_dim, "linear_value_head_dim": net.value_dim}
+        values["linear_conv_kernel_dim"] = net.kernel
+    if mamba is not None:
+        values |= {"mamba_num_heads": mamba.heads, "mamba_head_dim": mamba.head_dim}
+        values |= {"mamba_num_groups": mamba.groups, "mamba_state_dim": mamba.state}
+    return values
+
+
+def _linear(model: Model) -> int | list[int] | None:
+    """Which layers are delta nets: all but each n-th, or 1 for each that is; None: no layer."""
+    if not any(kind.mixer == "delta_net" for kind in kinds(model)):
+        return None
+    linear = [int(kind.mixer == "delta_net") for kind in layer_kinds(model)]
+    n = linear.index(0) + 1 if 0 in linear else len(linear) + 1
+    return n if linear == [int((layer + 1) % n != 0) for layer in range(len(linear))] else linear

@@ -1,0 +1,110 @@
+"""Megatron-LM's arguments -> ``model.pattern``, ``delta_net``, ``mamba``: emit/megatron_hybrid.py read backwards.
+
+A pattern of HybridModel that is pairs of a mixer and a feed-forward part all along becomes layers of two parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from meshwright.imports.literal import literal
+from meshwright.imports.megatron_arguments import Arguments
+from meshwright.imports.megatron_moe import routed
+from meshwright.model.layers import LayerKind
+from meshwright.model.layers.part import NONE
+from meshwright.model.pattern import symbols, write_pattern
+
+__all__ = ["CARRIED", "hybrid_segments", "layers", "split"]
+
+Flat = dict[str, Any]
+
+CARRIED = {
+    "model.pattern": "hybrid_layer_pattern linear_attention_freq",
+    "model.delta_net": (
+        "linear_num_key_heads linear_num_value_heads linear_key_head_dim linear_value_head_dim linear_conv_kernel_dim"
+    ),
+    "model.mamba": "mamba_num_heads mamba_head_dim mamba_num_groups mamba_state_dim",
+}
+
+
+def layers(a: Arguments) -> Flat:
+    """What decides the kinds of layers, where it is more than attention and its windows."""
+    if a("hybrid_layer_pattern"):
+        return _hybrid(a)
+    if a("experimental_attention_variant") == "gated_delta_net" and a("num_layers"):
+        return _delta_nets(a, (a("num_experts") or 1) > 1)
+    return {}
+
+
+def _hybrid(a: Arguments) -> Flat:
+    main, *ahead = str(a("hybrid_layer_pattern")).split("/")
+    units = [unit for segment in _units(main) for unit in segment]
+    flat: Flat = {"model.layers": len(units), "model.pattern": write_pattern(units), "model.mtp": len(ahead)}
+    if all(NONE not in (kind.mixer, kind.ffn) for kind in units):
+        flat["backend.megatron.model"] = "hybrid"  # gpt could build them, too
+    return flat | _widths(a, main)
+
+
+def _units(main: str) -> list[list[LayerKind]]:
+    """The layers of each segment: pairs where all of them are, else each symbol one."""
+    known = symbols()
+    segments = [[known.get(symbol, LayerKind(mixer=symbol)) for symbol in part] for part in main.split("|")]
+    paired = [_pairs(segment) for segment in segments]
+    return segments if None in paired else [pairs for pairs in paired if pairs is not None]
+
+
+def _pairs(segment: list[LayerKind]) -> list[LayerKind] | None:
+    halves = list(zip(segment[::2], segment[1::2], strict=False))
+    fits = len(segment) % 2 == 0 and all(first.mixer != NONE != second.ffn for first, second in halves)
+    return [LayerKind(first.mixer, second.ffn) for first, second in halves] if fits else None
+
+
+def _delta_nets(a: Arguments, has_experts: bool) -> Flat:
+    """Of GPTModel: all layers but each n-th, or those of a list."""
+    count = int(a("num_layers"))
+    linear = _linear(a("linear_attention_freq"), count)
+    experts = (routed(a("moe_layer_freq"), count) if has_experts else None) or [0] * count
+    mixers = ("delta_net" if on else "attention" for on in linear)
+    kinds = [LayerKind(mixer, "experts" if on else "mlp") for mixer, on in zip(mixers, experts, strict=True)]
+    whole = {"model.moe.first_dense": 0, "model.moe.every": 1} if has_experts else {}
+    return {"model.pattern": write_pattern(kinds), **whole, **_widths(a, "G")}
+
+
+def _linear(written: Any, count: int) -> Iterable[bool]:
+    frequency = literal(written) if isinstance(written, str) else written
+    if isinstance(frequency, list) and len(frequency) == count:
+        return [bool(on) for on in frequency]
+    return [not frequency or (layer + 1) % int(frequency) != 0 for layer in range(count)]
+
+
+def _widths(a: Arguments, pattern: str) -> Flat:
+    """Where nothing is said, Mamba's inner width is twice the model's (core/ssm/mamba_mixer.py:164)."""
+    flat: Flat = {}
+    if "G" in pattern:
+        names = {"key_heads": "num_key_heads", "value_heads": "num_value_heads", "key_dim": "key_head_dim"}
+        names |= {"value_dim": "value_head_dim", "kernel": "conv_kernel_dim"}
+        flat |= {f"model.delta_net.{ours}": a(f"linear_{theirs}") for ours, theirs in names.items()}
+    if "M" in pattern:
+        heads = a("mamba_num_heads") or 2 * (a("hidden_size") or 0) // a("mamba_head_dim")
+        flat |= {"model.mamba.heads": heads, "model.mamba.head_dim": a("mamba_head_dim")}
+        flat |= {"model.mamba.groups": a("mamba_num_groups"), "model.mamba.state": a("mamba_state_dim")}
+    return flat
+
+
+def hybrid_segments(a: Arguments) -> int:
+    """Model chunks that a pattern names; 0 without one."""
+    written = a("hybrid_layer_pattern")
+    return len(str(written).split("/")[0].split("|")) if written else 0
+
+
+def split(a: Arguments) -> Flat:
+    """How the pattern cuts the pipeline: nothing where evenly, else as a layout."""
+    if not a("hybrid_layer_pattern"):
+        return {}
+    main, *ahead = str(a("hybrid_layer_pattern")).split("/")
+    sizes = [len(segment) for segment in _units(main)]
+    if len(set(sizes)) == 1:
+        return {}
+    chunks = ["t" * size for size in sizes]
+    return {"parallelism.pipeline_split.layout": "E" + "|".join(chunks) + "m" * len(ahead) + "L"}

@@ -1,0 +1,97 @@
+"""Parts of config.json that say which layer is a delta net, Mamba, attention or a feed-forward part alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from meshwright.model.architectures import Flat, NoCounterpartError, Part
+from meshwright.model.layers import LayerKind
+from meshwright.model.pattern import read_pattern, write_pattern
+
+__all__ = ["linear_attention", "nemotron_layers"]
+
+_MIXERS = {"linear_attention": "delta_net", "full_attention": "attention"}
+
+
+def linear_attention(every: int = 4) -> Part:
+    """Delta nets in all layers but each ``every``-th, listed layer by layer; experts in most or all."""
+
+    def write(flat: Flat) -> Flat:
+        kinds = read_pattern(flat["pattern"])
+        theirs = {ours: name for name, ours in _MIXERS.items()}
+        return {
+            "layer_types": [theirs[kind.mixer] for kind in kinds],
+            "mlp_only_layers": [layer for layer, kind in enumerate(kinds) if kind.ffn == "mlp"],
+            "decoder_sparse_step": 1,
+        }
+
+    def read(config: Flat) -> Flat:
+        layers, n = config["num_hidden_layers"], config.get("full_attention_interval", every)
+        regular = [("full" if (layer + 1) % n == 0 else "linear") + "_attention" for layer in range(layers)]
+        mixers = [_MIXERS[name] for name in config.get("layer_types") or regular]
+        step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
+        routed = ["experts" if i not in dense and (i + 1) % step == 0 else "mlp" for i in range(layers)]
+        return {"pattern": write_pattern(LayerKind(*parts) for parts in zip(mixers, routed, strict=True))}
+
+    keys = ("layer_types", "full_attention_interval", "mlp_only_layers", "decoder_sparse_step")
+    return Part(keys, ("pattern",), write, read)
+
+
+_BLOCKS = {"linear_attention": "M", "moe": "E", "full_attention": "*", "mlp": "-"}
+_FORMER = {"mamba": "linear_attention", "attention": "full_attention"}
+
+_MAMBA = {"heads": "mamba_num_heads", "head_dim": "mamba_head_dim", "groups": "n_groups", "state": "ssm_state_size"}
+_MAMBA |= {"kernel": "conv_kernel"}
+_MAMBA_DEFAULTS = {"heads": 128, "head_dim": 64, "groups": 8, "state": 128, "kernel": 4}
+
+_MOE = {"experts": "n_routed_experts", "topk": "num_experts_per_tok", "ffn": "moe_intermediate_size"}
+_MOE |= {"shared_ffn": "moe_shared_expert_intermediate_size", "groups": "n_group", "group_topk": "topk_group"}
+_MOE |= {"scaling": "routed_scaling_factor", "normalize_topk": "norm_topk_prob"}
+_MOE_DEFAULTS: Mapping[str, Any] = {"experts": 8, "topk": 2, "ffn": 7688, "shared_ffn": 7688, "groups": 1}
+_MOE_DEFAULTS = {**_MOE_DEFAULTS, "group_topk": 1, "scaling": 1.0, "normalize_topk": True}
+_ROUTER = {"moe.score": "sigmoid", "moe.router_bias": True}
+
+
+def nemotron_layers() -> Part:
+    """Layers of one part each, and the widths of Mamba and experts where there are such layers."""
+
+    def write(flat: Flat) -> Flat:
+        blocks = {symbol: name for name, symbol in _BLOCKS.items()}
+        widths = [("mamba", _MAMBA), ("moe", _MOE)]
+        return {
+            "layers_block_type": [blocks[symbol] for symbol in flat["pattern"]],
+            **{
+                key: flat[f"{part}.{name}"] for part, names in widths if part not in flat for name, key in names.items()
+            },
+        }
+
+    def read(config: Flat) -> Flat:
+        pattern = _pattern(config)
+        flat: dict[str, Any] = {"layers": len(pattern), "pattern": pattern, "mamba": None, "moe": None}
+        if "M" in pattern:
+            del flat["mamba"]
+            flat |= _widths(config, "mamba", _MAMBA, _MAMBA_DEFAULTS)
+        if "E" in pattern:
+            del flat["moe"]
+            flat |= _widths(config, "moe", _MOE, _MOE_DEFAULTS) | _ROUTER
+            if config.get("moe_latent_size") is not None:
+                raise NoCounterpartError(f"moe_latent_size: {config['moe_latent_size']} has no counterpart here")
+        return flat
+
+    legacy = ("hybrid_override_pattern", "num_hidden_layers", "moe_latent_size")
+    keys = ("layers_block_type", *legacy, *_MAMBA.values(), *_MOE.values())
+    paths = ("layers", "pattern", *(f"mamba.{name}" for name in _MAMBA), *(f"moe.{name}" for name in _MOE), *_ROUTER)
+    return Part(keys, paths, write, read)
+
+
+def _pattern(config: Flat) -> str:
+    written: Iterable[str] | None = config.get("layers_block_type")
+    if written is None:
+        return str(config.get("hybrid_override_pattern") or "ME*-")
+    return "".join(_BLOCKS[_FORMER.get(name, name)] for name in written)
+
+
+def _widths(config: Flat, part: str, names: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: config.get(key) for name, key in names.items()}
+    return {f"{part}.{name}": defaults[name] if value is None else value for name, value in given.items()}

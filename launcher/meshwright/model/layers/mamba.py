@@ -1,0 +1,73 @@
+"""Mamba-2: a convolution and a scan over states, gated (arXiv:2405.21060).
+
+Parameters as megatron/core/ssm/mamba_mixer.py makes them; tensors kept for the backward as mamba_ssm's
+``MambaSplitConv1dScanCombinedFn`` keeps them: what was projected, and what the scan gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshwright.model.layers.part import Exchange, Part
+from meshwright.model.layers.shared import linear
+from meshwright.model.operation import Kernels, Operation, Tensor, Weight
+from meshwright.spec.model import Mamba, Model
+
+__all__ = ["MAMBA"]
+
+
+def _mamba(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    mamba = _options(model)
+    inner, mixed = mamba.heads * mamba.head_dim, _mixed(mamba)
+    yield linear("mamba.input", model.hidden, _projected(mamba))
+    convolution = (
+        Weight("mamba.convolution.weight", mixed * mamba.kernel, "tp"),
+        Weight("mamba.convolution.bias", mixed, "tp"),
+    )
+    yield Operation("mamba.convolution", convolution, moved=(Tensor(4 * mixed, "tp"),))
+    yield _scan(mamba)
+    normed = (Tensor(2 * inner, "tp"), Tensor(kernels.input_bytes * inner, "tp"))
+    weight = (Weight("mamba.output_norm.weight", inner, "tp"),)
+    yield Operation("mamba.output_norm", weight, normed, (Tensor(4 * inner, "tp"),))
+    yield linear("mamba.output", inner, model.hidden, row=True)
+
+
+def _scan(mamba: Mamba) -> Operation:
+    """By chunks; its products are those Megatron counts, seven operations a channel of a state (training.py:489)."""
+    inner = mamba.heads * mamba.head_dim
+    names = ("mamba.step.bias", "mamba.decay", "mamba.skip")
+    weights = tuple(Weight(name, mamba.heads, "tp") for name in names)
+    saved = (Tensor(2 * _projected(mamba), "tp"), Tensor(2 * inner, "tp"))
+    moved = (Tensor(2 * _projected(mamba) + 6 * inner, "tp"),)
+    return Operation("mamba.core", weights, saved, moved, products=7 * inner * mamba.state // 2, kernels=6)
+
+
+def _options(model: Model) -> Mamba:
+    assert model.mamba is not None
+    return model.mamba
+
+
+def _mixed(mamba: Mamba) -> int:
+    """Channels that the convolution mixes over time: the input, and what each group writes to and reads from states."""
+    return mamba.heads * mamba.head_dim + 2 * mamba.groups * mamba.state
+
+
+def _projected(mamba: Mamba) -> int:
+    """With an output gate, and one number a head: how far a token moves the state."""
+    return _mixed(mamba) + mamba.heads * mamba.head_dim + mamba.heads
+
+
+def _exchange(model: Model) -> Exchange:
+    """Whole sequences of a rank's heads (megatron/core/ssm/mamba_context_parallel.py)."""
+    mamba = _options(model)
+    return Exchange(dealt=_projected(mamba) + mamba.heads * mamba.head_dim)
+
+
+MAMBA = Part(
+    symbol="M",
+    options=("mamba",),
+    operations=_mamba,
+    norm="mamba.norm",
+    exchange=_exchange,
+    widest=lambda model: _projected(_options(model)),
+)

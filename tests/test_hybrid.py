@@ -1,0 +1,166 @@
+"""Delta nets, Mamba and HybridModel: what is emitted is Megatron's own pattern, and builds what we count."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from builders import small_model, spec
+from meshwright.emit.megatron import flags
+from meshwright.emit.megatron_hybrid import hybrid_pattern
+from meshwright.imports.found import Place
+from meshwright.imports.megatron import of_flags
+from meshwright.layout.plan import Plan
+from meshwright.model.kinds import layer_kinds
+from meshwright.model.layers import LayerKind
+from meshwright.model.pattern import read_pattern, write_pattern
+from meshwright.resolver import refusals, resolve
+from meshwright.spec import Model, PipelineSplit, Spec
+from meshwright.spec.model import DeltaNet, Mamba, Mla, Moe, Rope, RopeScaling
+from meshwright.verify import verify
+
+MOE = Moe(experts=8, topk=2, ffn=64)
+NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
+MAMBA = Mamba(heads=8, head_dim=32, groups=4, state=16)
+SPLIT = {"tp": 2, "sp": True, "pp": 2, "global_batch": 16}
+
+
+def mixed(pattern: str, **changes: Any) -> Model:
+    """With delta nets, Mamba and experts where the pattern has them."""
+    needs = {"delta_net": ("G", NET), "mamba": ("M", MAMBA), "moe": ("E", MOE)}
+    options = {name: value for name, (symbol, value) in needs.items() if symbol in pattern}
+    layers = len(read_pattern(pattern))
+    return small_model(**{"layers": layers, "pattern": pattern, "transformers": None, **options, **changes})
+
+
+def by(model: str, candidate: Spec) -> Spec:
+    """Built by that class of Megatron's."""
+    megatron = replace(candidate.backend.megatron, model=model)  # type: ignore[arg-type]
+    return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
+
+
+LAYOUTS: dict[str, Spec] = {
+    "Mamba": spec(mixed("M-M*-M-E", activation="squared_relu", positions="none"), 8, **SPLIT),
+    "Mamba, chunks and MTP": spec(mixed("M-M*-M*E", mtp=1), 8, vpp=2, ep=2, **SPLIT),
+    "delta nets": spec(mixed("2x(3xGE *E)", qk_norm="head"), 8, ep=2, **SPLIT),
+    "delta nets, no rhythm": spec(mixed("2x(2xGE *E) *- G-"), 8, cp=2, pp=2, global_batch=16),
+    "delta nets by HybridModel": by("hybrid", spec(mixed("2x(2xGE *E) *- G-"), 8, vpp=2, **SPLIT)),
+    "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),
+}
+
+
+def unevenly(pattern: str, layout: str) -> Spec:
+    candidate = spec(mixed(pattern), 8, pp=2, global_batch=16)
+    return replace(candidate, parallelism=replace(candidate.parallelism, pipeline_split=PipelineSplit(layout=layout)))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "written"),
+    [
+        (LAYOUTS["Mamba"], "M-M*|-M-E"),
+        (LAYOUTS["Mamba, chunks and MTP"], "M-|M*|-M|*E/E"),
+        (LAYOUTS["delta nets by HybridModel"], "GEGE|*EGE|GE*E|*-G-"),
+        (unevenly("M*GE*", "Ett|tttL"), "M*|GE*"),
+    ],
+)
+def test_a_pattern_says_what_each_chunk_holds(candidate: Spec, written: str) -> None:
+    assert hybrid_pattern(resolve(candidate)) == written
+
+
+def test_both_classes_hold_the_same_parameters() -> None:
+    plain = spec(small_model(), 8, **SPLIT)
+    assert [s.parameters for s in resolve(plain).stages] == [s.parameters for s in resolve(by("hybrid", plain)).stages]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_is_emitted_is_read_back(name: str) -> None:
+    plan = resolve(LAYOUTS[name])
+    source = of_flags([(word, Place("args.txt", 1)) for word in flags(plan)], "args", plan.grid.world)
+    model = plan.spec.model
+    assert source.asks == ()
+    assert source.values["model.layers"] == model.layers
+    assert read_pattern(source.values.get("model.pattern") or f"{model.layers}x*-") == layer_kinds(model)
+    assert source.values["parallelism.vpp"] == plan.spec.parallelism.vpp
+    assert source.values["backend.megatron.extra"] == []
+    for part, value in (("delta_net", model.delta_net), ("mamba", model.mamba)):
+        read = {path.split(".")[-1]: v for path, v in source.values.items() if path.startswith(f"model.{part}.")}
+        assert read.items() <= vars(value).items() if value else not read
+
+
+def test_an_uneven_pattern_is_read_as_a_layout() -> None:
+    plan = resolve(unevenly("M*GE*", "Ett|tttL"))
+    source = of_flags([(word, Place("args.txt", 1)) for word in flags(plan)], "args", plan.grid.world)
+    assert source.values["parallelism.pipeline_split.layout"] == "Ett|tttL"
+
+
+def plainly(candidate: Spec) -> Spec:
+    """Of PyTorch's layers."""
+    megatron = replace(candidate.backend.megatron, transformer="local")
+    return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
+
+
+LLAMA3 = Rope(scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
+MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16)
+BROKEN: dict[str, Spec] = {
+    "megatron.gpt": by("gpt", spec(mixed("M-M*"), 8)),
+    "megatron.hybrid_mixers": spec(mixed("M-M+", mla=MLA), 8),
+    "megatron.hybrid_window": spec(mixed("M-M*", sliding_window=8), 8),
+    "megatron.hybrid_qk_norm": spec(mixed("M-M*", qk_norm="head"), 8),
+    "megatron.hybrid_parts": spec(mixed("M-M*", parallel_residual=True), 8),
+    "megatron.hybrid_rope": spec(mixed("M-M*", rope=LLAMA3), 8),
+    "megatron.hybrid_no_rope": spec(mixed("M-M*", rope=Rope(skip_every=4)), 8),
+    "megatron.hybrid_mtp": replace(unevenly("M*GE*", "Ettttt|mL"), model=mixed("M*GE*", mtp=1)),
+    "megatron.variant_transformer": plainly(spec(mixed("M-M*"), 8)),
+    "megatron.delta_net_beside": spec(mixed("2x(G- W-)", sliding_window=8), 8),
+    "megatron.delta_net_activation": spec(mixed("2x(G- *-)", activation="squared_relu"), 8),
+    "megatron.delta_net_heads": spec(mixed("2x(G- *-)", delta_net=replace(NET, value_heads=6)), 8),
+    "megatron.delta_net_tp": spec(mixed("2x(G- *-)"), 8, tp=8),
+    "megatron.mamba_kernel": spec(mixed("M-M*", mamba=replace(MAMBA, kernel=3)), 8),
+    "megatron.mamba_groups": spec(mixed("M-M*", mamba=replace(MAMBA, groups=3)), 8),
+    "megatron.mamba_tp": spec(mixed("M-M*"), 8, tp=8),
+    "megatron.mamba_cp": spec(mixed("M-M*", mamba=replace(MAMBA, heads=4)), 8, tp=4, cp=2),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_what_megatron_cannot_build_is_refused(rule: str) -> None:
+    assert rule in {problem.rule for problem in refusals(BROKEN[rule], "megatron")}
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (small_model(mamba=MAMBA), "model.mamba: set, and model.pattern has no M"),
+        (small_model(pattern="8xG-"), "model.delta_net: not set, and model.pattern has G"),
+    ],
+)
+def test_widths_and_the_pattern_belong_together(model: Model, said: str) -> None:
+    assert said in "\n".join(map(str, refusals(spec(model, 8), "megatron")))
+
+
+def test_megatron_builds_what_we_count() -> None:
+    pytest.importorskip("megatron.core", reason="megatron-core is not installed")
+    plans = [*(resolve(candidate) for candidate in LAYOUTS.values()), *drawn(2)]
+    for plan, verdicts in zip(plans, verify(plans), strict=True):
+        (verdict,) = (v for v in verdicts if v.backend == "megatron")
+        for check in verdict.checks:
+            assert check.passed, f"{plan.spec.model.pattern}: {check.name}: {check.details}"
+
+
+def drawn(count: int) -> list[Plan]:
+    """Random patterns over random layouts, of HybridModel and of GPTModel."""
+    rng = random.Random(0)
+    found: list[Plan] = []
+    while len(found) < count:
+        whole = len(found) % 2
+        mixers = ["attention", "delta_net"] if whole else ["attention", "delta_net", "mamba", "none"]
+        kinds = [LayerKind(rng.choice(mixers), rng.choice(["mlp", "experts"])) for _ in range(8)]
+        layout = {"tp": rng.choice((1, 2)), "pp": rng.choice((1, 2)), "vpp": rng.choice((1, 2))}
+        layout |= {"sp": layout["tp"] > 1, "vpp": layout["vpp"] if layout["pp"] > 1 else 1}
+        candidate = spec(mixed(write_pattern(kinds)), 8, global_batch=16, **layout)
+        if not refusals(candidate, "megatron"):
+            found.append(resolve(candidate))
+    return found
