@@ -16,11 +16,17 @@ import yaml
 
 from meshwright.compose import CONF
 from meshwright.model.huggingface import read
-from meshwright.spec.model import Mla, Moe, RopeScaling
+from meshwright.spec.model import DeltaNet, Mamba, Mla, Moe, RopeScaling
 
 DEFAULTS = {
     path: {field.name: field.default for field in fields(kind)}
-    for path, kind in (("moe", Moe), ("mla", Mla), ("rope.scaling", RopeScaling))
+    for path, kind in (
+        ("moe", Moe),
+        ("mla", Mla),
+        ("delta_net", DeltaNet),
+        ("mamba", Mamba),
+        ("rope.scaling", RopeScaling),
+    )
 }
 ALWAYS = ("activation", "norm", "positions", "moe.score", "moe.normalize_topk")
 COMMENTS = {
@@ -50,6 +56,17 @@ COMMENTS = {
     "mla.qk_nope_dim": "Channels of a head without positions.",
     "mla.qk_rope_dim": "Channels of a head with rotary positions.",
     "mla.v_dim": "Channels of a head's values.",
+    "pattern": "The kind of every layer in symbols; see docs/models.md.",
+    "delta_net": "Gated delta nets.",
+    "delta_net.key_heads": "Heads of queries and keys.",
+    "delta_net.value_heads": "Heads of values.",
+    "delta_net.key_dim": "Channels of a head's queries and keys.",
+    "delta_net.value_dim": "Channels of a head's values.",
+    "mamba": "Mamba-2.",
+    "mamba.heads": "Heads.",
+    "mamba.head_dim": "Channels of a head.",
+    "mamba.groups": "Groups of heads that share what goes in and out of a state.",
+    "mamba.state": "Channels of a state.",
     "rope.scaling": "Stretching beyond the trained length.",
     "rope.scaling.kind": "How.",
     "rope.scaling.factor": "By how much.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from meshwright.model.layers import FEED_FORWARDS, MIXERS
+
 __all__ = ["Models", "models_page"]
 
 Row = Mapping[str, Any]
@@ -15,7 +17,7 @@ HOW = {"table": "known", "modules": "looked at", "refused": "refused"}
 
 def models_page(rows: Models) -> str:
     """The page of docs/models.json, which benchmarks/models_table.py writes. By model_type."""
-    return "\n".join([*_head(rows), *_table(rows), *_refused(rows), *_unbuilt(rows)]) + "\n"
+    return "\n".join([*_head(rows), *_table(rows), *_refused(rows), *_unbuilt(rows), *_patterns()]) + "\n"
 
 
 def _head(rows: Models) -> Iterator[str]:
@@ -68,3 +70,24 @@ def _unbuilt(rows: Models) -> Iterator[str]:
     for name, row in rows.items():
         if "unbuilt" in row:
             yield f"* `{name}`: {row['unbuilt']}"
+
+
+def _patterns() -> Iterator[str]:
+    yield from ("", "## Patterns of layers", "")
+    yield "`model.pattern` says what each layer is, where the short forms (`moe.first_dense`, `moe.every`,"
+    yield "`full_attention_every`) cannot. A word is a layer: a mixer, a feed-forward part, or both; `12x(3xGE *E)` is"
+    yield "twelve times three layers of a gated delta net with experts and one of attention with experts. Without spaces"
+    yield "each symbol is a layer of one part, as in Megatron's `--hybrid-layer-pattern`: `M-M*-`."
+    yield ""
+    yield "| symbol | part | needs |"
+    yield "|---|---|---|"
+    for name, part in (MIXERS | FEED_FORWARDS).items():
+        needs = ", ".join(f"`model.{option}`" for option in part.options)
+        yield f"| `{part.symbol}` | {name.replace('_', ' ')} | {needs or '-'} |"
+    yield ""
+    yield "Megatron's GPTModel builds layers of two parts, delta nets among them; its HybridModel layers of one part and"
+    yield "Mamba. `backend.megatron.model` chooses where both can (`auto`: GPTModel). HybridModel has no norms on queries"
+    yield "and keys, no windows, and no norms in latent attention: such models are refused by name."
+    yield ""
+    yield "On a CPU the kernels of mamba_ssm and flash-linear-attention are PyTorch's, and Transformer Engine's modules"
+    yield "Megatron's plain ones; rehearsals and proofs say so."

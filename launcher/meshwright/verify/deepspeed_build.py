@@ -18,7 +18,9 @@ from meshwright.layout.plan import Plan
 from meshwright.model.architecture_table import architecture_of
 from meshwright.model.architectures import flatten
 from meshwright.model.huggingface import nested
+from meshwright.model.kinds import kinds
 from meshwright.model.layers.measured import small_measured
+from meshwright.model.pattern import write_pattern
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
 from meshwright.train.deepspeed_patches import experts, on_cpu
@@ -59,6 +61,8 @@ def tiny(model: Model) -> Model:
         mla=mla and replace(mla, kv_lora_rank=16, q_lora_rank=mla.q_lora_rank and 16, **_HEADS),
         moe=moe and replace(moe, ffn=16, shared_ffn=16 if moe.shared_ffn else 0, first_dense=moe.first_dense % 2),
     )
+    if model.pattern is not None:  # a layer of each kind
+        small = replace(small, layers=len(kinds(model)), pattern=write_pattern(kinds(model)))
     flat = flatten(small)
     flat |= {path: architecture.fixed(path, flat) for path in architecture.implied}
     return decode(Model, nested(flat))
