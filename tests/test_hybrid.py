@@ -45,7 +45,7 @@ def by(model: str, candidate: Spec) -> Spec:
 LAYOUTS: dict[str, Spec] = {
     "Mamba": spec(mixed("M-M*-M-E", activation="squared_relu", positions="none"), 8, **SPLIT),
     "Mamba, chunks and MTP": spec(mixed("M-M*-M*E", mtp=1), 8, vpp=2, ep=2, **SPLIT),
-    "delta nets": spec(mixed("2x(3xGE *E)", qk_norm="head"), 8, ep=2, **SPLIT),
+    "delta nets": spec(mixed("2x(3xGE *E)", qk_norm="head", attention_gate=True), 8, ep=2, **SPLIT),
     "delta nets, no rhythm": spec(mixed("2x(2xGE *E) *- G-"), 8, cp=2, pp=2, global_batch=16),
     "delta nets by HybridModel": by("hybrid", spec(mixed("2x(2xGE *E) *- G-"), 8, vpp=2, **SPLIT)),
     "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),

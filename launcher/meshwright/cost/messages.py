@@ -7,7 +7,7 @@ from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 
-__all__ = ["again", "between_nodes", "dealt", "deals", "expert", "hidden", "keys", "queries", "routed", "tensor"]
+__all__ = ["again", "between_nodes", "deals", "dealt", "expert", "hidden", "keys", "queries", "routed", "tensor"]
 
 
 def hidden(s: Scene) -> Number:

@@ -75,9 +75,10 @@ def _unbuilt(rows: Models) -> Iterator[str]:
 def _patterns() -> Iterator[str]:
     yield from ("", "## Patterns of layers", "")
     yield "`model.pattern` says what each layer is, where the short forms (`moe.first_dense`, `moe.every`,"
-    yield "`full_attention_every`) cannot. A word is a layer: a mixer, a feed-forward part, or both; `12x(3xGE *E)` is"
-    yield "twelve times three layers of a gated delta net with experts and one of attention with experts. Without spaces"
-    yield "each symbol is a layer of one part, as in Megatron's `--hybrid-layer-pattern`: `M-M*-`."
+    yield "`full_attention_every`) cannot. A word is a layer: a mixer, a feed-forward part, or both;"
+    yield "`12x(3xGE *E)` is twelve times three layers of a gated delta net with experts and one of attention with"
+    yield "experts. Without spaces each symbol is a layer of one part, as in Megatron's `--hybrid-layer-pattern`:"
+    yield "`M-M*-`."
     yield ""
     yield "| symbol | part | needs |"
     yield "|---|---|---|"
@@ -85,9 +86,9 @@ def _patterns() -> Iterator[str]:
         needs = ", ".join(f"`model.{option}`" for option in part.options)
         yield f"| `{part.symbol}` | {name.replace('_', ' ')} | {needs or '-'} |"
     yield ""
-    yield "Megatron's GPTModel builds layers of two parts, delta nets among them; its HybridModel layers of one part and"
-    yield "Mamba. `backend.megatron.model` chooses where both can (`auto`: GPTModel). HybridModel has no norms on queries"
-    yield "and keys, no windows, and no norms in latent attention: such models are refused by name."
+    yield "Megatron's GPTModel builds layers of two parts, delta nets among them; its HybridModel layers of one part"
+    yield "and Mamba. `backend.megatron.model` chooses where both can (`auto`: GPTModel). HybridModel has no norms on"
+    yield "queries and keys, no windows, and no norms in latent attention: such models are refused by name."
     yield ""
     yield "On a CPU the kernels of mamba_ssm and flash-linear-attention are PyTorch's, and Transformer Engine's modules"
     yield "Megatron's plain ones; rehearsals and proofs say so."

@@ -62,6 +62,7 @@ _FLAGS = {
         "position-embedding-type rotary-base rotary-percent rotary-scaling-factor rotary-seq-len-interpolation-factor "
         "rope-type rope-scaling-factor use-rope-scaling no-rope-freq mscale mscale-all-dim"
     ),
+    "model.attention_gate": "attention-output-gate",
     "model.mla": "multi-latent-attention q-lora-rank kv-lora-rank qk-head-dim qk-pos-emb-head-dim v-head-dim",
     "model.pattern": "hybrid-layer-pattern hybrid-override-pattern linear-attention-freq",
     "model.delta_net": (
