@@ -56,6 +56,7 @@ COLUMNS = (
     "overlap",
     "offload",
     "attn_impl",
+    "mtp",
 )
 
 
@@ -93,6 +94,7 @@ def _of_release(release: str, presets: dict[str, Any]) -> list[dict[str, str]]:
             release=release,
             **_techniques(preset),
             attn_impl="generic" if key[0].startswith("gpt_oss") and release in GENERIC else "",
+            mtp="1" if key[0] == "deepseek_v3" else "",  # recipes/deepseek/deepseek_v3.py: mtp_num_layers
         )
         for key, (_, preset) in best.items()
     ]

@@ -12,8 +12,10 @@ from meshwright.measured.cells import said
 
 __all__ = ["TECHNIQUES", "filled"]
 
-TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "attn_impl")
+TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "attn_impl", "mtp")
 """Columns that say what was switched on."""
+
+_WITHOUT = "w/o MTP"  # what the summary of 25.11 says beside a model's name
 
 _CONTAINER = re.compile(r"(\d\d\.\d\d(?:\.\d\d)?) container|container (\d\d\.\d\d(?:\.\d\d)?)")
 
@@ -22,7 +24,7 @@ def filled(record: Mapping[str, str], precision: str) -> Mapping[str, str]:
     """``record`` with its empty techniques as the presets of its release, model, GPU and precision have them."""
     recipe = _recipe(_model(record), said(record, "gpu").partition("-")[0].rstrip("?"), precision, _release(record))
     empty = {column: value for column, value in recipe.items() if column in TECHNIQUES and not said(record, column)}
-    return {**record, **empty}
+    return {**record, **empty, **({"mtp": "0"} if _WITHOUT in said(record, "notes") else {})}
 
 
 def _model(record: Mapping[str, str]) -> str:
