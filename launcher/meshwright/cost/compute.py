@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from meshwright.cost import attention
 from meshwright.cost.counts import recomputed
 from meshwright.cost.inputs import Scene
-from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.numbers import Number, maximum, where
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
@@ -21,22 +22,18 @@ __all__ = ["Roofline", "Seconds", "head", "layer", "operation", "peak", "rooflin
 
 PIECES = 4.0
 """Further kernels where softmax is in pieces (upcast, scale, mask, softmax, downcast), each moving the scores."""
-FITTED_CHANNELS = 128  # of a head, in most rows that efficiency.attention was fitted on
-EXPONENTIALS = {"9": 3.9e12, "10": 4.4e12}
-"""A second, by compute capability: 16 a clock on each SM (CUDA programming guide, arithmetic instructions).
-Before Hopper the products are slow enough to hide them."""
 CAPPED_BYTES = (12, 14)
 """A logit under a soft cap, forward and backward: a quotient, a tanh and a product (train/blocks.py), 16 bits each."""
-FLEXIBLE = 0.15
-"""Part of fused attention's rate that flex attention with a soft cap reaches; ours, from one run of Gemma 2 2B on an
-H100 (docs/gpu.md)."""
-SOFTMAX = 2.0
-"""Work on a score in exponentials' time: FlashAttention-3's causal forward at 4K on H100 reaches 1.4 times less with 64
-channels than with 128 (arXiv:2407.08608, figure 5)."""
 LOSS_KERNELS = (28, 15)
 """Forward and backward, from the last norm on (counted in megatron/core/tensor_parallel/cross_entropy.py)."""
 FUSED_LOSS_KERNELS = (8, 6)
 """The same with megatron/core/fusions/fused_cross_entropy.py."""
+
+ROUTING = 68.0
+"""Host operations of a router beside its kernels, and of a dispatch or a combine by all-to-all: counts of tokens,
+masks, splits, autograd. Fitted once, on NVIDIA's rows and our own together, then set between those and SimuMax's."""
+FLEX_ROUTING = 50.0
+"""The same of a dispatch or a combine by DeepEP or HybridEP."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class _Kernel:
     matmul: Number
     attention: Number
     memory: Number
+    casts: tuple[Number, Number]  # to 8 bits, forward and backward
     gradient: Number  # adding the weight gradient to its buffer, from 16 bits where that is a kernel of its own
     launch: Number
 
@@ -98,17 +96,18 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     """One decoder layer."""
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
-    once = sum(k.matmul + k.attention + k.memory for k in kernels)
+    once = sum(k.matmul + k.attention + k.memory + k.casts[0] for k in kernels)
     forward = _at_least_launched(kernels, 1, once)
     flash = s.framework.kernels.flash
-    device = sum(2 * k.matmul + (2.5 if flash else 2) * k.attention + 2 * k.memory + k.gradient for k in kernels)
+    twice = 2.5 if flash else 2
+    device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
     backward = _at_least_launched(kernels, 2, device)
     again = [
         k
         for o, k in zip(operations, kernels, strict=True)
         if recomputed(o, s.layout.spec.parallelism.recompute_modules)
     ]
-    selective = sum(k.matmul + k.attention + k.memory for k in again)
+    selective = sum(k.matmul + k.attention + k.memory + k.casts[0] for k in again)
     r = s.layout.recompute
     idle = (forward - once, backward - device, (r == 2) * (forward - once))
     return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)), idle)
@@ -129,7 +128,8 @@ def roofline(s: Scene, o: Operation) -> Roofline:
     """One operation's forward, in the matrix units and in moving bytes."""
     kernel, products, scores = _kernel(s, o), _products(s, o), _scores(s, o)
     units = s.layout.cluster.accelerator.bf16_tflops * 1e12 if o.scores or o.products else peak(s)
-    return Roofline(products + scores, _moved(s, o), kernel.matmul + kernel.attention, kernel.memory, units)
+    moving = kernel.memory + kernel.casts[0]
+    return Roofline(products + scores, _moved(s, o), kernel.matmul + kernel.attention, moving, units)
 
 
 def head(s: Scene) -> Seconds:
@@ -161,14 +161,15 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     elements = _touched(s, o)
     kernels = o.kernels + _pieces(s, o)
-    fused = e.attention * (1 if layout.model.attention_softcap is None else FLEXIBLE)
-    attention_peak = gpu.bf16_tflops * 1e12 * (fused if s.framework.kernels.flash else e.matmul)
+    captured = o.name.startswith(s.framework.captured) or s.framework.captures_all
+    attention_peak = gpu.bf16_tflops * 1e12 * (attention.rate(s) if s.framework.kernels.flash else e.matmul)
     return _Kernel(
         matmul=_products(s, o) / (peak(s) * e.matmul),
-        attention=_scores(s, o) / attention_peak + _narrow(s, o),
+        attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
+        casts=_casts(s, o, rate),
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
-        launch=(kernels + _by_weight(s, o)) * e.launch_us * 1e-6 * (not o.name.startswith(s.framework.captured)),
+        launch=0 if captured else (kernels + _routing(s, o) + _by_weight(s, o)) * e.launch_us * 1e-6,
     )
 
 
@@ -180,7 +181,7 @@ def _products(s: Scene, o: Operation) -> Number:
 def _scores(s: Scene, o: Operation) -> Number:
     """FLOPs of attention's two products, or of a scan; fused, those of tokens behind the mask are left out."""
     sequence = s.layout.training.sequence
-    seen = 0.5 * _seen(o.window, sequence) if s.framework.kernels.flash else 1
+    seen = 0.5 * attention.seen(s, o.window) if s.framework.kernels.flash else 1
     return 2 * s.tokens * (sequence * o.scores * seen + o.products) / s.layout.tp
 
 
@@ -195,27 +196,25 @@ def _pieces(s: Scene, o: Operation) -> Number:
     return PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
 
 
-def _seen(window: int | None, sequence: Number) -> Number:
-    """Part of what causal attention computes that is inside the sliding window."""
-    if window is None:
-        return 1
-    inside = minimum(window, sequence)
-    return (2 * inside - inside * inside / sequence) / sequence
+def _routing(s: Scene, o: Operation) -> float:
+    """Host operations of a mixture's routing that are no kernels."""
+    if o.name == "router":
+        return ROUTING
+    flex = s.layout.backend.megatron.moe_dispatcher == "flex"
+    return (FLEX_ROUTING if flex else ROUTING) if o.name in ("dispatch", "combine") else 0.0
 
 
-def _narrow(s: Scene, o: Operation) -> Number:
-    """Seconds of fused attention's softmax beyond those in ``efficiency.attention``.
+def _casts(s: Scene, o: Operation, rate: Number) -> tuple[Number, Number]:
+    """Seconds in which inputs and gradients are made 8 bits wide, over the layers that have them.
 
-    That constant is one of heads of 128 channels, as most measured models have; narrower heads do fewer products for
-    each score, and the softmax's work on it, exponential and all, is the same.
+    Experts' in kernels of their own, or by the products before where operations are fused across an expert's MLP.
     """
-    rate = EXPONENTIALS.get(s.layout.cluster.accelerator.capability.partition(".")[0])
-    if o.name != "attention.core" or not s.framework.kernels.flash or rate is None:
-        return 0
-    model = s.layout.model
-    sequence = s.layout.training.sequence
-    scores = s.tokens * sequence * model.heads / s.layout.tp * 0.5 * _seen(o.window, sequence)
-    return SOFTMAX * scores / rate * (0 if model.mla else maximum(0, 1 - model.head_dim / FITTED_CHANNELS))
+    fused = s.layout.backend.megatron.op_fuser and o.name.startswith("experts.")
+    if not s.framework.kernels.eight_bit or fused:
+        return 0, 0
+    part = s.framework.low_layers * s.tokens / rate
+    forward, backward = (part * sum(t.on_rank(s.degrees) for t in tensors) for tensors in o.casts)
+    return forward, backward
 
 
 def _by_weight(s: Scene, o: Operation) -> Number:

@@ -44,10 +44,11 @@ class Framework:
     gather_bytes: float = 0.0  # of a weight that is gathered; 0: an activation's width
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
     low_head: bool = False  # the head's, too
+    generic_attention: bool = False  # fused, but by no kernel made for the model's sinks and windows
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
     dispatcher_copies: float = 0.0  # hidden states of a rank's tokens for each rank of the group, in fixed buffers
-    expert_launches: float = 2.4  # host time of each local expert's weight in a grouped product, in operations'
+    expert_launches: float = 1.6  # host time of each local expert's weight in a grouped product, in operations'
     gradient_launches: float = 0.0  # of each weight's gradient that a hook adds to its buffer, the same
     fused_gradients: bool = True  # added to their buffer by the matrix product that makes them
     overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
@@ -107,9 +108,10 @@ _SCOPES = {
     "attn": ("attention.",),
     "mlp": ("mlp.",),
     "moe_router": ("mlp.norm", "router", "shared_experts."),
-    "moe_preprocess": ("dispatch",),
+    "moe_preprocess": (),
 }
-"""Operations inside a graph of each module (core/transformer/transformer_layer.py, moe/moe_layer.py)."""
+"""Operations inside a graph of each module (core/transformer/transformer_layer.py, moe/moe_layer.py). Preparing a
+dispatch is counted with the router; the dispatch itself is in no graph but a whole iteration's."""
 
 
 def _captured(graphs: CudaGraphs) -> tuple[str, ...]:
@@ -149,9 +151,9 @@ def _deepspeed(layout: Layout) -> Framework:
     )
 
 
-HOOKED = 2.0
+HOOKED = 2.3
 """Operations' worth of host time of a gradient's hook and addition. Ours: with ``expert_launches`` it explains one run
-of 128 of Qwen3's experts on an H100 (docs/gpu.md); others' fused runs say only that five would be too many."""
+of 128 of Qwen3's experts on an H100 (docs/gpu.md)."""
 
 FRAMEWORKS: dict[str, Callable[[Layout], Framework]] = {"megatron": _megatron, "deepspeed": _deepspeed}
 

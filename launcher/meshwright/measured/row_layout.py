@@ -6,38 +6,50 @@ import re
 from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
+from meshwright.measured.row_techniques import overlaps, technique_options
 from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Parallelism, PipelineSplit, Training
 
-__all__ = ["backend", "parallelism", "training"]
+__all__ = ["backend", "parallelism", "precision_of", "training"]
 
 
 def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     """The degrees of the columns."""
     tp, pp, cp = (count(record, c) for c in ("tp", "pp", "cp"))
     recomputed = practice.recompute or said(record, "recompute") or "none"
+    layers = re.match(r"full:(\d+)layers", recomputed)  # of each stage, the first few
     kind, sp = _kind(recomputed), flag(record, "sp")
     return Parallelism(
         tp=tp,
         sp=tp > 1 and (practice.sequence_parallel if sp is None else sp),
         pp=pp,
         vpp=count(record, "vpp", practice.vpp),
-        pipeline_split=PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends),
+        pipeline_split=_split(record, practice, pp),
         cp=cp,
         ep=count(record, "ep"),
         etp=count(record, "etp"),
         dp=max(1, count(record, "gpus") // (tp * pp * cp)),
         zero=count(record, "zero_stage", 0, least=0),
         recompute=kind,  # type: ignore[arg-type]
-        recompute_method="uniform" if kind == "full" else None,
-        recompute_layers=1 if kind == "full" else None,
+        recompute_method=("block" if layers else "uniform") if kind == "full" else None,
+        recompute_layers=(int(layers[1]) if layers else 1) if kind == "full" else None,
         recompute_modules=_modules(recomputed),
         cp_comm=practice.cp_comm,  # type: ignore[arg-type]
         overlap_grad_reduce=practice.overlap_data,
         overlap_param_gather=practice.overlap_data,
         overlap_p2p=practice.overlap_pipeline,
         overlap_tp=practice.overlap_tensor,
+        overlap_ep=overlaps(record, bool(said(record, "num_experts"))),
     )
+
+
+def _split(record: Mapping[str, str], practice: Practice, pp: int) -> PipelineSplit:
+    """Ends that hold fewer layers where these do not divide: embedding, loss and prediction stand there."""
+    layers, absent = count(record, "layers"), -count(record, "layers") % pp
+    if practice.short_ends is None or not absent:
+        return PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends)
+    each, first = (layers + absent) // pp, practice.short_ends
+    return PipelineSplit(first=each - first, last=each - absent + first)
 
 
 def _kind(recomputed: str) -> str:
@@ -62,19 +74,20 @@ def _modules(recomputed: str) -> tuple[str, ...] | None:
 
 def training(record: Mapping[str, str], practice: Practice) -> Training:
     """Batch and precision of the columns."""
-    precision = (said(record, "precision") or "bf16").lower()
-    reduce = "fp32" if precision.startswith(("amp", "bf16 compute")) else practice.grad_reduce
+    written = said(record, "precision").lower()
+    reduce = "fp32" if written.startswith(("amp", "bf16 compute")) else practice.grad_reduce
     return Training(
         sequence=count(record, "seq"),
         micro_batch=count(record, "mbs"),
         global_batch=count(record, "gbs"),
-        precision=_precision(precision),  # type: ignore[arg-type]
+        precision=precision_of(record),  # type: ignore[arg-type]
         grad_reduce=reduce,  # type: ignore[arg-type]
     )
 
 
 _PRECISIONS = (
-    ("mxfp8", "mxfp8"),
+    ("nvfp4", "nvfp4"),
+    ("mxfp8|fp8-mx", "mxfp8"),
     ("fp8|float8", "fp8_tensorwise"),
     (r"fp16|\bfloat16", "fp16"),
     ("bf16|bfloat16", "bf16"),
@@ -83,10 +96,12 @@ _PRECISIONS = (
 """(pattern in the column, precision of a Spec), the first that is found."""
 
 
-def _precision(written: str) -> str:
+def precision_of(record: Mapping[str, str]) -> str:
+    """What the column means to a Spec."""
+    written = (said(record, "precision") or "bf16").lower()
     found = [kind for pattern, kind in _PRECISIONS if re.search(pattern, written)]
-    if not found or re.search(r"int\d|fp4", written):
-        raise ValueError(f"precision = {written} is none of bf16, fp16, fp8, mxfp8 and fp32")
+    if not found or re.search(r"int\d|mxfp4", written):
+        raise ValueError(f"precision = {written} is none of bf16, fp16, fp8, mxfp8, nvfp4 and fp32")
     return found[0]
 
 
@@ -102,6 +117,7 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
         gradient_accumulation_fusion=engine,
         attention="unfused" if unfused else "auto",
         cross_entropy_fusion=practice.fused_loss,
+        **technique_options(record, bool(said(record, "num_experts"))),
     )
     return Backend(
         name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions()

@@ -50,6 +50,7 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
         hidden_dropout=dropout,
         mla=_DEEPSEEK if latent else None,
         moe=moe,
+        mtp=count(record, "mtp", 0, least=0),
     )
     published = (number(record, "params_b") or 0) * 1e9
     tied = replace(model, tied_embeddings=True)

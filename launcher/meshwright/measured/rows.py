@@ -20,7 +20,8 @@ from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.library.files import option
 from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
-from meshwright.measured.row_layout import backend, parallelism, training
+from meshwright.measured.released import filled
+from meshwright.measured.row_layout import backend, parallelism, precision_of, training
 from meshwright.measured.row_model import model_of
 from meshwright.measured.row_rules import refuse_impossible
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES, Practice
@@ -98,6 +99,7 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     for column, words, reason in _INEXPRESSIBLE:
         if re.search(words, said(record, column)):
             raise ValueError(reason)
+    record = filled(record, precision_of(record)) if practice.released else record
     spec = _spec(record, practice, cluster)
     refuse_impossible(spec)
     group = f"{source} {record.get('model', '')}"
@@ -120,8 +122,6 @@ def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None
 
 
 _INEXPRESSIBLE = (
-    ("precision", "(?i)nvfp4", "NVFP4 is not described by a Spec"),
-    ("recompute", "offload", "activations that are offloaded are not described by a Spec"),
     ("notes", r"\bLoRA\b", "LoRA trains other weights than a Spec describes"),
     ("model", "(?i)nemotron-([hn]|3)", "Mamba layers are not described by a Spec"),
     ("model", "(?i)qwen3-next", "linear attention is not described by a Spec"),
@@ -166,7 +166,9 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     usual = framework_of(layout_of(spec))
     attention = said(record, "attn_impl")
     norm = {"norm": True} if "RMS" in attention else {}
-    return replace(usual, **practice.changes, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
+    gradient = practice.bf16_gradients if spec.training.precision == "bf16" else 0
+    own = {"generic_attention": attention == "generic", "gradient_bytes": gradient or usual.gradient_bytes}
+    return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
 
 
 def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -177,8 +179,8 @@ def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
     for members, layout, framework in stack(rows):
         result = estimate(layout, framework)
         practice = PRACTICES.get(rows[members[0]].source, DEFAULT)
-        first, *_, last = result.stages
-        peak = {"first": first.total, "last": last.total, "fullest": result.peak_memory}[practice.measured_stage]
+        first, last = result.stages[0].total, result.stages[-1].total
+        peak = {"first": first, "last": last, "fullest": result.peak_memory}[practice.measured_stage]
         seconds[members], memory[members] = result.step_time, peak / 2**30 + practice.context_gib
     return seconds, memory
 
@@ -228,11 +230,10 @@ def _structure(spec: Spec) -> Any:
     zeros: dict[str, Any] = dict.fromkeys(_sizes(spec.model), 0)
     model = replace(spec.model, name="", transformers=None, **zeros)
     p = spec.parallelism
-    kept = (p.recompute_modules, p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.recompute_layers)
-    split = p.pipeline_split.layout
+    beside = (p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.overlap_ep)
+    again = (p.recompute_modules, p.recompute_method, p.recompute_layers, p.pipeline_split.layout)
     training = (spec.training.precision, spec.training.grad_reduce)
-    cluster = replace(spec.cluster, gpus=None, nodes=None)
-    return (str(model), str(cluster), kept, split, training, str(spec.backend))
+    return (str(model), str(replace(spec.cluster, gpus=None, nodes=None)), beside, again, training, str(spec.backend))
 
 
 def usable(

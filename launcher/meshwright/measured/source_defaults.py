@@ -33,6 +33,9 @@ class Practice:
     sequence_parallel: bool = False  # where the column is empty
     vpp: int = 1  # where the column is empty
     even_ends: bool = False  # embedding and loss each take the place of a layer
+    short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
+    bf16_gradients: float = 0.0  # bytes of a gradient where they are bf16; 0: as its Spec says
+    released: bool = False  # empty columns mean what the recipes of its release switched on
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
@@ -60,11 +63,16 @@ DEFAULT = Practice(overlap_tensor=True)
 # fused loss, and 8-bit weights gathered as such.
 _RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, changes={"weight_bytes": 2.0})
 
+_KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True})
 _FSDP2 = Practice(fsdp="torch", transformer_engine=False, kernels={"norm": True})
 
 PRACTICES: Mapping[str, Practice] = {
     "own-h100": replace(DEFAULT, changes=_UNFUSED),
-    "korthikanti2022": replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True}),
+    "korthikanti2022": _KORTHIKANTI,
+    "korthikanti2022_fig1": _KORTHIKANTI,
+    "korthikanti2022_fig7": _KORTHIKANTI,
+    "korthikanti2022_table4": _KORTHIKANTI,
+    "megatron_dsv3_gb200": replace(_RECIPES, short_ends=1),  # layout Et|(tt|)*30L
     "megatron_sc21": _OLD,
     "megatron_sc21_table2": _OLD,
     "vtrain-multi": replace(_OLD, grad_reduce="bf16"),
@@ -72,7 +80,9 @@ PRACTICES: Mapping[str, Practice] = {
     # are too fast for both
     "vtrain-single": replace(_OLD, grad_reduce="bf16", recompute="full", dropout=0.0),
     "mt_nlg": _OLD,
-    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}, context_gib=3.5),
+    # DeepSpeed's BF16_Optimizer keeps 16-bit gradients beside their fp32 sums, whole (runtime/bf16_optimizer.py,
+    # fp32_groups_gradients; update_hp_grads)
+    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}, context_gib=3.5, bf16_gradients=6.0),
     "hagemann2023": replace(
         _OLD,
         dropout=0.0,
@@ -108,8 +118,10 @@ PRACTICES: Mapping[str, Practice] = {
         _FSDP2, changes={"weight_bytes": 2.0, "gradient_bytes": 2.0, "optimizer_bytes": 4.0, "fsdp2": False}
     ),
     "nvidia-automodel": replace(_FSDP2, transformer_engine=True),
-    "nvidia-dgxc-benchmarking": _RECIPES,
-    "nvidia-megatron-bridge": _RECIPES,
-    "nvidia-nemo-docs": _RECIPES,
+    # scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two
+    "nvidia-dgxc-benchmarking": replace(_RECIPES, short_ends=1),
+    # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
+    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True),
+    "nvidia-nemo-docs": replace(_RECIPES, short_ends=1),
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }

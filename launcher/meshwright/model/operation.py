@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FUSED", "Cut", "Degrees", "Kernels", "Number", "Operation", "Shard", "Tensor", "Weight"]
+__all__ = ["FUSED", "Casts", "Cut", "Degrees", "Kernels", "Number", "Operation", "Shard", "Tensor", "Weight"]
 
 Number = Any  # an int, or a NumPy array of them
 Shard = Literal["tp", "expert", "replicated"]
@@ -94,6 +94,10 @@ class Tensor:
         return self.size / (1 if self.cut == "replicated" else getattr(degrees, self.cut))
 
 
+Casts = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Bytes moved where products take 8 bits: of inputs forward, of outputs' gradients backward."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """A named step of a layer.
@@ -115,3 +119,4 @@ class Operation:
     topk: int = 1
     region: Literal["", "enter", "leave", "dispatch", "combine"] = ""
     kernels: int = 1
+    casts: Casts = ((), ())

@@ -17,7 +17,7 @@ def _attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     gates = queries if model.attention_gate else 0
     bias = model.qkv_bias or (model.linear_bias and model.attention_bias == "all")
-    yield linear("attention.qkv", model.hidden, queries + gates + 2 * keys, bias=bias)
+    yield linear("attention.qkv", model.hidden, queries + gates + 2 * keys, bias=bias, behind_norm=kernels.joined)
     if model.qk_norm in ("head", "full"):
         for name, heads in (("query", model.heads), ("key", model.kv_heads)):
             full = model.qk_norm == "full"  # its weights go with the heads
@@ -32,7 +32,8 @@ def _attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
 
 def _windowed(model: Model, kernels: Kernels) -> Iterator[Operation]:
     for operation in _attention(model, kernels):
-        yield replace(operation, window=model.sliding_window) if operation.scores else operation
+        windowed = operation.name == "attention.core"  # by name: of rows alike in structure the scores are an array
+        yield replace(operation, window=model.sliding_window) if windowed else operation
 
 
 def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels) -> Operation:
@@ -45,7 +46,8 @@ def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels)
     saved = [Tensor(2 * inputs, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp")]
     if kernels.eight_bit:  # the projection keeps its own copy of the output
         saved.append(Tensor(outputs, "tp"))
-    rope = 4 * inputs if model.positions == "rope" else 0
+    turned = inputs if model.mla is None else model.heads * model.mla.qk_rope_dim  # of keys, one head for all
+    rope = 4 * turned if model.positions == "rope" else 0
     moved = [Tensor(2 * inputs + 2 * outputs + rope, "tp")]
     if kernels.flash:
         saved.append(Tensor(4 * model.heads, "tp", "core_attn"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.model.layers.mlp import mlp
 from meshwright.model.layers.part import Part
-from meshwright.model.layers.shared import activation, norm
+from meshwright.model.layers.shared import activation, cast, norm
 from meshwright.model.operation import Kernels, Operation, Tensor, Weight
 from meshwright.spec.model import Model, Moe
 
@@ -32,9 +32,13 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     )
     biases = _biases(model, columns)
     ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
-    yield Operation("experts.up", (up, *biases[:1]), (kept,), (routed, ffn_in), topk=k)
+    into = cast(k * hidden, "routed"), cast(k * columns, "tp")
+    out_of = cast(k * moe.ffn, "tp"), cast(k * hidden, "routed")
+    yield Operation("experts.up", (up, *biases[:1]), (kept,), (routed, ffn_in), topk=k, casts=into)
     yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
-    yield Operation("experts.down", (down, *biases[1:]), (), (ffn_out, routed), topk=k)
+    # added in fp32 expert by expert, joined and cast (megatron/core/transformer/moe/experts.py _apply_bias)
+    biased = Tensor((20 if biases else 0) * k * hidden, "routed")
+    yield Operation("experts.down", (down, *biases[1:]), (), (ffn_out, routed, biased), topk=k, casts=out_of)
     yield Operation("combine", saved=(routed,), moved=sent, region="combine", kernels=behind)
     if moe.shared_ffn:
         yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")

@@ -15,7 +15,8 @@ __all__ = ["MLP", "mlp"]
 def mlp(model: Model, ffn: int, kernels: Kernels, name: str = "mlp") -> Iterator[Operation]:
     """Up-projection (twice as wide where gated), activation, down-projection; also what a shared expert is."""
     up = ffn * (2 if model.gated else 1)
-    yield linear(f"{name}.up", model.hidden, up, bias=model.linear_bias)
+    joined = kernels.joined and name == "mlp"
+    yield linear(f"{name}.up", model.hidden, up, bias=model.linear_bias, behind_norm=joined)
     weights = (Weight(f"{name}.activation.alpha", 2, "replicated"),) if model.activation == "xielu" else ()
     yield activation(model, f"{name}.activation", ffn, weights, kernels)  # xielu: two learned scalars (2411.13010)
     yield linear(f"{name}.down", ffn, model.hidden, bias=model.linear_bias, row=True)

@@ -7,7 +7,7 @@ from typing import Literal
 from meshwright.model.operation import FUSED, Cut, Kernels, Operation, Shard, Tensor, Weight
 from meshwright.spec.model import Model
 
-__all__ = ["activation", "drops", "linear", "norm"]
+__all__ = ["activation", "cast", "drops", "linear", "norm"]
 
 
 def drops(probability: float) -> bool:
@@ -48,8 +48,11 @@ def linear(
     bias: bool = False,
     row: bool = False,
     saves: Cut | None = None,
+    behind_norm: bool = False,
 ) -> Operation:
     """A linear layer; ``saves`` its input, cut so, where no other operation does.
+
+    ``behind_norm``: the norm before it, one module with it, writes 8 bits by itself.
 
     The bias of a row-parallel one is added after the reduction, hence replicated.
     """
@@ -62,7 +65,16 @@ def linear(
     region: Literal["", "enter", "leave"] = "" if shard != "tp" else "leave" if row else "enter"
     saved = (Tensor(2 * inputs, saves),) if saves else ()
     moved = (Tensor(2 * inputs, wide[0]), Tensor(2 * outputs, wide[1]))
-    return Operation(name, tuple(weights), saved, moved, region=region)
+    casts = (() if behind_norm else cast(inputs, wide[0])), cast(outputs, wide[1])
+    return Operation(name, tuple(weights), saved, moved, region=region, casts=casts)
+
+
+def cast(width: int, cut: Cut) -> tuple[Tensor, ...]:
+    """Read in 16 bits and written in 8 twice, for the product and, transposed, for the weight gradient.
+
+    The product then reads 8 bits where ``moved`` says 16 (transformer_engine/pytorch/module/linear.py).
+    """
+    return (Tensor(3 * width, cut),)
 
 
 def activation(
@@ -75,7 +87,8 @@ def activation(
     up = ffn * (2 if model.gated else 1)
     fused = kernels.activation and model.activation != "geglu_tanh"
     between = 2 * ffn if model.gated and not fused else 0
+    pieces = 2 * ffn if model.activation == "squared_relu" else 0  # a relu and a power (megatron/core/activations.py)
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
     saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(kernels.input_bytes * ffn, "tp", own))
-    return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between, "tp"),))
+    return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, "tp"),))

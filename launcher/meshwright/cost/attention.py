@@ -1,0 +1,68 @@
+"""Fused attention: which part of the scores is computed, at which part of the fitted rate, and softmax beside it.
+
+``efficiency.attention`` was fitted on heads of 128 channels; what is not such attention differs from it here.
+"""
+
+from __future__ import annotations
+
+from meshwright.cost.inputs import Scene
+from meshwright.cost.numbers import Number, maximum, minimum
+from meshwright.model.operations import Operation
+from meshwright.spec import Model
+
+__all__ = ["narrow", "rate", "seen"]
+
+FITTED_CHANNELS = 128  # of a head, in most rows that efficiency.attention was fitted on
+EXPONENTIALS = {"9": 3.9e12, "10": 4.4e12}
+"""A second, by compute capability: 16 a clock on each SM (CUDA programming guide, arithmetic instructions).
+Before Hopper the products are slow enough to hide them."""
+FLEXIBLE = 0.15
+"""Part of fused attention's rate that flex attention with a soft cap reaches; ours, from one run of Gemma 2 2B on an
+H100 (docs/gpu.md)."""
+GENERIC = 0.21
+"""Part of fused attention's rate where no kernel is made for sinks, and windows are masked, not skipped. Fitted with
+``compute.ROUTING``; what fixes it are two runs of gpt-oss in Megatron-Bridge 26.06 and, with the fault of
+NVIDIA/cudnn-frontend#256, in 26.06.01."""
+SOFTMAX = 2.0
+"""Work on a score in exponentials' time: FlashAttention-3's causal forward at 4K on H100 reaches 1.4 times less with 64
+channels than with 128 (arXiv:2407.08608, figure 5)."""
+TILE = 128  # keys that attention's kernels compute at a time: a window's edge is masked, not skipped
+
+
+def rate(s: Scene) -> Number:
+    """Part of the matrix peak that the model's fused attention reaches."""
+    capped = s.layout.model.attention_softcap is not None
+    generic = GENERIC if s.framework.generic_attention else 1
+    return s.layout.cluster.efficiency.attention * (FLEXIBLE if capped else 1) * generic
+
+
+def seen(s: Scene, window: int | None) -> Number:
+    """Part of what causal attention computes that is inside the sliding window."""
+    sequence = s.layout.training.sequence
+    if window is None or s.framework.generic_attention:
+        return 1
+    inside = minimum(window + TILE, sequence)  # kernels compute whole tiles
+    return (2 * inside - inside * inside / sequence) / sequence
+
+
+def narrow(s: Scene, o: Operation) -> Number:
+    """Seconds of fused attention's softmax beyond those in ``efficiency.attention``.
+
+    That constant is one of heads of 128 channels, as most measured models have; narrower heads do fewer products for
+    each score, and the softmax's work on it, exponential and all, is the same.
+    """
+    exponentials = EXPONENTIALS.get(s.layout.cluster.accelerator.capability.partition(".")[0])
+    fused = s.framework.kernels.flash and not s.framework.generic_attention
+    if o.name != "attention.core" or not fused or exponentials is None:
+        return 0
+    model = s.layout.model
+    sequence = s.layout.training.sequence
+    scores = s.tokens * sequence * model.heads / s.layout.tp * 0.5 * seen(s, o.window)
+    return SOFTMAX * scores / exponentials * _narrower(model)
+
+
+def _narrower(model: Model) -> Number:
+    """Part of a softmax that heads of 128 channels do not have; latent attention's wider ones have less of it."""
+    if model.mla is None:
+        return maximum(0, 1 - model.head_dim / FITTED_CHANNELS)
+    return 1 - (model.mla.qk_nope_dim + model.mla.qk_rope_dim + model.mla.v_dim) / 2 / FITTED_CHANNELS

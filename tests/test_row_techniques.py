@@ -1,0 +1,77 @@
+"""Techniques of measured rows: what their columns say, and what empty ones mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshwright.measured.rows import Row, usable
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs
+
+DEEPSEEK = {
+    "row_id": "a",
+    "source": "nvidia-megatron-bridge",
+    "model": "deepseek-v3",
+    "gpu": "GB200",
+    "precision": "MXFP8",
+    **{"layers": "61", "hidden": "7168", "ffn": "18432", "heads": "128", "vocab": "129280", "seq": "4096"},
+    **{"num_experts": "256", "topk": "8", "moe_ffn": "2048", "gpus": "256", "mbs": "1", "gbs": "4096"},
+    **{"tp": "1", "pp": "4", "vpp": "4", "cp": "1", "ep": "64", "etp": "1", "zero_stage": "1"},
+}
+PARTIAL = CudaGraphs(kind="transformer_engine", modules=("attn", "moe_router", "moe_preprocess"))
+
+
+def row(**cells: str) -> Row:
+    (found,), _ = usable([{**DEEPSEEK, **cells}])
+    return found
+
+
+def options(**cells: str) -> Any:
+    return row(**cells).spec.backend.megatron
+
+
+def test_empty_cells_mean_what_the_release_s_recipes_did():
+    before, after = options(release="26.04.01"), options(release="26.06")
+    assert (before.cuda_graphs, before.op_fuser) == (PARTIAL, False)
+    assert (after.cuda_graphs.kind, after.op_fuser) == ("full_iteration", True)
+    assert (before.moe_dispatcher, before.moe_flex_backend) == ("flex", "hybridep")
+    assert row(release="26.06").spec.parallelism.overlap_ep
+
+
+def test_a_release_is_found_where_the_source_cites_it():
+    assert options(citation="docs/performance-summary.md (26.04.01 container)") == options(release="26.04.01")
+    assert options(notes="Pre-Training; NeMo container 26.06") == options(release="26.06")
+
+
+def test_a_cell_that_says_something_wins():
+    said = options(release="26.06", graphs="none", dispatcher="alltoall", fusions="router", overlap="none")
+    assert (said.cuda_graphs.kind, said.moe_dispatcher, said.moe_permute_fusion) == ("none", "alltoall", False)
+    assert not row(release="26.06", overlap="none").spec.parallelism.overlap_ep
+
+
+def test_a_source_without_recipes_says_all_itself():
+    plain = options(source="ours", release="26.06")
+    assert (plain.cuda_graphs.kind, plain.moe_dispatcher, plain.op_fuser) == ("none", "alltoall", False)
+
+
+def test_layers_recomputed_or_offloaded_are_counted():
+    p = row(recompute="full:5layers").spec.parallelism
+    assert (p.recompute, p.recompute_method, p.recompute_layers) == ("full", "block", 5)
+    assert options(offload="40 layers").activation_offload == ActivationOffload(layers=40)
+    assert options(offload="core_attn+moe_act").activation_offload.modules == ("core_attn", "moe_act")
+
+
+def test_layers_that_do_not_divide_leave_the_ends_short():
+    """61 over 4 stages: Megatron-Bridge's last one has three fewer, NeMo's first one fewer and its last two."""
+    bridge, nemo = (row(source=s).spec.parallelism.pipeline_split for s in (DEEPSEEK["source"], "nvidia-nemo-docs"))
+    assert (bridge.first, bridge.last) == (16, 13)
+    assert (nemo.first, nemo.last) == (15, 14)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"), [({"graphs": "some"}, "graphs = some"), ({"dispatcher": "x"}, "dispatcher = x")]
+)
+def test_words_that_mean_nothing_skip_the_row(cell, reason):
+    _, ((_, _, said),) = usable([{**DEEPSEEK, **cell}])
+    assert said.startswith(reason)
