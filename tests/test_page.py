@@ -162,7 +162,7 @@ def test_stages_of_one_recipe_go_by_their_own_names(llama: Subject) -> None:
 
 def test_behind_the_chart_of_a_comparison_is_its_table() -> None:
     one, other = (
-        subject(spec(small_model(), 8, global_batch=16, tp=2)),
+        subject(spec(small_model(), 8, global_batch=16, pp=2)),
         subject(spec(small_model(), 8, global_batch=16)),
     )
     rows = {row["name"]: row["cells"] for row in part_rows([one, other])}
