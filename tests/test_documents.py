@@ -7,6 +7,7 @@ from pathlib import Path
 
 from meshwright.documents import MODELS, PROOFS, pages
 from meshwright.documents.options import options, options_page
+from meshwright.documents.parts import parts
 from meshwright.library import files as library
 from meshwright.rules import every_rule
 
@@ -68,3 +69,13 @@ def test_every_option_of_a_plan_is_explained() -> None:
     rows = [line for line in options_page().splitlines() if line.startswith(("| `parallelism.", "| `training."))]
     assert len(rows) > 60
     assert not [row for row in rows if row.rstrip(" |").endswith("`")]
+
+
+def test_keys_of_parts_that_most_runs_lack_are_explained_too() -> None:
+    page = options_page()
+    for key in ("model.moe.topk", "model.mla.v_dim", "model.rope.scaling.factor", "cluster.accelerator.capability"):
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
+        assert line.split("|")[2].strip() == "`???`"
+        assert line.split("|")[4].strip()
+    assert "| `model.moe.score` | `softmax` | softmax, sigmoid | Of the router's logits. |" in page
+    assert not list(parts("recipe", ()))

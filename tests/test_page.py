@@ -21,10 +21,10 @@ from meshwright.jobs.run_folder import compile
 from meshwright.report.page.charts import data, rooflines, schedule
 from meshwright.report.page.compare import differences, short_titles
 from meshwright.report.page.html import Page, html
-from meshwright.report.page.rows import operation_rows
+from meshwright.report.page.rows import operation_rows, part_rows
 from meshwright.report.page.subject import Subject
 from meshwright.report.page.verdict import verdict
-from meshwright.report.page.words import at
+from meshwright.report.page.words import at, seconds
 from meshwright.resolver import layout, resolve
 from meshwright.spec import Spec
 from meshwright.train import metrics
@@ -158,6 +158,17 @@ def test_stages_of_one_recipe_go_by_their_own_names(llama: Subject) -> None:
     titled = [replace(llama, label=label) for label in ("a · one", "a · two")]
     assert short_titles(titled) == ["one", "two"]
     assert short_titles([*titled, replace(llama, label="b · one")]) == ["a · one", "a · two", "b · one"]
+
+
+def test_behind_the_chart_of_a_comparison_is_its_table() -> None:
+    one, other = (
+        subject(spec(small_model(), 8, global_batch=16, pp=2)),
+        subject(spec(small_model(), 8, global_batch=16)),
+    )
+    rows = {row["name"]: row["cells"] for row in part_rows([one, other])}
+    assert rows["compute"] == [seconds(float(each.cost.step.compute)) for each in (one, other)]
+    assert rows["pipeline bubble"][1] == "–"
+    assert "context parallel, exposed" not in rows
 
 
 def test_points_of_a_sweep_are_named_by_what_they_set(tmp_path: Path) -> None:

@@ -117,6 +117,19 @@ def test_keys_move_over_the_ranks(tab: Tab, pages: dict[str, Path]) -> None:
     assert tab.text(".standing b") == "rank 9: node 1, GPU 1"
 
 
+def test_keys_zoom_into_the_timeline_and_back(tab: Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["llama"])
+    canvas = "document.querySelector('[data-chart=schedule] canvas')"
+    drawn = [tab.run(f"{canvas}.focus(); {canvas}.toDataURL()")]
+    for key in ("+", "ArrowRight", "0"):
+        tab.key(key)
+        tab.frames(2)
+        drawn.append(tab.run(f"{canvas}.toDataURL()"))
+    whole, nearer, moved, again = drawn
+    assert len({whole, nearer, moved}) == 3
+    assert again == whole
+
+
 def test_on_paper_every_plan_is_drawn_and_nothing_is_cut(tab: Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["comparison"])
     tab.send("Emulation.setEmulatedMedia", media="print")

@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 
 import yaml
 
+from meshwright.documents.parts import parts
 from meshwright.documents.table import table
 from meshwright.library import files as library
 from meshwright.rules.values import RANGES
@@ -21,11 +22,12 @@ _BASES = ("_base", "pretrain")
 
 @dataclass(frozen=True)
 class Option:
-    """A key with the text of its default and the comment above it."""
+    """A key with the text of its default, the comment above it, and the words that it may be."""
 
     path: str
     default: str
     about: str
+    choices: str = ""
 
 
 def options_page() -> str:
@@ -88,7 +90,14 @@ def _keys() -> Iterator[str]:
     for group in _folders():
         for base in _BASES:
             if (group / f"{base}.yaml").is_file():
-                yield from _table(f"`{group.name}`", [one for one in _of(group / f"{base}.yaml", group.name)])
+                yield from _table(f"`{group.name}`", _of_group(group, base))
+
+
+def _of_group(group: Traversable, base: str) -> list[Option]:
+    """What the file states, then the keys of parts that it leaves out."""
+    stated = list(_of(group / f"{base}.yaml", group.name))
+    left = parts(group.name, [one.path for one in stated])
+    return [*stated, *(Option(one.path, one.default, one.about, one.choices) for one in left)]
 
 
 def _hydras(path: str) -> bool:
@@ -105,7 +114,7 @@ def _table(title: str, found: Iterable[Option]) -> Iterator[str]:
 
 
 def _cells(one: Option) -> tuple[str, ...]:
-    within = str(RANGES[one.path]) if one.path in RANGES else ""
+    within = str(RANGES[one.path]) if one.path in RANGES else one.choices
     return f"`{one.path}`", f"`{one.default}`" if one.default else "", within, one.about
 
 

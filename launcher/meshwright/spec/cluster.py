@@ -16,8 +16,8 @@ __all__ = ["Accelerator", "Cluster", "Efficiency", "EnvVariable", "Link"]
 class Accelerator:
     """One GPU as the framework sees it (a GCD of an MI250X counts as one)."""
 
-    name: str
-    memory_gib: float
+    name: str  # as its maker calls it
+    memory_gib: float  # 2**30 bytes
     memory_bandwidth_gb_s: float  # 1e9 bytes per second
     bf16_tflops: float  # dense matrix peak, 1e12 FLOP/s
     fp8_tflops: float | None  # None: the hardware has no fp8 matrix units
@@ -32,7 +32,7 @@ class Link:
     """A class of links as one GPU sees it."""
 
     bandwidth_gb_s: float  # 1e9 bytes per second, per GPU and direction
-    latency_us: float
+    latency_us: float  # of a message, in microseconds
 
 
 @dataclass(frozen=True, kw_only=True)

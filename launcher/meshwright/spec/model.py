@@ -18,15 +18,15 @@ Activation = Literal[
 class RopeScaling:
     """Stretching rotary positions beyond the length they were trained on."""
 
-    kind: Literal["linear", "llama3", "yarn"]
-    factor: float
-    original_positions: int
-    low_freq_factor: float = 1.0  # llama3
-    high_freq_factor: float = 4.0  # llama3
-    beta_fast: float = 32.0  # yarn
-    beta_slow: float = 1.0  # yarn
-    mscale: float = 1.0  # yarn
-    mscale_all_dim: float = 0.0  # yarn
+    kind: Literal["linear", "llama3", "yarn"]  # which formula
+    factor: float  # how many times longer
+    original_positions: int  # tokens that the positions were trained on
+    low_freq_factor: float = 1.0  # llama3: of rotations within original_positions, fewer are stretched in full
+    high_freq_factor: float = 4.0  # llama3: and more are left as they are
+    beta_fast: float = 32.0  # yarn: likewise, more than these are left as they are
+    beta_slow: float = 1.0  # yarn: and fewer are stretched in full
+    mscale: float = 1.0  # yarn: growth of the attention's scale with the factor's logarithm
+    mscale_all_dim: float = 0.0  # yarn: the same on all channels, those without positions among them
     truncate: bool = True  # yarn: the channels between which it blends are whole numbers
 
 
@@ -46,11 +46,11 @@ class Rope:
 class Mla:
     """Multi-head latent attention (DeepSeek-V2, section 2.1). ``q_lora_rank`` None: queries are not compressed."""
 
-    kv_lora_rank: int
-    qk_nope_dim: int
-    qk_rope_dim: int
-    v_dim: int
-    q_lora_rank: int | None = None
+    kv_lora_rank: int  # channels of the compressed keys and values
+    qk_nope_dim: int  # of a head's query and key, channels without positions
+    qk_rope_dim: int  # and channels with them
+    v_dim: int  # channels of a head's value
+    q_lora_rank: int | None = None  # channels of the compressed queries; None: not compressed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +82,25 @@ class Moe:
     ``ffn`` is the intermediate size of one routed expert, ``shared_ffn`` of all shared experts together.
     """
 
-    experts: int
-    topk: int
-    ffn: int
-    shared_ffn: int = 0
+    experts: int  # routed ones
+    topk: int  # experts that each token is sent to
+    ffn: int  # intermediate size of one routed expert
+    shared_ffn: int = 0  # of all shared experts together; 0: none is shared
     shared_gate: bool = False  # the shared experts' output is gated (Qwen2-MoE)
-    first_dense: int = 0
-    every: int = 1
-    score: Literal["softmax", "sigmoid"] = "softmax"
+    first_dense: int = 0  # layers before the first with experts
+    every: int = 1  # n: of the layers behind these, each n-th has experts
+    score: Literal["softmax", "sigmoid"] = "softmax"  # of the router's logits
     score_before_topk: bool = False  # softmax over all experts first, then top-k
     normalize_topk: bool = True  # the chosen experts' weights sum to 1
     router_bias: bool = False  # auxiliary-loss-free balancing (DeepSeek-V3, section 2.1.2)
-    bias_update_rate: float = 1.0e-3
-    groups: int = 1  # device- or node-limited routing
-    group_topk: int = 1
-    scaling: float = 1.0  # routed_scaling_factor
-    balancing: Literal["aux_loss", "seq_aux_loss", "sinkhorn", "none"] = "aux_loss"
-    aux_loss: float = 0.0
-    z_loss: float = 0.0
-    capacity_factor: float | None = None  # None: dropless
+    bias_update_rate: float = 1.0e-3  # of that bias, a step
+    groups: int = 1  # of experts, for device- or node-limited routing
+    group_topk: int = 1  # groups that a token's experts are chosen from
+    scaling: float = 1.0  # factor on the routed experts' output (routed_scaling_factor)
+    balancing: Literal["aux_loss", "seq_aux_loss", "sinkhorn", "none"] = "aux_loss"  # what evens the experts' load
+    aux_loss: float = 0.0  # its coefficient
+    z_loss: float = 0.0  # coefficient of the loss on the router's logits
+    capacity_factor: float | None = None  # of an even share, what an expert takes at most; None: dropless
     output_norm: bool = False  # a norm behind the experts, before the residual (A.X K1)
     weights_on_input: bool = False  # a token is multiplied by its weight before the expert, not behind it (Llama 4)
 

@@ -139,6 +139,14 @@ def outcome_rows(subjects: Sequence[Subject]) -> Iterator[dict[str, Any]]:
         yield {"name": name, "cells": [_cell(text(each), each == best, _change(each, found[0])) for each in found]}
 
 
+def part_rows(subjects: Sequence[Subject]) -> Iterator[dict[str, Any]]:
+    """Seconds of each step by what they go to, a row a part that any step has."""
+    steps = [one.summary["cost"]["step_parts_s"] for one in subjects]
+    for kind, name in PARTS.items():
+        if any(step[kind] for step in steps):
+            yield {"name": name, "cells": [seconds(step[kind]) if step[kind] else "–" for step in steps]}
+
+
 def _cell(text: str, best: bool, change: str) -> dict[str, str]:
     return {"text": text, "kind": "best" if best else "", "change": change}
 
@@ -197,6 +205,7 @@ ROWS: Mapping[str, Callable[..., Any]] = {
     "layout_rows": layout_rows,
     "operation_rows": operation_rows,
     "outcome_rows": outcome_rows,
+    "part_rows": part_rows,
     "stage_rows": stage_rows,
     "time_rows": time_rows,
     "traffic_rows": traffic_rows,

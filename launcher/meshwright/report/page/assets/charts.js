@@ -118,7 +118,7 @@ function rooflineChart(figure, { points, peak, bandwidth, reached: [units, movin
       Plot.line(roof(units * peak, moving * bandwidth), { x: "x", y: "y", stroke: "var(--dim)", strokeWidth: 1.5, strokeDasharray: "5 4", clip: true }),
       Plot.dot(points, { x: "intensity", y: (point) => point.rate / 1e12, fill: "kind", stroke: "var(--card)", r: { value: (point) => 4 + 12 * Math.sqrt(point.seconds / most), scale: null },
         title: (point) => `${point.name}\n${d3.format(".3~s")(point.intensity)} FLOP a byte, ${d3.format(".3~r")(point.rate / 1e12)} TFLOP/s\n${time(point.seconds)}`, tip: true }),
-      Plot.text([`${d3.format(".4~r")(peak / 1e12)} TFLOP/s, ${d3.format(".3~s")(bandwidth / 1e9)} GB/s`], { frameAnchor: "top-left", dx: 6, fill: "var(--dim)" }),
+      Plot.text([`${d3.format(".4~r")(peak / 1e12)} TFLOP/s, ${d3.format(",.4~r")(bandwidth / 1e9)} GB/s`], { frameAnchor: "top-left", dx: 6, fill: "var(--dim)" }),
     ],
   }));
 }
