@@ -75,6 +75,8 @@ def test_gate_and_up_counted_together_is_found() -> None:
 PUBLISHED_OTHERWISE = {
     "kimi_k2": {"parameters"},  # 1.04T in the report's Table 2, 1.026T by its own dimensions
     "pangu_ultra_135b": {"parameters"},  # 135B by its name, 133.9B by its own dimensions
+    # The tables of the 26.04.01 container count 27.2 GFLOP a token, those since and our formula 32.6.
+    **{f"nvidia_gpt_oss_120b_{gpu}": {"causal_tflops_per_gpu"} for gpu in ("h100", "b200", "b300", "gb200", "gb300")},
 }
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from builders import small_model, spec
 from meshwright.compose import CONF
 from meshwright.errors import ConfigError
 from meshwright.jobs import doctor
 from meshwright.loading import load
 from meshwright.measured.rows import usable
-from meshwright.resolver import resolve
+from meshwright.resolver import refusals, resolve
 from meshwright.rules.requirements import needed
 from meshwright.spec import Accelerator
 from meshwright.spec.gpu_names import cluster_with, known_gpus
+from meshwright.spec.training import Precision
 
 CLUSTERS = sorted(path.stem for path in CONF.glob("cluster/*.yaml") if not path.stem.startswith("_"))
 
@@ -130,3 +134,22 @@ def test_what_amd_s_gpus_need_is_built_for_rocm() -> None:
 
 
 ROCM = ("mi355x", "l40s")
+
+
+# As check_mxfp8_support and check_fp8_block_scaling_support of NVIDIA's and ROCm's Transformer Engine.
+PRECISIONS: dict[Precision, set[str]] = {
+    "mxfp8": {"dgx_b200", "gb300_nvl72", "mi355x"},
+    "fp8_blockwise": {"dgx_h100", "dgx_b200", "gb300_nvl72", "rtx_pro_6000"},
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_precision_runs_where_transformer_engine_takes_it(precision: Precision) -> None:
+    base = spec(small_model(), 8)
+    asked = replace(base, training=replace(base.training, precision=precision))
+    taken = set()
+    for name in ("dgx_a100_80gb", "dgx_h100", "dgx_b200", "gb300_nvl72", "l40s", "rtx_pro_6000", "mi325x", "mi355x"):
+        gpu = Accelerator(**yaml.safe_load((CONF / f"cluster/{name}.yaml").read_text("utf-8"))["accelerator"])
+        if not refusals(replace(asked, cluster=replace(base.cluster, accelerator=gpu)), "megatron"):
+            taken.add(name)
+    assert taken == PRECISIONS[precision]

@@ -74,9 +74,10 @@ def test_every_value_has_provenance_and_survives_composition(name: str) -> None:
     assert sum(library.statuses(recipe).values()) == sum(len(record.values) for record in recipe.records)
     first = recipe.records[0]
     for spec in (stage for run in library.runs(name) for stage in run.stages):
-        variant, stage = (record_of(recipe, kind, getattr(spec, kind)) for kind in ("variant", "stage"))
-        described = asdict(spec)
-        for path, value in {**first.values, **variant.values, **stage.values}.items():
+        described, values = asdict(spec), dict(first.values)
+        for kind in ("variant", "stage"):
+            values |= record_of(recipe, kind, getattr(spec, kind)).values if getattr(spec, kind) else {}
+        for path, value in values.items():
             if "." in path:
                 assert plain(at(described, path)) == plain(value), f"{name} {spec.stage} {path}"
         assert spec.model.name == first.values["model"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
+from meshwright.spec import Accelerator
 
 __all__ = ["RULES"]
 
@@ -94,6 +95,13 @@ def _checkpoint_fits(r: Layout) -> Number:
     return implies(r.zero < 2, plain) & implies(r.zero >= 2, sharded)
 
 
+def _scales_by_block(gpu: Accelerator) -> bool:
+    """Whether its matrix units take one scale for 32 values: Blackwell's do, and of AMD's those that have fp4."""
+    if gpu.platform == "rocm":
+        return gpu.fp4_tflops is not None
+    return 10 <= float(gpu.capability) < 12
+
+
 _TRAINING = (
     Rule(
         id="megatron.fp8",
@@ -110,11 +118,21 @@ _TRAINING = (
         id="megatron.mxfp8",
         path="training.precision",
         backends=MEGATRON,
-        holds=lambda r: r.training.precision != "mxfp8" or float(r.cluster.accelerator.capability) >= 10,
-        message="mxfp8 needs compute capability 10 (Blackwell), {cluster.accelerator.name} has "
+        holds=lambda r: r.training.precision != "mxfp8" or _scales_by_block(r.cluster.accelerator),
+        message="mxfp8 needs compute capability 10.x (Blackwell) or gfx950 (MI355X), {cluster.accelerator.name} has "
         "{cluster.accelerator.capability}",
-        source="transformer_engine/pytorch/quantization.py check_mxfp8_support",
+        source="transformer_engine/pytorch/quantization.py check_mxfp8_support, NVIDIA's and ROCm's",
         repairs=any_of(change(training__precision="fp8_blockwise"), change(training__precision="bf16")),
+    ),
+    Rule(
+        id="megatron.fp8_blockwise",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: r.training.precision != "fp8_blockwise" or float(r.cluster.accelerator.capability) >= 9,
+        message="fp8_blockwise needs compute capability 9 (Hopper), {cluster.accelerator.name} has "
+        "{cluster.accelerator.capability}",
+        source="transformer_engine/pytorch/quantization.py check_fp8_block_scaling_support, NVIDIA's and ROCm's",
+        repairs=any_of(change(training__precision="fp8_tensorwise"), change(training__precision="bf16")),
     ),
     Rule(
         id="megatron.nvfp4",
