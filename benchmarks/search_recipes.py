@@ -34,9 +34,11 @@ INTRODUCTION = """\
     meshwright launch ... parallelism=auto search.place=1,2,3 -m          # measure the best three
 
 **What is searched.** tp, sp, pp, vpp, cp, ep, etp, dp, ZeRO stage, recomputation (none, selective, full), micro-batch,
-and how layers fall on stages: evenly, with slots for the embedding and the loss, or with shorter first and last stages.
-What a layout does not consist of (`order`, `cp_comm`, the overlaps, how full recomputation is dealt out) stays as
-described, unless it is given as a set. Layouts are compared at one global batch.
+and how layers fall on stages: evenly, with slots for the embedding and the loss, with shorter first and last stages,
+or, where prediction layers or layers of several kinds make all of these uneven, by the best layout string. Selective
+recomputation is tried of attention and of the modules that are described. What a layout does not consist of (`order`,
+`cp_comm`, the overlaps, how full recomputation is dealt out) stays as described, unless it is given as a set. Layouts
+are compared at one global batch. [NVIDIA's layouts and the search's](search_nvidia.md) compares the two.
 
 **How.** Values are proposed axis by axis (divisors of the GPUs, of the batch, of the layers) and joined; a rule is
 judged as soon as the keys it reads are there. The rules are those of `plan`: each takes numbers or arrays. A test

@@ -19,11 +19,12 @@ from meshwright.verify.pool import Crash, fork_map
 
 B, P, T = "backend.megatron.", "parallelism.", "training."
 MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
-GRAPH, OFFLOAD, HOST, BITS = (
+GRAPH, OFFLOAD, HOST, BITS, FSDP = (
     B + "cuda_graphs.",
     B + "activation_offload.",
     B + "optimizer_offload.",
     B + "quantization.",
+    B + "megatron_fsdp.",
 )
 HYBRID = {B + "moe_dispatcher": "flex", B + "moe_flex_backend": "hybridep"}
 STATIC = {**HYBRID, B + "moe_rank_capacity": 1.5, B + "op_fuser": True}
@@ -58,6 +59,21 @@ GOOD: Mapping[str, Mapping[str, Any]] = {
         P + "pp": 2,
         P + "vpp": 2,
     },
+    "Megatron-FSDP's buffers": {
+        **DENSE,
+        P + "zero": 3,
+        P + "optimizer_instances": 2,
+        FSDP + "double_buffer": True,
+        FSDP + "nccl_buffers": True,
+        FSDP + "outer_optimizer": True,
+    },
+    "states in 16 bits": {
+        B + "precision_aware_optimizer": True,
+        B + "optimizer_moments": "bf16",
+        B + "optimizer_master": "fp16",
+        B + "optimizer_gradients": "bf16",
+        T + "grad_reduce": "bf16",
+    },
 }
 
 BROKEN: Mapping[str, Mapping[str, Any]] = {
@@ -85,6 +101,11 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "offload_overlap": {HOST + "overlap": True},
     "delay_wgrad": {B + "delay_wgrad": True},
     "gather_with_step": {B + "gather_with_step": True},
+    "double_buffer": {FSDP + "double_buffer": True},
+    "nccl_buffers": {**DENSE, P + "zero": 3, FSDP + "nccl_buffers": True},
+    "outer_optimizer": {**DENSE, P + "zero": 3, FSDP + "outer_optimizer": True},
+    "master": {B + "optimizer_master": "fp16"},
+    "main_gradients": {B + "optimizer_gradients": "bf16"},
     "graphs_modules": {**DENSE, GRAPH + "kind": "full_iteration", GRAPH + "modules": ("attn",)},
     "graphs_router_or_moe": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe", "moe_router")},
     "graphs_preprocess": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("attn", "moe_preprocess")},
@@ -135,6 +156,10 @@ OURS = {
     "reuse_gradient_buffer": "the data-parallel configuration says so when it wraps the model",
     "offload_part": "it would be lost",
     "offload_overlap": "it would be lost",
+    "double_buffer": "it would be lost",
+    "nccl_buffers": "the double buffers are turned on",
+    "outer_optimizer": "Megatron-FSDP says so when it wraps the model",
+    "master": "the optimizer says so when it is made",
     "graphs_static_experts": "the dispatcher says so at the first capture",
     "ncclep": "the dispatcher says so when the model is built",
     "router_fusion": "the router says so at the first step",

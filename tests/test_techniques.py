@@ -151,3 +151,28 @@ def test_techniques_that_hold_are_applied_and_others_are_not() -> None:
     taken = [one.name for one in TECHNIQUES if one.on(spec) and applied(spec, one.on(spec))]
     assert {"cuda_graphs", "dispatcher", "router_fusion", "expert_overlap", "optimizer_offload"} <= set(taken)
     assert "low_precision_weights" not in taken  # in bf16 there are none
+
+
+def test_the_precision_aware_adam_keeps_what_a_bf16_weight_lacks() -> None:
+    """Two bytes of a master copy, or the whole of it in fp16; of weights in 8 bits all four."""
+    aware = f"{B}precision_aware_optimizer=true"
+    words = ("model=llama3_8b", "parallelism=zero1", "cluster.gpus=8", "training.global_batch=8")
+
+    def states(*more: str) -> float:
+        plan = planned(*words, *more)
+        return float(cost(plan).stages[0].optimizer) * 8 / plan.total_parameters
+
+    assert states() == pytest.approx(12, rel=0.001)
+    assert states(aware) == pytest.approx(10, rel=0.001)
+    assert states(aware, f"{B}optimizer_moments=bf16") == pytest.approx(6, rel=0.001)
+    assert states(aware, "training.precision=fp8_blockwise", f"{B}quantization.param_gather=true") > states(aware)
+
+
+def test_double_buffers_take_memory_and_an_outer_level_gives_it_back() -> None:
+    words = ("model=llama3_8b", "parallelism=zero3", "cluster.gpus=16", "training.global_batch=16")
+    fsdp, replicas = f"{B}megatron_fsdp.", "parallelism.optimizer_instances=2"
+    bare, twice = (cost(planned(*words, *more)).stages[0] for more in ((), (f"{fsdp}double_buffer=true",)))
+    layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+    assert twice.communication - bare.communication == 4 * layer
+    outer = (cost(planned(*words, replicas, *more)).stages[0] for more in ((), (f"{fsdp}outer_optimizer=true",)))
+    assert next(outer).optimizer == 2 * next(outer).optimizer

@@ -70,6 +70,7 @@ def _megatron(layout: Layout) -> Framework:
     unfused = options.attention == "unfused" or training.precision == "fp32"
     fsdp2 = layout.zero >= 2 if options.fsdp == "torch" else False
     weight, gradient, optimizer = _states(layout, options.optimizer_moments)
+    optimizer = optimizer - _saved_of_master(layout)
     part = _low_part(layout)
     in_low, gathered = low_bytes(options.quantization, training.precision) if low else (0.0, 0.0)
     return Framework(
@@ -102,6 +103,18 @@ def _megatron(layout: Layout) -> Framework:
         overlaps_gather=layout.spec.parallelism.overlap_param_gather,
         grouped_softmax=unfused,
     )
+
+
+def _saved_of_master(layout: Layout) -> float:
+    """Bytes of an fp32 master copy that Transformer Engine's precision-aware Adam does without.
+
+    Of a bf16 weight it keeps the 16 bits that the weight lacks (optimizer_config.py ``store_param_remainders``), as far
+    as weights are in bf16 and the states on the GPU; or the whole in fp16.
+    """
+    options, details = layout.backend.megatron, layout.backend.megatron.quantization
+    plain = layout.training.precision in ("bf16", "fp8_delayed") and not details.param_gather
+    remainders = options.precision_aware_optimizer and plain and options.optimizer_offload.fraction == 0
+    return 2.0 if remainders or options.optimizer_master == "fp16" else 0.0
 
 
 _SCOPES = {

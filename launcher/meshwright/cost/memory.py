@@ -75,7 +75,7 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
 
 def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
-    zero, instances = s.layout.zero, s.layout.spec.parallelism.optimizer_instances
+    zero, instances = s.layout.zero, 1 if _outer(s) else s.layout.spec.parallelism.optimizer_instances
     owned = _shard(dense, s.replicas / instances, zero >= 1) + _shard(experts, s.edp / instances, zero >= 1)
     return s.framework.optimizer_bytes * owned
 
@@ -194,7 +194,7 @@ def _shapes(operations: Iterable[Operation], d: Degrees) -> Number:
 
 
 def _gathered(s: Scene, load: Load) -> Number:
-    """ZeRO-3 gathers two layers at a time, and reduces as much of their gradients.
+    """ZeRO-3 gathers two layers at a time, and reduces the gradients of one; double buffers hold those of two.
 
     DeepSpeed keeps up to ``max_live_parameters`` and prefetches (deepspeed/runtime/zero/partitioned_param_coordinator).
     """
@@ -205,7 +205,13 @@ def _gathered(s: Scene, load: Load) -> Number:
     if r.backend.name == "deepspeed":
         o = r.backend.deepspeed
         live = maximum(live, minimum(load.layers * layer + ends, o.max_live_parameters + o.prefetch_bucket))
-    return where(r.zero >= 3, s.width * live + 4 * layer, 0 * layer)
+    twice = r.backend.name == "megatron" and r.backend.megatron.megatron_fsdp.double_buffer
+    return where(r.zero >= 3, s.width * live + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0))
+
+
+def _outer(s: Scene) -> bool:
+    """Whether replicas of the sharded parameters share the optimizer's states."""
+    return s.layout.backend.name == "megatron" and s.layout.backend.megatron.megatron_fsdp.outer_optimizer
 
 
 def _buckets(s: Scene, everything: Number) -> Number:

@@ -208,6 +208,7 @@ def _layout(plan: Plan) -> Kwargs:
     }
 
 
+_STATES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp8": "uint8"}
 _DTYPES = {"fp32": "float32", "fp16": "float16"}
 
 
@@ -296,8 +297,10 @@ def _optimizer(plan: Plan) -> Kwargs:
         "use_distributed_optimizer": distributes(plan),
         **({"use_layer_wise_distributed_optimizer": True} if shards(plan) and not distributes(plan) else {}),
         "use_precision_aware_optimizer": megatron.precision_aware_optimizer,
-        "exp_avg_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp8": "uint8"}[megatron.optimizer_moments],
-        "exp_avg_sq_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp8": "uint8"}[megatron.optimizer_moments],
+        "exp_avg_dtype": _STATES[megatron.optimizer_moments],
+        "exp_avg_sq_dtype": _STATES[megatron.optimizer_moments],
+        "main_params_dtype": _STATES[megatron.optimizer_master],
+        "main_grads_dtype": _STATES[megatron.optimizer_gradients],
     }
 
 

@@ -22,6 +22,7 @@ def technique_flags(plan: Plan) -> list[str]:
         *(_experts(options) if plan.spec.model.moe else ()),
         *_quantization(plan),
         *_offload(options),
+        *_fsdp(options),
         *switch("--delay-wgrad-compute", options.delay_wgrad),
         *switch("--overlap-param-gather-with-optimizer-step", options.gather_with_step),
         *switch("--use-transformer-engine-op-fuser", options.op_fuser),
@@ -88,3 +89,12 @@ def _offload(options: MegatronOptions) -> Iterator[str]:
         yield "--optimizer-cpu-offload"
         yield from flag("--optimizer-offload-fraction", optimizer.fraction, 1.0)
         yield from switch("--overlap-cpu-optimizer-d2h-h2d", optimizer.overlap)
+
+
+def _fsdp(options: MegatronOptions) -> Iterator[str]:
+    """Megatron's own hook registers buffers with NCCL, as its command line would have it (arguments.py:1149)."""
+    fsdp = options.megatron_fsdp
+    yield from switch("--fsdp-double-buffer", fsdp.double_buffer)
+    if fsdp.nccl_buffers:
+        yield from ("--use-nccl-ub", "--fsdp-manual-registration")
+    yield from flag("--outer-dp-sharding-strategy", "optim" if fsdp.outer_optimizer else "no_shard", "no_shard")

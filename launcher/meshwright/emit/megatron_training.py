@@ -58,6 +58,8 @@ def _precision(plan: Plan) -> Iterator[str]:
     if megatron.optimizer_moments != "fp32":
         yield from flag("--exp-avg-dtype", megatron.optimizer_moments)
         yield from flag("--exp-avg-sq-dtype", megatron.optimizer_moments)
+    yield from flag("--main-params-dtype", megatron.optimizer_master, "fp32")
+    yield from flag("--main-grads-dtype", megatron.optimizer_gradients, "fp32")
 
 
 def _optimizer(optimizer: Optimizer) -> Iterator[str]:

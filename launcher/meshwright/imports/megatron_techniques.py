@@ -20,6 +20,9 @@ PLAIN = {
     f"{_HERE}.activation_offload.fraction": "activation_offload_fraction",
     f"{_HERE}.activation_offload.inflight": "fine_grained_offloading_max_inflight_offloads",
     f"{_HERE}.optimizer_offload.overlap": "overlap_cpu_optimizer_d2h_h2d",
+    f"{_HERE}.optimizer_master": "main_params_dtype",
+    f"{_HERE}.optimizer_gradients": "main_grads_dtype",
+    f"{_HERE}.megatron_fsdp.nccl_buffers": "nccl_ub",
 }
 """One argument each, the same value."""
 
@@ -29,6 +32,8 @@ CARRIED = {
     f"{_HERE}.quantization.last_layers_bf16": "num_layers_at_end_in_bf16",
     f"{_HERE}.activation_offload.modules": "fine_grained_activation_offloading offload_modules",
     f"{_HERE}.optimizer_offload.fraction": "optimizer_cpu_offload optimizer_offload_fraction",
+    f"{_HERE}.megatron_fsdp.double_buffer": "fsdp_double_buffer fsdp_manual_registration",
+    f"{_HERE}.megatron_fsdp.outer_optimizer": "outer_dp_sharding_strategy",
 }
 
 
@@ -43,6 +48,8 @@ def techniques(a: Arguments) -> dict[str, Any]:
         f"{_HERE}.activation_offload.modules": (
             a("offload_modules") if a("fine_grained_activation_offloading") else []
         ),
+        f"{_HERE}.megatron_fsdp.double_buffer": a("fsdp_double_buffer") or (a("nccl_ub") and a("use_megatron_fsdp")),
+        f"{_HERE}.megatron_fsdp.outer_optimizer": a("outer_dp_sharding_strategy") == "optim",
         f"{_HERE}.optimizer_offload.fraction": a("optimizer_offload_fraction") if a("optimizer_cpu_offload") else 0.0,
     }
 

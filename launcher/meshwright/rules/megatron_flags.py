@@ -26,6 +26,7 @@ _FLAGS = {
     ),
     "parallelism.order": "use-tp-pp-dp-mapping",
     "parallelism.cp_comm": "cp-comm-type",
+    "parallelism.cp_levels": "hierarchical-context-parallel-sizes",
     "parallelism.optimizer_instances": "num-distributed-optimizer-instances",
     "parallelism.microbatch_group": "microbatch-group-size-per-virtual-pipeline-stage",
     "parallelism.overlap_grad_reduce": "overlap-grad-reduce",
@@ -88,6 +89,11 @@ _FLAGS = {
     "backend.megatron.cross_entropy_fusion": "cross-entropy-loss-fusion",
     "backend.megatron.precision_aware_optimizer": "use-precision-aware-optimizer",
     "backend.megatron.optimizer_moments": "exp-avg-dtype exp-avg-sq-dtype",
+    "backend.megatron.optimizer_master": "main-params-dtype",
+    "backend.megatron.optimizer_gradients": "main-grads-dtype",
+    "backend.megatron.megatron_fsdp": (
+        "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy"
+    ),
     "backend.megatron.spec": "spec",
     "backend.megatron.moe_flex_backend": "moe-flex-dispatcher-backend",
     "backend.megatron.moe_flex_sms": "moe-flex-dispatcher-num-sms moe-deepep-num-sms moe-hybridep-num-sms",

@@ -8,6 +8,7 @@ from meshwright.rules import (
     megatron_offload,
     megatron_overlap,
     megatron_quantization,
+    megatron_sharding,
 )
 from meshwright.rules._rule import Rule
 
@@ -18,5 +19,6 @@ RULES: tuple[Rule, ...] = (
     *megatron_quantization.RULES,
     *megatron_offload.RULES,
     *megatron_overlap.RULES,
+    *megatron_sharding.RULES,
     *megatron_graphs.RULES,
 )

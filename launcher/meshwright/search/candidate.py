@@ -70,7 +70,7 @@ def layout_words(candidate: Candidate) -> str:
     split = p.pipeline_split
     words += [f"{name} {getattr(split, name)}" for name in ("first", "last") if getattr(split, name)]
     words += [f"{name} slot" for name in ("embedding", "loss") if getattr(split, name)]
-    return ", ".join(words)
+    return ", ".join([*words, *([f"layout {split.layout}"] if split.layout else [])])
 
 
 def assignments(spec: Spec) -> dict[str, Any]:

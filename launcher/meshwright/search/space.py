@@ -18,6 +18,7 @@ from meshwright.compose.sets import WORLD, descend
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import layout, normalise, override
 from meshwright.rules import POSITIVE
+from meshwright.search.strings import strings
 from meshwright.spec import Parallelism, PipelineSplit, Spec, Training
 from meshwright.spec.decode import decode
 
@@ -30,15 +31,18 @@ COLUMNS = {
 }
 """Paths whose values are columns of a table of layouts, and the names of the columns."""
 
-_FREE = {
+_LAYOUT = "parallelism.pipeline_split.layout"
+
+_FREE: Mapping[str, tuple[Any, ...]] = {
     "parallelism.recompute": ("none", "selective", "full"),
     "parallelism.recompute_method": (None,),
     "parallelism.recompute_layers": (None,),
     "parallelism.recompute_modules": (None,),
     "parallelism.microbatch_group": (None,),
-    "parallelism.pipeline_split.layout": (None,),
+    _LAYOUT: (None,),
 }
-"""Paths of other keys that a layout consists of, and the values tried where they are not stated."""
+"""Paths of other keys that a layout consists of, and the values tried where they are not stated; beside these, the
+modules that the description recomputes, and layout strings where splits without are uneven."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,10 @@ def _refuse_empty(spec: Spec) -> None:
 
 def variants(space: Space) -> Iterator[Variant]:
     """Every combination of what is no column: GPU counts, recomputation, and whatever was given as a set."""
-    paths = dict(_FREE) | {p: v for p, v in space.stated.items() if p not in COLUMNS}
+    described = space.current.parallelism.recompute_modules
+    modules = {"parallelism.recompute_modules": (None, described)} if described else {}
+    paths = {**_FREE, **modules, **{p: v for p, v in space.stated.items() if p not in COLUMNS}}
+    stated = {COLUMNS[p]: _numbers(v) for p, v in space.stated.items() if p in COLUMNS}
     for bundle, values in product(space.bundles, product(*paths.values())):
         spec = _blank(space.current)
         for path, value in (*bundle.items(), *zip(paths, values, strict=True)):
@@ -103,7 +110,16 @@ def variants(space: Space) -> Iterator[Variant]:
             continue
         if space.weak:
             spec = _grown(spec, min(v.cluster.gpus or 1 for v in _worlds(space)))
-        yield Variant(normalise(spec), {COLUMNS[p]: _numbers(v) for p, v in space.stated.items() if p in COLUMNS})
+        variant = Variant(normalise(spec), stated)
+        yield variant
+        if _LAYOUT not in space.stated:
+            yield from _with_strings(variant)
+
+
+def _with_strings(variant: Variant) -> Iterator[Variant]:
+    """The same with layout strings, each for its number of stages and chunks."""
+    for pp, vpp, written in strings(variant.spec, variant.stated):
+        yield Variant(override(variant.spec, _LAYOUT, written), {**variant.stated, "pp": (pp,), "vpp": (vpp,)})
 
 
 def command_line(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Run, dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meshwright.spec.techniques import ActivationOffload, CudaGraphs, OptimizerOffload, Quantization
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, FsdpOptions, OptimizerOffload, Quantization
 
 __all__ = ["Backend", "CheckpointFormat", "DeepSpeedOptions", "MegatronOptions", "Offload"]
 
@@ -38,12 +38,15 @@ class MegatronOptions:
     quantization: Quantization = field(default_factory=Quantization)
     activation_offload: ActivationOffload = field(default_factory=ActivationOffload)
     optimizer_offload: OptimizerOffload = field(default_factory=OptimizerOffload)
+    megatron_fsdp: FsdpOptions = field(default_factory=FsdpOptions)
     vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
     checkpoint_format: CheckpointFormat | None = None  # None: what fits
     gradient_accumulation_fusion: bool = False  # needs APEX
     cross_entropy_fusion: bool = False
     precision_aware_optimizer: bool = False
     optimizer_moments: Literal["fp32", "bf16", "fp8"] = "fp32"  # other than fp32 needs precision_aware_optimizer
+    optimizer_master: Literal["fp32", "fp16"] = "fp32"  # master weights; fp16 needs precision_aware_optimizer
+    optimizer_gradients: Literal["fp32", "bf16"] = "fp32"  # that the step reads; bf16 needs precision_aware_optimizer
     spec: bool = True  # use our layer spec where stock Megatron lacks a part of the model
     extra: tuple[str, ...] = ()  # flags passed through, checked by Megatron's own parser
 

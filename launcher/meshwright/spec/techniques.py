@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ActivationOffload", "CudaGraphs", "OptimizerOffload", "Quantization"]
+__all__ = ["ActivationOffload", "CudaGraphs", "FsdpOptions", "OptimizerOffload", "Quantization"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +43,12 @@ class OptimizerOffload:
 
     fraction: float = 0.0
     overlap: bool = False  # copies run beside the step
+
+
+@dataclass(frozen=True, kw_only=True)
+class FsdpOptions:
+    """How Megatron-FSDP, which realises ZeRO 2 and 3, keeps what it sends."""
+
+    double_buffer: bool = False  # gathered parameters and gradients of two layers, in buffers that stay
+    nccl_buffers: bool = False  # these registered with NCCL, whose kernels then take fewer multiprocessors
+    outer_optimizer: bool = False  # optimizer states are sharded over the replicas of optimizer_instances, too

@@ -26,6 +26,7 @@ def expected(plan: Plan) -> dict[str, Any]:
         **_dispatch(plan),
         **_techniques(plan),
         **_offload(plan),
+        **_fsdp(plan),
         **_evaluation(plan),
     }
 
@@ -239,4 +240,14 @@ def _offload(plan: Plan) -> dict[str, Any]:
         "optimizer_cpu_offload": optimizer.fraction > 0,
         "overlap_cpu_optimizer_d2h_h2d": optimizer.overlap,
         **part,
+    }
+
+
+def _fsdp(plan: Plan) -> dict[str, Any]:
+    fsdp = plan.spec.backend.megatron.megatron_fsdp
+    return {
+        "fsdp_double_buffer": fsdp.double_buffer,
+        "nccl_ub": fsdp.nccl_buffers,
+        "fsdp_manual_registration": fsdp.nccl_buffers,
+        "outer_dp_sharding_strategy": "optim" if fsdp.outer_optimizer else "no_shard",
     }

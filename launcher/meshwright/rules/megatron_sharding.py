@@ -1,0 +1,82 @@
+"""Megatron-FSDP's buffers, and the precision of what the sharded optimizer keeps.
+
+Places: megatron-core 0.19.2, below ``megatron/``.
+"""
+
+from __future__ import annotations
+
+from meshwright.rules._megatron_option import off, option_rule, options_of
+from meshwright.rules._repairs import any_of, change
+from meshwright.rules._rule import Layout, Number, Rule, implies
+
+__all__ = ["RULES"]
+
+
+def _by_megatron(r: Layout, least: int) -> Number:
+    """Whether Megatron-FSDP realises at least so much of ZeRO."""
+    return (options_of(r).fsdp == "megatron") & (r.zero >= least)
+
+
+RULES: tuple[Rule, ...] = (
+    option_rule(
+        "double_buffer",
+        "megatron_fsdp.double_buffer",
+        lambda r: implies(options_of(r).megatron_fsdp.double_buffer, _by_megatron(r, 2)),
+        "Megatron-FSDP buffers twice, which realises zero = 2 and 3 (zero = {zero}, fsdp={backend.megatron.fsdp})",
+        "training/arguments.py:1129; below it ours: it would be lost",
+        any_of(
+            change(
+                backend__megatron__megatron_fsdp__double_buffer=False,
+                backend__megatron__megatron_fsdp__nccl_buffers=False,
+            ),
+            change(parallelism__zero=3),
+        ),
+    ),
+    option_rule(
+        "nccl_buffers",
+        "megatron_fsdp.nccl_buffers",
+        lambda r: not options_of(r).megatron_fsdp.nccl_buffers or options_of(r).megatron_fsdp.double_buffer,
+        "what NCCL registers are the double buffers (double_buffer=true)",
+        "training/arguments.py:1149 turns them on",
+        any_of(off("megatron_fsdp.double_buffer", True), off("megatron_fsdp.nccl_buffers")),
+    ),
+    option_rule(
+        "outer_optimizer",
+        "megatron_fsdp.outer_optimizer",
+        lambda r: implies(
+            options_of(r).megatron_fsdp.outer_optimizer,
+            _by_megatron(r, 3) & (r.spec.parallelism.optimizer_instances > 1),
+        ),
+        "replicas share optimizer states where there are some (optimizer_instances > 1, it is "
+        "{spec.parallelism.optimizer_instances}) and Megatron-FSDP shards everything (zero = 3, it is {zero})",
+        "training/arguments.py:3026; core/distributed/fsdp/src/megatron_fsdp/fully_shard.py:347",
+        any_of(off("megatron_fsdp.outer_optimizer"), change(parallelism__zero=3, parallelism__optimizer_instances=2)),
+    ),
+    option_rule(
+        "master",
+        "optimizer_master",
+        lambda r: implies(
+            options_of(r).optimizer_master != "fp32", options_of(r).precision_aware_optimizer & (r.zero == 1)
+        ),
+        "master weights in {backend.megatron.optimizer_master} are the precision-aware distributed optimizer's "
+        "(precision_aware_optimizer=true, zero = 1, not {zero})",
+        "core/optimizer/optimizer_config.py:474; Megatron-FSDP has a flag of its own, training/arguments.py:3520",
+        any_of(off("optimizer_master", "fp32"), off("precision_aware_optimizer", True)),
+    ),
+    option_rule(
+        "main_gradients",
+        "optimizer_gradients",
+        lambda r: implies(
+            options_of(r).optimizer_gradients != "fp32",
+            options_of(r).precision_aware_optimizer & (r.zero == 1) & (r.training.grad_reduce == "bf16"),
+        ),
+        "a step on {backend.megatron.optimizer_gradients} gradients is the precision-aware distributed optimizer's "
+        "(precision_aware_optimizer=true, zero = 1, not {zero}), of gradients that were reduced so, not in "
+        "{training.grad_reduce}",
+        "core/optimizer/optimizer_config.py:471; training/arguments.py:1187",
+        any_of(
+            off("optimizer_gradients", "fp32"),
+            change(backend__megatron__precision_aware_optimizer=True, training__grad_reduce="bf16"),
+        ),
+    ),
+)
