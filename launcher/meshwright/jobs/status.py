@@ -80,7 +80,8 @@ def statuses(folder: Path) -> list[Status]:
         return [status(folder)]
     found = sorted(path.parent for path in folder.glob("*/plan.json"))
     if not found:
-        raise ConfigError([Problem("", f"{folder} holds no run; give a folder that compile or launch wrote")])
+        what = "holds no run" if folder.is_dir() else "is no folder"
+        raise ConfigError([Problem("", f"{folder} {what}; give a folder that compile or launch wrote")])
     return sorted(map(status, found), key=lambda one: _order(one.folder))
 
 
