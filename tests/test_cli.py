@@ -127,6 +127,7 @@ def test_a_sweep_is_compiled_whole_or_not_at_all(
             [*BASE, "--config-name=mine"],
             "--config-name=mine: there is one configuration, and recipes on top of it",
         ),
+        ([*BASE, "launch=slurm", "launch.slurm.time=1day"], "launch.slurm.time: '1day' is not what sbatch reads"),
         ([*BASE, "tp=8"], "tp: unknown key; did you mean parallelism.tp?"),
         ([*BASE, "nodes=2"], "nodes: unknown key; did you mean cluster.nodes or search.nodes?"),
         ([*BASE, "gpus=2"], "gpus: unknown key; did you mean cluster.gpus or launch.slurm.gpus?"),
@@ -154,6 +155,25 @@ def test_a_sketch_says_so_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("sketch: Yi-Lightning, a sketch\n")
     assert main(["plan", "recipe=llama3_405b", "stage=gpus_16384"]) == 0
     assert not capsys.readouterr().out.startswith("sketch")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["status", "/nope"], "/nope is no folder; give a folder that compile or launch wrote"),
+        (["validate", "rows=/nope.csv"], "rows: cannot read /nope.csv: No such file or directory"),
+        (["doctor", "output=yaml"], "output: expected one of text, json, software, got 'yaml'"),
+        (["plan", "model=hf", "model.path=tests"], "model.path: cannot read tests/config.json: No such file"),
+    ],
+)
+def test_other_verbs_say_what_they_cannot_read(
+    words: list[str], line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(line)
+    assert shown.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("flags", [["--cfg", "job"], ["--help"], ["--info", "defaults"]])

@@ -45,7 +45,7 @@ def test_a_job_stops_before_its_limit_to_save() -> None:
     _, length = of(run())
     assert length is not None
     limit = int(length.seconds / 3) + 60
-    slurm = Slurm(time=f"0:0:{limit}", signal_seconds=60)
+    slurm = Slurm(time=f"{limit // 3600:02}:{limit // 60 % 60:02}:{limit % 60:02}", signal_seconds=60)
     _, sliced = of(replace(run(), launch=Launch(kind="slurm", slurm=slurm)))
     assert sliced is not None
     assert sliced.slices == -(-length.seconds // int(length.seconds / 3))

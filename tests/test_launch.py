@@ -198,3 +198,23 @@ def test_a_launch_here_uses_the_python_that_runs_meshwright(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     assert here([tmp_path])[0].code == 0
     assert (tmp_path / "prefix").read_text().strip() == sys.prefix
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("launch.python=/no/python", "launch.python: /no/python does not exist"),
+        ("launch.entry=/no/pretrain_gpt.py", "launch.entry: /no/pretrain_gpt.py does not exist"),
+        ("training.logging.load=/no/checkpoints", "training.logging.load: no whole checkpoint lies in /no/checkpoints"),
+    ],
+)
+def test_what_is_not_there_is_said_before_it_is_missed(
+    word: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Megatron would begin with random weights where it finds no checkpoint."""
+    words = ["launch", *SMALL, f"runs={tmp_path}", word]
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(said)
+    assert not list(tmp_path.iterdir())
+    assert main([*words, "launch=slurm"]) == 0  # on a laptop, for a cluster that has it
+    assert "so it is not checked here; the job looks on its nodes" in capsys.readouterr().out

@@ -30,11 +30,24 @@ def with_option(rule: str) -> Spec:
 @pytest.mark.parametrize("rule", foreign.RULES, ids=lambda rule: rule.id)
 def test_what_a_backend_would_lose_it_refuses_with_a_repair(rule: Rule) -> None:
     (problem,) = [p for p in refusals(with_option(rule.id), rule.backends[0]) if p.rule == rule.id]
-    (repair,) = problem.repairs
-    mended = with_option(rule.id)
-    for path, value in repair.items():
-        mended = override(mended, path, value)
-    assert rule.id not in {p.rule for p in refusals(mended, rule.backends[0])}
+    assert problem.repairs
+    for repair in problem.repairs:
+        mended = with_option(rule.id)
+        for path, value in repair.items():
+            mended = override(mended, path, value)
+        assert rule.id not in {p.rule for p in refusals(mended, rule.backends[0])}
+
+
+def test_megatrons_own_offload_is_the_first_repair() -> None:
+    base = override(with_option("megatron.offload_optimizer"), "backend.deepspeed.offload_optimizer.ratio", 0.5)
+    (problem,) = [p for p in refusals(base, "megatron") if p.rule == "megatron.offload_optimizer"]
+    assert problem.repairs[0] == {
+        "backend.deepspeed.offload_optimizer.device": "none",
+        "backend.deepspeed.offload_optimizer.ratio": 1.0,
+        "backend.megatron.optimizer_offload.fraction": 0.5,
+        "backend.megatron.precision_aware_optimizer": True,
+        "parallelism.zero": 1,
+    }
 
 
 def test_a_run_folder_with_offload_has_no_files_for_megatron(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import meshwright
 from meshwright.emit.backends import trainer
 from meshwright.jobs.profiles import profiles
 from meshwright.jobs.run_folder import compile
+from meshwright.jobs.status import status
 from meshwright.rehearse import RankError, Rehearsal, miniature
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import curve, prepare
@@ -78,6 +79,17 @@ def test_a_fault_is_noticed(scene, alone, fault, axis):
     result = rehearsal(alone, curve(scene, plan_with(scene, axis), program=f"faults.{fault}"))
     assert not result.passed
     assert "losses differ" in result.problems[0]
+
+
+def test_a_slow_rank_is_named(scene, tmp_path):
+    """In its own log, in the metrics and by status; the step's time alone is the same on both ranks."""
+    folder = tmp_path / "run"
+    compile(plan_with(scene, "dp"), folder, verify=False)
+    train("faults.slow_rank", 2, [str(folder), *scene.words[:2]], tmp_path / "logs")
+    (told,) = [line for line in read(folder / "metrics.jsonl") if "slow_rank" in line]
+    assert (told["step"], told["slow_rank"]) == (6, 1)
+    assert "rank 1 on " in (tmp_path / "logs" / "rank1.log").read_text()
+    assert any(said.startswith("rank 1 is slow: its forward passes take") for said in status(folder).warnings)
 
 
 @pytest.mark.parametrize("axis", ["tp", "dp"])  # dp: with the sharded optimizer

@@ -11,7 +11,7 @@ from meshwright.emit.torchrun import arguments, exports, program, ranks_on_node
 from meshwright.emit.watch import watches, watching
 from meshwright.layout.plan import Plan
 from meshwright.model.optimizer_state import saved_bytes
-from meshwright.spec import Data, Launch, Logging
+from meshwright.spec import Launch, Logging, Spec
 from meshwright.spec.identity import identity
 
 __all__ = ["checkpoint_gib", "options", "script"]
@@ -162,16 +162,21 @@ def _health(plan: Plan, probes: Sequence[str]) -> Iterator[str]:
     gpus = 0 if s.gpus == "none" else min(plan.grid.gpus_per_node, plan.grid.world)
     saves = plan.spec.training.logging.checkpoints
     disk = checkpoint_gib(plan) * saves if s.checkpoint_disk_gib is None else s.checkpoint_disk_gib
-    words = "".join(f" {shlex.quote(probe)}" for probe in (*probes, *_files(plan.spec.training.data)))
+    words = "".join(f" {shlex.quote(probe)}" for probe in (*probes, *_files(plan.spec)))
     kept = 1 if s.checkpoint_disk_gib is not None else _at_once(plan.spec.training.logging)
     yield text.HEALTH.replace("@WORDS@", f'{gpus} {disk:.1f} {kept} "$checkpoints"{words}')
 
 
-def _files(data: Data) -> Iterator[str]:
+def _files(spec: Spec) -> Iterator[str]:
     """What every node must be able to read; where the launch was made, it may not lie at all."""
+    data = spec.training.data
     yield from (f"file:{prefix}{end}" for prefix in data.paths for end in (".bin", ".idx"))
     if data.tokenizer.path is not None:
         yield f"file:{data.tokenizer.path}"
+    if spec.training.logging.load is not None:
+        yield f"file:{spec.training.logging.load}"
+    if spec.launch.entry != "meshwright":
+        yield f"file:{spec.launch.entry}"
 
 
 def _at_once(logging: Logging) -> int:

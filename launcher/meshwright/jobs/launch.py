@@ -13,7 +13,7 @@ from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem, distinct
 from meshwright.jobs import lock, slurm
-from meshwright.jobs.paths import absolute
+from meshwright.jobs.paths import absent, absolute
 from meshwright.jobs.room import no_room, room_warnings
 from meshwright.jobs.run_folder import folder_name
 from meshwright.jobs.transition import Chain, alternatives, chain
@@ -65,7 +65,7 @@ def links(specs: Sequence[Spec], runs: Path = Path("runs")) -> Chain:
     return replace(joined, left_out=(*joined.left_out, *dict.fromkeys(map(_unchecked, unseen)), *short))
 
 
-_ON_NODES = ("data.files", "data.tokenizer", "launch.disk")
+_ON_NODES = ("data.files", "data.tokenizer", "launch.absent", "launch.disk")
 
 
 def _looks_on(launch: Launch) -> bool:
@@ -92,7 +92,7 @@ def problems(plan: Plan, folder: Path) -> list[Problem]:
     if launch.kind == "local" and plan.grid.nodes > 1:
         message = f"local starts this node alone, the layout needs {plan.grid.nodes:,}; launch=slurm, or run"
         found.append(Problem("launch.kind", f"{message} launch.sh on every node", "launch.nodes"))
-    return [*found, *no_room(plan, folder), *data_problems(plan), *_missing_here(plan)]
+    return [*found, *no_room(plan, folder), *absent(plan), *data_problems(plan), *_missing_here(plan)]
 
 
 def _missing_here(plan: Plan) -> Iterator[Problem]:

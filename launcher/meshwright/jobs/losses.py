@@ -1,4 +1,4 @@
-"""What the loss of a run did of late that somebody should look at: it is no number, or it jumped."""
+"""What a run did of late that somebody should look at: its loss is no number or jumped, a rank is slow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import isfinite
 from statistics import median
 from typing import Any
 
-__all__ = ["told"]
+__all__ = ["slow_ranks", "told"]
 
 BEFORE, RECENT = 20, 200  # steps
 FAR, LEAST = 8.0, 0.1  # ours: times the usual distance from the median before it, and part of that median
@@ -23,6 +23,19 @@ def told(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if spikes:
         loss, step, usual = max(spikes)
         yield f"loss: {loss:.4g} in step {step:,}, {usual:.4g} before it; {len(spikes)} such steps of the last {RECENT}"
+
+
+def slow_ranks(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The rank that was named most often in the last RECENT steps (train.slow_rank)."""
+    last = max((line["step"] for line in lines), default=0)
+    told = [line for line in lines if "slow_rank" in line and line["step"] > last - RECENT]
+    ranks = [line["slow_rank"] for line in told]
+    if ranks:
+        rank = max(ranks, key=ranks.count)
+        times = median(float(line["slow_times"]) for line in told if line["slow_rank"] == rank)
+        often = f"{ranks.count(rank)} times in the last {RECENT} steps"
+        said = f"its forward passes take {times:.1f} times its peers'"
+        yield f"rank {rank} is slow: {said} ({often}); its log names the node"
 
 
 def _spikes(known: Sequence[tuple[int, float]]) -> Iterator[tuple[float, int, float]]:

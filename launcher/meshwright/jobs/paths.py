@@ -1,13 +1,18 @@
-"""Paths of a run, made absolute: a job works in its run folder, not where it was launched."""
+"""Paths of a run, made absolute, because a job works in its run folder; and looked for before it starts."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from meshwright.errors import Problem
+from meshwright.layout.plan import Plan
 from meshwright.spec import Backend, Data, Launch, Logging, Spec
+from meshwright.train.stages import SAVED
 
-__all__ = ["absolute"]
+__all__ = ["absent", "absolute"]
 
 
 def absolute(spec: Spec) -> Spec:
@@ -51,3 +56,16 @@ def _launch(launch: Launch) -> Launch:
 
 def _here(path: str | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
+
+
+def absent(plan: Plan) -> Iterator[Problem]:
+    """Programs and checkpoints that a launch names and that are not there: without them weights would be random."""
+    launch, load = plan.spec.launch, plan.spec.training.logging.load
+    inside = launch.kind == "slurm" and launch.slurm.container != "none"  # whose programs have paths of their own
+    for name, what in (("python", "the Python that runs the nodes' program"), ("entry", "Megatron-LM's program")):
+        path = getattr(launch, name)
+        if "/" in path and not inside and not os.access(path, os.R_OK):
+            yield Problem(f"launch.{name}", f"{path} does not exist; give the path of {what}", "launch.absent")
+    if load is not None and not any((Path(load) / name).is_file() for name in SAVED):
+        message = f"no whole checkpoint lies in {load}; give the folder that holds {' or '.join(SAVED)}"
+        yield Problem("training.logging.load", message, "launch.absent")

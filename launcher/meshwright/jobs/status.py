@@ -16,7 +16,7 @@ import yaml
 from meshwright.errors import ConfigError, Problem
 from meshwright.jobs import lock
 from meshwright.jobs.damaged import json_object, reading
-from meshwright.jobs.losses import told
+from meshwright.jobs.losses import slow_ranks, told
 from meshwright.train.metrics import WARM_UP, Measured, measured, read
 from meshwright.train.stages import SAVED
 
@@ -65,7 +65,7 @@ class Status:
     valid_step: int | None
     last_event: str | None
     surprises: tuple[str, ...] = ()  # where measured and predicted part
-    warnings: tuple[str, ...] = ()  # what the loss did of late
+    warnings: tuple[str, ...] = ()  # what the loss did of late, and a slow rank
     problems: tuple[str, ...] = ()  # files of the folder that cannot be read, and why
 
 
@@ -80,7 +80,8 @@ def statuses(folder: Path) -> list[Status]:
         return [status(folder)]
     found = sorted(path.parent for path in folder.glob("*/plan.json"))
     if not found:
-        raise ConfigError([Problem("", f"{folder} holds no run; give a folder that compile or launch wrote")])
+        what = "holds no run" if folder.is_dir() else "is no folder"
+        raise ConfigError([Problem("", f"{folder} {what}; give a folder that compile or launch wrote")])
     return sorted(map(status, found), key=lambda one: _order(one.folder))
 
 
@@ -140,7 +141,7 @@ def status(folder: Path) -> Status:
         valid_step=validated.get("step"),
         last_event=events[-1] if events else None,
         surprises=tuple(_surprises(plan.predicted, steady)),
-        warnings=tuple(told(lines)),
+        warnings=(*told(lines), *slow_ranks(lines)),
         problems=tuple(problems),
     )
 

@@ -105,7 +105,8 @@ def _load(path: Path) -> tuple[Path, dict[str, Any]]:
         file = path / "config.json" if path.is_dir() else path
         config = json.loads(file.read_text(), object_hook=_number)
     except OSError as error:
-        raise ConfigError([Problem("model.path", f"cannot read {path}: {error.strerror}")]) from None
+        message = f"cannot read {error.filename or path}: {error.strerror}"
+        raise ConfigError([Problem("model.path", message)]) from None
     except RecursionError:
         raise ConfigError([Problem("model.path", f"{path} is nested too deeply for a config.json")]) from None
     except ValueError as error:

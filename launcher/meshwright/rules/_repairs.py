@@ -9,7 +9,7 @@ from math import log
 from meshwright.errors import Repair
 from meshwright.rules._rule import Layout
 
-__all__ = ["any_of", "change", "near_batch", "near_world", "nearest"]
+__all__ = ["Proposals", "any_of", "change", "near_batch", "near_world", "nearest"]
 
 Proposals = Callable[[Layout], Iterable[Repair]]
 

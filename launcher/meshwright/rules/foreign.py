@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from meshwright.rules._repairs import change
-from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Rule
+from meshwright.errors import Repair
+from meshwright.rules._repairs import Proposals, any_of, change
+from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Rule
 from meshwright.spec import Backend
 
 __all__ = ["RULES", "unread"]
@@ -22,8 +23,28 @@ def _offload(name: str, what: str) -> Rule:
         message=f"{{backend.deepspeed.{name}.device}} is for DeepSpeed; Megatron's files would keep {what} on the GPU: "
         "choose backend=deepspeed",
         source="ours: it would be lost",
-        repairs=change(**{f"backend__deepspeed__{name}__device": "none"}),
+        repairs=any_of(_on_megatron(name), change(**{f"backend__deepspeed__{name}__device": "none"})),
     )
+
+
+_AWARE = "backend.megatron.precision_aware_optimizer"
+
+
+def _on_megatron(name: str) -> Proposals:
+    """Megatron's own offload of the same part of the optimizer, with what it asks for."""
+
+    def propose(r: Layout) -> Iterator[Repair]:
+        if name == "offload_optimizer" and r.backend.megatron.optimizer_offload.fraction == 0:
+            part = r.backend.deepspeed.offload_optimizer.ratio
+            moved = {
+                f"backend.deepspeed.{name}.device": "none",
+                **({f"backend.deepspeed.{name}.ratio": 1.0} if part < 1 else {}),
+                "backend.megatron.optimizer_offload.fraction": part,
+            }
+            aware = {} if r.backend.megatron.precision_aware_optimizer else {_AWARE: True}
+            yield moved | aware | ({} if r.zero == 1 else {"parallelism.zero": 1})
+
+    return propose
 
 
 def _quantized(name: str) -> Rule:

@@ -15,7 +15,7 @@ __all__ = ["TAKEN", "launch_problems", "seconds", "slurm_problems"]
 
 
 def launch_problems(spec: Spec) -> Iterator[Problem]:
-    """What is wrong for every way of launching."""
+    """What is wrong with the options alone, in every verb."""
     launch = spec.launch
     if launch.port is not None and not 1 <= launch.port <= 65535:
         yield Problem("launch.port", f"{launch.port} is no port; give 1024 to 65535", "launch.port")
@@ -34,6 +34,17 @@ def launch_problems(spec: Spec) -> Iterator[Problem]:
             message = f"{name!r} is a variable that the scripts themselves set or read; leave it out"
             yield Problem(f"{owner}.environment", message, "launch.environment")
     yield from _control_characters(spec)
+    if launch.kind == "slurm":
+        yield from _of_slurm(spec)
+
+
+def _of_slurm(spec: Spec) -> Iterator[Problem]:
+    slurm = spec.launch.slurm
+    yield from _forms(slurm)
+    yield from _numbers(spec)
+    yield from _slices(slurm)
+    yield from _container(slurm)
+    yield from _extra(slurm)
 
 
 SCRIPTS = """arguments at before checkpoints code failures folder identity job limit log max_restarts names nodes owner
@@ -46,15 +57,9 @@ TAKEN = frozenset((*SCRIPTS.split(), *BASHS.split()))
 
 
 def slurm_problems(plan: Plan) -> Iterator[Problem]:
-    """What is wrong for ``launch=slurm``, too."""
-    spec, slurm = plan.spec, plan.spec.launch.slurm
-    yield from launch_problems(spec)
-    yield from _forms(slurm)
-    yield from _numbers(spec)
-    yield from _slices(slurm)
+    """What is wrong for ``launch=slurm``, too, once the ranks' places are known."""
+    yield from launch_problems(plan.spec)
     yield from _ranks(plan)
-    yield from _container(slurm)
-    yield from _extra(slurm)
 
 
 def _control_characters(spec: Spec) -> Iterator[Problem]:

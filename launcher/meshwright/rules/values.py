@@ -91,7 +91,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_NONE_OR_MORE, "training.data", "workers"),
     (_COUNT, "training.evaluation", "interval steps"),
     (_COUNT, "training.logging", "interval save_interval keep_last keep_every profile"),
-    (_NONE_OR_MORE, "launch.watchdog", "factor"),
+    (_NONE_OR_MORE, "launch.watchdog", "factor slow"),
     (_AMOUNT, "launch.watchdog", "seconds"),
     (_COUNT, "backend.megatron", "vocab_divisor moe_flex_sms"),
     (_AMOUNT, "backend.megatron", "moe_rank_capacity"),

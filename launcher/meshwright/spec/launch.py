@@ -15,6 +15,7 @@ class Watchdog:
 
     factor: float = 20.0  # 0: it may wait for ever
     seconds: float = 600.0
+    slow: float = 1.5  # a rank whose forward passes take as many times its peers' is named; 0: none is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ import torch.distributed as dist
 
 from meshwright.train import deepspeed_patches as patches
 from meshwright.train import deepspeed_validation as validation
-from meshwright.train import lifeline, machine, metrics, retention, stages
+from meshwright.train import lifeline, machine, metrics, retention, slow_rank, stages
 from meshwright.train.deepspeed_engine import Job, engine, loss_of, read
 from meshwright.train.profiler import profiled
 from meshwright.train.samples import Samples, dataset
@@ -76,6 +76,7 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
     samples, held_back = dataset(*of_data), dataset(*of_data, validation=True) if validation.wanted(program) else None
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
     watchdog = Watchdog(folder, program["watchdog"])
+    compared = slow_rank.Comparison(folder / "metrics.jsonl", program["watchdog"]["slow"])
     save, validate = watchdog.paused(runner.save_checkpoint), watchdog.paused(validation.validate)
     begin = stages.after(folder) or {"step": 0, "sample": 0}
     profile = program["logging"].get("profile") if dist.get_rank() == 0 else None
@@ -87,6 +88,7 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
         with profiled(folder, step + 1, profile):
             _step(runner, job, samples, folder, step, begin["sample"] + done, size, rate(step + begin["step"]))
         watchdog.beat()
+        compared.step(step + 1)
         last = step + 1 == program["steps"]
         if held_back is not None and validation.due(program, step + 1):
             validate(runner, job, held_back, folder, step + 1)
@@ -182,7 +184,8 @@ def _step(runner: Any, job: Job, samples: Samples, folder: Path, step: int, done
     runner._config.gradient_accumulation_steps = accumulation  # its setter counts AutoTP's ranks as data parallel
     total = torch.zeros((), device=runner.device)
     for micro in range(accumulation):
-        loss = loss_of(runner, job, samples, done + micro * job.micro_batch * program["dp"])
+        with slow_rank.OWN.forward():
+            loss = loss_of(runner, job, samples, done + micro * job.micro_batch * program["dp"])
         runner.backward(loss * _share(job))
         runner.step()
         total += loss.detach().float() / accumulation

@@ -36,7 +36,12 @@ from megatron.core.enums import ModelType
 from megatron.core.rerun_state_machine import get_rerun_state_machine
 from megatron.core.tokenizers.utils.build_tokenizer import build_tokenizer
 from megatron.core.transformer.multi_token_prediction import get_mtp_ranks, mtp_on_this_rank
-from megatron.core.utils import get_attr_wrapped_model, get_batch_on_this_cp_rank, get_batch_on_this_tp_rank
+from megatron.core.utils import (
+    StragglerDetector,
+    get_attr_wrapped_model,
+    get_batch_on_this_cp_rank,
+    get_batch_on_this_tp_rank,
+)
 from megatron.training import get_args, get_timers, pretrain
 from megatron.training.argument_utils import (
     gpt_config_from_args,
@@ -47,10 +52,22 @@ from megatron.training.arguments import core_transformer_config_from_args, parse
 from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
 from meshwright.layout.length import NEVER
-from meshwright.train import lifeline, machine, metrics, profiler, pytorch_optimizer, retention, stages, watchdog, wheel
+from meshwright.train import (
+    lifeline,
+    machine,
+    metrics,
+    profiler,
+    pytorch_optimizer,
+    retention,
+    slow_rank,
+    stages,
+    watchdog,
+    wheel,
+)
 
 __all__ = ["command_line", "main"]
 
+REPORT = StragglerDetector()  # Megatron's own (--log-straggler), off unless asked for
 FIELDS = ("attention_mask", "labels", "loss_mask", "position_ids", "tokens")
 
 
@@ -75,7 +92,9 @@ def main(words: Sequence[str]) -> None:
     stages.install(folder, line)
     retention.install(_training(folder)["logging"])
     profiler.install(folder, _training(folder)["logging"].get("profile"))
-    watchdog.install(folder, _config(folder)["launch"]["watchdog"])
+    watched = _config(folder)["launch"]["watchdog"]
+    slow_rank.install(folder / "metrics.jsonl", watched["slow"])
+    watchdog.install(folder, watched)
     args = parse_and_validate_args()
     datasets.is_distributed = True  # type: ignore[attr-defined]
     of_model = hybrid_config_from_args if args.hybrid_layer_pattern else gpt_config_from_args
@@ -134,10 +153,13 @@ def forward_step(data: Any, model: Any, return_schedule_plan: bool = False) -> t
     """One micro-batch through ``model``: its output, and the function that makes a loss of it."""
     timers = get_timers()
     timers("batch-generator", log_level=2).start()
-    mask, labels, loss_mask, positions, tokens = _batch(data, get_attr_wrapped_model(model, "vp_stage"))
+    with REPORT(bdata=True):
+        mask, labels, loss_mask, positions, tokens = _batch(data, get_attr_wrapped_model(model, "vp_stage"))
     timers("batch-generator").stop()
     run = model.build_schedule_plan if return_schedule_plan else model
-    return run(tokens, positions, mask, labels=labels, loss_mask=loss_mask), partial(loss, loss_mask)
+    with REPORT, slow_rank.OWN.forward():
+        output = run(tokens, positions, mask, labels=labels, loss_mask=loss_mask)
+    return output, partial(loss, loss_mask)
 
 
 def loss(mask: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:

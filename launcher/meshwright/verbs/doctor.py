@@ -6,11 +6,14 @@ import platform
 from dataclasses import asdict
 from pathlib import Path
 
+from meshwright.errors import ConfigError, Problem
 from meshwright.jobs.doctor import findings, software
 from meshwright.loading import load
 from meshwright.verbs import Words
 
 __all__ = ["run"]
+
+OUTPUTS = ("text", "json", "software")
 
 
 def run(words: Words) -> int:
@@ -18,6 +21,9 @@ def run(words: Words) -> int:
 
     ``output=software`` prints a file of the group ``software`` instead.
     """
+    outputs = [word.partition("=")[2] for word in words.overrides if word.startswith("output=")]
+    if outputs and outputs[-1] not in OUTPUTS:
+        raise ConfigError([Problem("output", f"expected one of {', '.join(OUTPUTS)}, got {outputs[-1]!r}")])
     if "output=software" in words.overrides:
         print(software(platform.node().partition(".")[0]), end="")
         return 0

@@ -99,7 +99,9 @@ def _records(name: str) -> list[dict[str, str]]:
     try:
         records = read(Path(name))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError([Problem("rows", f"cannot read {name}: {error}", "rows.file")]) from None
+        raise ConfigError(
+            [Problem("rows", f"cannot read {name}: {getattr(error, 'strerror', None) or error}", "rows.file")]
+        ) from None
     if not records:
         empty = f"{name} has no rows; give a line of column names and below it one for each run"
         raise ConfigError([Problem("rows", empty, "rows.empty")])
