@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from meshwright.imports.documents import Leaves
@@ -11,7 +11,7 @@ from meshwright.imports.found import Found, Given, Place, Source, shown
 from meshwright.imports.literal import literal
 from meshwright.imports.megatron import PATHS, of_arguments, of_flags
 from meshwright.imports.megatron_arguments import known
-from meshwright.imports.unknown import clean
+from meshwright.imports.unknown import clean, mark
 
 __all__ = ["ARGUMENT", "argument_of", "of_flag_yaml", "of_log", "of_yaml", "printed"]
 
@@ -49,18 +49,28 @@ def of_yaml(leaves: Leaves, world: int | None = None) -> Source:
     return of_arguments(given, lost, "YAML of Megatron-LM's arguments", world)
 
 
-def of_flag_yaml(leaves: Leaves) -> Source:
-    """A file of flags: ``MODEL_ARGS: {--num-layers: 12}``, as Megatron-LM's own tests hold theirs."""
+def of_flag_yaml(leaves: Leaves, answers: Mapping[str, str]) -> Source:
+    """A file of flags: ``MODEL_ARGS: {--num-layers: 12}``, as Megatron-LM's own tests hold theirs.
+
+    Its launcher puts the environment's values into it (envsubst): ``${TP}`` is what ``answers`` say, else open.
+    """
     words = []
     for path, one in leaves.items():
         flag = path.rpartition(".")[2]
         if flag.startswith("--") and one.value is not False:
             values = one.value if isinstance(one.value, list) else [one.value]
-            words += [(flag, one.place), *((str(value), one.place) for value in values if value is not True)]
+            words += [
+                (flag, one.place),
+                *((_filled(str(value), answers), one.place) for value in values if value is not True),
+            ]
     others = [one for path, one in leaves.items() if not path.rpartition(".")[2].startswith("--")]
     source = of_flags(words, "YAML of Megatron-LM's flags")
     lost = (Found(one.key, shown(one.value), one.place, "dropped", reason="no flag of Megatron-LM") for one in others)
     return Source(**{**vars(source), "found": (*source.found, *lost)})
+
+
+def _filled(text: str, answers: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{(\w+)\}", lambda name: answers.get(name[1], mark(name[1])), text)
 
 
 def _activation(one: Given) -> dict[str, Given]:
