@@ -33,7 +33,8 @@ _TUNED = re.compile(
 def _bare(name: str) -> str:
     """Without its owner and what it was tuned for: only sizes count."""
     text = _TUNED.sub("", name.lower().rstrip("/").rsplit("/", 1)[-1])
-    text = re.sub(r"^meta-", "", re.sub(r"llama-?3\.1", "llama3", text))
+    text = re.sub(r"^meta-", "", re.sub(r"llama-?3\.[13]", "llama3", text))
+    text = {"deepseek-r1": "deepseek-v3"}.get(text, re.sub(r"^qwen2-(?=[\d.]+b$)", "qwen2.5-", text))  # the same sizes
     return re.sub(r"[^a-z0-9]", "", text)
 
 

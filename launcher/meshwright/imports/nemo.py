@@ -19,7 +19,14 @@ _SCHED = "model.optim.sched."
 def _of_nemo(leaves: Leaves) -> dict[str, Any]:
     centred = "model.normalization" in leaves and leaves["model.normalization"].value == "layernorm1p"
     zero = {"layernorm_zero_centered_gamma": True} if centred else {}
-    return {**second_beta("model.optim.betas")(leaves), **zero, **_tokens(leaves)}
+    return {**second_beta("model.optim.betas")(leaves), **zero, **_tokens(leaves), **_activation(leaves)}
+
+
+def _activation(leaves: Leaves) -> dict[str, Any]:
+    """Those beside SwiGLU, which is a switch of Megatron-LM's own."""
+    kind = str(leaves["model.activation"].value) if "model.activation" in leaves else ""
+    kinds: dict[str, dict[str, Any]] = {"squared-relu": {"squared_relu": True}, "geglu": {"glu_activation": "geglu"}}
+    return kinds.get(kind.replace("_", "-").removeprefix("fast-"), {})
 
 
 def _tokens(leaves: Leaves) -> dict[str, Any]:

@@ -13,14 +13,21 @@ __all__ = ["NEOX"]
 
 
 def _of_neox(leaves: Leaves) -> dict[str, Any]:
-    """A gated MLP is two thirds as wide as stated, halved, filled up (megatron/model/transformer.py ParallelMLP)."""
+    """The width of a gated MLP, which versions state differently (megatron/model/transformer.py).
+
+    Earlier ones state it as it is, or leave it to the 8/3 of LLaMA; since 2024 it is the two thirds, halved, of what is
+    stated, and filled up: no model is as wide as three times that.
+    """
     said = {key: leaves[key].value for key in ("activation", "intermediate_size", "hidden_size") if key in leaves}
     more = second_beta("optimizer.params.betas")(leaves)
     if said.get("activation") not in ("swiglu", "geglu") or not isinstance(said.get("hidden_size"), int):
         return more
-    whole = said.get("intermediate_size") or 4 * said["hidden_size"]
+    hidden, stated = said["hidden_size"], said.get("intermediate_size")
+    if stated and stated < 5 * hidden:
+        return more
+    width = int(stated * 2 / 3) // 2 if stated else int(8 * hidden / 3)
     multiple = leaves["mlp_multiple_of"].value if "mlp_multiple_of" in leaves else 256
-    return {**more, "ffn_hidden_size": -(-(int(whole * 2 / 3) // 2) // multiple) * multiple}
+    return {**more, "ffn_hidden_size": -(-width // multiple) * multiple}
 
 
 NEOX = Shape(

@@ -188,7 +188,7 @@ def _slime(one: Program) -> bool:
 
 
 def _of_slime(one: Program, counted: Ranks, scope: Scope) -> Source:
-    return slime.of_slime(one.words, counted.world)
+    return slime.of_slime(one.words)
 
 
 READERS: Readers = (

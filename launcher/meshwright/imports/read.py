@@ -54,7 +54,11 @@ def _with_company(path: Path) -> Iterator[Path]:
 
 def _deepspeed_of(path: Path) -> Path | None:
     """The DeepSpeed JSON that a Trainer's YAML names, from its own folder or one above it."""
-    named = re.search(r"^deepspeed:\s*[\"']?([\w./-]+\.json)", text_of(path), re.MULTILINE) if path.is_file() else None
+    named = (
+        re.search(r"^(?:deepspeed|[ \t]+deepspeed_config_file):\s*[\"']?([\w./-]+\.json)", text_of(path), re.MULTILINE)
+        if path.is_file()
+        else None
+    )
     folders = [path.parent, *path.resolve().parents][:6] if named else []
     return next((folder / named[1] for folder in folders if named and (folder / named[1]).is_file()), None)
 

@@ -93,7 +93,7 @@ def _argument(key: str, one: Given, shape: Shape) -> tuple[str, Any] | None:
             return row.argument, one.value
     section, _, last = key.rpartition(".")
     name = argument_of(last.replace("-", "_"))
-    inside = section in shape.sections and not either(shape.reasons, key)
+    inside = section in shape.sections and key not in shape.reasons
     return (name, one.value) if inside and (known(name) or name in PATHS) else None
 
 

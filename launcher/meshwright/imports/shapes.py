@@ -10,6 +10,7 @@ __all__ = ["BRIDGE", "VERL"]
 
 BRIDGE = Shape(
     kind="Megatron-Bridge configuration",
+    defaults={"bf16": True, "use_distributed_optimizer": True},  # of all its recipes (recipes/common.py)
     sections=(
         *("model", "train", "optimizer", "scheduler", "ddp", "dist", "dataset", "checkpoint", "logger", "rng"),
         *("tokenizer", "mixed_precision", "comm_overlap"),

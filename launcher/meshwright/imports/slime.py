@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from meshwright.imports.found import Source
+from meshwright.imports.asks import open_ask
+from meshwright.imports.found import Given, Source
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
 
 __all__ = ["of_slime", "takes"]
 
 _OWN = "slime's own: rollouts, rewards and inference; only the actor's training is read"
+_ALWAYS = ("--use-distributed-optimizer", "--bf16")  # slime/backends/megatron_utils/arguments.py
 _LENGTH = "--rollout-max-response-len"
 
 
@@ -20,22 +22,26 @@ def takes(flags: Sequence[str]) -> bool:
     return "--actor-num-gpus-per-node" in flags
 
 
-def of_slime(words: Sequence[Word], world: int | None) -> Source:
+def of_slime(words: Sequence[Word]) -> Source:
     """The actor's training: answers of the longest length, one a micro-batch where it says none."""
     sizes = {text: words[number + 1] for number, (text, _) in enumerate(words[:-1])}
     stated = list(words)
     longest = sizes.get(_LENGTH)
+    stated += [(flag, words[0][1]) for flag in _ALWAYS if flag not in sizes]
     for flag, said in (("--seq-length", longest), ("--max-position-embeddings", longest), ("--micro-batch-size", None)):
         if flag not in sizes and (said or flag == "--micro-batch-size"):
             stated += [(flag, (said or words[0])[1]), said or ("1", words[0][1])]
-    source = of_flags(stated, "slime launch script", _world(sizes) or world)
+    gpus = _world(sizes)
+    source = of_flags(stated, "slime launch script", gpus)
     found = tuple(
         replace(one, reason="read as the length of a sequence" if one.key == _LENGTH else _OWN)
         if one.reason.endswith("has no such flag")
         else one
         for one in source.found
     )
-    return replace(source, found=found)
+    text, where = sizes["--actor-num-gpus-per-node"]
+    asked = () if gpus else (open_ask("cluster.gpus", Given("--actor-num-gpus-per-node", text, where)),)
+    return replace(source, found=found, asks=(*asked, *source.asks))
 
 
 def _world(sizes: dict[str, Word]) -> int | None:

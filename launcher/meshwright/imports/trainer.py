@@ -11,7 +11,7 @@ from typing import Any
 from meshwright.errors import Problem
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Ask, Remark, Source
-from meshwright.imports.keyed import Row, carried, fates
+from meshwright.imports.keyed import Row, carried, fates, opened
 from meshwright.imports.known_models import known_model
 from meshwright.imports.trainer_keys import LOST, adapted
 
@@ -34,8 +34,7 @@ def _true(value: Any) -> bool:
 
 
 def _bf16(value: Any) -> str | None:
-    """Axolotl's ``auto``: where the GPU has it, as all of ours have."""
-    return "bf16" if _true(value) or value in ("auto", "full") else None
+    return "bf16" if _true(value) or value == "full" else None
 
 
 def _recompute(value: Any) -> str:
@@ -71,6 +70,7 @@ TRAINER: Mapping[str, Row] = {
     "num_warmup_steps": Row("training.schedule.warmup_steps", int),
     "optimizer": Row("training.optimizer.name", _OPTIMIZERS.__getitem__),
     "zero_stage": Row("parallelism.zero", int),
+    "dp_shard_size": Row("parallelism.zero", lambda count: 3 if int(count) > 1 else None),
     "context_parallel_size": Row("parallelism.cp", int),
     "tensor_parallel_size": Row("parallelism.tp", int),
     "pure_bf16": Row("training.precision", _bf16),
@@ -102,11 +102,13 @@ def of_trainer(leaves: Leaves) -> Source:
     """TrainingArguments as YAML or JSON; ``fsdp`` words are read as the ZeRO stage that shards the same states."""
     values = {**_DEFAULTS, "backend.name": "deepspeed", **carried(leaves, TRAINER), **_fsdp(leaves)}
     values |= {"training.grad_reduce": "fp32", **_model(leaves)}
+    if "bf16" in leaves and leaves["bf16"].value == "auto":  # axolotl's: where the GPU has it, as all of ours have
+        values["training.precision"] = "bf16"
     return Source(
         kind="Hugging Face Trainer's arguments",
         values=values,
         found=tuple(fates(leaves, TRAINER, LOST, lambda _: "", "the Trainer")),
-        asks=tuple(_asks("the Trainer's arguments say")),
+        asks=(*opened(leaves, TRAINER), *_asks("the Trainer's arguments say")),
         remarks=tuple(_adapters(leaves)),
     )
 
@@ -205,8 +207,11 @@ def of_accelerate(leaves: Leaves) -> Source:
     """The file that ``accelerate config`` writes."""
     kind = str(leaves["distributed_type"].value) if "distributed_type" in leaves else "MULTI_GPU"
     backend = "megatron" if kind == "MEGATRON_LM" else "deepspeed"
-    values = {"backend.name": backend, "training.precision": "fp32", "parallelism.zero": 3 if kind == "FSDP" else 0}
-    values |= {"training.grad_reduce": "fp32", **carried(leaves, ACCELERATE), **_nodes(leaves)}
+    values: dict[str, Any] = {"backend.name": backend}
+    if f"{_DS}deepspeed_config_file" not in leaves:  # which says these
+        values |= {"training.precision": "fp32", "training.grad_reduce": "fp32"}
+        values |= {"parallelism.zero": 3 if kind == "FSDP" else 0}
+    values |= {**carried(leaves, ACCELERATE), **_nodes(leaves)}
     return Source(
         kind="accelerate configuration",
         values=values,
