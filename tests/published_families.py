@@ -32,7 +32,8 @@ def rollout(gpus: str, model: str, layout: str) -> str:
         f"ray job submit --address=http://127.0.0.1:8265 --runtime-env-json='{{}}' -- python3 train.py "
         f"--actor-num-nodes 1 --actor-num-gpus-per-node {gpus} ${{MODEL_ARGS[@]}} ${{LAYOUT[@]}} "
         "--rollout-batch-size 32 --n-samples-per-prompt 8 --rollout-max-response-len 8192 "
-        "--global-batch-size 256 --lr 1e-6 --lr-decay-style constant --weight-decay 0.1 --use-dynamic-batch-size --max-tokens-per-gpu 9216\n"
+        "--global-batch-size 256 --lr 1e-6 --lr-decay-style constant --weight-decay 0.1 --use-dynamic-batch-size "
+        "--max-tokens-per-gpu 9216\n"
     )
 
 

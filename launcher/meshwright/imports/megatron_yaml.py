@@ -13,7 +13,7 @@ from meshwright.imports.megatron import PATHS, of_arguments, of_flags
 from meshwright.imports.megatron_arguments import known
 from meshwright.imports.unknown import clean, mark
 
-__all__ = ["ARGUMENT", "argument_of", "of_flag_yaml", "of_log", "of_yaml", "printed"]
+__all__ = ["ARGUMENT", "argument_of", "of_flag_yaml", "of_log", "of_values", "of_yaml", "printed"]
 
 FIELDS = {
     "num_moe_experts": "num_experts",
@@ -90,6 +90,11 @@ def printed(text: str) -> bool:
 def of_log(lines: Iterable[str], file: str) -> Source:
     """The first block of arguments in a run's log: the values after all of Megatron's own changes."""
     given = {name: Given(name, _said(text), Place(file, number)) for number, name, text in _entries(lines)}
+    return of_values(given, "log of a Megatron-LM run")
+
+
+def of_values(given: Mapping[str, Given], kind: str) -> Source:
+    """Arguments by their names with the values that a run had."""
     world = given["world_size"].value if "world_size" in given else None
     stated = {name: one for name, one in given.items() if known(name) or name in PATHS}
     lost = [
@@ -97,7 +102,7 @@ def of_log(lines: Iterable[str], file: str) -> Source:
         for name, one in given.items()
         if name not in stated
     ]
-    return of_arguments(stated, lost, "log of a Megatron-LM run", world if isinstance(world, int) else None)
+    return of_arguments(stated, lost, kind, world if isinstance(world, int) else None)
 
 
 def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:

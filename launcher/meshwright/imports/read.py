@@ -10,6 +10,7 @@ from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports import megatron_yaml, nemo, neox, shapes
+from meshwright.imports.checkpoint import of_checkpoint
 from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.files import refuse_large, text_of
@@ -64,6 +65,8 @@ def _deepspeed_of(path: Path) -> Path | None:
 
 
 def _source(path: Path, answers: Mapping[str, str]) -> Source:
+    if path.suffix == ".pt":
+        return of_checkpoint(path)
     text, name = text_of(path), str(path)
     if megatron_yaml.printed(text):
         return megatron_yaml.of_log(text.splitlines(), name)
