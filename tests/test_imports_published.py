@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from meshwright.imports.documents import json_leaves, toml_leaves, yaml_leaves
+from meshwright.imports.read import imported
 from published import Published, bigscience, judged, megatron, numbers
 from published_families import FAMILIES
 
@@ -253,6 +255,24 @@ def test_the_plan_of_a_published_configuration(name: str, tmp_path: Path) -> Non
     found = numbers(result)
     assert {key: found[key] for key in one.wanted} == one.wanted
     assert all(key.reason for key in result.imported.found if key.fate == "dropped")
+
+
+DOCUMENTS = [name for name, one in EVERY.items() if one.file.endswith((".yaml", ".yml", ".json", ".toml"))]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_key_of_a_document_has_a_fate(name: str, tmp_path: Path) -> None:
+    one = EVERY[name]
+    (tmp_path / one.file).write_text(one.facts)
+    found = {key.key for key in imported([tmp_path / one.file], one.answers).found}
+    assert {key if "--" not in key else f"--{key.rpartition('--')[2]}" for key in keys(one)} - found == set()
+
+
+def keys(one: Published) -> set[str]:
+    """The dotted paths of the document."""
+    if one.file.endswith(".json"):
+        return set(json_leaves(one.facts, one.file)[0])
+    return set((toml_leaves if one.file.endswith(".toml") else yaml_leaves)(one.facts, one.file))
 
 
 def wrong(reported: str, facts: str, rule: str, *words: str, file: str = "train.sh") -> Published:

@@ -54,10 +54,12 @@ def of_shape(leaves: Leaves, shape: Shape, world: int | None = None) -> Source:
     for key, one in resolved.items():
         made = _argument(key, one, shape)
         if made is not None:
+            lost += _again(given.get(made[0]), one) if made[1] is not None else []
             given |= {made[0]: replace(one, value=_whole(*made))} if made[1] is not None else {}
         elif key not in shape.own:
             lost.append(_lost(key, one, shape))
-    given |= {name: Given("", value, place) for name, value in {**_grouped(given), **shape.more(resolved)}.items()}
+    for name, value in {**_grouped(given), **shape.more(resolved)}.items():
+        given[name] = replace(given.get(name, Given("", None, place)), value=value)
     source = of_arguments(given, lost, shape.kind, world)
     own = {path: read(resolved[key].value) for key, (path, read) in shape.own.items() if key in resolved}
     carried = (_own(key, resolved[key], path) for key, (path, _) in shape.own.items() if key in resolved)
@@ -95,6 +97,14 @@ def _argument(key: str, one: Given, shape: Shape) -> tuple[str, Any] | None:
     name = argument_of(last.replace("-", "_"))
     inside = section in shape.sections and key not in shape.reasons
     return (name, one.value) if inside and (known(name) or name in PATHS) else None
+
+
+def _again(before: Given | None, by: Given) -> list[Found]:
+    """A key that another one of the same meaning overrules."""
+    if before is None or not before.key:
+        return []
+    reason = f"{by.key} says it, too, and comes later"
+    return [Found(before.key, shown(before.value), before.place, "dropped", reason=reason)]
 
 
 def _whole(name: str, value: Any) -> Any:
