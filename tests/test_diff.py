@@ -319,6 +319,20 @@ def test_two_run_folders_add_what_was_measured(tmp_path: Path, capsys: pytest.Ca
     assert found["differences"] == {"learned": 0, "runs": 0, "described": 1}
 
 
+def test_a_file_of_another_program_is_an_operand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tree_sitter_bash")
+    flags = "--num-layers 4 --hidden-size 64 --num-attention-heads 4 --seq-length 32 --max-position-embeddings 32 "
+    flags += "--micro-batch-size 1 --global-batch-size 8 --vocab-size 100 --train-iters 20 --lr 1e-3 --bf16"
+    for name, lr in (("a.sh", "1e-3"), ("b.sh", "2e-3")):
+        (tmp_path / name).write_text(f"torchrun --nproc_per_node 8 pretrain_gpt.py {flags.replace('1e-3', lr)}\n")
+    assert run(str(tmp_path / "a.sh"), str(tmp_path / "a.sh")) == 0
+    capsys.readouterr()
+    found = as_json(capsys, str(tmp_path / "a.sh"), str(tmp_path / "b.sh"))
+    changed = {one["path"]: one for one in found["stages"][0]["fields"]}
+    assert (changed["training.optimizer.lr"]["a"], changed["training.optimizer.lr"]["b"]) == (1e-3, 2e-3)
+    assert changed["training.optimizer.lr"]["origin_b"] == f"{tmp_path / 'b.sh'}:1"
+
+
 def test_markdown_is_one_table_a_section(capsys: pytest.CaptureFixture[str]) -> None:
     run(WORDS, f"{WORDS} training.seed=7 parallelism.tp=2", "output=markdown")
     lines = capsys.readouterr().out.splitlines()
@@ -353,7 +367,7 @@ def test_a_hostile_name_breaks_no_output(name: str) -> None:
         ("a" * 5000, "no such folder"),
         ("x\0y", "no such folder"),
         ("recipe=nope", "A: recipe: no option 'nope'"),
-        ("tests/test_diff.py", "is a file"),
+        ("tests/test_diff.py", "no kind of file that is known"),
         ("tests", "holds no run"),
         (f"{WORDS} parallelism.vpp=2", "A: parallelism.vpp: "),
     ],

@@ -120,7 +120,14 @@ def test_every_argument_of_a_key_of_ours_is_carried_by_it() -> None:
         if names.get(flag, "spec") in PATHS and names[flag] != "spec":
             assert PATHS[names[flag]].split(".")[0] == key.split(".")[0], flag
     logged = {"virtual_pipeline_model_parallel_size", "world_size"}  # by validate_args alone
-    forked = {"embed_layernorm", "glu_activation", "zero_stage", *TOKENS}  # Megatron-DeepSpeed's
+    forked = {
+        "embed_layernorm",
+        "glu_activation",
+        "zero_stage",
+        "pp_partition_method",
+        "expert_interval",
+        *TOKENS,
+    }  # Megatron-DeepSpeed's
     assert {name for name in PATHS if not known(name)} == logged | forked
 
 

@@ -2,76 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from meshwright.imports.check import Checked, checked
+from meshwright.imports.documents import json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.read import imported
+from published import Published, bigscience, judged, megatron, numbers
+from published_families import FAMILIES
 
 pytest.importorskip("tree_sitter_bash")
-
-
-@dataclass(frozen=True)
-class Published:
-    """``facts``: the file's own values in our words; ``wanted``: numbers of its Plan, from the same source."""
-
-    source: str
-    file: str
-    facts: str
-    wanted: dict[str, Any]
-    words: tuple[str, ...] = ()
-
-
-def judged(one: Published, folder: Path) -> Checked:
-    path = folder / one.file
-    path.write_text(one.facts)
-    return checked(imported([path]), one.words)
-
-
-def numbers(result: Checked) -> dict[str, Any]:
-    plan = result.plan
-    assert plan is not None, [said.message for said in result.said]
-    p, t = plan.spec.parallelism, plan.spec.training
-    return {
-        "parameters": round(plan.total_parameters / 1e9, 1),
-        "layout": (plan.grid.tp, plan.grid.pp, plan.grid.dp, plan.grid.ep),
-        "zero": p.zero,
-        "recompute": p.recompute,
-        "batch": (plan.batch.micro_batch, plan.batch.global_batch, plan.batch.sequence),
-        "precision": t.precision,
-        "lr": t.optimizer.lr,
-        "steps": plan.steps,
-        "warmup": t.schedule.warmup_steps,
-        "activation": plan.spec.model.activation,
-        "backend": plan.spec.backend.name,
-    }
-
-
-BIGSCIENCE = (
-    "HOST=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)\n"
-    "RANKS='--nproc_per_node {gpus} --nnodes {nodes}'\n"
-    'export LAUNCHER="python -u -m torch.distributed.run $RANKS --master_addr $HOST"\n'
-    'export CMD=" pretrain_gpt.py {arguments}"\n'
-    "srun --jobid $SLURM_JOBID bash -c '$LAUNCHER --node_rank $SLURM_PROCID $CMD' 2>&1 | tee -a log.txt\n"
-)
-
-
-def bigscience(nodes: int, gpus: int, arguments: str) -> str:
-    """How the BigScience workshop starts Megatron-DeepSpeed on Jean Zay."""
-    head = f"#!/bin/bash\n#SBATCH --nodes={nodes}\n#SBATCH --ntasks-per-node=1\n#SBATCH --gres=gpu:{gpus}\n"
-    return head + BIGSCIENCE.format(nodes=nodes, gpus=gpus, arguments=arguments)
-
-
-def megatron(gpus: int, *arguments: str, nodes: int = 1, before: str = "") -> str:
-    """How Megatron-LM's examples start it: arrays of arguments behind torchrun."""
-    arrays = "".join(f"A{i}=(\n    {part}\n)\n" for i, part in enumerate(arguments))
-    named = " ".join(f"${{A{i}[@]}}" for i in range(len(arguments)))
-    distributed = f"D=(--nproc_per_node {gpus} --nnodes {nodes} --master_addr ${{MASTER_ADDR:-node0}})\n"
-    start = f"torchrun ${{D[@]}} pretrain_gpt.py {named}\n"
-    return f"#!/bin/bash\nexport CUDA_DEVICE_MAX_CONNECTIONS=1\n{before}{arrays}{distributed}{start}"
 
 
 GPT3 = (
@@ -304,14 +244,35 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", RIGHT)
+EVERY = RIGHT | FAMILIES
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_the_plan_of_a_published_configuration(name: str, tmp_path: Path) -> None:
-    one = RIGHT[name]
+    one = EVERY[name]
     result = judged(one, tmp_path)
     assert [said for said in result.said if said.level == "error"] == []
     found = numbers(result)
     assert {key: found[key] for key in one.wanted} == one.wanted
     assert all(key.reason for key in result.imported.found if key.fate == "dropped")
+
+
+DOCUMENTS = [name for name, one in EVERY.items() if one.file.endswith((".yaml", ".yml", ".json", ".toml"))]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_key_of_a_document_has_a_fate(name: str, tmp_path: Path) -> None:
+    one = EVERY[name]
+    (tmp_path / one.file).write_text(one.facts)
+    found = {key.key for key in imported([tmp_path / one.file], one.answers).found}
+    assert {key if "--" not in key else f"--{key.rpartition('--')[2]}" for key in keys(one)} - found == set()
+
+
+def keys(one: Published) -> set[str]:
+    """The dotted paths of the document."""
+    if one.file.endswith(".json"):
+        return set(json_leaves(one.facts, one.file)[0])
+    return set((toml_leaves if one.file.endswith(".toml") else yaml_leaves)(one.facts, one.file))
 
 
 def wrong(reported: str, facts: str, rule: str, *words: str, file: str = "train.sh") -> Published:

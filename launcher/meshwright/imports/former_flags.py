@@ -31,12 +31,14 @@ FORMER: Mapping[str, tuple[str, Any]] = {
     "--zero-stage": ("zero_stage", int),  # Megatron-DeepSpeed
     "--embed-layernorm": ("embed_layernorm", True),  # bigscience's Megatron-DeepSpeed
     "--pad-vocab-size-to": ("padded_vocab_size", int),  # bigscience's Megatron-DeepSpeed
+    "--pp-partition-method": ("pp_partition_method", str),  # Megatron-DeepSpeed
     "--use-flash-attn-triton": ("attention_backend", "flash"),  # Megatron-DeepSpeed
     "--num-key-value-heads": ("num_query_groups", int),  # Megatron-DeepSpeed
     "--n-head-kv": ("num_query_groups", int),  # Pai-Megatron-Patch: Falcon
     "--rotary-position-embeddings-theta": ("rotary_base", int),  # Megatron-DeepSpeed
     "--moe-train-capacity-factor": ("moe_expert_capacity_factor", float),  # Megatron-DeepSpeed
     "--topk": ("moe_router_topk", int),  # Megatron-DeepSpeed
+    "--expert-interval": ("expert_interval", int),  # Megatron-DeepSpeed
     "--cpu-optimizer": ("optimizer_cpu_offload", True),  # Megatron-DeepSpeed
     "--pipe-parallel-size": ("pipeline_model_parallel_size", int),  # Megatron-DeepSpeed of 2021
     "--train-tokens": ("train_tokens", int),  # Megatron-DeepSpeed
@@ -74,7 +76,7 @@ GONE: Mapping[str, str] = {
     **dict.fromkeys(
         (
             *("--deepspeed", "--deepspeed_config", "--deepspeed-activation-checkpointing", "--no-pipeline-parallel"),
-            *("--pp-partition-method", "--checkpoint-in-cpu", "--partition-activations", "--synchronize-each-layer"),
+            *("--checkpoint-in-cpu", "--partition-activations", "--synchronize-each-layer"),
             *("--contigious-checkpointing", "--zero-reduce-scatter", "--zero-contigious-gradients"),
             *("--zero-reduce-bucket-size", "--zero-allgather-bucket-size", "--create-moe-param-group"),
             *(

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshwright.imports.asks import left_open, open_ask
 from meshwright.imports.documents import Leaves
-from meshwright.imports.found import Found, shown
+from meshwright.imports.found import Ask, Found, shown
+from meshwright.imports.unknown import is_known, readable
 
-__all__ = ["Row", "carried", "either", "fates"]
+__all__ = ["Row", "carried", "either", "fates", "opened"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,15 @@ def carried(leaves: Leaves, rows: Mapping[str, Row]) -> dict[str, Any]:
     """Our values of the keys in the table; a value that cannot be read stays as it is, for the decoder to name."""
     values: dict[str, Any] = {}
     for key, one in leaves.items():
-        if key in rows and one.value not in (None, "auto"):
+        if key in rows and one.value not in (None, "auto") and is_known(one.value):
             value = _read(rows[key], one.value)
             values |= {} if value is None else {rows[key].path: value}
     return values
+
+
+def opened(leaves: Leaves, rows: Mapping[str, Row]) -> Iterator[Ask]:
+    """The keys in the table whose values only the outside knows."""
+    return (open_ask(rows[key].path, one) for key, one in leaves.items() if key in rows and not is_known(one.value))
 
 
 def _read(row: Row, value: Any) -> Any:
@@ -43,8 +50,10 @@ def fates(
     """The fate of every key. ``reasons``: by key or section, why it is not carried; ``passed``: where it goes."""
     for key, one in leaves.items():
         known = Found(key, shown(one.value), one.place, "mapped")
-        if key in rows:
-            yield Found(key, shown(one.value), one.place, "mapped", rows[key].path)
+        if key in rows and not is_known(one.value):
+            yield Found(key, readable(known.value), one.place, "dropped", rows[key].path, left_open(one))
+        elif key in rows:
+            yield Found(key, known.value, one.place, "mapped", rows[key].path)
         elif reason := either(reasons, key):
             yield Found(key, known.value, one.place, "dropped", reason=reason)
         elif path := passed(key):

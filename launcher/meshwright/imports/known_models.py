@@ -8,7 +8,7 @@ from typing import Any
 
 from meshwright.compose import CONF, compose
 
-__all__ = ["known_model"]
+__all__ = ["known_model", "vocabulary_of"]
 
 
 def known_model(name: str) -> dict[str, Any]:
@@ -19,9 +19,23 @@ def known_model(name: str) -> dict[str, Any]:
     return dict(_flat(compose([f"model={found}"])["model"], "model")) if found and wanted else {}
 
 
+def vocabulary_of(name: str) -> int | None:
+    """The tokens of the model that a tokenizer is named by."""
+    size = known_model(name).get("model.vocab")
+    return size if isinstance(size, int) else None
+
+
+_TUNED = re.compile(
+    r"[-_](instruct|base|chat|hf|it|sft|dpo|bf16|fp8|v0\.\d|\d{4}|math|coder|preview|thinking)(?=[-_]|$)"
+)
+
+
 def _bare(name: str) -> str:
-    text = re.sub(r"^(meta|qwen|mistralai|allenai|deepseek-ai)/", "", name.lower())
-    return re.sub(r"[^a-z0-9]", "", text.replace("3.1", "3").removeprefix("meta-"))
+    """Without its owner and what it was tuned for: only sizes count."""
+    text = _TUNED.sub("", name.lower().rstrip("/").rsplit("/", 1)[-1])
+    text = re.sub(r"^meta-", "", re.sub(r"llama-?3\.[13]", "llama3", text))
+    text = {"deepseek-r1": "deepseek-v3"}.get(text, re.sub(r"^qwen2-(?=[\d.]+b$)", "qwen2.5-", text))  # the same sizes
+    return re.sub(r"[^a-z0-9]", "", text)
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -129,8 +129,8 @@ _SHORT = {"N": "nodes", "n": "ntasks", "G": "gpus", "w": "nodelist", "c": "cpus-
 def _outer(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
     """Srun's options among the words before the launcher."""
     for number, (text, where) in enumerate(words):
-        if PurePosixPath(text).name == "srun":
-            yield "srun", ("", where)
+        if PurePosixPath(text).name in ("srun", "mpirun", "mpiexec"):
+            yield PurePosixPath(text).name, ("", where)
         name, equals, value = text.lstrip("-").partition("=")
         if not text.startswith("-") or not name:
             continue

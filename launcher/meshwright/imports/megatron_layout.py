@@ -51,6 +51,7 @@ CARRIED = {
         "virtual_pipeline_model_parallel_size"
     ),
     "parallelism.etp": "expert_tensor_parallel_size",
+    "parallelism.pipeline_split": "pp_partition_method",
     "parallelism.order": "use_tp_pp_dp_mapping",
     "parallelism.cp_comm": "cp_comm_type",
     "parallelism.cp_levels": "hierarchical_context_parallel_sizes",
@@ -80,6 +81,7 @@ def layout(a: Arguments) -> Flat:
         **{path: a(name) for path, name in PLAIN.items()},
         "backend.name": "megatron",
         **_degrees(a),
+        **_ends(a),
         **_sharding(a),
         **_recompute(a),
         **_options(a),
@@ -101,6 +103,12 @@ def _degrees(a: Arguments) -> Flat:
         "parallelism.cp_levels": a("hierarchical_context_parallel_sizes") or [],
         "parallelism.overlap_p2p": a("overlap_p2p_comm"),
     }
+
+
+def _ends(a: Arguments) -> Flat:
+    """DeepSpeed's ``type:transformer|embedding`` counts both embeddings as layers (bigscience's model/gpt_model.py)."""
+    counted = "embedding" in str(a("pp_partition_method") or "")
+    return {f"parallelism.pipeline_split.{end}": True for end in ("embedding", "loss") if counted}
 
 
 def chunks(a: Arguments) -> int:

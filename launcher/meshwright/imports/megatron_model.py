@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshwright.imports.known_models import vocabulary_of
 from meshwright.imports.megatron_arguments import Arguments
 from meshwright.imports.megatron_mixers import layers
 from meshwright.imports.megatron_moe import experts
@@ -96,7 +97,11 @@ def vocabulary(a: Arguments) -> Flat:
     """
     if a("tokenizer_type") == "GPT2BPETokenizer" or (not a.says("tokenizer_type") and a.says("merge_file")):
         return {"model.vocab": GPT2_TOKENS}
-    return {"model.vocab": a("padded_vocab_size")} if a("padded_vocab_size") else {}
+    if a("padded_vocab_size"):
+        return {"model.vocab": a("padded_vocab_size")}
+    named = a("tokenizer_model") if a("tokenizer_type") in ("HuggingFaceTokenizer", "PretrainedFromHF") else None
+    size = vocabulary_of(str(named)) if named else None
+    return {"model.vocab": size} if size else {}
 
 
 def _sizes(a: Arguments) -> Flat:

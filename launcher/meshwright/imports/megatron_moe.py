@@ -14,7 +14,7 @@ Flat = dict[str, Any]
 CARRIED = {
     "model.moe.experts": "num_experts",
     "model.moe.ffn": "moe_ffn_hidden_size",
-    "model.moe.first_dense": "moe_layer_freq",
+    "model.moe.first_dense": "moe_layer_freq expert_interval",
     "model.moe.shared_ffn": "moe_shared_expert_intermediate_size",
     "model.moe.shared_gate": "moe_shared_expert_gate",
     "model.moe.topk": "moe_router_topk",
@@ -37,14 +37,17 @@ def experts(a: Arguments) -> Flat:
     """The experts' values by dotted path; empty for a dense model, which Megatron-DeepSpeed calls one of one expert."""
     if (a("num_experts") or 1) == 1:
         return {}
-    score = a("moe_router_score_function")
+    score, few = (
+        a("moe_router_score_function"),
+        _of_fork(a) and (not a.says("moe_router_topk") or a("moe_router_topk") == 1),
+    )
     values = {
         "experts": a("num_experts"),
-        "topk": a("moe_router_topk"),
+        "topk": 1 if few else a("moe_router_topk"),
         "shared_ffn": a("moe_shared_expert_intermediate_size") or 0,
         "shared_gate": a("moe_shared_expert_gate"),
         "score": score,
-        "normalize_topk": score != "softmax" or not a("moe_router_pre_softmax"),
+        "normalize_topk": not few and (score != "softmax" or not a("moe_router_pre_softmax")),
         "router_bias": a("moe_router_enable_expert_bias"),
         "bias_update_rate": a("moe_router_bias_update_rate"),
         "groups": a("moe_router_num_groups") or 1,
@@ -56,9 +59,20 @@ def experts(a: Arguments) -> Flat:
         "capacity_factor": a("moe_expert_capacity_factor"),
         "weights_on_input": a("moe_apply_probs_on_input"),
         **_ffn(a),
-        **(frequency(a("moe_layer_freq"), a("num_layers")) or {}),
+        **(_every(a) if _of_fork(a) else frequency(a("moe_layer_freq"), a("num_layers")) or {}),
     }
     return {f"model.moe.{name}": value for name, value in values.items()}
+
+
+def _of_fork(a: Arguments) -> bool:
+    """Whether the experts are Megatron-DeepSpeed's: one a token, unnormalised, in every second layer, unless told."""
+    said = a.given.get("expert_model_parallel_size")
+    return said is not None and said.key == "--moe-expert-parallel-size"
+
+
+def _every(a: Arguments) -> Flat:
+    every = a("expert_interval") or 2
+    return {"every": every} if every > 1 else {"first_dense": 0}
 
 
 def _ffn(a: Arguments) -> Flat:

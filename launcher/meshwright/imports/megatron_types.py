@@ -28,7 +28,7 @@ _POSITIVE = frozenset(
 """Sizes that others are divided by."""
 
 _OWN = {"zero_stage": int, "padded_vocab_size": int, "virtual_pipeline_model_parallel_size": int, "world_size": int}
-_OWN |= dict.fromkeys(("train_tokens", "lr_decay_tokens", "lr_warmup_tokens"), int)
+_OWN |= dict.fromkeys(("train_tokens", "lr_decay_tokens", "lr_warmup_tokens", "expert_interval"), int)
 _SCHEDULE = re.compile(r"\s*\d+(\.\d+)?[KMBTkmbt]?:\d+([\s,]+\d+(\.\d+)?[KMBTkmbt]?:\d+)*\s*")
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from meshwright.imports.documents import Leaves
@@ -11,9 +11,9 @@ from meshwright.imports.found import Found, Given, Place, Source, shown
 from meshwright.imports.literal import literal
 from meshwright.imports.megatron import PATHS, of_arguments, of_flags
 from meshwright.imports.megatron_arguments import known
-from meshwright.imports.unknown import clean
+from meshwright.imports.unknown import clean, mark
 
-__all__ = ["ARGUMENT", "argument_of", "of_flag_yaml", "of_log", "of_yaml", "printed"]
+__all__ = ["ARGUMENT", "argument_of", "of_flag_yaml", "of_log", "of_values", "of_yaml", "printed"]
 
 FIELDS = {
     "num_moe_experts": "num_experts",
@@ -49,18 +49,28 @@ def of_yaml(leaves: Leaves, world: int | None = None) -> Source:
     return of_arguments(given, lost, "YAML of Megatron-LM's arguments", world)
 
 
-def of_flag_yaml(leaves: Leaves) -> Source:
-    """A file of flags: ``MODEL_ARGS: {--num-layers: 12}``, as Megatron-LM's own tests hold theirs."""
+def of_flag_yaml(leaves: Leaves, answers: Mapping[str, str]) -> Source:
+    """A file of flags: ``MODEL_ARGS: {--num-layers: 12}``, as Megatron-LM's own tests hold theirs.
+
+    Its launcher puts the environment's values into it (envsubst): ``${TP}`` is what ``answers`` say, else open.
+    """
     words = []
     for path, one in leaves.items():
         flag = path.rpartition(".")[2]
         if flag.startswith("--") and one.value is not False:
             values = one.value if isinstance(one.value, list) else [one.value]
-            words += [(flag, one.place), *((str(value), one.place) for value in values if value is not True)]
+            words += [
+                (flag, one.place),
+                *((_filled(str(value), answers), one.place) for value in values if value is not True),
+            ]
     others = [one for path, one in leaves.items() if not path.rpartition(".")[2].startswith("--")]
     source = of_flags(words, "YAML of Megatron-LM's flags")
     lost = (Found(one.key, shown(one.value), one.place, "dropped", reason="no flag of Megatron-LM") for one in others)
     return Source(**{**vars(source), "found": (*source.found, *lost)})
+
+
+def _filled(text: str, answers: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{(\w+)\}", lambda name: answers.get(name[1], mark(name[1])), text)
 
 
 def _activation(one: Given) -> dict[str, Given]:
@@ -80,6 +90,11 @@ def printed(text: str) -> bool:
 def of_log(lines: Iterable[str], file: str) -> Source:
     """The first block of arguments in a run's log: the values after all of Megatron's own changes."""
     given = {name: Given(name, _said(text), Place(file, number)) for number, name, text in _entries(lines)}
+    return of_values(given, "log of a Megatron-LM run")
+
+
+def of_values(given: Mapping[str, Given], kind: str) -> Source:
+    """Arguments by their names with the values that a run had."""
     world = given["world_size"].value if "world_size" in given else None
     stated = {name: one for name, one in given.items() if known(name) or name in PATHS}
     lost = [
@@ -87,7 +102,7 @@ def of_log(lines: Iterable[str], file: str) -> Source:
         for name, one in given.items()
         if name not in stated
     ]
-    return of_arguments(stated, lost, "log of a Megatron-LM run", world if isinstance(world, int) else None)
+    return of_arguments(stated, lost, kind, world if isinstance(world, int) else None)
 
 
 def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:

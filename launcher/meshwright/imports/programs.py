@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from meshwright.imports import deepspeed, shapes
+from meshwright.imports import deepspeed, nemo, neox, shapes, slime
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.files import text_of
 from meshwright.imports.found import Given, Place, Source, together
@@ -165,7 +165,7 @@ def _of_nemo(one: Program, counted: Ranks, scope: Scope) -> Source:
         return of_shape(leaves, shapes.BRIDGE, counted.world)
     counts = [leaves[key].value for key in ("trainer.num_nodes", "trainer.devices") if key in leaves]
     known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
-    return of_shape(leaves, shapes.NEMO, counts[0] * counts[1] if known else counted.world)
+    return of_shape(leaves, nemo.NEMO, counts[0] * counts[1] if known else counted.world)
 
 
 def _neox(one: Program) -> bool:
@@ -180,11 +180,20 @@ def _of_neox(one: Program, counted: Ranks, scope: Scope) -> Source:
     leaves: Leaves = {}
     for path in paths:
         leaves |= yaml_leaves(text_of(path), str(path))
-    return of_shape(leaves or {"config": Given("config", "", one.place)}, shapes.NEOX, counted.world)
+    return of_shape(leaves or {"config": Given("config", "", one.place)}, neox.NEOX, counted.world)
+
+
+def _slime(one: Program) -> bool:
+    return slime.takes([text for text, _ in one.words])
+
+
+def _of_slime(one: Program, counted: Ranks, scope: Scope) -> Source:
+    return slime.of_slime(one.words)
 
 
 READERS: Readers = (
     (_ours, _of_ours),
+    (_slime, _of_slime),
     (_trains, _of_trainer),
     (_titan, _of_titan),
     (_verl, _of_verl),

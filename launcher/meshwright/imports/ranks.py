@@ -87,11 +87,21 @@ def _slurm(program: Program, headers: Headers, name: str) -> int | None:
 
 def _tasks(program: Program, headers: Headers) -> Ranks:
     """A rank a task of srun; without srun one rank."""
+    if whole := _mpi(program):
+        per_node = _slurm(program, {}, "npernode") or _slurm(program, {}, "nodes") or whole
+        return Ranks(max(1, whole // per_node), min(per_node, whole))
     if "srun" not in program.outer and not headers:
         return Ranks(1, 1)
     nodes, tasks = _slurm(program, headers, "nodes") or 1, _slurm(program, headers, "ntasks")
     per_node = _slurm(program, headers, "ntasks-per-node") or (tasks // nodes if tasks else 1)
     return Ranks(nodes, max(1, per_node))
+
+
+def _mpi(program: Program) -> int | None:
+    """All ranks of mpirun; its -N is ranks a node, which srun's is not."""
+    if not {"mpirun", "mpiexec"} & program.outer.keys():
+        return None
+    return _slurm(program, {}, "np") or _slurm(program, {}, "ntasks")
 
 
 def _accelerate(program: Program, headers: Headers) -> Ranks:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.imports import megatron_yaml, shapes
+from meshwright.imports import megatron_yaml, nemo, neox, shapes
+from meshwright.imports.checkpoint import of_checkpoint
 from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.files import refuse_large, text_of
@@ -45,26 +47,47 @@ def imported(paths: Sequence[str | Path], answers: Mapping[str, str] | None = No
 def _with_company(path: Path) -> Iterator[Path]:
     """A DeepSpeed run folder keeps its model and its program beside the configuration."""
     beside = [path.parent / name for name in ("config.json", "program.json")] if path.name == "ds_config.json" else []
+    if path.suffix in (".yaml", ".yml") and (tuned := _deepspeed_of(path)):
+        yield tuned
     yield path
     yield from (other for other in beside if other.is_file())
 
 
+def _deepspeed_of(path: Path) -> Path | None:
+    """The DeepSpeed JSON that a Trainer's YAML names, from its own folder or one above it."""
+    named = (
+        re.search(r"^(?:deepspeed|[ \t]+deepspeed_config_file):\s*[\"']?([\w./-]+\.json)", text_of(path), re.MULTILINE)
+        if path.is_file()
+        else None
+    )
+    folders = [path.parent, *path.resolve().parents][:6] if named else []
+    return next((folder / named[1] for folder in folders if named and (folder / named[1]).is_file()), None)
+
+
 def _source(path: Path, answers: Mapping[str, str]) -> Source:
+    if path.suffix == ".pt":
+        return of_checkpoint(path)
     text, name = text_of(path), str(path)
     if megatron_yaml.printed(text):
         return megatron_yaml.of_log(text.splitlines(), name)
     refuse_large(path)
     if path.suffix in (".yaml", ".yml"):
-        return _yaml(text, name)
+        return _yaml(text, name, answers)
     if path.suffix == ".json":
         return _json(text, path)
     if path.suffix == ".toml":
-        return of_toml(toml_leaves(text, name))
+        return _toml(toml_leaves(text, name), name)
     if path.suffix in (".sh", ".sbatch", ".slurm", ".bash") or text.startswith("#!") or "\n#SBATCH" in text:
         return of_script(text, name, answers, READERS)
     if path.suffix in ("", ".txt", ".args") and text.lstrip().startswith("--"):
         return of_flags(_words(text, name), "list of Megatron-LM's flags")
     raise ConfigError([Problem(name, "no kind of file that is known; see docs/imports.md", "import.kind")])
+
+
+def _toml(leaves: Leaves, name: str) -> Source:
+    if not any(key.startswith(("training.", "parallelism.", "job.")) for key in leaves):
+        raise ConfigError([Problem(name, "no kind of TOML that is known; see docs/imports.md", "import.kind")])
+    return of_toml(leaves)
 
 
 def _json(text: str, path: Path) -> Source:
@@ -75,6 +98,8 @@ def _json(text: str, path: Path) -> Source:
         return of_program(leaves)
     if "per_device_train_batch_size" in leaves:
         return of_trainer(leaves)
+    if leaves.keys() & {"pipe_parallel_size", "pipe-parallel-size"}:
+        return _neox(leaves)
     if not leaves.keys() & {"zero_optimization.stage", "train_micro_batch_size_per_gpu", "train_batch_size"}:
         raise ConfigError([Problem(str(path), "no kind of JSON that is known; see docs/imports.md", "import.kind")])
     source = of_json(leaves)
@@ -82,10 +107,10 @@ def _json(text: str, path: Path) -> Source:
     return replace(source, remarks=(*source.remarks, comment)) if commented else source
 
 
-def _yaml(text: str, name: str) -> Source:
+def _yaml(text: str, name: str, answers: Mapping[str, str]) -> Source:
     leaves = yaml_leaves(text, name)
     if any(path.rpartition(".")[2].startswith("--") for path in leaves):
-        return megatron_yaml.of_flag_yaml(leaves)
+        return megatron_yaml.of_flag_yaml(leaves, answers)
     for takes, reader in _YAML:
         if takes(leaves):
             return reader(leaves)
@@ -101,13 +126,14 @@ def _bridge(leaves: Leaves) -> Source:
 
 
 def _neox(leaves: Leaves) -> Source:
-    return of_shape(leaves, shapes.NEOX)
+    """Dashes and underscores are one in its keys."""
+    return of_shape({key.replace("-", "_"): one for key, one in leaves.items()}, neox.NEOX)
 
 
 def _nemo(leaves: Leaves) -> Source:
     counts = [leaves[key].value for key in ("trainer.num_nodes", "trainer.devices") if key in leaves]
     known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
-    return of_shape(leaves, shapes.NEMO, counts[0] * counts[1] if known else None)
+    return of_shape(leaves, nemo.NEMO, counts[0] * counts[1] if known else None)
 
 
 def _has(*keys: str) -> Callable[[Leaves], bool]:
@@ -120,8 +146,8 @@ _YAML: tuple[tuple[Callable[[Leaves], bool], Callable[[Leaves], Source]], ...] =
         megatron_yaml.of_yaml,
     ),
     (_has("distributed_type", "compute_environment"), of_accelerate),
-    (_has("per_device_train_batch_size"), of_trainer),
-    (_has("pipe_parallel_size", "model_parallel_size", "pos_emb"), _neox),
+    (_has("per_device_train_batch_size", "base_model"), of_trainer),
+    (_has("pipe_parallel_size", "model_parallel_size", "pos_emb", "pipe-parallel-size"), _neox),
     (_has("trainer.devices", "trainer.num_nodes"), _nemo),
     (_has("train.global_batch_size", "train.micro_batch_size", "model.tensor_model_parallel_size"), _bridge),
 )

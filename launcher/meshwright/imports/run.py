@@ -49,9 +49,11 @@ def open_asks(imported: Imported, words: Sequence[str]) -> Iterator[Ask]:
 
 
 def stated(imported: Imported, words: Sequence[str]) -> dict[str, Any]:
-    """The imported values, nested, but for the groups that a word chooses; only GPUs are left beside a cluster."""
+    """The imported values, nested, but for the groups that a word chooses, and how many GPUs where a word says it."""
     chosen = {word.partition("=")[0] for word in words} & (set(GROUPS) - {"cluster", "launch"})
     values = {path: value for path, value in imported.values.items() if path.split(".")[0] not in chosen}
+    if {word.partition("=")[0] for word in words} & {"cluster.gpus", "cluster.nodes", "parallelism.dp"}:
+        values = {path: value for path, value in values.items() if path not in ("cluster.gpus", "cluster.nodes")}
     if not values.keys() & {"model.layers", "model.path"}:
         values = {path: value for path, value in values.items() if not path.startswith("model.")}
     return nested(_named(values, imported))

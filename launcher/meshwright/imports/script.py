@@ -52,8 +52,8 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
         values={
             **sbatch.values({**_container(chosen), **headers}),
             **_surroundings(headers, scope),
+            **({} if any(ask.path == "cluster.gpus" for ask in inner.asks) else _cluster(counted)),
             **inner.values,
-            **_cluster(counted),
         },
         found=(*sbatch.found(headers), *ranks.used(chosen), *inner.found, *_exports(scope), *_lost(scope)),
         asks=(*counted.asks, *inner.asks),

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from meshwright.errors import Problem
 from meshwright.imports.documents import Leaves
-from meshwright.imports.found import Found, Given, Source, shown
+from meshwright.imports.found import Ask, Found, Given, Source, shown
 from meshwright.imports.keyed import either
+from meshwright.imports.known_models import known_model
 from meshwright.imports.megatron import PATHS, of_arguments
-from meshwright.imports.megatron_arguments import known
+from meshwright.imports.megatron_arguments import kinds, known
 from meshwright.imports.megatron_yaml import argument_of
+from meshwright.imports.unknown import readable
 
 __all__ = ["Shape", "To", "of_shape"]
 
@@ -39,6 +42,7 @@ class Shape:
     own: Mapping[str, tuple[str, Callable[[Any], Any]]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     more: Callable[[Leaves], Mapping[str, Any]] = lambda leaves: {}
+    model: str = ""  # the key that names a model, where no sizes are stated
 
 
 def of_shape(leaves: Leaves, shape: Shape, world: int | None = None) -> Source:
@@ -50,15 +54,31 @@ def of_shape(leaves: Leaves, shape: Shape, world: int | None = None) -> Source:
     for key, one in resolved.items():
         made = _argument(key, one, shape)
         if made is not None:
-            given |= {made[0]: replace(one, value=made[1])} if made[1] is not None else {}
+            lost += _again(given.get(made[0]), one) if made[1] is not None else []
+            given |= {made[0]: replace(one, value=_whole(*made))} if made[1] is not None else {}
         elif key not in shape.own:
             lost.append(_lost(key, one, shape))
-    given |= {name: Given("", value, place) for name, value in {**_grouped(given), **shape.more(resolved)}.items()}
+    for name, value in {**_grouped(given), **shape.more(resolved)}.items():
+        given[name] = replace(given.get(name, Given("", None, place)), value=value)
     source = of_arguments(given, lost, shape.kind, world)
     own = {path: read(resolved[key].value) for key, (path, read) in shape.own.items() if key in resolved}
     carried = (_own(key, resolved[key], path) for key, (path, _) in shape.own.items() if key in resolved)
+    source = _named(source, resolved, shape)
     stated = tuple(one for one in source.found if one.key)
     return replace(source, values={**source.values, **own}, found=(*stated, *carried, *_quiet(resolved, shape)))
+
+
+def _named(source: Source, leaves: Leaves, shape: Shape) -> Source:
+    """With the model that is named, where it is one of ours; else with one question for all of it."""
+    if not shape.model or "model.layers" in source.values:
+        return source
+    name = str(leaves[shape.model].value) if shape.model in leaves else "the model"
+    model = known_model(name)
+    values = {path: value for path, value in source.values.items() if not path.startswith("model.")}
+    hint = f"{readable(name)} is none of ours; give model=NAME, or model=hf model.path=DIR"
+    asked = () if model else (Ask("model", Problem("model", hint, "import.missing")),)
+    others = tuple(ask for ask in source.asks if not ask.path.startswith("model."))
+    return replace(source, values={**values, **model}, asks=(*asked, *others))
 
 
 def _grouped(given: Mapping[str, Given]) -> dict[str, bool]:
@@ -75,8 +95,21 @@ def _argument(key: str, one: Given, shape: Shape) -> tuple[str, Any] | None:
             return row.argument, one.value
     section, _, last = key.rpartition(".")
     name = argument_of(last.replace("-", "_"))
-    inside = section in shape.sections and not either(shape.reasons, key)
+    inside = section in shape.sections and key not in shape.reasons
     return (name, one.value) if inside and (known(name) or name in PATHS) else None
+
+
+def _again(before: Given | None, by: Given) -> list[Found]:
+    """A key that another one of the same meaning overrules."""
+    if before is None or not before.key:
+        return []
+    reason = f"{by.key} says it, too, and comes later"
+    return [Found(before.key, shown(before.value), before.place, "dropped", reason=reason)]
+
+
+def _whole(name: str, value: Any) -> Any:
+    """1000000.0 where a whole number is meant."""
+    return int(value) if isinstance(value, float) and kinds(name)[0] is int and value.is_integer() else value
 
 
 def _lost(key: str, one: Given, shape: Shape) -> Found:

@@ -11,18 +11,21 @@ from typing import Any
 from meshwright.errors import Problem
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Ask, Remark, Source
-from meshwright.imports.keyed import Row, carried, fates
+from meshwright.imports.keyed import Row, carried, fates, opened
+from meshwright.imports.known_models import known_model
+from meshwright.imports.trainer_keys import LOST, adapted
 
 __all__ = ["of_accelerate", "of_trainer"]
 
 _STYLES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
 _STYLES |= {"inverse_sqrt": "inverse_sqrt", "warmup_stable_decay": "wsd", "cosine_with_min_lr": "cosine"}
 _OPTIMIZERS = {
-    "adamw_torch": "adamw",
-    "adamw_torch_fused": "adamw",
-    "adamw_hf": "adamw",
-    "adamw": "adamw",
+    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw", "adamw_apex_fused"), "adamw"),
+    **dict.fromkeys(
+        ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adamw_torch_8bit"), "adamw"
+    ),
     "sgd": "sgd",
+    "muon": "muon",
 }
 
 
@@ -30,11 +33,23 @@ def _true(value: Any) -> bool:
     return value is True or str(value).lower() in ("true", "yes", "1")
 
 
+def _bf16(value: Any) -> str | None:
+    return "bf16" if _true(value) or value == "full" else None
+
+
 def _recompute(value: Any) -> str:
     return "full" if _true(value) else "none"
 
 
-_SEQUENCE = ("max_seq_length", "max_length", "cutoff_len", "model_max_length", "block_size", "sequence_len")
+_SEQUENCE = (
+    "max_seq_length",
+    "max_length",
+    "cutoff_len",
+    "model_max_length",
+    "block_size",
+    "sequence_len",
+    "max_seq_len",
+)
 
 TRAINER: Mapping[str, Row] = {
     **{name: Row("training.sequence", int) for name in _SEQUENCE},
@@ -51,7 +66,15 @@ TRAINER: Mapping[str, Row] = {
     "max_steps": Row("training.steps", lambda steps: int(steps) if int(steps) > 0 else None),
     "warmup_steps": Row("training.schedule.warmup_steps", int),
     "lr_scheduler_type": Row("training.schedule.style", _STYLES.__getitem__),
-    "bf16": Row("training.precision", lambda on: "bf16" if _true(on) else None),
+    "lr_scheduler": Row("training.schedule.style", _STYLES.__getitem__),
+    "num_warmup_steps": Row("training.schedule.warmup_steps", int),
+    "optimizer": Row("training.optimizer.name", _OPTIMIZERS.__getitem__),
+    "zero_stage": Row("parallelism.zero", int),
+    "dp_shard_size": Row("parallelism.zero", lambda count: 3 if int(count) > 1 else None),
+    "context_parallel_size": Row("parallelism.cp", int),
+    "tensor_parallel_size": Row("parallelism.tp", int),
+    "pure_bf16": Row("training.precision", _bf16),
+    "bf16": Row("training.precision", _bf16),
     "fp16": Row("training.precision", lambda on: "fp16" if _true(on) else None),
     "gradient_checkpointing": Row("parallelism.recompute", _recompute),
     "seed": Row("training.seed", int),
@@ -59,13 +82,6 @@ TRAINER: Mapping[str, Row] = {
     "save_steps": Row("training.logging.save_interval", int),
     "output_dir": Row("training.logging.save", str),
     "dataloader_num_workers": Row("training.data.workers", int),
-}
-_LOST = {
-    "num_train_epochs": "epochs are as long as the data are; give training.steps or training.tokens",
-    "warmup_ratio": "a part of a length that is not stated in steps; give training.schedule.warmup_steps",
-    "model_name_or_path": "no folder here; give model=NAME, or model=hf model.path=DIR",
-    "deepspeed": "a further file: give it, too",
-    "fsdp": "read as a ZeRO stage",
 }
 _DEFAULTS = {
     "training.micro_batch": 8,
@@ -85,13 +101,30 @@ _DEFAULTS = {
 def of_trainer(leaves: Leaves) -> Source:
     """TrainingArguments as YAML or JSON; ``fsdp`` words are read as the ZeRO stage that shards the same states."""
     values = {**_DEFAULTS, "backend.name": "deepspeed", **carried(leaves, TRAINER), **_fsdp(leaves)}
-    values["training.grad_reduce"] = "fp32"
+    values |= {"training.grad_reduce": "fp32", **_model(leaves)}
+    if "bf16" in leaves and leaves["bf16"].value == "auto":  # axolotl's: where the GPU has it, as all of ours have
+        values["training.precision"] = "bf16"
     return Source(
         kind="Hugging Face Trainer's arguments",
         values=values,
-        found=tuple(fates(leaves, TRAINER, _LOST, lambda _: "", "the Trainer")),
-        asks=tuple(_asks("the Trainer's arguments say")),
+        found=tuple(fates(leaves, TRAINER, LOST, lambda _: "", "the Trainer")),
+        asks=(*opened(leaves, TRAINER), *_asks("the Trainer's arguments say")),
+        remarks=tuple(_adapters(leaves)),
     )
+
+
+def _model(leaves: Leaves) -> dict[str, Any]:
+    """One of ours, where the name it is loaded by says so."""
+    named = [str(leaves[key].value) for key in ("model_name_or_path", "base_model") if key in leaves]
+    return known_model(named[0]) if named else {}
+
+
+def _adapters(leaves: Leaves) -> Iterator[Remark]:
+    if key := adapted({key: one.value for key, one in leaves.items()}):
+        message = (
+            f"{key}: an adapter or a part is trained, which is not described here; what is judged trains all of it"
+        )
+        yield Remark("warning", "import.adapter", message, leaves[key].place)
 
 
 def _fsdp(leaves: Leaves) -> dict[str, Any]:
@@ -120,7 +153,9 @@ _DS, _FSDP, _LM, _ND = "deepspeed_config.", "fsdp_config.", "megatron_lm_config.
 
 ACCELERATE: Mapping[str, Row] = {
     "num_processes": Row("cluster.gpus", int),
-    "mixed_precision": Row("training.precision", {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}.__getitem__),
+    "mixed_precision": Row(
+        "training.precision", {"no": "fp32", "bf16": "bf16", "fp16": "fp16", "fp8": "fp8_delayed"}.__getitem__
+    ),
     f"{_DS}zero_stage": Row("parallelism.zero", int),
     f"{_DS}gradient_accumulation_steps": Row("training.microbatches", int),
     f"{_DS}gradient_clipping": Row("training.optimizer.clip", float),
@@ -162,6 +197,8 @@ _ACCELERATE_LOST = {
     "fsdp_config": "how accelerate wraps, saves or loads; DeepSpeed needs no such word",
     "megatron_lm_config": "no value of ours",
     "dynamo_config": "torch.compile is not described here",
+    "fp8_config": "which library computes in 8 bits, and how; DeepSpeed has no 8-bit training",
+    **dict.fromkeys(("tpu_name", "tpu_zone", "commands", "command_file", "mpirun_config", "fp16"), _HOW),
     "tp_config": "parallelism.tp says it",
 }
 
@@ -170,8 +207,11 @@ def of_accelerate(leaves: Leaves) -> Source:
     """The file that ``accelerate config`` writes."""
     kind = str(leaves["distributed_type"].value) if "distributed_type" in leaves else "MULTI_GPU"
     backend = "megatron" if kind == "MEGATRON_LM" else "deepspeed"
-    values = {"backend.name": backend, "training.precision": "fp32", "parallelism.zero": 3 if kind == "FSDP" else 0}
-    values |= {"training.grad_reduce": "fp32", **carried(leaves, ACCELERATE), **_nodes(leaves)}
+    values: dict[str, Any] = {"backend.name": backend}
+    if f"{_DS}deepspeed_config_file" not in leaves:  # which says these
+        values |= {"training.precision": "fp32", "training.grad_reduce": "fp32"}
+        values |= {"parallelism.zero": 3 if kind == "FSDP" else 0}
+    values |= {**carried(leaves, ACCELERATE), **_nodes(leaves)}
     return Source(
         kind="accelerate configuration",
         values=values,

@@ -10,6 +10,8 @@ from typing import Any
 from meshwright.compare import Side, Stage
 from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
+from meshwright.imports.read import imported
+from meshwright.imports.run import described
 from meshwright.jobs.paths import absolute
 from meshwright.jobs.transition import joined
 from meshwright.jobs.written_spec import read_spec
@@ -45,7 +47,10 @@ def _folder(folder: Path) -> Side:
 
 
 def _file(path: Path) -> Side:
-    raise ConfigError(f"{path} is a file; give a run folder, or words such as 'recipe=llama3_405b stage=gpus_16384'")
+    """A file of another program, with the places of its keys."""
+    found = imported([path])
+    carried = {one.path: str(one.place) for one in found.found if one.fate == "mapped" and one.path}
+    return Side(str(path), tuple(Stage(spec, carried.get) for spec in described(found).stages))
 
 
 READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path], Side]], ...] = (
