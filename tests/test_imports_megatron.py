@@ -80,9 +80,18 @@ def plan_of(source: Source, original: Spec) -> Plan:
     return resolve(replace(stage, cluster=original.cluster, launch=original.launch, software=original.software))
 
 
+def scale(plan: Plan) -> float:
+    model = plan.spec.model
+    return model.attention_scale or model.head_dim**-0.5
+
+
 def differences(ours: Plan, theirs: Plan) -> set[str]:
     left, right = dict(leaves(asdict(ours.spec))), dict(leaves(asdict(theirs.spec)))
     changed = {path for path in left.keys() | right.keys() if left.get(path) != right.get(path)}
+    if scale(ours) == scale(theirs):  # the usual one can be left out
+        changed -= {"model.attention_scale"}
+    if ours.spec.model.position_rows == theirs.spec.model.position_rows:  # all that Megatron's table has
+        changed -= {"model.max_positions", "model.position_offset"}
     return {path for path in changed if not any(f"{path}.".startswith(f"{known}.") for known in SAID_ELSEWHERE)}
 
 

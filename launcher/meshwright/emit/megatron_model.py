@@ -11,7 +11,7 @@ from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.megatron_parts import MODULE, spec_name
 from meshwright.spec.model import Model, Moe, Rope, RopeScaling
 
-__all__ = ["model_flags", "moe_pattern", "windows", "without_positions"]
+__all__ = ["UNFUSED", "model_flags", "moe_pattern", "windows", "without_positions"]
 
 
 def model_flags(plan: Plan) -> Iterator[str]:
@@ -163,11 +163,12 @@ def _mlp(model: Model) -> Iterator[str]:
     yield from switch("--squared-relu", model.activation == "squared_relu")
     # the fused kernel is the tanh approximation, and wants a bias (core/fusions/fused_bias_gelu.py)
     unfused = model.activation == "gelu_tanh" and not model.linear_bias
-    yield from switch("--no-bias-gelu-fusion", unfused or model.activation in _UNFUSED)
+    yield from switch("--no-bias-gelu-fusion", unfused or model.activation in UNFUSED)
     yield from switch("--disable-bias-linear", not model.linear_bias)
 
 
-_UNFUSED = ("gelu", "squared_relu", "relu", "xielu", "quick_geglu")
+UNFUSED = ("gelu", "squared_relu", "relu", "xielu", "quick_geglu")
+"""Activations that Megatron does not fuse with a bias, or does as something else."""
 
 
 def _norms(model: Model) -> Iterator[str]:

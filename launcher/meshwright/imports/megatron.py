@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from meshwright.emit.megatron_model import UNFUSED
 from meshwright.errors import Problem
 from meshwright.imports import (
     megatron_layout,
@@ -124,11 +125,13 @@ def _implied(values: Mapping[str, Any]) -> Iterator[str]:
     yield from megatron_techniques.implied(values.get("backend.megatron.cuda_graphs.kind", "none"))
     if "model.delta_net.key_heads" in values:
         yield "experimental_attention_variant"
-    if values.get("model.activation") in ("gelu", "squared_relu"):
+    activation = values.get("model.activation")
+    if activation in UNFUSED or (activation == "gelu_tanh" and not values.get("model.linear_bias")):
         yield "bias_gelu_fusion"
-    if values.get("model.activation") == "geglu_tanh":
+    if activation in ("geglu", "geglu_tanh"):
         yield "bias_swiglu_fusion"
-    if "model.mla.kv_lora_rank" in values and "model.rope.scaling.kind" not in values:
+    latent, stretched = "model.mla.kv_lora_rank" in values, values.get("model.rope.scaling.kind")
+    if stretched is None if latent else stretched == "yarn":
         yield "apply_rope_fusion"
 
 

@@ -141,12 +141,12 @@ def _attention(a: Arguments) -> Flat:
     flat["model.sliding_window"] = window[0] + 1 if isinstance(window, list | tuple) else None
     flat["model.full_attention_every"] = (a("window_attn_skip_freq") or 0) if window else 0
     if a("use_mup"):
-        multiplier, base = a("mup_embedding_mult"), a("mup_base_head_dim")
+        multiplier, base = a("mup_embedding_mult"), a("mup_base_head_dim") or 1.0
         flat["model.embedding_scale"] = None if multiplier == 1.0 else multiplier
         flat["model.logit_scale"] = None if a("mup_output_mult") == 1.0 else a("mup_output_mult")
         head_dim = _sizes(a).get("model.head_dim")
-        if base and head_dim:
-            flat["model.attention_scale"] = None if base == 1.0 else base**0.5 / head_dim
+        if head_dim:
+            flat["model.attention_scale"] = base**0.5 / head_dim
     return flat
 
 
