@@ -105,7 +105,7 @@ def _line(text: str) -> str:
 
 
 def _proofs(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What each backend's own code says of the models that the table knows, on eight GPUs."""
+    """What each backend's own code says of the models that the table knows, on one node or eight."""
     specs = {name: _spec(decode(Model, read(_default(name, folder)))) for name in names}
     why = {name: refusals(spec, "megatron") for name, spec in specs.items()}
     plans = {name: resolve(spec) for name, spec in specs.items() if not refusals(spec, "deepspeed")}
@@ -120,7 +120,8 @@ def _proofs(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _spec(model: Model) -> Spec:
-    (spec,) = load(["model=tiny", "cluster.gpus=8", "backend=deepspeed", "parallelism.zero=1"]).stages
+    gpus = 64 if total_parameters(model) > 4e11 else 8
+    (spec,) = load(["model=tiny", f"cluster.gpus={gpus}", "backend=deepspeed", "parallelism.zero=1"]).stages
     spec = override(spec, "training.sequence", min(2048, model.max_positions))
     assert written(model)
     if model.moe is not None:  # transformers has neither, and Megatron's build is the same without them

@@ -60,6 +60,8 @@ def container(plan: Plan) -> Values:
 _FUNCTIONS = {
     "silu": "torch.nn.functional.silu",
     "gelu": "torch.nn.functional.gelu",
+    "quick_gelu": "megatron.core.fusions.fused_bias_geglu.quick_gelu",
+    "relu": "torch.nn.functional.relu",
     "squared_relu": "megatron.core.activations.squared_relu",
 }
 
