@@ -38,7 +38,8 @@ def _head(rows: Models) -> Iterator[str]:
     yield "  and FLOPs and saved tensors are read from a run on the meta device, or, where its code does not run there,"
     yield "  from the shapes of its modules."
     yield "* D: DeepSpeed's own code has parsed, built and counted it (at 8 GPUs, the largest at 64,"
-    yield "  ZeRO-1); M: Megatron's has parsed and built it; -: not asked yet. Models that are looked at are refused for Megatron by name."
+    yield "  ZeRO-1); M: Megatron's has parsed and built it; -: not asked yet."
+    yield "  Models that are looked at are refused for Megatron by name."
     yield ""
 
 
