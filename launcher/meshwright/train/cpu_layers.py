@@ -128,6 +128,13 @@ class CpuAttention(nn.Module):
         )
         return out.permute(2, 0, 1, 3).flatten(2)
 
+    def sharded_state_dict(self, prefix: str = "", sharded_offsets: Any = (), metadata: Any = None) -> Any:
+        """For Megatron's checkpoints: sinks are cut along the heads."""
+        from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+
+        state = self.state_dict(prefix="", keep_vars=True)
+        return make_sharded_tensors_for_checkpoint(state, prefix, {"softmax_offset": 0}, sharded_offsets)
+
     def _with_sinks(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """``[batch, heads/tp, sequence/cp, channels]``: each head's softmax has one more score, which sees nothing."""
         repeat = query.shape[1] // key.shape[1]
