@@ -202,17 +202,25 @@ def _collectives() -> None:
 def _experts() -> None:
     """Split sizes leave the GPU as NumPy arrays; a CPU tensor would be passed on as it is, which gloo refuses.
 
-    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354).
+    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354). Its gradient is
+    its own: Transformer Engine's experts are told of one tensor-parallel rank (core/extensions/transformer_engine.py:2191),
+    while the plain layer has it summed over ranks that hold other experts.
     """
     from megatron.core.tensor_parallel.layers import RowParallelLinear
     from megatron.core.transformer.moe import token_dispatcher
 
-    forward = RowParallelLinear.forward
+    made, forward = RowParallelLinear.__init__, RowParallelLinear.forward
+
+    def of_one_expert(self: Any, *words: Any, **named: Any) -> None:
+        made(self, *words, **named)
+        if self.is_expert and self.bias is not None:
+            self.bias.sequence_parallel = False
 
     def writable(self: Any, x: torch.Tensor) -> Any:
         output, bias = forward(self, x)
         return (output if bias is None else output.clone()), bias
 
+    RowParallelLinear.__init__ = of_one_expert
     RowParallelLinear.forward = writable
     token_dispatcher.maybe_move_tensor_to_cpu = lambda tensor, as_numpy=False, record_stream=False: (
         tensor.detach().numpy() if as_numpy and torch.is_tensor(tensor) else tensor
