@@ -28,7 +28,7 @@ MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1, score="sigmoi
 MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16, q_lora_rank=32)
 NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
 MAMBA = Mamba(heads=8, head_dim=16, groups=4, state=16)
-MIXED = small_model(pattern="M*G-M*GE", mamba=MAMBA, delta_net=NET, moe=Moe(experts=8, topk=2, ffn=64))
+MIXED = small_model(pattern="M*G-M*GE", mamba=MAMBA, delta_net=NET, moe=replace(MOE, first_dense=0))
 
 BASES: dict[str, dict[str, Spec]] = {
     "megatron": {
@@ -58,7 +58,7 @@ COMMON = {
     "cluster.pod": DESCRIBES,
     "cluster.oversubscription": DESCRIBES,
     "cluster.cpus_per_node": DESCRIBES,
-    **{f"cluster.{name}": DESCRIBES for name in ("host_memory_gib", "host_memory_gb_s", "host_link_gb_s", "nvme_gib")},
+    **{f"cluster.{name}": DESCRIBES for name in ("host_memory_gb_s", "host_link_gb_s", "nvme_gib")},
     **{f"cluster.nvme_{name}_gb_s": DESCRIBES for name in ("read", "write")},
     "cluster.price_per_gpu_hour": DESCRIBES,
     "cluster.node_mtbf_hours": DESCRIBES,

@@ -57,11 +57,13 @@ _FLAGS = {
         "num-layers hidden-size ffn-hidden-size num-attention-heads num-query-groups group-query-attention kv-channels "
         "vocab-size max-position-embeddings normalization norm-epsilon apply-layernorm-1p add-qkv-bias "
         "disable-bias-linear qk-layernorm swiglu squared-relu untie-embeddings-and-output-weights attention-dropout "
-        "hidden-dropout init-method-std window-size window-attn-skip-freq use-mup mup-base-head-dim mup-embedding-mult"
+        "hidden-dropout init-method-std window-size window-attn-skip-freq use-mup mup-base-head-dim mup-embedding-mult "
+        "mup-output-mult quick-geglu activation-func-clamp-value glu-linear-offset qk-l2-norm softmax-type"
     ),
     "model.rope": (
         "position-embedding-type rotary-base rotary-percent rotary-scaling-factor rotary-seq-len-interpolation-factor "
-        "rope-type rope-scaling-factor use-rope-scaling no-rope-freq mscale mscale-all-dim"
+        "rope-type rope-scaling-factor use-rope-scaling no-rope-freq mscale mscale-all-dim "
+        "yarn-original-max-position-embeddings yarn-beta-fast yarn-beta-slow no-yarn-correction-range-round-to-int"
     ),
     "model.attention_gate": "attention-output-gate",
     "model.mla": "multi-latent-attention q-lora-rank kv-lora-rank qk-head-dim qk-pos-emb-head-dim v-head-dim",
@@ -76,7 +78,7 @@ _FLAGS = {
         "moe-expert-capacity-factor moe-router-bias-update-rate moe-router-dtype moe-router-enable-expert-bias "
         "moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type moe-router-pre-softmax "
         "moe-router-score-function moe-router-topk-scaling-factor moe-shared-expert-gate "
-        "moe-shared-expert-intermediate-size"
+        "moe-shared-expert-intermediate-size moe-apply-probs-on-input"
     ),
     "backend.megatron.attention": "attention-backend",
     "backend.megatron.transformer": "transformer-impl",
