@@ -340,7 +340,7 @@ def check(count: int, seed: int) -> None:
     assert not rare, rare
 
 
-FIRED = 5
+FIRED = 4
 NOT_DRAWN = {
     "cluster.capability": "a form of words, not a layout",
     "batch.ramp": "a schedule in time, tested in test_rules",
