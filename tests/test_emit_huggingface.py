@@ -23,7 +23,13 @@ from meshwright.spec.model import Model, Rope, RopeScaling
 MODELS = sorted(
     p.stem for p in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml") if p.stem not in ("_base", "hf")
 )
-NOT_IN_TRANSFORMERS = {"deepseek_moe_16b", "glm_130b", "k2_v2_70b", "skywork_moe_146b", "yi_lightning"}
+NOT_IN_TRANSFORMERS = {
+    *("bigscience_104b", "bigscience_13b", "codegeex_13b", "gpt3_5b"),  # GPT-2's layers with another activation or size
+    *("mpt_13b", "mpt_30b", "mpt_70b", "mpt_7b"),  # learned positions and biases; transformers' MPT has neither
+    *("salamandra_2b", "salamandra_7b"),  # norms around one, which Llama's code lacks
+    *("deepseek_moe_16b", "ernie4_5_300b_a47b", "glm_130b", "k2_v2_70b", "pangu_ultra_135b"),
+    *("skywork_moe_146b", "yi_lightning"),
+}
 OTHERWISE_IN_TRANSFORMERS = {"mixtral_8x22b_g8t8": "model.ffn"}  # a fine-grained variant that Mixtral's code cannot be
 
 
@@ -76,6 +82,7 @@ def test_transformers_reads_every_key_we_write(expressible: dict[str, Model]) ->
     transformers = pytest.importorskip("transformers")
     common = {"architectures", "model_type", "use_cache", "tie_word_embeddings", "output_router_logits"}
     unread = {
+        "use_sliding_window",
         "seq_length",
         "topk_method",
         "scoring_func",
@@ -166,7 +173,7 @@ def test_every_changed_field_is_written_or_refused() -> None:
 
 
 def _another(value: Any) -> Any:
-    words = {"rope": "alibi", "pre": "output", "none": "head"}
+    words = {"rope": "alibi", "pre": "output", "none": "head", "all": "projections"}
     if value is None:
         return 8
     return words[value] if isinstance(value, str) else value * 2 + 1

@@ -154,7 +154,7 @@ def test_infinity_is_read(tmp_path: Path) -> None:
 
 
 def test_a_refusal_names_the_backend_that_runs_it(tmp_path: Path) -> None:
-    folder = written(tmp_path, config(load(["model=olmo_7b", "cluster.gpus=8"]).stages[0].model))
+    folder = written(tmp_path, config(load(["model=starcoder2_3b", "cluster.gpus=8"]).stages[0].model))
     with pytest.raises(ConfigError, match=r"set backend\.name=deepspeed parallelism\.zero=1"):
         resolve(
             load(

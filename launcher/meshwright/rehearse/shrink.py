@@ -75,7 +75,7 @@ def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
     if minis[0].model.mtp_loss_weight == FAINT:
         yield f"multi-token prediction weighs {FAINT}: Megatron counts its tokens on each context-parallel rank apart"
     if _only_flash_has_windows(spec):
-        yield "windows as long as the sequence: DeepSpeed's Ulysses keeps them in flash attention only, which needs a GPU"
+        yield "windows as long as the sequence: under Ulysses only flash attention keeps them, which needs a GPU"
     if _cannot_tie(spec):
         yield "embeddings of their own: torch's FSDP2 cannot tie them"
     if spec.parallelism.overlap_tp or spec.parallelism.overlap_ep:

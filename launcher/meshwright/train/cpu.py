@@ -96,10 +96,6 @@ def _is_cuda(device: Any) -> bool:
     return type(device) is int or getattr(device, "type", device) == "cuda" or str(device).startswith("cuda:")
 
 
-def _nothing(*_: Any, **__: Any) -> None:
-    return None
-
-
 def _constant(value: Any) -> Callable[..., Any]:
     return lambda *_, **__: value
 
@@ -123,7 +119,7 @@ def _devices() -> None:
     for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
         setattr(torch.cuda, name, _constant(0))
     for name in ("set_device", "synchronize", "empty_cache", "reset_peak_memory_stats", "ipc_collect"):
-        setattr(torch.cuda, name, _nothing)
+        setattr(torch.cuda, name, _constant(None))  # one function of several names is one too many for torch.compile
 
 
 class _Stream:
@@ -145,17 +141,17 @@ def _streams() -> None:
         Event=_Stream,
         current_stream=_constant(only),
         default_stream=_constant(only),
-        set_stream=_nothing,
+        set_stream=_constant(None),
         stream=lambda _: contextlib.nullcontext(),
     )
-    torch.Tensor.record_stream = _nothing  # type: ignore[method-assign]
+    torch.Tensor.record_stream = _constant(None)  # type: ignore[method-assign]
 
 
 def _random_numbers() -> None:
     """The CPU's generator is the device's generator."""
     from megatron.core.tensor_parallel import random
 
-    _set(torch.cuda, manual_seed=torch.manual_seed, manual_seed_all=_nothing)
+    _set(torch.cuda, manual_seed=torch.manual_seed, manual_seed_all=_constant(None))
     _set(torch.cuda, get_rng_state=lambda *_: torch.get_rng_state(), set_rng_state=lambda s, *_: torch.set_rng_state(s))
     random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
     random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
@@ -182,7 +178,7 @@ def _tensors() -> None:
         setattr(torch.cuda, kind, getattr(torch, kind))
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         if hasattr(torch.optim.Optimizer, check):
-            setattr(torch.optim.Optimizer, check, _nothing)
+            setattr(torch.optim.Optimizer, check, _constant(None))
     from torch.utils.data import DataLoader
 
     load = DataLoader.__init__
@@ -248,7 +244,7 @@ def _pipeline() -> None:
     """A stage's output stays whole: gloo still sends from it when Megatron would free it."""
     from megatron.core.pipeline_parallel import schedules
 
-    schedules.deallocate_output_tensor = _nothing
+    schedules.deallocate_output_tensor = _constant(None)
     schedules.custom_backward = lambda output, gradient: torch.autograd.backward(output, grad_tensors=gradient)
 
 
@@ -256,7 +252,7 @@ def _loop() -> None:
     """Warming up fused kernels draws random numbers, as many as the layout asks: the weights would depend on it."""
     from megatron.training import training
 
-    training.set_jit_fusion_options = _nothing
+    training.set_jit_fusion_options = _constant(None)
 
 
 def _checkpoints() -> None:
@@ -270,7 +266,7 @@ def _fsdp() -> None:
     from megatron.core import parallel_state
     from torch.distributed.device_mesh import DeviceMesh
 
-    parallel_state.get_nccl_options = _nothing
+    parallel_state.get_nccl_options = _constant(None)
     from_group = DeviceMesh.from_group
     DeviceMesh.from_group = staticmethod(  # type: ignore[method-assign]
         lambda group, device_type, *a, **k: from_group(group, "cpu", *a, **k)
