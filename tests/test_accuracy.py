@@ -10,7 +10,7 @@ from statistics import mean, median
 import pytest
 
 import meshwright
-from meshwright.cost.memory import SPREAD
+from meshwright.cost.framework import SPREAD
 from meshwright.measured.rows import read, usable
 from meshwright.measured.validate import Judged, document, judge, kendall
 

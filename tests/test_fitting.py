@@ -8,7 +8,7 @@ import pytest
 
 from meshwright.cli import main
 from meshwright.cost.fitting import fit_probability, fit_words, fits
-from meshwright.cost.memory import SPREAD
+from meshwright.cost.framework import SPREAD
 
 LARGE = ["model=llama3_70b", "cluster=dgx_h100", "cluster.gpus=128", "training.global_batch=128", "training.steps=10"]
 FITS = ["model=smollm2_135m", "cluster=dgx_h100", "cluster.gpus=8", "training.global_batch=8", "training.sequence=2048"]
