@@ -15,7 +15,7 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 
-__all__ = ["GIB", "Memory", "layer_input", "memory", "saved", "stage_parameters", "allocatable"]
+__all__ = ["GIB", "Memory", "allocatable", "layer_input", "memory", "saved", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.945
