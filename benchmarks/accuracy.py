@@ -81,8 +81,8 @@ MEMORY = """\
   `clear_lp_grads=False`): `2 + 2 + 4 + 12/dp` bytes a parameter, where Megatron's own bf16 takes `2 + 4 + 12/dp`.
 * **What experts gave** was counted as kept: Megatron multiplies scores inside the activation, so nothing keeps it
   (core/transformer/moe/experts.py:830). With it our own run of Qwen3's experts was 1.7 % above the measured peak,
-  without it 1.1 %; the first stage of SimuMax's DeepSeek V2 was 2.2 % below, and is 0.3 % with the exchange's buffers in
-  the backward, which are counted since.
+  without it 1.1 %; the first stage of SimuMax's DeepSeek V2 was 2.2 % below, and is 0.3 % with the exchange's buffers
+  in the backward, which are counted since.
 * **BLOOM's prequel without ZeRO** (one row, 72 GB, 28 % low): against the same layout with ZeRO-1 it holds 18 bytes a
   parameter more, of which sharding over 4 ranks explains 9. DeepSpeed's unsharded fp16 optimizer flattens gradients to
   fp32 before its step; how much of that stands beside the activations' peak its code does not fix.
