@@ -60,6 +60,18 @@ def test_bytes_of_weights_in_low_precision(
     assert low_bytes(Quantization(param_gather=gathered, reuse_gradient_buffer=reused), precision) == (extra, sent)
 
 
+def test_one_scale_for_a_whole_weight_is_read_either_way_on_blackwell() -> None:
+    alone = Quantization(param_gather=True)
+    assert low_bytes(alone, "fp8_tensorwise", "9.0") == (0.0, 1.0)
+    assert low_bytes(alone, "fp8_tensorwise", "10.0") == (-1.0, 1.0)
+    assert low_bytes(alone, "mxfp8", "10.0") == low_bytes(alone, "mxfp8", "9.0")
+
+
+def test_products_in_four_bits_keep_four_bits() -> None:
+    eight, four = (cost(planned(*V3, f"training.precision={one}")).stages[0].activations for one in ("mxfp8", "nvfp4"))
+    assert four < eight
+
+
 def test_weights_without_a_16_bit_copy_are_half_as_large() -> None:
     copied, alone = cost(planned(*V3, "training.precision=mxfp8")), cost(planned(*V3, *MXFP8))
     assert alone.stages[0].weights == copied.stages[0].weights / 2

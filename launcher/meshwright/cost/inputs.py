@@ -7,7 +7,7 @@ A ``Scene`` holds the numbers of one layout, or of many as arrays. A ``Load`` is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
@@ -17,6 +17,7 @@ from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
+from meshwright.spec import Efficiency
 from meshwright.spec.model import Model
 
 __all__ = ["Load", "Scene", "add_prediction", "in_flight", "recomputed_part", "scene"]
@@ -79,6 +80,14 @@ class Scene:
         """(all, routed experts') parameters of one rank in a layer of each kind."""
         d = self.degrees
         return tuple(parameters(operations, d.tp, d.etp, d.ep) for operations in self.layers)
+
+    def at(self, efficiency: Efficiency) -> Scene:
+        """The same on a machine with other constants, of which what a layer does is not one."""
+        cluster = replace(self.layout.cluster, efficiency=efficiency)
+        layout = replace(self.layout, spec=replace(self.layout.spec, cluster=cluster))
+        moved = replace(self, layout=layout)
+        vars(moved).update(kinds=self.kinds, layers=self.layers, parameters=self.parameters)
+        return moved
 
     @property
     def domain(self) -> Number:

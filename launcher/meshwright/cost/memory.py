@@ -15,15 +15,15 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 
-__all__ = ["GIB", "SPREAD", "USABLE", "Memory", "layer_input", "memory", "saved", "stage_parameters"]
+__all__ = ["GIB", "Memory", "allocatable", "layer_input", "memory", "saved", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.945
 """Part of a GPU's memory that the allocator gets to use: the CUDA context, NCCL and fragmentation take the rest (set
-where runs of Hagemann et al. 2023 begin to fail)."""
+where runs of Hagemann et al. 2023 begin to fail, on 80 GB)."""
 
-SPREAD = 0.15
-"""80 % of the peaks in data/measured.csv lie within exp(-SPREAD) and exp(SPREAD) times ours; a test says so."""
+_OUTSIDE = (1 - USABLE) * 79.2 * GIB
+"""What the rest was there. Contexts and NCCL's buffers do not grow with a larger GPU's memory."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Memory:
     def total(self) -> Number:
         """Peak of allocated bytes."""
         return sum(getattr(self, f.name) for f in fields(self))
+
+
+def allocatable(gib: float) -> float:
+    """Bytes that the allocator gets of a GPU with ``gib`` GiB."""
+    return gib * GIB - min((1 - USABLE) * gib * GIB, _OUTSIDE)
 
 
 def memory(s: Scene, load: Load) -> Memory:
@@ -158,12 +163,24 @@ def _workspace(s: Scene, load: Load) -> Number:
     """Gradients flowing through the widest operation of one layer, where no head needs more."""
     model = s.layout.model
     width = load.largest(maximum(0, *(part.widest(model) for part in parts(kind))) for kind in s.kinds)
-    return 2 * s.tokens * (width / s.degrees.tp + model.hidden)
+    return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + load.largest(_sent(s, kind) for kind in s.kinds)
+
+
+def _sent(s: Scene, kind: LayerKind) -> Number:
+    """Of a layer with experts, gradients of the tokens sent to them: exchange and sorting each read and write one.
+
+    Four in all are what SimuMax measured of the first stage of DeepSeek V2 beside everything else (31.6 GiB).
+    """
+    if not any(part.routed for part in parts(kind)):
+        return 0
+    moe, d = s.layout.model.moe, s.degrees
+    assert moe is not None
+    return 4 * s.width * moe.topk * s.layout.model.hidden * s.tokens * d.etp / d.tp
 
 
 def _framework(s: Scene, load: Load) -> Number:
     """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
-    fixed = s.framework.fixed_gib * GIB + _graph_inputs(s, load) + _dispatcher(s, load)
+    fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _graph_inputs(s, load) + _dispatcher(s, load)
     if not s.framework.dummy_gradients:
         return fixed
     d = s.degrees
@@ -206,7 +223,10 @@ def _gathered(s: Scene, load: Load) -> Number:
         o = r.backend.deepspeed
         live = maximum(live, minimum(load.layers * layer + ends, o.max_live_parameters + o.prefetch_bucket))
     twice = r.backend.name == "megatron" and r.backend.megatron.megatron_fsdp.double_buffer
-    return where(r.zero >= 3, s.width * live + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0))
+    low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
+    return where(
+        r.zero >= 3, s.width * live - low + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0)
+    )
 
 
 def _outer(s: Scene) -> bool:

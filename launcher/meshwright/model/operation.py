@@ -33,8 +33,11 @@ class Kernels:
     ``flash``: attention never stores its scores. ``activation``, ``norm``, ``residual``: one kernel for a gated
     activation, for a norm, for bias with dropout and residual. ``joined``: a norm and the linear behind it are one
     module, so that the norm cannot be recomputed by itself. ``eight_bit``: matrix products take 8-bit inputs and
-    keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``router``,
-    ``permute``: experts are scored and chosen, and tokens sorted to them and back, by one kernel each.
+    keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``low_bytes``:
+    of an element of these, fewer than 1 in 4 bits. ``router``, ``permute``: experts are scored and chosen, and tokens
+    sorted to them and back, by one kernel each.
+    ``weighs_outputs``: what experts gave is multiplied by their scores, and kept for that; Megatron weighs inside the
+    activation instead (megatron-core 0.19.2, core/transformer/moe/experts.py:830), so that nothing is kept.
     """
 
     flash: bool = True
@@ -43,13 +46,15 @@ class Kernels:
     residual: bool = True
     joined: bool = True
     eight_bit: bool = False
+    low_bytes: float = 1.0
     router: bool = False
     permute: bool = False
+    weighs_outputs: bool = False
 
     @property
-    def input_bytes(self) -> int:
+    def input_bytes(self) -> float:
         """Of an element that only a matrix product keeps."""
-        return 1 if self.eight_bit else 2
+        return self.low_bytes if self.eight_bit else 2
 
 
 FUSED = Kernels()

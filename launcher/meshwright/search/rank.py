@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshwright.cost import Estimate, estimate, peak_memory
-from meshwright.cost.memory import GIB, USABLE
+from meshwright.cost.memory import allocatable
 from meshwright.rules import Layout
 from meshwright.search.candidate import Candidate
 from meshwright.search.objective import LATE, Goal, score
@@ -100,7 +100,7 @@ def rank(space: Space, goal: Goal | None = None, progress: Progress | None = Non
 
 def budget(cluster: Cluster) -> float:
     """Bytes that the framework's allocator can have on one GPU."""
-    return USABLE * cluster.accelerator.memory_gib * GIB
+    return allocatable(cluster.accelerator.memory_gib)
 
 
 def candidates(

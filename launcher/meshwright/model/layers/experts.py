@@ -39,7 +39,8 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     # added in fp32 expert by expert, joined and cast (megatron/core/transformer/moe/experts.py _apply_bias)
     biased = Tensor((20 if biases else 0) * k * hidden, "routed")
     yield Operation("experts.down", (down, *biases[1:]), (), (ffn_out, routed, biased), topk=k, casts=out_of)
-    yield Operation("combine", saved=(routed,), moved=sent, region="combine", kernels=behind)
+    weighed = (routed,) if kernels.weighs_outputs else ()
+    yield Operation("combine", saved=weighed, moved=sent, region="combine", kernels=behind)
     if moe.shared_ffn:
         yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")
     if moe.shared_gate:
