@@ -19,6 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from meshwright.train import lifeline
+
+if __name__ == "__main__":
+    lifeline.follow_parent(signal.SIGKILL)  # before the imports below, during which torchrun may end, too
+
 import torch
 import yaml
 
@@ -53,7 +58,6 @@ from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_l
 
 from meshwright.layout.length import NEVER
 from meshwright.train import (
-    lifeline,
     machine,
     metrics,
     profiler,
