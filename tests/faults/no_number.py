@@ -1,4 +1,4 @@
-"""The loss jumps in one step, and is no number in a later one."""
+"""Under Megatron the loss jumps in one step, and is no number in a later one."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def loss(mask: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.
         for rejected, kind in ((torch.isnan, "NaN"), (torch.isinf, "Inf")):
             get_rerun_state_machine().validate_result(
                 result=total,
-                rejection_func=rejected,
+                rejection_func=metrics.noted(rejected),
                 message=f"found {kind} in local forward loss calculation",
                 tolerance=0.0,
                 fatal=True,
