@@ -60,6 +60,10 @@ def test_a_default_follows_from_what_the_nodes_have() -> None:
             ["model=mixtral_8x7b", "backend.megatron.moe_dispatcher=flex", "software.components.deep_ep=null"],
             ["backend.megatron.moe_dispatcher: needs DeepEP, which software=pip lacks"],
         ),
+        (
+            ["backend.megatron.extra=[--log-straggler]", "software.components.nvml=null"],
+            ["backend.megatron.extra: needs nvidia-ml-py, which software=pip lacks; set backend.megatron.extra=[]"],
+        ),
     ],
 )
 def test_what_the_nodes_lack_is_refused_in_a_line_with_the_repair(words: list[str], lines: list[str]) -> None:

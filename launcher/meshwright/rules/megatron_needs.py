@@ -64,6 +64,12 @@ def _flex(spec: Spec, backend: str) -> bool:
     return spec.model.moe is not None and options.moe_dispatcher == "flex" and options.moe_flex_backend == backend
 
 
+def _reports_stragglers(spec: Spec) -> bool:
+    """Megatron's report reads each GPU's temperature and clock; on AMD's by another way (amdsmi, which ROCm has)."""
+    asked = "--log-straggler" in spec.backend.megatron.extra
+    return asked and spec.cluster.accelerator.platform == "cuda"
+
+
 _PRECISIONS = (
     ("fp8_delayed", None),
     ("fp8_tensorwise", "2.2.0"),
@@ -158,5 +164,13 @@ NEEDS: tuple[Requirement, ...] = (
         "training.optimizer.name=adamw",
         "core/optimizer/__init__.py:43",
         "pip install 'emerging-optimizers>=0.2'",
+    ),
+    _row(
+        "nvml",
+        f"{_B}extra=[--log-straggler]",
+        _reports_stragglers,
+        f"{_B}extra=[]",
+        "core/utils.py:1717 (torch.cuda.temperature)",
+        "pip install nvidia-ml-py",
     ),
 )

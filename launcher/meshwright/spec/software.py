@@ -33,6 +33,7 @@ COMPONENTS: Mapping[str, Component] = {
     "flash_attn_3": Component("flash-attn 3", "flash_attn_interface", "", ("flash-attn-3",)),
     "deep_ep": Component("DeepEP", "deep_ep", "", ("deep-ep",)),
     "emerging_optimizers": Component("Emerging-Optimizers", "emerging_optimizers", "", ("emerging-optimizers",)),
+    "nvml": Component("nvidia-ml-py", "pynvml", "", ("nvidia-ml-py",)),
     "nvcc": Component("nvcc", program="nvcc"),
     "hipcc": Component("hipcc", program="hipcc"),
     "ninja": Component("ninja", program="ninja", distributions=("ninja",)),

@@ -38,6 +38,7 @@ _GPU_ONLY = frozenset(
         "--cross-entropy-loss-fusion",
         "--tp-comm-overlap",
         "--log-throughput",
+        "--log-straggler",  # by CUDA's events and the driver's temperatures
         "--async-save",  # its worker takes a GPU for granted (core/dist_checkpointing/strategies/async_utils.py:565)
         "--use-persistent-ckpt-worker",
     )
