@@ -110,6 +110,7 @@ def _apply(config: Any, world: int) -> None:
         config.comm_overlap.setup(model, config.optimizer, config.ddp)
     if config.ddp.use_megatron_fsdp:
         config._validate_and_apply_megatron_fsdp_configs()
+    sys.modules[type(config).__module__]._validate_and_sync_distributed_optimizer_settings(config)
 
 
 def _plain(value: Any) -> Any:
@@ -139,7 +140,9 @@ class _Nothing(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        setattr(self, name, _Provider if name.endswith("Provider") else type(name, (), {"__new__": lambda *_, **__: None}))
+        setattr(
+            self, name, _Provider if name.endswith("Provider") else type(name, (), {"__new__": lambda *_, **__: None})
+        )
         return vars(self)[name]
 
 
