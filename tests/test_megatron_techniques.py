@@ -129,6 +129,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "graphs_router_or_moe": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe", "moe_router")},
     "graphs_preprocess": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("attn", "moe_preprocess")},
     "graphs_experts": {**DENSE, GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe_router",)},
+    "graphs_mamba": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("attn", "mamba")},
     "graphs_dense": {
         "model.moe": replace(MOE, first_dense=0),
         GRAPH + "kind": "transformer_engine",
@@ -182,6 +183,7 @@ OURS = {
     "nccl_buffers": "the double buffers are turned on",
     "outer_optimizer": "Megatron-FSDP says so when it wraps the model",
     "master": "the optimizer says so when it is made",
+    "graphs_mamba": "nothing would be captured",
     "graphs_static_experts": "the dispatcher says so at the first capture",
     "ncclep": "the dispatcher says so when the model is built",
     "router_fusion": "the router says so at the first step",

@@ -13,7 +13,7 @@ class CudaGraphs:
     """Kernels captured once and replayed, so that the host starts a graph instead of each of them."""
 
     kind: Literal["none", "local", "transformer_engine", "full_iteration"] = "none"
-    modules: tuple[str, ...] = ()  # attn mlp moe moe_router moe_preprocess; empty: whole layers
+    modules: tuple[str, ...] = ()  # attn mlp moe moe_router moe_preprocess mamba; empty: whole layers
 
 
 @dataclass(frozen=True, kw_only=True)
