@@ -48,6 +48,7 @@ def said(values: Values) -> Values:
     silent = tuple(start for start, speaks in _SPEAKS if not speaks(values))
     kept = {k: v for k, v in values.items() if not k.startswith((*silent, "env."))}
     kind, scope = kept.get("model.cuda_graph_impl", "none"), kept.pop("model.cuda_graph_scope", None)
+    kind = "transformer_engine" if kept.pop("model.external_cuda_graph", False) else kind
     modules = kept.pop("model.cuda_graph_modules", None) or scope or []
     whole = "full_iteration" in modules
     graphs = {"model.cuda_graph_impl": "full_iteration" if whole else kind}
@@ -89,6 +90,7 @@ _SPEAKS: tuple[tuple[str, Any], ...] = (
     *((part, _fsdp) for part in ("ddp.suggested_communication", "ddp.use_custom_fsdp", "model.init_model_with_meta")),
     ("model.num_layers_at_", _on("model.first_last_layers_bf16")),
     ("model.recompute_modules", _selective),
+    ("model.yarn_", lambda v: v.get("model.position_embedding_type") == "yarn"),
     ("model.batch_p2p_comm", lambda v: v["model.pipeline_model_parallel_size"] > 1),
     ("model.overlap_p2p_comm", lambda v: v["model.pipeline_model_parallel_size"] > 1),
     ("model.cp_comm_type", lambda v: v["model.context_parallel_size"] > 1),

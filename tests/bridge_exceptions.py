@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DIFFERENT", "NO_ARGUMENT", "RENAMED"]
+__all__ = ["DIFFERENT", "NO_ARGUMENT", "RENAMED", "WITHOUT_RECIPE"]
 
 RENAMED = {
     **{f"ddp.{name}": f"ddp_{name}" for name in ("average_in_collective", "bucket_size", "num_buckets")},
@@ -67,12 +67,19 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.gradient_accumulation_fusion": ((True, False, "below Megatron-FSDP ours is off"),),
     "model.init_model_with_meta_device": ((True, False, "where weights are drawn before the first step"),),
     "model.moe_pad_experts_for_cuda_graph_inference": ((True, False, "inference alone reads it"),),
-    "model.moe_router_dtype": (("bf16", "fp32", "no option of ours: routers score in fp32"),),
     "model.recompute_granularity": (("selective", None, "of no module: nothing is recomputed"),),
     "model.recompute_modules": (
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),
     ),
     "model.rotary_scaling_factor": ((40, 1.0, "the model as pre-trained; theirs stretches positions as after it"),),
+    "model.moe_router_dtype": (
+        ("bf16", "fp32", "no name that Megatron-core knows (fp32 and fp64 are); ours scores sigmoids in fp32"),
+        ("float32", None, "no name that Megatron-core knows: scores stay in the products' precision"),
+    ),
+    "model.moe_router_group_topk": ((1, None, "one group of one: no groups"),),
+    "model.moe_router_num_groups": ((1, None, "one group of one: no groups"),),
+    "model.use_fused_weighted_squared_relu": ((True, False, "no option of ours: a fused kernel"),),
+    "optimizer.apply_wd_to_qk_layernorm": ((True, False, "no option of ours: decay on two norms' weights"),),
     "optimizer.barrier_with_L1_time": ((False, True, "timers that ours does not print"),),
     "optimizer.main_grads_dtype": (("bfloat16", "float32", "with FSDP the master gradients are Megatron-FSDP's"),),
     "optimizer.muon_momentum": ((0.95, 0.9, _MUON),),
@@ -90,7 +97,18 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "train.exit_signal_handler": ((False, True, _LOOP),),
     "train.manual_gc": ((True, False, _LOOP),),
     "train.manual_gc_eval": ((100, True, _LOOP), (5, True, _LOOP)),
-    "train.manual_gc_interval": ((100, 0, _LOOP),),
+    "train.manual_gc_interval": ((100, 0, _LOOP), (5, 0, _LOOP)),
     "validation.eval_iters": ((32, 100, "ours has no validation to count them for"),),
 }
 """(theirs, ours, reason) by key."""
+
+WITHOUT_RECIPE = {
+    r"deepseek_v3_pretrain_64gpu_h100_.*": "ep 64 with pp 8 does not fit 64 GPUs",
+    r"deepseek_v3_.*_partial_cg_dev": "16 chunks of a layout for pp 4 times vpp 2",
+    r"qwen3_235b_a22b_pretrain_64gpu_gb200_(fp8cs|fp8mx|nvfp4)": "ep 32 with pp 8 does not fit 64 GPUs",
+    r"qwen3_235b_a22b_pretrain_64gpu_gb300_.*": "ep 32 with pp 4 does not fit 64 GPUs",
+    r"nemotronh_56b_pretrain_256gpu_.*_bf16": "192 sequences do not divide by 128 data-parallel ranks",
+    r"gpt_oss_20b_.*": "a warm-up longer than the schedule, or sequences of the data unlike the model's",
+    r"nemotron_3_(super|ultra)_.*|nemotron_3_5_lightning_.*": "models that conf/model lacks",
+}
+"""Their functions that no recipe of ours is, and why."""
