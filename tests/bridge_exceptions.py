@@ -44,6 +44,7 @@ NO_ARGUMENT = {
 _AHEAD = "Megatron-LM refuses it where gradients are reduced at the end alone (arguments.py:994)"
 _LOOP = "how often the host collects garbage or ends, not what the GPUs run"
 _DECAY = "their scheduler multiplies the decay in this way at every step; a run on random data does not show it"
+_BESIDE = "GPTModel builds no multi-token prediction beside delta nets (models/gpt/gpt_layer_specs.py:572)"
 _MUON = "Megatron-LM's default; no option of ours"
 
 DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
@@ -67,6 +68,8 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.gradient_accumulation_fusion": ((True, False, "below Megatron-FSDP ours is off"),),
     "model.init_model_with_meta_device": ((True, False, "where weights are drawn before the first step"),),
     "model.moe_pad_experts_for_cuda_graph_inference": ((True, False, "inference alone reads it"),),
+    "model.mtp_num_layers": ((1, None, _BESIDE),),
+    "model.pipeline_model_parallel_layout": (("Et*4|(t*7|)*5t*8|tmL", "Et*4|(t*7|)*5t*8|tL", _BESIDE),),
     "model.recompute_granularity": (("selective", None, "of no module: nothing is recomputed"),),
     "model.recompute_modules": (
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),

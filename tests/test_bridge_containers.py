@@ -24,7 +24,7 @@ from meshwright.verify.pool import Crash, fork_map
 from samples import VARIANTS, sample
 
 OURS = [(name, variant) for name, variant in VARIANTS if name.startswith("nvidia_")]
-LAYOUT = "model.pipeline_model_parallel_layout"
+STAGES = "PipelineParallelLayerLayout"
 
 Found = list[tuple[str, Any, Any]]
 
@@ -61,7 +61,7 @@ def of(key: str, known: dict[str, Any], arguments: Any) -> Any:
 
 def same(value: Any, ours: Any, stages: int) -> bool:
     """Whether both say the same; a layout of a pipeline in any form."""
-    if type(ours).__name__ == "PipelineParallelLayerLayout" and value:
+    if type(ours).__name__ == STAGES and value:
         return bool(ours.layout == type(ours)(value, stages).layout)
     return plain(ours) == value or (value in OFF and plain(ours) in OFF)
 
@@ -71,7 +71,8 @@ def plain(value: Any) -> Any:
         return value.name
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return str(value).removeprefix("torch.") if type(value).__name__ == "dtype" else value
+    kind = type(value).__name__
+    return value.input_data if kind == STAGES else str(value).removeprefix("torch.") if kind == "dtype" else value
 
 
 def unexplained(found: Found) -> Iterator[str]:
