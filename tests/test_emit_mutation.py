@@ -94,6 +94,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.megatron.moe_shared_expert_overlap": "without experts none is shared",
         "backend.megatron.moe_rank_capacity": "without experts there is no such capacity",
         "backend.megatron.moe_paged_stash": "without experts nothing is stashed",
+        "backend.megatron.experts": "without experts none is fed",
         "backend.megatron.model": "the class stated that auto would choose",
         "backend.megatron.spec": "our layers stand in only where stock Megatron lacks a part",
         "model.transformers": "the name in transformers",

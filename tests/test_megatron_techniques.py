@@ -19,7 +19,8 @@ from meshwright.verify.pool import Crash, fork_map
 
 B, P, T = "backend.megatron.", "parallelism.", "training."
 MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
-GRAPH, OFFLOAD, HOST, BITS, FSDP = (
+FED, GRAPH, OFFLOAD, HOST, BITS, FSDP = (
+    B + "experts.",
     B + "cuda_graphs.",
     B + "activation_offload.",
     B + "optimizer_offload.",
@@ -37,6 +38,20 @@ GOOD: Mapping[str, Mapping[str, Any]] = {
     "graphs of parts of layers": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ROUTER},
     "graphs of an iteration": {GRAPH + "kind": "full_iteration", **STATIC, B + "moe_paged_stash": True},
     "HybridEP": {**HYBRID, B + "moe_flex_sms": 16, B + "moe_router_fusion": True, B + "moe_permute_fusion": True},
+    "experts fed by HybridEP": {
+        **STATIC,
+        **MXFP8,
+        P + "overlap_ep": True,
+        B + "moe_paged_stash": True,
+        FED + "balanced": True,
+        FED + "padded": True,
+        FED + "interleave": 32,
+        FED + "priority_stream": True,
+        FED + "permute_in_dispatch": True,
+        FED + "preprocessing_sms": 32,
+        FED + "stash_gpu": 1.2,
+        FED + "stash_host": 1.0,
+    },
     "NCCL EP": {**STATIC, B + "moe_flex_backend": "ncclep"},
     "shared experts beside the dispatch": {B + "moe_shared_expert_overlap": True},
     "hidden all-to-all": {P + "overlap_ep": True, B + "delay_wgrad": True, B + "moe_dispatcher": "flex"},
@@ -84,6 +99,10 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "shared_overlap": {B + "moe_shared_expert_overlap": True, P + "overlap_ep": True},
     "rank_capacity": {B + "moe_rank_capacity": 1.5},
     "paged_stash": {B + "moe_paged_stash": True},
+    "padded": {FED + "padded": True},
+    "priority_stream": {FED + "priority_stream": True},
+    "in_dispatch": {FED + "permute_in_dispatch": True},
+    "stash_size": {FED + "stash_host": 1.0},
     "op_fuser": {B + "op_fuser": True, B + "transformer": "local"},
     "param_gather": {BITS + "param_gather": True},
     "reuse_gradient_buffer": {BITS + "reuse_gradient_buffer": True},
@@ -110,6 +129,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "graphs_router_or_moe": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe", "moe_router")},
     "graphs_preprocess": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("attn", "moe_preprocess")},
     "graphs_experts": {**DENSE, GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe_router",)},
+    "graphs_mamba": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("attn", "mamba")},
     "graphs_dense": {
         "model.moe": replace(MOE, first_dense=0),
         GRAPH + "kind": "transformer_engine",
@@ -153,6 +173,9 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
 OURS = {
     "flex_backend": "it would be lost",
     "flex_sms": "it would be lost",
+    "priority_stream": "it would be lost",
+    "in_dispatch": "it would be lost",
+    "stash_size": "it would be lost",
     "reuse_gradient_buffer": "the data-parallel configuration says so when it wraps the model",
     "offload_part": "it would be lost",
     "offload_overlap": "it would be lost",
@@ -160,6 +183,7 @@ OURS = {
     "nccl_buffers": "the double buffers are turned on",
     "outer_optimizer": "Megatron-FSDP says so when it wraps the model",
     "master": "the optimizer says so when it is made",
+    "graphs_mamba": "nothing would be captured",
     "graphs_static_experts": "the dispatcher says so at the first capture",
     "ncclep": "the dispatcher says so when the model is built",
     "router_fusion": "the router says so at the first step",

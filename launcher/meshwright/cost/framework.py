@@ -138,6 +138,7 @@ _SCOPES = {
     "mlp": ("mlp.",),
     "moe_router": ("mlp.norm", "router", "shared_experts."),
     "moe_preprocess": (),
+    "mamba": ("mamba.",),
 }
 """Operations inside a graph of each module (core/transformer/transformer_layer.py, moe/moe_layer.py). Preparing a
 dispatch is counted with the router; the dispatch itself is in no graph but a whole iteration's."""

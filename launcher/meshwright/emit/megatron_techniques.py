@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from meshwright.emit._flags import flag, switch
 from meshwright.layout.plan import Plan
 from meshwright.spec import EnvVariable, MegatronOptions
+from meshwright.spec.techniques import ExpertOptions
 
 __all__ = ["technique_flags", "technique_variables"]
 
@@ -65,6 +66,18 @@ def _experts(options: MegatronOptions) -> Iterator[str]:
     yield from switch("--moe-shared-expert-overlap", options.moe_shared_expert_overlap)
     yield from flag("--moe-expert-rank-capacity-factor", options.moe_rank_capacity)
     yield from switch("--moe-paged-stash", options.moe_paged_stash)
+    yield from _feeding(options.experts)
+
+
+def _feeding(experts: ExpertOptions) -> Iterator[str]:
+    yield from switch("--moe-router-force-load-balancing", experts.balanced)
+    yield from switch("--moe-router-padding-for-quantization", experts.padded)
+    yield from flag("--moe-mlp-glu-interleave-size", experts.interleave)
+    yield from switch("--high-priority-a2a-comm-stream", experts.priority_stream)
+    yield from switch("--moe-permute-fusion-into-hybridep", experts.permute_in_dispatch)
+    yield from flag("--moe-hybridep-num-sms-preprocessing", experts.preprocessing_sms, 108)
+    yield from flag("--moe-paged-stash-buffer-size-factor-cuda", experts.stash_gpu, 1.1)
+    yield from flag("--moe-paged-stash-buffer-size-factor-cpu", experts.stash_host, 0.0)
 
 
 def _quantization(plan: Plan) -> Iterator[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from meshwright.rules._megatron_option import off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import Layout, Number, Rule
+from meshwright.spec.techniques import ExpertOptions
+from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["RULES"]
 
@@ -33,6 +35,15 @@ def _static(r: Layout) -> bool:
         or r.model.moe is None
         or (options.op_fuser and _backend(r) in ("hybridep", "ncclep"))
     )
+
+
+def _fed(r: Layout) -> ExpertOptions:
+    """What is said of experts; nothing where there are none."""
+    return options_of(r).experts if r.model.moe is not None else ExpertOptions()
+
+
+def _few_bits(r: Layout) -> bool:
+    return r.training.precision in ("nvfp4", *FP8_RECIPES)
 
 
 RULES: tuple[Rule, ...] = (
@@ -105,6 +116,44 @@ RULES: tuple[Rule, ...] = (
         "pages are sized by moe_rank_capacity, which is not set",
         ":1907",
         off("moe_paged_stash"),
+    ),
+    option_rule(
+        "padded",
+        "experts.padded",
+        lambda r: not _fed(r).padded or (_few_bits(r) and options_of(r).moe_dispatcher != "allgather"),
+        "tokens are padded for products in 8 or 4 bits, not {training.precision}, by alltoall or flex",
+        ":2316",
+        any_of(off("experts.padded"), off("moe_dispatcher", "alltoall")),
+    ),
+    option_rule(
+        "priority_stream",
+        "experts.priority_stream",
+        lambda r: not _fed(r).priority_stream or r.spec.parallelism.overlap_ep,
+        "the stream is that of an all-to-all hidden by overlap_ep, which is off",
+        "core/pipeline_parallel/combined_1f1b.py:67; ours: it would be lost",
+        any_of(off("experts.priority_stream"), change(parallelism__overlap_ep=True)),
+    ),
+    option_rule(
+        "in_dispatch",
+        "experts.permute_in_dispatch",
+        lambda r: _backend(r) == "hybridep" or (not _fed(r).permute_in_dispatch and _fed(r).preprocessing_sms == 108),
+        "HybridEP alone sorts in the dispatch and counts tokens on preprocessing_sms: moe_dispatcher=flex, "
+        "moe_flex_backend=hybridep",
+        "core/transformer/moe/token_dispatcher.py:1154; ours: it would be lost",
+        any_of(
+            change(
+                backend__megatron__experts__permute_in_dispatch=False, backend__megatron__experts__preprocessing_sms=108
+            ),
+            change(backend__megatron__moe_dispatcher="flex", backend__megatron__moe_flex_backend="hybridep"),
+        ),
+    ),
+    option_rule(
+        "stash_size",
+        "experts.stash_gpu",
+        lambda r: options_of(r).moe_paged_stash or (_fed(r).stash_gpu, _fed(r).stash_host) == (1.1, 0.0),
+        "stash_gpu and stash_host size the pages of moe_paged_stash, which is off",
+        "core/transformer/moe/paged_stash.py:910; ours: it would be lost",
+        change(backend__megatron__experts__stash_gpu=1.1, backend__megatron__experts__stash_host=0.0),
     ),
     option_rule(
         "op_fuser",

@@ -12,8 +12,8 @@ from meshwright.spec.techniques import CudaGraphs
 
 __all__ = ["CAPTURED", "RULES"]
 
-CAPTURED = ("attn", "mlp", "moe", "moe_router", "moe_preprocess")
-"""What a graph of a layer can hold: core/transformer/enums.py CudaGraphModule, but for parts that no Model has."""
+CAPTURED = ("attn", "mlp", "moe", "moe_router", "moe_preprocess", "mamba")
+"""What a graph of a layer can hold: core/transformer/enums.py CudaGraphModule."""
 
 _CONFIG = "core/transformer/transformer_config.py"
 _NONE = change(backend__megatron__cuda_graphs__kind="none", backend__megatron__cuda_graphs__modules=())
@@ -135,6 +135,13 @@ RULES: tuple[Rule, ...] = (
         "the model has no experts to capture",
         ":2493",
         _without("moe", "moe_router", "moe_preprocess"),
+    ),
+    _rule(
+        "mamba",
+        lambda r: implies("mamba" in _graphs(r).modules, any(kind.mixer == "mamba" for kind in kinds(r.model))),
+        "the model has no Mamba layers to capture",
+        "core/transformer/cuda_graphs.py:2063; ours: nothing would be captured",
+        _without("mamba"),
     ),
     _rule(
         "dense",

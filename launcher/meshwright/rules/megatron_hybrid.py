@@ -131,6 +131,14 @@ _DELTA_NET = (
         "core/models/gpt/experimental_attention_variant_module_specs.py; tried with these",
     ),
     _rule(
+        "delta_net_mtp",
+        "model.mtp",
+        lambda r: not ("delta_net" in _mixers(r) and r.model.mtp) or _hybrid(r),
+        "GPTModel builds multi-token prediction of layers that it has no delta nets among",
+        "core/models/gpt/gpt_layer_specs.py:572",
+        any_of(change(backend__megatron__model="hybrid"), change(model__mtp=0)),
+    ),
+    _rule(
         "delta_net_activation",
         "model.activation",
         lambda r: _net(r, lambda _: r.model.activation == "swiglu"),

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from meshwright.spec.techniques import ActivationOffload, CudaGraphs, FsdpOptions, OptimizerOffload, Quantization
+from meshwright.spec.techniques import (
+    ActivationOffload,
+    CudaGraphs,
+    ExpertOptions,
+    FsdpOptions,
+    OptimizerOffload,
+    Quantization,
+)
 
 __all__ = ["Backend", "CheckpointFormat", "DeepSpeedOptions", "MegatronOptions", "Offload"]
 
@@ -35,6 +42,7 @@ class MegatronOptions:
     delay_wgrad: bool = False  # weight gradients wait for the all-to-all that parallelism.overlap_ep hides
     gather_with_step: bool = False  # parameters are gathered while the optimizer steps
     cuda_graphs: CudaGraphs = field(default_factory=CudaGraphs)
+    experts: ExpertOptions = field(default_factory=ExpertOptions)
     quantization: Quantization = field(default_factory=Quantization)
     activation_offload: ActivationOffload = field(default_factory=ActivationOffload)
     optimizer_offload: OptimizerOffload = field(default_factory=OptimizerOffload)

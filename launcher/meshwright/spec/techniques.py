@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ActivationOffload", "CudaGraphs", "FsdpOptions", "OptimizerOffload", "Quantization"]
+__all__ = ["ActivationOffload", "CudaGraphs", "ExpertOptions", "FsdpOptions", "OptimizerOffload", "Quantization"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class CudaGraphs:
     """Kernels captured once and replayed, so that the host starts a graph instead of each of them."""
 
     kind: Literal["none", "local", "transformer_engine", "full_iteration"] = "none"
-    modules: tuple[str, ...] = ()  # attn mlp moe moe_router moe_preprocess; empty: whole layers
+    modules: tuple[str, ...] = ()  # attn mlp moe moe_router moe_preprocess mamba; empty: whole layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,20 @@ class Quantization:
     first_layers_bf16: int = 0  # decoder layers kept in bf16
     last_layers_bf16: int = 0
     output_projection: bool = False  # mxfp8: the head, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertOptions:
+    """How routed experts are fed, in detail; which kernels dispatch is ``backend.megatron.moe_dispatcher``."""
+
+    balanced: bool = False  # tokens go where loads are equal, whatever the router scores: for benchmarks
+    padded: bool = False  # each expert's tokens fill the blocks that 8- and 4-bit products want
+    interleave: int | None = None  # channels of gate and of up in turn, as fused kernels read them
+    priority_stream: bool = False  # the all-to-all that parallelism.overlap_ep hides has a stream of high priority
+    permute_in_dispatch: bool = False  # HybridEP sorts the tokens while it sends them
+    preprocessing_sms: int = 108  # multiprocessors that count HybridEP's tokens
+    stash_gpu: float = 1.1  # pages on the GPU, in average loads
+    stash_host: float = 0.0  # pages on the host for what is more
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import layer_kinds
 from meshwright.spec.model import Model
+from meshwright.spec.techniques import ExpertOptions
 
 __all__ = ["expected"]
 
@@ -200,7 +201,21 @@ def _dispatch(plan: Plan) -> dict[str, Any]:
         "moe_shared_expert_overlap": o.moe_shared_expert_overlap,
         "moe_expert_rank_capacity_factor": o.moe_rank_capacity,
         "moe_paged_stash": o.moe_paged_stash,
+        **_feeding(o.experts),
         **(flex if o.moe_dispatcher == "flex" else {}),
+    }
+
+
+def _feeding(experts: ExpertOptions) -> dict[str, Any]:
+    return {
+        "moe_router_force_load_balancing": experts.balanced,
+        "moe_router_padding_for_quantization": experts.padded,
+        "moe_mlp_glu_interleave_size": experts.interleave,
+        "high_priority_a2a_comm_stream": experts.priority_stream,
+        "moe_permute_fusion_into_hybridep": experts.permute_in_dispatch,
+        "moe_hybridep_num_sms_preprocessing": experts.preprocessing_sms,
+        "moe_paged_stash_buffer_size_factor_cuda": experts.stash_gpu,
+        "moe_paged_stash_buffer_size_factor_cpu": experts.stash_host,
     }
 
 
