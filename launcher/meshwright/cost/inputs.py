@@ -12,7 +12,7 @@ from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.model.count import padded_vocab
+from meshwright.model.count import padded_vocab, parts_of
 from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
@@ -78,7 +78,7 @@ class Scene:
     def parameters(self) -> tuple[tuple[Number, Number], ...]:
         """(all, routed experts') parameters of one rank in a layer of each kind."""
         d = self.degrees
-        return tuple(parameters(operations, d.tp, d.etp, d.ep) for operations in self.layers)
+        return tuple(parameters(operations, d.tp, d.etp, d.ep, d.parts) for operations in self.layers)
 
     @property
     def domain(self) -> Number:
@@ -97,7 +97,7 @@ class Scene:
 
     @property
     def replicas(self) -> Number:
-        """Ranks that hold the same dense weights: dp and cp."""
+        """Ranks that hold the same dense weights, or the same parts of them: dp and cp."""
         return self.layout.dp * self.layout.cp
 
 
@@ -108,10 +108,17 @@ def scene(layout: Layout, framework: Framework | None = None) -> Scene:
     return Scene(
         layout=layout,
         framework=how,
-        degrees=Degrees(layout.tp, sequence, where(how.regathers, sequence, 1), layout.etp, layout.ep),
+        degrees=Degrees(
+            layout.tp,
+            sequence,
+            where(how.regathers, sequence, 1),
+            layout.etp,
+            layout.ep,
+            parts_of(layout.spec),
+        ),
         tokens=layout.micro_batch * layout.training.sequence / layout.cp,
         vocab=padded_vocab(layout.model, layout.backend, layout.tp),
-        edp=maximum(1, layout.world // (layout.etp * layout.ep * layout.pp)),
+        edp=maximum(1, layout.world // (layout.etp * layout.ep * layout.egtp * layout.pp)),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from meshwright.cost import gathered
 from meshwright.cost.activation_offload import leaving
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
@@ -60,7 +61,7 @@ def memory(s: Scene, load: Load) -> Memory:
         activations=activations,
         logits=logits,
         workspace=maximum(0, _workspace(s, load) + recomputed - logits),
-        communication=_gathered(s, load) + _buckets(s, all_parameters),
+        communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
         framework=_framework(s, load),
     )
 
@@ -87,15 +88,22 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
     d, model = s.degrees, s.layout.model
-    words = parameters(embedding(model, s.vocab), d.tp)[0]
+    words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
     own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
     layers = load.total(everything for everything, _ in s.parameters)
-    joint = load.mtp * parameters(mtp_joint(model), d.tp)[0] if model.mtp else 0
-    ends = reads_words * words + load.head * norm + own_head * s.vocab * model.hidden / d.tp
+    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
+    ends = reads_words * words + load.head * norm + own_head * output_weight(s)
     return layers + joint + ends, load.total(experts for _, experts in s.parameters)
+
+
+def output_weight(s: Scene) -> Number:
+    """Elements of the output projection on one rank, a part of it where it is kept in parts."""
+    d, rows = s.degrees, s.vocab / s.degrees.tp
+    whole = rows * s.layout.model.hidden
+    return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
 
 
 def saved(s: Scene, operations: Iterable[Operation]) -> Number:

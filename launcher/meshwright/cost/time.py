@@ -6,11 +6,12 @@ The pipeline's time is a lower bound that is exact for even stages (see ``pipeli
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from meshwright.cost import messages, offload
+from meshwright.cost import gathered, messages, offload
 from meshwright.cost.collectives import (
     all_to_all,
+    context_group,
     context_groups,
     data_group,
     expert_data_group,
@@ -188,7 +189,7 @@ def _context(s: Scene, kind: LayerKind) -> Triple:
     keys = messages.keys(s, kind)
     gathers = r.spec.parallelism.cp_comm == "all_gather"
     went_round = ring(s, rounds, keys * rounds.size) if gathers else round_trip(s, rounds, keys)
-    dealt = all_to_all(s, group(s, r.cp, r.tp), messages.dealt(s, kind))
+    dealt = all_to_all(s, context_group(s), messages.dealt(s, kind))
     once = exchanged + dealt + (1 - r.cluster.efficiency.overlap) * went_round
     on = (r.cp > 1) + 0
     return on * once, on * 2 * once, on * messages.again(s, "core_attn") * once
@@ -228,7 +229,7 @@ def step(s: Scene, stages: Stages) -> Step:
         context=context,
         pipeline=m * waits,
         bubble=least - busy - m * waits,
-        data=maximum(*(_data(s, load, t) for load, t in zip(stages.loads, times, strict=True))),
+        data=maximum(*(_data(s, load, t) + _in_parts(s, load, t) for load, t in zip(stages.loads, times, strict=True))),
         optimizer=maximum(*(_optimizer(s, load) for load in stages.loads)),
         offload=offload.seconds(s, stages.loads, works),
     )
@@ -274,10 +275,25 @@ def _sharded(s: Scene, load: Load, time: StageTime) -> Number:
     r = s.layout
     gather = _over_replicas(s, load, s.framework.gather_bytes or s.width)
     scatter = _over_replicas(s, load, s.framework.reduce_bytes)
-    hidden = r.cluster.efficiency.overlap
-    left = maximum(gather * (1 - hidden), gather - time.forward)
-    right = maximum((gather + scatter) * (1 - hidden), gather + scatter - time.backward)
-    return r.microbatches * (left + right)
+    return r.microbatches * (_beside(s, gather, time.forward) + _beside(s, gather + scatter, time.backward))
+
+
+def _beside(s: Scene, sent: Number, computed: Number) -> Number:
+    """Seconds of what is sent that a pass does not hide."""
+    return maximum(sent * (1 - s.layout.cluster.efficiency.overlap), sent - computed)
+
+
+def _in_parts(s: Scene, load: Load, time: StageTime) -> Number:
+    """Generalized tensor parallelism: weights gathered for both passes, gradients scattered, in every micro-batch.
+
+    Each is gathered while the one before it is used, but the embedding, which nothing comes before.
+    """
+    if s.degrees.parts == replace(s.degrees.parts, dense=1, expert=1):
+        return 0 * load.layers
+    gather, scatter, first = gathered.seconds(s, load)
+    back = (1 + (s.layout.recompute == 2)) * gather + scatter
+    hidden = _beside(s, gather, time.forward) + _beside(s, back, time.backward)
+    return s.layout.microbatches * (hidden + first)
 
 
 def _optimizer(s: Scene, load: Load) -> Number:

@@ -8,6 +8,7 @@ from meshwright.rules import (
     context,
     deepspeed,
     foreign,
+    generalized,
     grid,
     host,
     length,
@@ -36,7 +37,16 @@ __all__ = [
 POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 """Judged first: every other rule divides by these."""
 
-_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + context.RULES + placement.RULES
+_SHAPE = (
+    grid.RULES
+    + generalized.RULES
+    + length.RULES
+    + pipeline.RULES
+    + schedule.RULES
+    + sharding.RULES
+    + context.RULES
+    + placement.RULES
+)
 
 _BACKENDS = megatron.RULES + deepspeed.RULES + host.RULES + foreign.RULES
 

@@ -70,7 +70,7 @@ def _dp_last(spec: Spec, grid: Grid) -> str | None:
 
 def _bubble(spec: Spec, grid: Grid) -> str | None:
     batch = spec.training.global_batch or 0
-    m = batch // max(1, spec.training.micro_batch * grid.dp)
+    m = batch // max(1, spec.training.micro_batch * grid.data)
     share = (grid.pp - 1) / (m * spec.parallelism.vpp) if m else 0.0
     return (
         f"{m} micro-batches on pp = {grid.pp}, vpp = {spec.parallelism.vpp}: bubble {share:.0%} of the ideal step"

@@ -142,7 +142,8 @@ def _derive(spec: Spec, table: Columns, stated: Mapping[str, tuple[int, ...]]) -
         return table
     world = spec.cluster.gpus
     assert world is not None
-    table = {**table, "dp": np.maximum(1, world // (table["tp"] * table["cp"] * table["pp"]))}
+    factors = table["tp"] * spec.parallelism.gtp * table["cp"] * table["pp"]
+    table = {**table, "dp": np.maximum(1, world // factors)}
     return _select(table, np.isin(table["dp"], stated["dp"])) if "dp" in stated else table
 
 
