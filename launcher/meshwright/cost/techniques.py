@@ -149,8 +149,9 @@ def brought(spec: Spec) -> Iterator[str]:
 def placed(spec: Spec, step: Step) -> Iterator[str]:
     """What it costs that a group is larger than an NVLink domain, against a domain that would hold it."""
     p, fast = spec.parallelism, spec.cluster.nvlink_domain or spec.cluster.gpus_per_node
-    for name, group, part in (("tp", p.tp, "tensor"), ("ep·etp", p.ep * p.etp, "expert")):
-        if group <= fast:
+    kinds = (("tp", p.tp, "tensor"), ("ep·etp", p.ep * p.etp, "expert"), ("tp·gtp", p.tp * p.gtp, "data"))
+    for name, group, part in kinds:
+        if group <= fast or (name == "tp·gtp" and p.gtp == 1):
             continue
         joined = estimate(layout(replace(spec, cluster=replace(spec.cluster, nvlink_domain=group)))).parts
         lost = float(getattr(step, part) - getattr(joined, part)) / float(step.total)

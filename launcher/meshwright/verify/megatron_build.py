@@ -58,7 +58,13 @@ def built(plan: Plan) -> Check:
     wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
     total = sum(stage.parameters for stage in plan.stages)
     done = f"{plan.grid.pp} stages, {total:,} parameters on one rank of each; groups of {plan.grid.world:,} ranks"
-    return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + substitutions(plan))
+    return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + _unrun(plan) + substitutions(plan))
+
+
+def _unrun(plan: Plan) -> tuple[str, ...]:
+    """Where a CPU stops."""
+    parts = plan.grid.gtp * plan.grid.egtp > 1
+    return ("weights cut into gtp's parts by Megatron; gathering them needs Transformer Engine 2.19",) * parts
 
 
 def _no_kernels() -> None:
