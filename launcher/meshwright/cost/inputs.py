@@ -90,12 +90,12 @@ class Scene:
         """Bytes of an activation."""
         return 4.0 if self.layout.training.precision == "fp32" else 2.0
 
-    @property
+    @cached_property
     def inner_stages(self) -> Number:
         """Degree pp where stages are numbered before data-parallel ranks, else 1."""
         return self.layout.pp if self.layout.spec.parallelism.order.endswith("dp") else 1 + 0 * self.layout.pp
 
-    @property
+    @cached_property
     def replicas(self) -> Number:
         """Ranks that hold the same dense weights, or the same parts of them: dp and cp."""
         return self.layout.dp * self.layout.cp

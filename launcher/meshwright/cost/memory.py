@@ -6,7 +6,7 @@ activations follow the operations' saved tensors (Korthikanti et al. 2022, secti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from meshwright.cost import gathered
@@ -16,7 +16,7 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 
-__all__ = ["GIB", "SPREAD", "USABLE", "Memory", "layer_input", "memory", "saved", "stage_parameters"]
+__all__ = ["GIB", "SPREAD", "USABLE", "Memory", "layer_input", "memories", "memory", "saved", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.945
@@ -48,11 +48,22 @@ class Memory:
 
 def memory(s: Scene, load: Load) -> Memory:
     """Peak memory of one rank of the stage ``load``."""
+    return memories(s, (load,))[0]
+
+
+def memories(s: Scene, loads: Iterable[Load]) -> tuple[Memory, ...]:
+    """The same for several stages, whose layers are looked at once."""
+    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
+    return tuple(_memory(s, load, each) for load in loads)
+
+
+def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
+    """``each``: bytes that a layer of each kind keeps of a micro-batch."""
     all_parameters, experts = stage_parameters(s, load)
     dense = all_parameters - experts
     f = s.framework
     zero = s.layout.zero
-    activations, recomputed = _activations(s, load)
+    activations, recomputed = _activations(s, load, each)
     logits = load.head * _logits(s)
     return Memory(
         weights=_weights(s, dense, experts),
@@ -123,14 +134,13 @@ def layer_input(s: Scene) -> Number:
     return s.width * s.layout.model.hidden * s.tokens / s.degrees.sequence
 
 
-def _activations(s: Scene, load: Load) -> tuple[Number, Number]:
+def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, Number]:
     """Saved tensors of every layer of every micro-batch in flight, and of the layers that are being recomputed.
 
     Full recomputation keeps layer inputs only: of every ``recompute_layers``-th layer where uniform, of the first
     ``recompute_layers`` of each chunk where block.
     """
     p = s.layout.spec.parallelism
-    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     kept = load.total(each)
     every = p.recompute_layers or 1
     largest = load.largest(each)

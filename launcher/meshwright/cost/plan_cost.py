@@ -14,7 +14,7 @@ from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
 from meshwright.cost.inputs import Load, Scene, scene
-from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
+from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memories
 from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
@@ -110,7 +110,7 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
     model_flops = training_flops(spec.model, sequence) * rate
     spread = exp(spec.cluster.efficiency.spread * (LOOKED_AT if spec.model.measured else 1))
     limit = USABLE * spec.cluster.accelerator.memory_gib * GIB
-    stages = tuple(memory(s, load) for load in loads)
+    stages = memories(s, loads)
     return Cost(
         step=step,
         step_time=seconds,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from meshwright.errors import Problem, Repair
@@ -107,12 +108,12 @@ class Layout:
         """The same of the experts' weights."""
         return self.spec.parallelism.egtp
 
-    @property
+    @cached_property
     def data(self) -> Number:
         """Ranks that have micro-batches of their own."""
         return self.gtp * self.dp
 
-    @property
+    @cached_property
     def microbatches(self) -> Number:
         """Micro-batches a step; floored where the batch does not divide (a rule of its own says so)."""
         return self.global_batch // (self.micro_batch * self.data)
