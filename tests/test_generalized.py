@@ -1,4 +1,4 @@
-"""Generalized tensor parallelism: an axis of both grids, whose ranks keep weights in parts and gather them to be used."""
+"""Generalized tensor parallelism: an axis of both grids; its ranks keep weights in parts and gather them to be used."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from meshwright.cost.numbers import Number, clip, log2, maximum, minimum, where
 __all__ = [
     "Group",
     "all_to_all",
+    "beside",
     "context_group",
     "context_groups",
     "data_group",
@@ -129,6 +130,11 @@ def point_to_point(s: Scene, far: Number, size: Number) -> Number:
     inside = size / near_rate + cluster.intra.latency_us * 1e-6
     outside = size / far_rate + cluster.inter.latency_us * 1e-6
     return far * outside + (1 - far) * inside
+
+
+def beside(s: Scene, sent: Number, computed: Number) -> Number:
+    """Of the seconds that something is ``sent``, those that a pass of ``computed`` seconds does not hide."""
+    return maximum(sent * (1 - s.layout.cluster.efficiency.overlap), sent - computed)
 
 
 def rates(s: Scene) -> tuple[float, float]:

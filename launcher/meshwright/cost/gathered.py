@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshwright.cost.collectives import ring, weight_groups
+from meshwright.cost.collectives import beside, ring, weight_groups
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.numbers import Number, maximum
 from meshwright.model.operations import Operation, mtp_joint
 
-__all__ = ["buffers", "elements", "matrices", "seconds", "weight_bytes"]
+__all__ = ["buffers", "elements", "exposed", "matrices", "weight_bytes"]
 
 Pair = tuple[Number, Number]
 
@@ -37,7 +37,23 @@ def matrices(s: Scene, load: Load) -> Number:
     return load.total(sum(_copies(s, operations)) for operations in s.layers) + load.embedding + load.head
 
 
-def seconds(s: Scene, load: Load) -> tuple[Number, Number, Number]:
+def exposed(s: Scene, load: Load, forward: Number, backward: Number) -> Number:
+    """Seconds of a step in which passes of so many seconds wait for weights, or for gradients to be scattered.
+
+    Each weight is gathered while the one before it is used, but the embedding, which nothing comes before.
+    """
+    if not _on(s):
+        return 0 * load.layers
+    gather, scatter, first = _seconds(s, load)
+    back = (1 + (s.layout.recompute == 2)) * gather + scatter
+    return s.layout.microbatches * (beside(s, gather, forward) + beside(s, back, backward) + first)
+
+
+def _on(s: Scene) -> bool:
+    return s.degrees.parts.dense > 1 or s.degrees.parts.expert > 1
+
+
+def _seconds(s: Scene, load: Load) -> tuple[Number, Number, Number]:
     """(gathering, scattering, what of both is the embedding's, which nothing hides) for one pass of a micro-batch."""
     wide, narrow = weight_groups(s)
     dense, experts = elements(s, load)
@@ -56,8 +72,7 @@ def buffers(s: Scene, load: Load) -> Number:
     A buffer for each shape that stays (``GTPWeightCache``, ``_wgrad_buf_pool``): of a layer's matrices and of the
     vocabulary one, of experts two, since a whole block of them is gathered ahead; in 8 and 4 bits one for each pass.
     """
-    parts = s.degrees.parts
-    if parts.dense == 1 and parts.expert == 1:
+    if not _on(s):
         return 0 * load.layers
     passes = 2 if s.framework.gather_bytes else 1
     each = passes * weight_bytes(s) + s.framework.reduce_bytes

@@ -6,11 +6,12 @@ The pipeline's time is a lower bound that is exact for even stages (see ``pipeli
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from meshwright.cost import gathered, messages, offload
 from meshwright.cost.collectives import (
     all_to_all,
+    beside,
     context_group,
     context_groups,
     data_group,
@@ -216,6 +217,8 @@ def step(s: Scene, stages: Stages) -> Step:
     m = r.microbatches
     least = bound(placed, whole.total + r.pp * waits, r.pp, r.vpp, m, latency)
 
+    held = [stage_parameters(s, load) for load in stages.loads]
+
     def mean(seconds: Number) -> Number:
         return m * seconds / r.pp
 
@@ -229,8 +232,13 @@ def step(s: Scene, stages: Stages) -> Step:
         context=context,
         pipeline=m * waits,
         bubble=least - busy - m * waits,
-        data=maximum(*(_data(s, load, t) + _in_parts(s, load, t) for load, t in zip(stages.loads, times, strict=True))),
-        optimizer=maximum(*(_optimizer(s, load) for load in stages.loads)),
+        data=maximum(
+            *(
+                _data(s, here, t) + gathered.exposed(s, load, t.forward, t.backward)
+                for load, here, t in zip(stages.loads, held, times, strict=True)
+            )
+        ),
+        optimizer=maximum(*(_optimizer(s, here) for here in held)),
         offload=offload.seconds(s, stages.loads, works),
     )
 
@@ -243,11 +251,14 @@ def sends(s: Scene) -> tuple[Number, Number]:
     return waits, where(waits > 0, 0 * once, once)
 
 
-def _data(s: Scene, load: Load, time: StageTime) -> Number:
+Held = tuple[Number, Number]  # parameters of one rank of a stage, and of these routed experts'
+
+
+def _data(s: Scene, held: Held, time: StageTime) -> Number:
     """Exposed reduction of gradients and gathering of parameters of one stage."""
     r, p = s.layout, s.layout.spec.parallelism
     each = s.framework.reduce_bytes
-    reduce, gather = _over_replicas(s, load, each), _over_replicas(s, load, s.framework.gather_bytes or s.width)
+    reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
     window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
     volume = where(r.zero >= 1, reduce, 2 * reduce)
@@ -256,7 +267,7 @@ def _data(s: Scene, load: Load, time: StageTime) -> Number:
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
-    return alone * where(r.zero >= 3, _sharded(s, load, time), once)
+    return alone * where(r.zero >= 3, _sharded(s, reduce, gather, time), once)
 
 
 def _with_step(s: Scene) -> bool:
@@ -264,46 +275,25 @@ def _with_step(s: Scene) -> bool:
     return s.layout.backend.name == "megatron" and s.layout.backend.megatron.gather_with_step
 
 
-def _over_replicas(s: Scene, load: Load, each: float) -> Number:
+def _over_replicas(s: Scene, held: Held, each: float) -> Number:
     """Seconds to gather or scatter ``each`` byte of the stage's parameters over the ranks that share them."""
-    everything, experts = stage_parameters(s, load)
+    everything, experts = held
     return ring(s, data_group(s), each * (everything - experts)) + ring(s, expert_data_group(s), each * experts)
 
 
-def _sharded(s: Scene, load: Load, time: StageTime) -> Number:
+def _sharded(s: Scene, scatter: Number, gather: Number, time: StageTime) -> Number:
     """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden."""
-    r = s.layout
-    gather = _over_replicas(s, load, s.framework.gather_bytes or s.width)
-    scatter = _over_replicas(s, load, s.framework.reduce_bytes)
-    return r.microbatches * (_beside(s, gather, time.forward) + _beside(s, gather + scatter, time.backward))
+    return s.layout.microbatches * (beside(s, gather, time.forward) + beside(s, gather + scatter, time.backward))
 
 
-def _beside(s: Scene, sent: Number, computed: Number) -> Number:
-    """Seconds of what is sent that a pass does not hide."""
-    return maximum(sent * (1 - s.layout.cluster.efficiency.overlap), sent - computed)
-
-
-def _in_parts(s: Scene, load: Load, time: StageTime) -> Number:
-    """Generalized tensor parallelism: weights gathered for both passes, gradients scattered, in every micro-batch.
-
-    Each is gathered while the one before it is used, but the embedding, which nothing comes before.
-    """
-    if s.degrees.parts == replace(s.degrees.parts, dense=1, expert=1):
-        return 0 * load.layers
-    gather, scatter, first = gathered.seconds(s, load)
-    back = (1 + (s.layout.recompute == 2)) * gather + scatter
-    hidden = _beside(s, gather, time.forward) + _beside(s, back, time.backward)
-    return s.layout.microbatches * (hidden + first)
-
-
-def _optimizer(s: Scene, load: Load) -> Number:
+def _optimizer(s: Scene, held: Held) -> Number:
     """Adam on the owned shard, and what touches every gradient.
 
     Bytes: the norm reads and clipping rewrites the gradient (12), Adam reads it and three fp32 states and writes them
     (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8).
     """
     r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
-    everything, experts = stage_parameters(s, load)
+    everything, experts = held
     dense = everything - experts
     owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything) * (1 - s.framework.optimizer_away)
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
