@@ -82,7 +82,13 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
     own = f.weight_bytes * (_shard(dense, s.replicas, sharded) + _shard(experts, s.edp, sharded))
-    return own + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
+    return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
+
+
+def _second_copy(s: Scene, everything: Number) -> Number:
+    """ZeRO++'s, from the first forward of a step on, where parameters are (zero/partition_parameters.py:1913)."""
+    ranks, device = s.framework.secondary, s.layout.backend.deepspeed.offload_param.device
+    return (ranks > 1 and device == "none") * (s.layout.zero >= 3) * s.width * everything / ranks
 
 
 def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:

@@ -143,8 +143,8 @@ def _said(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
 def _notes(spec: Spec) -> Iterator[str]:
     """What the plan uses and the model leaves out."""
     o = spec.backend.deepspeed
-    if spec.backend.name == "deepspeed" and (o.hpz > 1 or o.quantized_weights or o.quantized_gradients):
-        yield "ZeRO++ is not modelled: traffic and time are plain ZeRO-3's"
+    if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
+        yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
     if spec.model.measured is not None:
         run = "a run on the meta device" if spec.model.measured.how == "run" else "the shapes of its modules"
         yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"

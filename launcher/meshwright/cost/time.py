@@ -267,7 +267,7 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
-    return alone * where(r.zero >= 3, _sharded(s, reduce, gather, time), once)
+    return alone * where(r.zero >= 3, _sharded(s, held, gather, time), once)
 
 
 def _with_step(s: Scene) -> bool:
@@ -281,9 +281,18 @@ def _over_replicas(s: Scene, held: Held, each: float) -> Number:
     return ring(s, data_group(s), each * (everything - experts)) + ring(s, expert_data_group(s), each * experts)
 
 
-def _sharded(s: Scene, scatter: Number, gather: Number, time: StageTime) -> Number:
-    """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden."""
-    return s.layout.microbatches * (beside(s, gather, time.forward) + beside(s, gather + scatter, time.backward))
+def _sharded(s: Scene, held: Held, gather: Number, time: StageTime) -> Number:
+    """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden.
+
+    Where some ranks hold a second copy, only the first forward of a step gathers from all (runtime/zero/stage3.py:2846).
+    """
+    r, ranks = s.layout, s.framework.secondary
+    again = gather
+    if ranks > 1:
+        again = ring(s, group(s, ranks + 0 * r.dp, r.tp), (s.framework.gather_bytes or s.width) * held[0])
+    scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
+    forward = beside(s, gather, time.forward) + (r.microbatches - 1) * beside(s, again, time.forward)
+    return forward + r.microbatches * beside(s, again + scatter, time.backward)
 
 
 def _optimizer(s: Scene, held: Held) -> Number:

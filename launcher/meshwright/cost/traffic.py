@@ -58,7 +58,7 @@ class Traffic:
     expert: Flow
     pipeline: Flow
     data: Flow
-    weights: Flow  # of generalized tensor parallelism
+    weights: Flow  # gathered by part of the ranks: generalized tensor parallelism, ZeRO++'s second copy
 
 
 def traffic(s: Scene, load: Load) -> Traffic:
@@ -141,15 +141,38 @@ def _data(s: Scene, load: Load) -> Flow:
     everything, experts = stage_parameters(s, load)
     r = s.layout
     wide, narrow = data_group(s), expert_data_group(s)
-    each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), s.framework.reduce_bytes, s.width)
+    each = _volume(s)
     dense = everything - experts
     kind = "reduce-scatter and all-gather" if s.layout.spec.parallelism.zero else "all-reduce"
     count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
     return _flow(each * (_share(wide) * dense + _share(narrow) * experts), wide, kind, count * (wide.size > 1))
 
 
+def _volume(s: Scene) -> Number:
+    """Bytes of a parameter among all that share it; of a second copy nearer by, all but the step's first gathering."""
+    r, f, weight = s.layout, s.framework, s.framework.gather_bytes or s.width
+    each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
+    third = r.microbatches * (f.scatter_bytes or f.reduce_bytes) + weight * _gathered_afar(s)
+    return where(r.zero >= 3, third, each)
+
+
+def _gathered_afar(s: Scene) -> Number:
+    return 1 if s.framework.secondary > 1 else 2 * s.layout.microbatches
+
+
+def _second_copy(s: Scene, load: Load) -> Flow:
+    """Of ZeRO++, gathered within the ranks that hold it."""
+    r, ranks = s.layout, s.framework.secondary
+    g, on = group(s, ranks + 0 * r.dp, r.tp), (ranks > 1) * (r.zero >= 3)
+    times = on * (2 * r.microbatches - 1)
+    size = times * (s.framework.gather_bytes or s.width) * stage_parameters(s, load)[0] * _share(g)
+    return _flow(size, g, "all-gather", times * load.layers)
+
+
 def _weights(s: Scene, load: Load, part: Number) -> Flow:
     """Gathered for both passes, and again where layers are computed again; gradients scattered."""
+    if s.framework.secondary > 1:
+        return _second_copy(s, load)
     wide, narrow = weight_groups(s)
     dense, experts = gathered.elements(s, load)
     once = gathered.weight_bytes(s)
