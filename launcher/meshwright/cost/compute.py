@@ -226,7 +226,9 @@ def _by_weight(s: Scene, o: Operation) -> Number:
 
 def _softmax_in_pieces(s: Scene) -> Number:
     """Megatron's fused softmax takes a multiple of four heads at a time (megatron/core/fusions/fused_softmax.py)."""
-    return s.framework.grouped_softmax * ((s.layout.micro_batch * s.layout.model.heads // s.layout.tp) % 4 != 0)
+    if not s.framework.grouped_softmax:
+        return 0
+    return ((s.layout.micro_batch * s.layout.model.heads // s.layout.tp) % 4 != 0) + 0
 
 
 def _touched(s: Scene, o: Operation) -> Number:

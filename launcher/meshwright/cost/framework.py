@@ -49,6 +49,8 @@ class Framework:
     fixed_gib: float = 0.0  # allocated whatever the layout
     grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
     gather_bytes: float = 0.0  # of a weight that is gathered; 0: an activation's width
+    scatter_bytes: float = 0.0  # of a gradient that ZeRO-3 scatters; 0: as it is summed
+    secondary: int = 1  # ranks that hold a second copy of what ZeRO-3 gathers, and gather it again among themselves
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
     low_head: bool = False  # the head's, too
     generic_attention: bool = False  # fused, but by no kernel made for the model's sinks and windows
@@ -165,11 +167,9 @@ def _low_part(layout: Layout) -> float:
 
 def _deepspeed(layout: Layout) -> Framework:
     """Transformers converts logits to fp32 and keeps their log-softmax; Ulysses exchanges heads for tokens."""
-    states = offload(layout)
+    states, options = offload(layout), layout.backend.deepspeed
     return Framework(
-        kernels=Kernels(
-            flash=layout.backend.deepspeed.attention != "eager", activation=False, norm=False, weighs_outputs=True
-        ),
+        kernels=Kernels(flash=options.attention != "eager", activation=False, norm=False, weighs_outputs=True),
         loss_bytes=16.0,
         exchanges_heads=True,
         gathered_loss=True,
@@ -177,8 +177,11 @@ def _deepspeed(layout: Layout) -> Framework:
         weight_bytes=states.weight,
         gradient_bytes=states.gradient,
         optimizer_bytes=states.optimizer,
-        optimizer_away=optimizer_part(layout.backend.deepspeed, owned(layout)),
+        optimizer_away=optimizer_part(options, owned(layout)),
         reduce_bytes=_reduced(layout),
+        gather_bytes=_QWZ if options.quantized_weights else 0.0,
+        scatter_bytes=_QGZ if options.quantized_gradients else 0.0,
+        secondary=options.hpz,
         fused_gradients=False,
     )
 
@@ -186,6 +189,9 @@ def _deepspeed(layout: Layout) -> Framework:
 _GROUPED = 4 * 32 * 2**20
 """One workspace of cuBLAS for each of four streams (transformer_engine/pytorch/module/base.py,
 ``get_multi_stream_cublas_workspace``)."""
+
+_QWZ, _QGZ = 1.0, 0.5
+"""Bytes of ZeRO++: weights in 8 bits, gradients in 4 (Wang et al. 2023, arXiv:2306.10209); scales are left out."""
 
 HOOKED = 2.3
 """Operations' worth of host time of a gradient's hook and addition. Ours: with ``expert_launches`` it explains one run

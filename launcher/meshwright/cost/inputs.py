@@ -12,7 +12,7 @@ from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.model.count import padded_vocab
+from meshwright.model.count import padded_vocab, parts_of
 from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
@@ -79,7 +79,7 @@ class Scene:
     def parameters(self) -> tuple[tuple[Number, Number], ...]:
         """(all, routed experts') parameters of one rank in a layer of each kind."""
         d = self.degrees
-        return tuple(parameters(operations, d.tp, d.etp, d.ep) for operations in self.layers)
+        return tuple(parameters(operations, d.tp, d.etp, d.ep, d.parts) for operations in self.layers)
 
     def at(self, efficiency: Efficiency) -> Scene:
         """The same on a machine with other constants, of which what a layer does is not one."""
@@ -99,14 +99,14 @@ class Scene:
         """Bytes of an activation."""
         return 4.0 if self.layout.training.precision == "fp32" else 2.0
 
-    @property
+    @cached_property
     def inner_stages(self) -> Number:
         """Degree pp where stages are numbered before data-parallel ranks, else 1."""
         return self.layout.pp if self.layout.spec.parallelism.order.endswith("dp") else 1 + 0 * self.layout.pp
 
-    @property
+    @cached_property
     def replicas(self) -> Number:
-        """Ranks that hold the same dense weights: dp and cp."""
+        """Ranks that hold the same dense weights, or the same parts of them: dp and cp."""
         return self.layout.dp * self.layout.cp
 
 
@@ -117,10 +117,17 @@ def scene(layout: Layout, framework: Framework | None = None) -> Scene:
     return Scene(
         layout=layout,
         framework=how,
-        degrees=Degrees(layout.tp, sequence, where(how.regathers, sequence, 1), layout.etp, layout.ep),
+        degrees=Degrees(
+            layout.tp,
+            sequence,
+            where(how.regathers, sequence, 1),
+            layout.etp,
+            layout.ep,
+            parts_of(layout.spec),
+        ),
         tokens=layout.micro_batch * layout.training.sequence / layout.cp,
         vocab=padded_vocab(layout.model, layout.backend, layout.tp),
-        edp=maximum(1, layout.world // (layout.etp * layout.ep * layout.pp)),
+        edp=maximum(1, layout.world // (layout.etp * layout.ep * layout.egtp * layout.pp)),
     )
 
 

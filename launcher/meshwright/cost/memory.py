@@ -6,16 +6,17 @@ activations follow the operations' saved tensors (Korthikanti et al. 2022, secti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
+from meshwright.cost import gathered
 from meshwright.cost.activation_offload import leaving
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 
-__all__ = ["GIB", "Memory", "allocatable", "layer_input", "memory", "saved", "stage_parameters"]
+__all__ = ["GIB", "Memory", "allocatable", "layer_input", "memories", "memory", "saved", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.945
@@ -52,11 +53,22 @@ def allocatable(gib: float) -> float:
 
 def memory(s: Scene, load: Load) -> Memory:
     """Peak memory of one rank of the stage ``load``."""
+    return memories(s, (load,))[0]
+
+
+def memories(s: Scene, loads: Iterable[Load]) -> tuple[Memory, ...]:
+    """The same for several stages, whose layers are looked at once."""
+    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
+    return tuple(_memory(s, load, each) for load in loads)
+
+
+def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
+    """``each``: bytes that a layer of each kind keeps of a micro-batch."""
     all_parameters, experts = stage_parameters(s, load)
     dense = all_parameters - experts
     f = s.framework
     zero = s.layout.zero
-    activations, recomputed = _activations(s, load)
+    activations, recomputed = _activations(s, load, each)
     logits = load.head * _logits(s)
     return Memory(
         weights=_weights(s, dense, experts),
@@ -65,7 +77,7 @@ def memory(s: Scene, load: Load) -> Memory:
         activations=activations,
         logits=logits,
         workspace=maximum(0, _workspace(s, load) + recomputed - logits),
-        communication=_gathered(s, load) + _buckets(s, all_parameters),
+        communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
         framework=_framework(s, load),
     )
 
@@ -75,7 +87,13 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
     own = f.weight_bytes * (_shard(dense, s.replicas, sharded) + _shard(experts, s.edp, sharded))
-    return own + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
+    return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
+
+
+def _second_copy(s: Scene, everything: Number) -> Number:
+    """ZeRO++'s, from the first forward of a step on, where parameters are (zero/partition_parameters.py:1913)."""
+    ranks, device = s.framework.secondary, s.layout.backend.deepspeed.offload_param.device
+    return (ranks > 1 and device == "none") * (s.layout.zero >= 3) * s.width * everything / ranks
 
 
 def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:
@@ -92,15 +110,22 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
     d, model = s.degrees, s.layout.model
-    words = parameters(embedding(model, s.vocab), d.tp)[0]
+    words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
     own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
     layers = load.total(everything for everything, _ in s.parameters)
-    joint = load.mtp * parameters(mtp_joint(model), d.tp)[0] if model.mtp else 0
-    ends = reads_words * words + load.head * norm + own_head * s.vocab * model.hidden / d.tp
+    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
+    ends = reads_words * words + load.head * norm + own_head * output_weight(s)
     return layers + joint + ends, load.total(experts for _, experts in s.parameters)
+
+
+def output_weight(s: Scene) -> Number:
+    """Elements of the output projection on one rank, a part of it where it is kept in parts."""
+    d, rows = s.degrees, s.vocab / s.degrees.tp
+    whole = rows * s.layout.model.hidden
+    return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
 
 
 def saved(s: Scene, operations: Iterable[Operation]) -> Number:
@@ -120,14 +145,13 @@ def layer_input(s: Scene) -> Number:
     return s.width * s.layout.model.hidden * s.tokens / s.degrees.sequence
 
 
-def _activations(s: Scene, load: Load) -> tuple[Number, Number]:
+def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, Number]:
     """Saved tensors of every layer of every micro-batch in flight, and of the layers that are being recomputed.
 
     Full recomputation keeps layer inputs only: of every ``recompute_layers``-th layer where uniform, of the first
     ``recompute_layers`` of each chunk where block.
     """
     p = s.layout.spec.parallelism
-    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     kept = load.total(each)
     every = p.recompute_layers or 1
     largest = load.largest(each)

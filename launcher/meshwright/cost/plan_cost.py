@@ -15,7 +15,7 @@ from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
 from meshwright.cost.framework import SPREAD
 from meshwright.cost.inputs import Load, Scene, scene
-from meshwright.cost.memory import GIB, Memory, allocatable, memory
+from meshwright.cost.memory import GIB, Memory, allocatable, memories
 from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
@@ -112,7 +112,7 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
     model_flops = training_flops(spec.model, sequence) * rate
     spread = exp(spec.cluster.efficiency.spread * (LOOKED_AT if spec.model.measured else 1))
     limit = allocatable(spec.cluster.accelerator.memory_gib)
-    stages = tuple(memory(s, load) for load in loads)
+    stages = memories(s, loads)
     return Cost(
         step=step,
         step_time=seconds,
@@ -146,8 +146,8 @@ def _said(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
 def _notes(spec: Spec) -> Iterator[str]:
     """What the plan uses and the model leaves out."""
     o = spec.backend.deepspeed
-    if spec.backend.name == "deepspeed" and (o.hpz > 1 or o.quantized_weights or o.quantized_gradients):
-        yield "ZeRO++ is not modelled: traffic and time are plain ZeRO-3's"
+    if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
+        yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
     if spec.model.measured is not None:
         run = "a run on the meta device" if spec.model.measured.how == "run" else "the shapes of its modules"
         yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"

@@ -185,7 +185,6 @@ def _layout(plan: Plan) -> Kwargs:
     interleaved, etp = p.vpp > 1, grid.etp if plan.spec.model.moe else grid.tp
     return {
         "tensor_model_parallel_size": grid.tp,
-        "tensor_parallel_num_weight_shards": grid.tp,
         "sequence_parallel": p.sp,
         "pipeline_model_parallel_size": grid.pp,
         "virtual_pipeline_model_parallel_size": p.vpp if interleaved else None,
@@ -202,7 +201,8 @@ def _layout(plan: Plan) -> Kwargs:
         "hierarchical_context_parallel_sizes": list(p.cp_levels) or None,
         "expert_model_parallel_size": grid.ep,
         "expert_tensor_parallel_size": etp,
-        "expert_tensor_parallel_num_weight_shards": etp,
+        "tensor_parallel_num_weight_shards": grid.tp * grid.gtp,
+        "expert_tensor_parallel_num_weight_shards": etp * grid.egtp,
         "tp_comm_overlap": p.overlap_tp,
         "overlap_moe_expert_parallel_comm": p.overlap_ep,
     }
@@ -314,6 +314,8 @@ def _process_groups(plan: Plan) -> Kwargs:
         "hierarchical_context_parallel_sizes": list(plan.spec.parallelism.cp_levels) or None,
         "expert_model_parallel_size": grid.ep,
         "expert_tensor_parallel_size": grid.etp if plan.spec.model.moe else grid.tp,
+        "gtp_remat_size": grid.gtp,
+        "expert_gtp_remat_size": grid.egtp,
         "num_distributed_optimizer_instances": plan.spec.parallelism.optimizer_instances,
         "order": grid.order,
     }

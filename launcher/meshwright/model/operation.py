@@ -5,11 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FUSED", "Casts", "Cut", "Degrees", "Kernels", "Number", "Operation", "Shard", "Tensor", "Weight"]
+__all__ = [
+    "FUSED",
+    "WHOLE",
+    "Casts",
+    "Cut",
+    "Degrees",
+    "Kernels",
+    "Number",
+    "Operation",
+    "Parts",
+    "Shard",
+    "Tensor",
+    "Weight",
+]
 
 Number = Any  # an int, or a NumPy array of them
 Shard = Literal["tp", "expert", "replicated"]
 Cut = Literal["tp", "sequence", "gathered", "routed", "replicated"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Generalized tensor parallelism: parts in which ranks keep a weight's rows; each a multiple of ``align`` rows."""
+
+    dense: int = 1
+    expert: int = 1
+    align: int = 16
+
+    def of(self, elements: Number, rows: Number, parts: int) -> Number:
+        """Elements of one of ``parts``, with the rows it is padded by (``gtp_remat_shard_dim0``)."""
+        return elements // rows * (-(-rows // (self.align * parts)) * self.align)
+
+
+WHOLE = Parts()
+"""No generalized tensor parallelism."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +54,7 @@ class Degrees:
     gathered: Number
     etp: Number
     ep: Number
+    parts: Parts = WHOLE
 
 
 @dataclass(frozen=True)
@@ -65,19 +96,30 @@ FUSED = Kernels()
 class Weight:
     """A parameter tensor: ``elements`` of the whole tensor, and how it is cut.
 
-    ``expert`` means one of ``copies`` experts, each cut over etp and the experts dealt out over ep.
+    ``expert`` means one of ``copies`` experts, each cut over etp and the experts dealt out over ep. ``rows`` are the
+    outputs of a matrix that generalized tensor parallelism keeps in parts, 0 of what it keeps whole; ``inputs_cut``:
+    tensor parallelism cuts its other side.
     """
 
     name: str
     elements: int
     shard: Shard
     copies: int = 1
+    rows: Number = 0
+    inputs_cut: bool = False
 
-    def on_rank(self, tp: Number, etp: Number, ep: Number) -> Number:
+    def on_rank(self, tp: Number, etp: Number, ep: Number, parts: Parts = WHOLE) -> Number:
         """Elements of this tensor on one rank."""
         if self.shard == "tp":
-            return self.elements // tp
-        return self.elements // etp * (self.copies // ep) if self.shard == "expert" else self.elements * self.copies
+            return self._part(self.elements // tp, tp, parts, parts.dense)
+        if self.shard == "expert":
+            return self._part(self.elements // etp, etp, parts, parts.expert) * (self.copies // ep)
+        return self.elements * self.copies
+
+    def _part(self, elements: Number, tensor: Number, parts: Parts, ways: int) -> Number:
+        if ways == 1 or (isinstance(self.rows, int) and not self.rows):
+            return elements
+        return parts.of(elements, self.rows if self.inputs_cut else self.rows // tensor, ways)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from meshwright.model.kinds import layer_kinds
 from meshwright.model.layers import LayerKind, feed_forward, parts
 from meshwright.model.layers.shared import drops, linear, norm
-from meshwright.model.operation import FUSED, Degrees, Kernels, Number, Operation, Tensor, Weight
+from meshwright.model.operation import FUSED, WHOLE, Degrees, Kernels, Number, Operation, Parts, Tensor, Weight
 from meshwright.spec import Model
 
 __all__ = [
@@ -31,12 +31,12 @@ __all__ = [
 
 
 def parameters(
-    operations: Iterable[Operation], tp: Number = 1, etp: Number = 1, ep: Number = 1
+    operations: Iterable[Operation], tp: Number = 1, etp: Number = 1, ep: Number = 1, parts: Parts = WHOLE
 ) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank."""
     weights = [w for operation in operations for w in operation.weights]
-    expert = sum(w.on_rank(tp, etp, ep) for w in weights if w.shard == "expert")
-    return expert + sum(w.on_rank(tp, etp, ep) for w in weights if w.shard != "expert"), expert
+    expert = sum(w.on_rank(tp, etp, ep, parts) for w in weights if w.shard == "expert")
+    return expert + sum(w.on_rank(tp, etp, ep, parts) for w in weights if w.shard != "expert"), expert
 
 
 def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
@@ -45,7 +45,7 @@ def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
         rows = model.measured.outside + (vocab - model.vocab) * model.hidden
         moved = (Tensor(6 * model.hidden, "sequence"),)
         return (Operation("embedding", (Weight("embedding.word", rows, "tp"),), (Tensor(8, "replicated"),), moved),)
-    weights = [Weight("embedding.word", vocab * model.hidden, "tp")]
+    weights = [Weight("embedding.word", vocab * model.hidden, "tp", rows=vocab)]
     if model.positions == "learned":
         weights.append(Weight("embedding.position", model.position_rows * model.hidden, "replicated"))
     norms = [norm(model, "embedding.norm", model.hidden)] if model.embedding_norm else []
@@ -67,7 +67,7 @@ def final_norm(model: Model) -> tuple[Operation, ...]:
 
 def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation, ...]:
     """The output projection; it has no weight of its own where it ``shares_embedding`` on the same chunk."""
-    weights = () if shares_embedding else (Weight("head", vocab * model.hidden, "tp"),)
+    weights = () if shares_embedding else (Weight("head", vocab * model.hidden, "tp", rows=vocab),)
     bias = (Weight("head.bias", vocab, "tp"),) if model.output_bias else ()
     return (Operation("head", weights + bias, region="enter"),)
 

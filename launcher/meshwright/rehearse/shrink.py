@@ -78,6 +78,8 @@ def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
         yield "windows as long as the sequence: under Ulysses only flash attention keeps them, which needs a GPU"
     if _cannot_tie(spec):
         yield "embeddings of their own: torch's FSDP2 cannot tie them"
+    if spec.parallelism.gtp > 1 or spec.parallelism.egtp > 1:
+        yield "data parallelism instead of generalized tensor parallelism: gathering parts of weights needs GPUs"
     if spec.parallelism.overlap_tp or spec.parallelism.overlap_ep:
         yield "no overlap with matrix products: its kernels need GPUs"
     if _recomputed(spec.parallelism) != spec.parallelism.recompute_modules:
@@ -105,6 +107,7 @@ def layouts(spec: Spec, ranks: int) -> list[dict[str, int]]:
 def _sizes(spec: Spec, ranks: int) -> dict[str, int]:
     p = spec.parallelism
     sizes = {axis: min(2, getattr(p, axis) or 1) for axis in AXES}
+    sizes["dp"] = min(2, (p.dp or 1) * p.gtp)  # which cuts weights, not the micro-batches
     if p.pp > 1 and p.vpp == 1 and ranks >= 4 and p.pipeline_split != PipelineSplit():
         sizes["pp"] = 4  # uneven stages have a first, a last and some between
     if p.optimizer_instances > 1 and ranks >= 4:
@@ -181,6 +184,8 @@ def _parallelism(spec: Spec, degrees: Mapping[str, int], split: PipelineSplit) -
         tp=degrees.get("tp", 1),
         pp=degrees.get("pp", 1),
         cp=degrees.get("cp", 1),
+        gtp=1,
+        egtp=1,
         dp=degrees.get("dp", 1),
         sp=p.sp and "tp" in degrees,
         vpp=min(p.vpp, 2) if pipelined else 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import import_module
 
-from meshwright.rules import context, foreign, grid, host, length, pipeline, placement, schedule, sharding
+from meshwright.rules import context, foreign, generalized, grid, host, length, pipeline, placement, schedule, sharding
 from meshwright.rules._rule import DEEPSPEED, EVERY, EXPORTED, MEGATRON, Layout, Rule, implies
 
 __all__ = [
@@ -25,7 +25,16 @@ __all__ = [
 POSITIVE: tuple[Rule, ...] = grid.POSITIVE
 """Judged first: every other rule divides by these."""
 
-_SHAPE = grid.RULES + length.RULES + pipeline.RULES + schedule.RULES + sharding.RULES + context.RULES + placement.RULES
+_SHAPE = (
+    grid.RULES
+    + generalized.RULES
+    + length.RULES
+    + pipeline.RULES
+    + schedule.RULES
+    + sharding.RULES
+    + context.RULES
+    + placement.RULES
+)
 
 _MACHINE = host.RULES + foreign.RULES
 

@@ -12,6 +12,8 @@ _FLAGS = {
     "parallelism.cp": "context-parallel-size",
     "parallelism.ep": "expert-model-parallel-size",
     "parallelism.etp": "expert-tensor-parallel-size",
+    "parallelism.gtp": "tensor-parallel-num-weight-shards",
+    "parallelism.egtp": "expert-tensor-parallel-num-weight-shards",
     "parallelism.zero": (
         "use-distributed-optimizer use-megatron-fsdp use-torch-fsdp2 data-parallel-sharding-strategy "
         "torch-fsdp2-no-reshard-after-forward"

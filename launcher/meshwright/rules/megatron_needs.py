@@ -85,6 +85,13 @@ NEEDS: tuple[Requirement, ...] = (
         f"{_B}transformer=local",
         "core/models/gpt/gpt_layer_specs.py",
     ),
+    _engine(
+        "parallelism.gtp=2",
+        lambda spec: spec.parallelism.gtp > 1 or spec.parallelism.egtp > 1,
+        "parallelism.gtp=1 parallelism.egtp=1",
+        "core/tensor_parallel/generalized_tensor_parallelism.py:44; training/initialize.py:365",
+        "2.19.0",
+    ),
     *(
         _engine(
             f"training.precision={precision}",

@@ -44,9 +44,9 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
     (
         "runs",
         "parallelism",
-        "tp sp pp vpp cp ep etp dp zero recompute recompute_method recompute_layers recompute_modules pipeline_split "
-        "order cp_comm cp_levels optimizer_instances microbatch_group overlap_grad_reduce overlap_param_gather "
-        "overlap_p2p overlap_tp overlap_ep",
+        "tp sp pp vpp cp ep etp gtp egtp dp zero recompute recompute_method recompute_layers recompute_modules "
+        "pipeline_split order cp_comm cp_levels optimizer_instances microbatch_group overlap_grad_reduce "
+        "overlap_param_gather overlap_p2p overlap_tp overlap_ep",
     ),
     (
         "learned",

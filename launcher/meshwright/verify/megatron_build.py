@@ -58,7 +58,13 @@ def built(plan: Plan) -> Check:
     wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
     total = sum(stage.parameters for stage in plan.stages)
     done = f"{plan.grid.pp} stages, {total:,} parameters on one rank of each; groups of {plan.grid.world:,} ranks"
-    return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + substitutions(plan))
+    return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + _unrun(plan) + substitutions(plan))
+
+
+def _unrun(plan: Plan) -> tuple[str, ...]:
+    """Where a CPU stops."""
+    parts = plan.grid.gtp * plan.grid.egtp > 1
+    return ("weights cut into gtp's parts by Megatron; gathering them needs Transformer Engine 2.19",) * parts
 
 
 def _no_kernels() -> None:
@@ -123,15 +129,25 @@ def _groups(plan: Plan, rank: int) -> Iterator[str]:
         "tp": (ps.get_tensor_model_parallel_group(), dense.group(rank, "tp")),
         "cp": (ps.get_context_parallel_group(), dense.group(rank, "cp")),
         "pp": (ps.get_pipeline_model_parallel_group(), dense.group(rank, "pp")),
-        "dp": (ps.get_data_parallel_group(), dense.group(rank, "dp")),
-        "dp-cp": (ps.get_data_parallel_group(with_context_parallel=True), dense.group(rank, "dp", "cp")),
+        "dp": (ps.get_data_parallel_group(with_gtp_remat=False), dense.group(rank, "dp")),
+        "dp-cp": (
+            ps.get_data_parallel_group(with_context_parallel=True, with_gtp_remat=False),
+            dense.group(rank, "dp", "cp"),
+        ),
     }
+    if plan.grid.gtp > 1:
+        both |= {
+            "gtp": (ps.get_gtp_weight_remat_group(), dense.group(rank, "gtp")),
+            "gtp-dp": (ps.get_data_parallel_group(), dense.group(rank, "gtp", "dp")),
+        }
     if plan.spec.model.moe:
         both |= {
             "etp": (ps.get_expert_tensor_parallel_group(), expert.group(rank, "etp")),
             "ep": (ps.get_expert_model_parallel_group(), expert.group(rank, "ep")),
-            "edp": (ps.get_expert_data_parallel_group(), expert.group(rank, "edp")),
+            "edp": (ps.get_expert_data_parallel_group(with_gtp_remat=False), expert.group(rank, "edp")),
         }
+    if plan.grid.egtp > 1:
+        both["egtp"] = (ps.get_expert_gtp_weight_remat_group(), expert.group(rank, "egtp"))
     for name, (group, ours) in both.items():
         theirs = sorted(dist.get_process_group_ranks(group))
         if theirs != ours:

@@ -27,8 +27,8 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     sent = (Tensor(4 * k * hidden, "routed"),)
     yield Operation("dispatch", saved=(), moved=sent, region="dispatch", kernels=before)
     up, down = (
-        Weight("experts.up", hidden * columns, "expert", moe.experts),
-        Weight("experts.down", moe.ffn * hidden, "expert", moe.experts),
+        Weight("experts.up", hidden * columns, "expert", moe.experts, columns),
+        Weight("experts.down", moe.ffn * hidden, "expert", moe.experts, hidden, inputs_cut=True),
     )
     biases = _biases(model, columns)
     ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
