@@ -16,6 +16,7 @@ from meshwright.emit.megatron_model import moe_pattern, windows, without_positio
 from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
+from meshwright.model.megatron_parts import parts
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
 from meshwright.spec.parallelism import PipelineSplit
 from meshwright.spec.training import FP8_RECIPES
@@ -111,12 +112,13 @@ def _heads(model: Model) -> Kwargs:
 
 def _scales(model: Model) -> Kwargs:
     """As the flags say them (emit/megatron_model.py ``_scales``)."""
-    if model.embedding_scale is None and model.attention_scale is None and model.logit_scale is None:
+    embedding = None if "embedding_scale" in parts(model) else model.embedding_scale
+    if embedding is None and model.attention_scale is None and model.logit_scale is None:
         return {}
     scale = model.attention_scale or model.head_dim**-0.5
     return {
         "use_mup": True,
-        "mup_embedding_mult": model.embedding_scale or 1.0,
+        "mup_embedding_mult": embedding or 1.0,
         **({"mup_output_mult": model.logit_scale} if model.logit_scale else {}),
         "mup_base_head_dim": (scale * model.head_dim) ** 2,
     }

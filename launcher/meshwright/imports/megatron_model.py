@@ -244,8 +244,10 @@ def _our_layers(a: Arguments) -> Flat:
 def _part(part: str, value: PartValue) -> Flat:
     if part == "parallel_residual":
         return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
-    if part in ("qk_norm", "llama3_stretch"):
+    if part in ("qk_norm", "llama3_stretch", "positions"):
         return _joined(part, str(value))
+    if part == "router_bias":
+        return {"model.moe.bias_parameter": True}
     return {f"model.{_PATHS.get(part, part)}": "alibi" if part == "alibi" else value}
 
 
@@ -253,6 +255,9 @@ def _joined(part: str, value: str) -> Flat:
     """Parts that say in one word what takes several fields, or other ones."""
     if part == "qk_norm":
         return {"model.qk_norm": value}
+    if part == "positions":
+        kind, offset = value.split(":")
+        return {"model.positions": kind, "model.position_offset": int(offset)}
     names = ("low_freq_factor", "high_freq_factor", "original_positions")
     low, high, original = (float(number) for number in value.split(":"))
     return _stretch(**dict(zip(names, (low, high, int(original)), strict=True)))

@@ -56,7 +56,7 @@ IRRELEVANT = frozenset(
 """Keys about tokens, labels, generation and how stored weights are packed: they change no layer."""
 
 
-WITHIN = {"llama4": "llama4_text"}
+WITHIN = {"llama4": "llama4_text", "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
 """Configurations around that of the text, from which transformers builds a causal model of the text alone."""
 
 

@@ -22,7 +22,9 @@ NAMES = (
     "alibi",
     "attention_bias",
     "attention_softcap",
+    "cross_attention",
     "embedding_norm",
+    "embedding_scale",
     "experts_norm",
     "final_softcap",
     "local_base",
@@ -31,12 +33,17 @@ NAMES = (
     "norms",
     "output_bias",
     "parallel_residual",
+    "positions",
     "qk_norm",
     "qkv_clip",
     "residual_scale",
+    "router_bias",
 )
 
-GLOBAL = ("activation", "embedding_norm", "experts_norm", "final_softcap", "norms", "output_bias", "residual_scale")
+GLOBAL = (
+    *("activation", "embedding_norm", "embedding_scale", "experts_norm", "final_softcap", "norms", "output_bias"),
+    *("positions", "residual_scale", "router_bias"),
+)
 """Parts that do not reach into attention, so that latent attention has them, too."""
 
 
@@ -47,7 +54,9 @@ def parts(model: Model) -> Parts:
         "alibi": model.positions == "alibi",
         "attention_bias": model.attention_bias if model.linear_bias and model.attention_bias != "all" else None,
         "attention_softcap": model.attention_softcap,
+        "cross_attention": model.cross_attention,
         "embedding_norm": model.embedding_norm,
+        "embedding_scale": model.embedding_scale if model.looks_up_positions else None,
         "experts_norm": model.moe is not None and model.moe.output_norm,
         "final_softcap": model.final_softcap,
         "local_base": model.rope.local_base,
@@ -56,9 +65,11 @@ def parts(model: Model) -> Parts:
         "norms": None if model.norm_placement == "pre" else model.norm_placement,
         "output_bias": model.output_bias,
         "parallel_residual": _parallel(model),
+        "positions": _sines(model),
         "qk_norm": _qk_norm(model),
         "qkv_clip": model.qkv_clip,
         "residual_scale": model.residual_scale,
+        "router_bias": "parameter" if model.moe is not None and model.moe.bias_parameter else None,
     }
     assert needed.keys() == set(NAMES)
     return {name: value for name, value in needed.items() if value is not None and value is not False}
@@ -84,6 +95,13 @@ def _stretch(model: Model) -> PartValue | None:
         return None
     factors = (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_positions)
     return None if factors == (1.0, 4.0, 8192) else ":".join(map(str, factors))
+
+
+def _sines(model: Model) -> PartValue | None:
+    """Which table of sines, and how many of its rows stand before the first position."""
+    if not model.positions.startswith("sinusoidal"):
+        return None
+    return f"{model.positions}:{model.position_offset}"
 
 
 def _parallel(model: Model) -> PartValue:

@@ -21,7 +21,8 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from meshwright.model.megatron_parts import Parts, read_name
 from meshwright.train.activations import ACTIVATIONS
 from meshwright.train.attention import AlibiAttention, SoftcapAttention
-from meshwright.train.blocks import Layer, NormedEmbedding
+from meshwright.train.blocks import Layer
+from meshwright.train.embedding import Embedding
 from meshwright.train.norms import BareNorm, FullNorm, default_norm
 from meshwright.train.rotary import rotaries
 
@@ -62,6 +63,8 @@ def amend(block: TransformerBlockSubmodules, parts: Parts, norm: Any = None) -> 
         _amend_layer(layer, parts, bare or norm)
     if bare:
         block.layer_norm = bare
+    if parts.get("norms") == "post":  # each layer ends with one
+        block.layer_norm = None
 
 
 def _bare(parts: Parts) -> Any:
@@ -81,7 +84,7 @@ def _amend_layer(layer: ModuleSpec, parts: Parts, norm: Any) -> None:
         attention.k_layernorm = partial(FullNorm, heads="num_query_groups")
     if "norm" in parts:
         _set_norms(layer.submodules, norm, norm)
-    if parts.get("norms") == "output":
+    if parts.get("norms") in ("output", "post"):
         _set_norms(layer.submodules, IdentityOp, IdentityOp)
     if parts.get("parallel_residual") == "one_norm":
         _set_norms(layer.submodules, norm or _as_the_others, IdentityOp)
@@ -117,9 +120,9 @@ def _unfuse(submodules: Any, name: str) -> None:
 
 def install(parts: Parts, norm: Any = None) -> None:
     """Make GPTModel build what a specification of the decoder does not hold. ``norm``: as for ``amend``."""
-    NormedEmbedding.norm = _bare(parts) or norm
-    if "embedding_norm" in parts:
-        gpt_model.LanguageModelEmbedding = NormedEmbedding
+    Embedding.parts, Embedding.norm = parts, _bare(parts) or norm
+    if {"embedding_norm", "embedding_scale", "positions"} & parts.keys():
+        gpt_model.LanguageModelEmbedding = Embedding
     if "final_softcap" in parts:
         gpt_model.GPTModel._scale_logits = _capped_logits(float(parts["final_softcap"]))
     if {"local_base", "llama3_stretch"} & parts.keys():
