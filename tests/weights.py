@@ -36,7 +36,7 @@ IN_LAYER = {
     r"\bshared_mlp\.": "mlp.shared_experts.",
     r"\.(input_linear)\.": ".linear_fc1.",
     r"\.(output_linear)\.": ".linear_fc2.",
-    r"mlp\.(gate\.)?e_score_correction_bias|mlp\.expert_bias": "mlp.router.expert_bias",
+    r"mlp\.(gate\.)?(moe_statics\.)?e_score_correction_bias|mlp\.expert_bias": "mlp.router.expert_bias",
     r"self_attention\.sinks": "self_attention.core_attention.softmax_offset",
     r"mlp\.(router\.gate|gate|router)\.": "mlp.router.",
     r"\.(gate_up_proj|dense_h_to_4h|up_proj|fc1|fc_in|c_fc)\.": ".linear_fc1.",
@@ -90,7 +90,7 @@ def megatron_weights(model: Model, state: Mapping[str, Any]) -> dict[str, Any]:
     if not model.embedding_norm:  # BigBird-Pegasus calls its last norm so
         plain = {name.replace("layernorm_embedding", "layer_norm"): weight for name, weight in plain.items()}
     joined = _joined(model, plain)
-    behind = PRE_MLP if model.transformers in ("glm4", "hyperclovax") else BEHIND[model.norm_placement]
+    behind = PRE_MLP if model.transformers in ("glm4", "hyperclovax", "kolibri1") else BEHIND[model.norm_placement]
     return {_renamed(name, behind): weight for name, weight in _experts(model, joined).items()}
 
 
@@ -116,6 +116,8 @@ def _separate(weights: dict[str, Any]) -> dict[str, Any]:
             made[re.sub(r"\.W([qkv])\.", r".\1_proj.", name)] = made.pop(name)
         elif re.search(r"\.(c_attn|c_fc|c_proj)\.weight$", name):
             made[name] = weight.t()
+        if name.endswith("moe_statics.e_score_correction_bias"):
+            made[name] = weight.flatten()
         if re.search(r"\.c_attn\.(weight|bias)$", name):
             for part, rows in zip("qkv", made.pop(name).chunk(3), strict=True):
                 made[name.replace("c_attn", f"{part}_proj")] = rows

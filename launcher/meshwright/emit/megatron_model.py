@@ -205,9 +205,11 @@ def _experts(plan: Plan) -> Iterator[str]:
 
 def _router(moe: Moe) -> Iterator[str]:
     yield from flag("--moe-router-topk", moe.topk, 2)
-    yield from flag("--moe-router-score-function", moe.score, "softmax")
+    yield from flag("--moe-router-score-function", "sigmoid" if moe.router_bias else moe.score, "softmax")
     # a softmax over all experts, normalised over the chosen ones, is the softmax over the chosen ones
-    yield from switch("--moe-router-pre-softmax", moe.score == "softmax" and not moe.normalize_topk)
+    yield from switch(
+        "--moe-router-pre-softmax", moe.score == "softmax" and not (moe.normalize_topk or moe.router_bias)
+    )
     yield from flag("--moe-router-load-balancing-type", moe.balancing, "aux_loss")
     yield from flag("--moe-aux-loss-coeff", moe.aux_loss, 0.0)
     yield from flag("--moe-z-loss-coeff", moe.z_loss, 0.0)
@@ -218,7 +220,7 @@ def _router(moe: Moe) -> Iterator[str]:
     if moe.router_bias:
         yield "--moe-router-enable-expert-bias"
         yield from flag("--moe-router-bias-update-rate", moe.bias_update_rate, 1e-3)
-    if moe.score == "sigmoid":
+    if moe.score == "sigmoid" or moe.router_bias:
         yield from flag("--moe-router-dtype", "fp32")  # DeepSeek-V3 scores in fp32
 
 

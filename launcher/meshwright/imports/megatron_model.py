@@ -246,9 +246,19 @@ def _part(part: str, value: PartValue) -> Flat:
         return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
     if part in ("qk_norm", "llama3_stretch", "positions"):
         return _joined(part, str(value))
+    if part == "plain_queries":
+        return {}  # the flags say it, too
     if part == "router_bias":
-        return {"model.moe.bias_parameter": True}
+        return _router_bias(frozenset(str(value).split("+")))
+    if part == "embedding_norm":
+        return {"model.embedding_norm": True, "model.norm_before_positions": value == "words"}
     return {f"model.{_PATHS.get(part, part)}": "alibi" if part == "alibi" else value}
+
+
+def _router_bias(words: frozenset[str]) -> Flat:
+    flat: Flat = {"model.moe.bias_parameter": "parameter" in words, "model.moe.normalize_topk": "raw" not in words}
+    flat |= {"model.moe.bias_on": "logits" if "logits" in words else "scores"}
+    return {**flat, **({"model.moe.score": "softmax"} if "softmax" in words else {})}
 
 
 def _joined(part: str, value: str) -> Flat:

@@ -12,6 +12,7 @@ from meshwright.model.architecture_embedding import scaled_embedding
 from meshwright.model.architecture_layers import (
     chunked_layers,
     dense_layers,
+    expert_layers,
     layer_kinds,
     leading_dense,
     local_attention,
@@ -249,6 +250,7 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "leading_dense": leading_dense,
     "chunked_layers": chunked_layers,
     "dense_layers": dense_layers,
+    "expert_layers": expert_layers,
     "depth_scales": depth_scales,
     "local_attention": local_attention,
     "rotary_channels": rotary_channels,

@@ -95,6 +95,7 @@ class Moe:
     score_before_topk: bool = False  # softmax over all experts first, then top-k
     normalize_topk: bool = True  # the chosen experts' weights sum to 1
     router_bias: bool = False  # auxiliary-loss-free balancing (DeepSeek-V3, section 2.1.2)
+    bias_on: Literal["scores", "logits"] = "scores"  # what that bias is added to, to choose experts (logits: Kolibri)
     bias_parameter: bool = False  # that bias is a parameter, which no gradient reaches (AFMoE); else a buffer
     bias_update_rate: float = 1.0e-3  # of that bias, a step
     groups: int = 1  # of experts, for device- or node-limited routing
@@ -139,6 +140,7 @@ class Model:
     parallel_residual: bool = False  # attention and MLP read the same residual
     shared_parallel_norm: bool = False  # parallel residual with one norm for both branches
     embedding_norm: bool = False
+    norm_before_positions: bool = False  # that norm is of words, to which positions are then added (BlenderbotSmall)
     embedding_scale: float | None = None  # factor on the embedding output
     attention_scale: float | None = None  # softmax scale where it is not 1/sqrt(head_dim)
     attention_softcap: float | None = None

@@ -46,7 +46,7 @@ class Layer(TransformerLayer):  # type: ignore[misc]
         if "cross_attention" in parts:
             biases = str(parts.get("attention_bias", "all"))
             self.idle_attention = IdleAttention(config, self._norm("idle_norm"), biases)
-        if "router_bias" in parts and self.is_moe_layer:
+        if "parameter" in str(parts.get("router_bias")) and self.is_moe_layer:
             _keep_bias(self.mlp.router)
 
     def _changes(self, name: str) -> Iterator[Change]:

@@ -16,7 +16,7 @@ __all__ = ["Embedding", "Sinusoids", "sines"]
 
 
 class Embedding(LanguageModelEmbedding):  # type: ignore[misc]
-    """Megatron's embedding with ``parts`` (``model.megatron_parts``). ``norm`` builds its norm; None: as the layers'."""
+    """Megatron's embedding with ``parts`` of ``model.megatron_parts``; ``norm`` builds its norm (None: as layers do)."""
 
     parts: Mapping[str, Any] = {}
     norm: Any = None
@@ -34,10 +34,10 @@ class Embedding(LanguageModelEmbedding):  # type: ignore[misc]
             self._add_norm(config)
 
     def _add_norm(self, config: Any) -> None:
-        """Of words and positions together, where both are added; before dropout."""
+        """Of words and positions together where both are added, unless it is said to be of words; before dropout."""
         build = type(self).norm or default_norm(config)
         self.embedding_norm = build(config=config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
-        if self.add_position_embedding:
+        if self.add_position_embedding and self.parts["embedding_norm"] != "words":
             self.embedding_dropout.register_forward_pre_hook(lambda _module, inputs: self.embedding_norm(inputs[0]))
         else:
             self.word_embeddings.register_forward_hook(lambda _module, _inputs, output: self.embedding_norm(output))

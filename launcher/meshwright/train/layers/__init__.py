@@ -19,10 +19,12 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 
 from meshwright.model.megatron_parts import Parts, read_name
+from meshwright.train import routers
 from meshwright.train.activations import ACTIVATIONS
 from meshwright.train.attention import AlibiAttention, SoftcapAttention
 from meshwright.train.blocks import Layer
 from meshwright.train.embedding import Embedding
+from meshwright.train.latent import with_plain_queries
 from meshwright.train.norms import BareNorm, FullNorm, default_norm
 from meshwright.train.rotary import rotaries
 
@@ -88,6 +90,8 @@ def _amend_layer(layer: ModuleSpec, parts: Parts, norm: Any) -> None:
         _set_norms(layer.submodules, IdentityOp, IdentityOp)
     if parts.get("parallel_residual") == "one_norm":
         _set_norms(layer.submodules, norm or _as_the_others, IdentityOp)
+    if "plain_queries" in parts:
+        with_plain_queries(layer)
     if "attention_bias" in parts:
         attention.linear_qkv = partial(_without_bias, attention.linear_qkv)
     if parts.get("attention_bias") == "none":
@@ -127,6 +131,8 @@ def install(parts: Parts, norm: Any = None) -> None:
         gpt_model.GPTModel._scale_logits = _capped_logits(float(parts["final_softcap"]))
     if {"local_base", "llama3_stretch"} & parts.keys():
         gpt_model.RotaryEmbedding, gpt_model.YarnRotaryEmbedding = rotaries(parts)
+    if "router_bias" in parts:
+        routers.install(str(parts["router_bias"]))
     if "output_bias" in parts:
         gpt_model.GPTModel.__init__ = _with_output_bias(gpt_model.GPTModel.__init__)
 
