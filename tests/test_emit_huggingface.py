@@ -181,3 +181,13 @@ def _another(value: Any) -> Any:
 
 def test_the_table_names_each_architecture_once() -> None:
     assert all(name == architecture.model_type for name, architecture in ARCHITECTURES.items())
+
+
+def test_what_transformers_does_not_build_is_not_asked_of_it(tmp_path: Path) -> None:
+    """A file that speaks of multi-token prediction and a balancing bias loads for DeepSpeed as it is."""
+    (tmp_path / "config.json").write_text(json.dumps(config(model_of("glm4_5_air_106b"))))
+    words = ["model=hf", f"model.path={tmp_path}", "cluster.gpus=64"]
+    models = {name: load([*words, f"backend={name}"]).stages[0].model for name in ("megatron", "deepspeed")}
+    rates = {name: model.moe and (model.mtp, model.moe.bias_update_rate) for name, model in models.items()}
+    assert rates == {"megatron": (1, 1.0e-3), "deepspeed": (0, 0.0)}
+    assert load([*words, "backend=deepspeed", "model.mtp=1"]).stages[0].model.mtp == 1

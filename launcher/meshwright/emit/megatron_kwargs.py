@@ -16,6 +16,7 @@ from meshwright.emit.megatron_model import moe_pattern, windows, without_positio
 from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
+from meshwright.model.megatron_parts import parts
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
 from meshwright.spec.parallelism import PipelineSplit
 from meshwright.spec.training import FP8_RECIPES
@@ -111,12 +112,13 @@ def _heads(model: Model) -> Kwargs:
 
 def _scales(model: Model) -> Kwargs:
     """As the flags say them (emit/megatron_model.py ``_scales``)."""
-    if model.embedding_scale is None and model.attention_scale is None and model.logit_scale is None:
+    embedding = None if "embedding_scale" in parts(model) else model.embedding_scale
+    if embedding is None and model.attention_scale is None and model.logit_scale is None:
         return {}
     scale = model.attention_scale or model.head_dim**-0.5
     return {
         "use_mup": True,
-        "mup_embedding_mult": model.embedding_scale or 1.0,
+        "mup_embedding_mult": embedding or 1.0,
         **({"mup_output_mult": model.logit_scale} if model.logit_scale else {}),
         "mup_base_head_dim": (scale * model.head_dim) ** 2,
     }
@@ -161,8 +163,9 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "moe_shared_expert_gate": moe.shared_gate,
         **({"moe_apply_probs_on_input": True} if moe.weights_on_input else {}),
         "moe_router_topk": moe.topk,
-        "moe_router_score_function": moe.score,
-        "moe_router_pre_softmax": moe.score == "softmax" and not moe.normalize_topk,
+        # with a bias, softmax is our router's (train/routers.py): Megatron wants sigmoid to be said
+        "moe_router_score_function": "sigmoid" if moe.router_bias else moe.score,
+        "moe_router_pre_softmax": moe.score == "softmax" and not (moe.normalize_topk or moe.router_bias),
         "moe_router_load_balancing_type": moe.balancing,
         "moe_aux_loss_coeff": moe.aux_loss,
         "moe_z_loss_coeff": moe.z_loss or None,
@@ -171,7 +174,7 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "moe_router_topk_scaling_factor": moe.scaling if moe.scaling != 1.0 else None,
         "moe_router_enable_expert_bias": moe.router_bias,
         "moe_router_bias_update_rate": moe.bias_update_rate if moe.router_bias else Moe.bias_update_rate,
-        "moe_router_dtype": "fp32" if moe.score == "sigmoid" else None,
+        "moe_router_dtype": "fp32" if moe.score == "sigmoid" or moe.router_bias else None,
         "moe_token_dispatcher_type": megatron.moe_dispatcher,
         "moe_grouped_gemm": megatron.moe_grouped_gemm,
         "moe_permute_fusion": megatron.moe_permute_fusion,

@@ -244,15 +244,30 @@ def _our_layers(a: Arguments) -> Flat:
 def _part(part: str, value: PartValue) -> Flat:
     if part == "parallel_residual":
         return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
-    if part in ("qk_norm", "llama3_stretch"):
+    if part in ("qk_norm", "llama3_stretch", "positions"):
         return _joined(part, str(value))
+    if part == "plain_queries":
+        return {}  # the flags say it, too
+    if part == "router_bias":
+        return _router_bias(frozenset(str(value).split("+")))
+    if part == "embedding_norm":
+        return {"model.embedding_norm": True, "model.norm_before_positions": value == "words"}
     return {f"model.{_PATHS.get(part, part)}": "alibi" if part == "alibi" else value}
+
+
+def _router_bias(words: frozenset[str]) -> Flat:
+    flat: Flat = {"model.moe.bias_parameter": "parameter" in words, "model.moe.normalize_topk": "raw" not in words}
+    flat |= {"model.moe.bias_on": "logits" if "logits" in words else "scores"}
+    return {**flat, **({"model.moe.score": "softmax"} if "softmax" in words else {})}
 
 
 def _joined(part: str, value: str) -> Flat:
     """Parts that say in one word what takes several fields, or other ones."""
     if part == "qk_norm":
         return {"model.qk_norm": value}
+    if part == "positions":
+        kind, offset = value.split(":")
+        return {"model.positions": kind, "model.position_offset": int(offset)}
     names = ("low_freq_factor", "high_freq_factor", "original_positions")
     low, high, original = (float(number) for number in value.split(":"))
     return _stretch(**dict(zip(names, (low, high, int(original)), strict=True)))

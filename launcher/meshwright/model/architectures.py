@@ -140,6 +140,7 @@ def _topk_method(flat: Flat) -> str:
 _FORMULAS: Mapping[str, Callable[[Flat], Any]] = {
     "heads": lambda flat: flat["heads"],
     "hidden": lambda flat: flat["hidden"],
+    "vocab": lambda flat: flat["vocab"],
     "full_attention_every": lambda flat: flat["full_attention_every"],
     "parallel_residual": lambda flat: flat["parallel_residual"],
     "hidden // heads": _per_head,

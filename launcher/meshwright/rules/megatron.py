@@ -35,6 +35,10 @@ def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, h
     )
 
 
+def _own_router(r: Layout) -> bool:
+    return parts(r.model).get("router_bias", "parameter") != "parameter"
+
+
 def _moe(r: Layout, holds: Callable[[Moe], bool]) -> bool:
     return r.model.moe is None or holds(r.model.moe)
 
@@ -187,7 +191,9 @@ _EXPERTS = (
         id="megatron.sigmoid",
         path="model.moe.normalize_topk",
         backends=MEGATRON,
-        holds=lambda r: _moe(r, lambda moe: moe.score == "softmax" or moe.topk == 1 or moe.normalize_topk),
+        holds=lambda r: _moe(
+            r, lambda moe: moe.score == "softmax" or moe.topk == 1 or moe.normalize_topk or moe.router_bias
+        ),
         message="Megatron always normalises sigmoid scores of the chosen {model.moe.topk} experts",
         source="core/transformer/moe/moe_utils.py topk_routing_with_score_function",
         repairs=change(model__moe__normalize_topk=True),
@@ -196,10 +202,10 @@ _EXPERTS = (
         id="megatron.router_bias",
         path="model.moe.router_bias",
         backends=MEGATRON,
-        holds=lambda r: _moe(r, lambda moe: not moe.router_bias or moe.score == "sigmoid"),
-        message="bias-balanced routing needs score=sigmoid, it is {model.moe.score}",
-        source="core/transformer/transformer_config.py:2288",
-        repairs=change(model__moe__router_bias=False),
+        holds=lambda r: _moe(r, lambda moe: moe.groups == 1 or not _own_router(r)),
+        message="our router has no groups of experts, {model.moe.groups} are asked for with such a bias",
+        source="train/routers.py: Megatron's own wants sigmoid scores, normalised, with the bias added to them",
+        repairs=change(model__moe__groups=1, model__moe__group_topk=1),
     ),
     Rule(
         id="megatron.flex",

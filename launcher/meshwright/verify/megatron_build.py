@@ -194,7 +194,7 @@ def _chunks(plan: Plan) -> list[Any]:
                     pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
                     post_process=ps.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
                     share_embeddings_and_output_weights=model.tied_embeddings,
-                    position_embedding_type="learned_absolute" if model.positions == "learned" else "none",
+                    position_embedding_type="learned_absolute" if model.looks_up_positions else "none",
                     vp_stage=stage,
                 )
             )
