@@ -55,7 +55,8 @@ def between_nodes(s: Scene, g: Group) -> Number | None:
 
 def keys(s: Scene, kind: LayerKind) -> Number:
     """Keys and values of one rank's tokens."""
-    return s.width * s.tokens * sum(part.exchange(s.layout.model).keys for part in parts(kind)) / s.layout.tp
+    exchanged = [part.exchange(s.layout.model) for part in parts(kind)]
+    return s.width * s.tokens * sum(each.keys / s.layout.tp + each.shared for each in exchanged)
 
 
 def queries(s: Scene, kind: LayerKind) -> Number:

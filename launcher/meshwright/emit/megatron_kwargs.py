@@ -253,7 +253,9 @@ def _kernels(plan: Plan) -> Kwargs:
         "bias_activation_fusion": model.activation == "swiglu"
         or (model.activation == "gelu_tanh" and model.linear_bias),
         "bias_dropout_fusion": True,
-        "apply_rope_fusion": model.positions == "rope" and (model.mla is not None) == _is_yarn(scaling),
+        "apply_rope_fusion": model.positions == "rope"
+        and model.indexer is None
+        and (model.mla is not None) == _is_yarn(scaling),
         "attention_softmax_in_fp32": False,
         "persist_layer_norm": True,
         "deallocate_pipeline_outputs": True,

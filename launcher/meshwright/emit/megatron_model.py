@@ -127,7 +127,8 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
     elif model.mla:
         yarn = scaling is not None and scaling.kind == "yarn"
         yield from flag("--rope-type", "yarn" if yarn else "rope")
-        yield from switch("--no-rope-fusion", not yarn)  # MLA fuses only YaRN (transformer_config.py:2967)
+        # MLA fuses only YaRN (transformer_config.py:2967), and nothing beside an indexer (:2838)
+        yield from switch("--no-rope-fusion", not yarn or model.indexer is not None)
         yield from flag("--rotary-scaling-factor", scaling.factor if scaling else 1.0, 1.0)
         if scaling:
             yield from flag("--mscale", scaling.mscale, 1.0)

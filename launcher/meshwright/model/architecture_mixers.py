@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from meshwright.model.architectures import Flat, NoCounterpartError, Part
+from meshwright.model.architectures import Flat, NoCounterpartError, Part, refuse_unless
 from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 
-__all__ = ["linear_attention", "nemotron_layers"]
+__all__ = ["indexed_layers", "linear_attention", "nemotron_layers"]
 
 _MIXERS = {"linear_attention": "delta_net", "full_attention": "attention"}
 
@@ -36,6 +36,20 @@ def linear_attention(every: int = 4) -> Part:
 
     keys = ("layer_types", "full_attention_interval", "mlp_only_layers", "decoder_sparse_step")
     return Part(keys, ("pattern",), write, read)
+
+
+def indexed_layers() -> Part:
+    """Sparse attention in all layers, each with an indexer of its own."""
+
+    def read(config: Flat) -> Flat:
+        refuse_unless(set(config.get("layer_types") or ()) <= {"indexed_attention"}, "layer_types", "another attention")
+        every, pattern = config.get("index_topk_freq", 1), config.get("index_topk_pattern") or ()
+        shared = "shared" in (config.get("indexer_types") or ()) or not {"S", "shared"}.isdisjoint(pattern)
+        refuse_unless(not shared and every in (None, 1), "indexer_types", "a choice of tokens that layers share")
+        return {}
+
+    keys = ("layer_types", "indexer_types", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset")
+    return Part(keys, (), lambda _: {}, read)
 
 
 _BLOCKS = {"linear_attention": "M", "moe": "E", "full_attention": "*", "mlp": "-"}

@@ -16,7 +16,7 @@ from meshwright.model.architecture_layers import (
     local_attention,
     without_rope,
 )
-from meshwright.model.architecture_mixers import linear_attention, nemotron_layers
+from meshwright.model.architecture_mixers import indexed_layers, linear_attention, nemotron_layers
 from meshwright.model.architectures import Flat, Part, refuse_unless
 
 __all__ = ["PARTS", "VALUES"]
@@ -254,6 +254,7 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "mpt_attention": mpt_attention,
     "multi_query": multi_query,
     "falcon_decoder": falcon_decoder,
+    "indexed_layers": indexed_layers,
     "linear_attention": linear_attention,
     "nemotron_layers": nemotron_layers,
 }

@@ -34,7 +34,8 @@ class Kernels:
     activation, for a norm, for bias with dropout and residual. ``joined``: a norm and the linear behind it are one
     module, so that the norm cannot be recomputed by itself. ``eight_bit``: matrix products take 8-bit inputs and
     keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``router``,
-    ``permute``: experts are scored and chosen, and tokens sorted to them and back, by one kernel each.
+    ``permute``: experts are scored and chosen, and tokens sorted to them and back, by one kernel each. ``sparse``:
+    attention with an indexer computes the chosen scores alone.
     """
 
     flash: bool = True
@@ -45,6 +46,7 @@ class Kernels:
     eight_bit: bool = False
     router: bool = False
     permute: bool = False
+    sparse: bool = False
 
     @property
     def input_bytes(self) -> int:
@@ -105,7 +107,9 @@ class Operation:
     ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights.
     A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
     earlier token (query-key plus probability-value), or the last ``window`` of them; ``products`` are multiplications
-    of a token with states, without weights, cut over ``tp``. ``region``: the input enters, or the output leaves, the
+    of a token with states, without weights, cut over ``tp``. ``computed``: the width that a kernel multiplies, where it
+    is another than the model's. ``dense``: every pair of tokens is computed, those behind the mask, too. ``shared``:
+    every rank of the tensor-parallel group does all of it. ``region``: the input enters, or the output leaves, the
     part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
     """
 
@@ -115,6 +119,9 @@ class Operation:
     moved: tuple[Tensor, ...] = ()
     scores: int = 0
     window: int | None = None
+    computed: int = 0
+    dense: bool = False
+    shared: bool = False
     products: int = 0
     topk: int = 1
     region: Literal["", "enter", "leave", "dispatch", "combine"] = ""
