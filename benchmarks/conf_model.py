@@ -49,6 +49,7 @@ COMMENTS = {
     "moe.group_topk": "Groups a token is sent to.",
     "moe.scaling": "Factor on the routed experts' output.",
     "moe.aux_loss": "Weight of the balancing loss.",
+    "moe.latent": "Channels that routed experts see.",
     "moe.output_norm": "A norm stands behind the experts.",
     "moe.weights_on_input": "A token is multiplied by its weight before the expert, not behind it.",
     "mla": "Multi-head latent attention.",

@@ -56,6 +56,7 @@ LAYOUTS: dict[str, Spec] = {
     "sparse attention, context": spec(mixed("8xD-"), 8, cp=2, cp_comm="all_gather", pp=2, global_batch=16),
     "sparse attention and MTP": spec(mixed("2xD- 6xDE", mtp=1), 8, vpp=2, ep=2, **SPLIT),
     "latent attention and Mamba": spec(mixed("M-M+M-ME"), 8, **SPLIT),
+    "latent experts": spec(mixed("M-M*-M-E", moe=replace(MOE, latent=32, shared_ffn=64)), 8, ep=2, **SPLIT),
     "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),
 }
 

@@ -157,6 +157,7 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "num_moe_experts": moe.experts,
         "moe_ffn_hidden_size": moe.ffn,
         "moe_layer_freq": 1 if routed_everywhere else [int(kind) for kind in moe_pattern(model)[1:-1].split(",")],
+        **({"moe_latent_size": moe.latent} if moe.latent else {}),
         "moe_shared_expert_intermediate_size": moe.shared_ffn or None,
         "moe_shared_expert_gate": moe.shared_gate,
         **({"moe_apply_probs_on_input": True} if moe.weights_on_input else {}),

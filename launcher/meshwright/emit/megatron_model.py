@@ -192,6 +192,7 @@ def _experts(plan: Plan) -> Iterator[str]:
     yield from flag("--moe-ffn-hidden-size", moe.ffn)
     if not (hybrid(plan) or all(kind.ffn == "experts" for kind in kinds(plan.spec.model))):
         yield from flag("--moe-layer-freq", moe_pattern(plan.spec.model))
+    yield from flag("--moe-latent-size", moe.latent)
     yield from flag("--moe-shared-expert-intermediate-size", moe.shared_ffn or None)
     yield from switch("--moe-shared-expert-gate", moe.shared_gate)
     yield from switch("--moe-apply-probs-on-input", moe.weights_on_input)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from meshwright.model.architectures import Flat, NoCounterpartError, Part, refuse_unless
+from meshwright.model.architectures import Flat, Part, refuse_unless
 from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 
@@ -61,9 +61,9 @@ _MAMBA_DEFAULTS = {"heads": 128, "head_dim": 64, "groups": 8, "state": 128, "ker
 
 _MOE = {"experts": "n_routed_experts", "topk": "num_experts_per_tok", "ffn": "moe_intermediate_size"}
 _MOE |= {"shared_ffn": "moe_shared_expert_intermediate_size", "groups": "n_group", "group_topk": "topk_group"}
-_MOE |= {"scaling": "routed_scaling_factor", "normalize_topk": "norm_topk_prob"}
+_MOE |= {"scaling": "routed_scaling_factor", "normalize_topk": "norm_topk_prob", "latent": "moe_latent_size"}
 _MOE_DEFAULTS: Mapping[str, Any] = {"experts": 8, "topk": 2, "ffn": 7688, "shared_ffn": 7688, "groups": 1}
-_MOE_DEFAULTS = {**_MOE_DEFAULTS, "group_topk": 1, "scaling": 1.0, "normalize_topk": True}
+_MOE_DEFAULTS = {**_MOE_DEFAULTS, "group_topk": 1, "scaling": 1.0, "normalize_topk": True, "latent": None}
 _ROUTER = {"moe.score": "sigmoid", "moe.router_bias": True}
 
 
@@ -89,11 +89,9 @@ def nemotron_layers() -> Part:
         if "E" in pattern:
             del flat["moe"]
             flat |= _widths(config, "moe", _MOE, _MOE_DEFAULTS) | _ROUTER
-            if config.get("moe_latent_size") is not None:
-                raise NoCounterpartError(f"moe_latent_size: {config['moe_latent_size']} has no counterpart here")
         return flat
 
-    legacy = ("hybrid_override_pattern", "num_hidden_layers", "moe_latent_size")
+    legacy = ("hybrid_override_pattern", "num_hidden_layers")
     keys = ("layers_block_type", *legacy, *_MAMBA.values(), *_MOE.values())
     paths = ("layers", "pattern", *(f"mamba.{name}" for name in _MAMBA), *(f"moe.{name}" for name in _MOE), *_ROUTER)
     return Part(keys, paths, write, read)

@@ -97,6 +97,7 @@ def _small_moe(moe: Moe) -> Moe:
         experts=EXPERTS,
         topk=min(moe.topk, 2),
         ffn=EXPERT_FFN,
+        latent=moe.latent and HIDDEN // 2,
         shared_ffn=min(moe.shared_ffn, EXPERT_FFN),
         first_dense=min(moe.first_dense, 1),
         every=min(moe.every, 2),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.experimental_attention_variant.absorbed_mla import (
@@ -19,24 +18,10 @@ from megatron.core.transformer.experimental_attention_variant.dsa import (
 )
 from megatron.core.transformer.multi_latent_attention import MLASelfAttention, MLASelfAttentionSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
-from torch import Tensor, nn
 
-__all__ = ["Whole", "latent_attention", "sparse_attention"]
+from meshwright.train.whole import Whole
 
-
-class Whole(nn.Module):
-    """A linear layer that every rank of a tensor-parallel group holds whole, as ``TELinear`` of ``duplicated`` mode."""
-
-    def __init__(self, input_size: int, output_size: int, *, config: Any, init_method: Any, **_: Any) -> None:
-        """Take Megatron's arguments of a linear layer."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(output_size, input_size, dtype=config.params_dtype))
-        if config.perform_initialization:
-            init_method(self.weight)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """``[..., input_size] -> [..., output_size]``, and no bias."""
-        return nn.functional.linear(x, self.weight), None
+__all__ = ["latent_attention", "sparse_attention"]
 
 
 def latent_attention(norm: Any, core: Any, down: Any) -> ModuleSpec:

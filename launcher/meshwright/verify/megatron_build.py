@@ -280,6 +280,7 @@ def _no_device() -> None:
     """Buffers go to the meta device, streams nowhere."""
     import megatron.core.models.common.embeddings.yarn_rotary_pos_embedding as yarn
     import megatron.core.transformer.experimental_attention_variant.absorbed_mla as absorbed
+    import megatron.core.transformer.moe.moe_layer as experts
     import megatron.core.transformer.multi_latent_attention as latent
     import torch
 
@@ -291,3 +292,4 @@ def _no_device() -> None:
     latent.HAVE_TE = False
     latent.TELinear = absorbed.TELinear = Replicated
     absorbed.HAVE_TE = False
+    experts.HAVE_TE, experts.TELinear = True, Replicated

@@ -206,6 +206,7 @@ def _dispatch(plan: Plan) -> dict[str, Any]:
     flex = {"moe_flex_dispatcher_backend": o.moe_flex_backend, "moe_flex_dispatcher_num_sms": o.moe_flex_sms}
     return {
         "moe_token_dispatcher_type": o.moe_dispatcher,
+        "moe_latent_size": plan.spec.model.moe.latent,
         "moe_router_fusion": o.moe_router_fusion,
         "moe_permute_fusion": o.moe_permute_fusion,
         "moe_shared_expert_overlap": o.moe_shared_expert_overlap,
