@@ -46,6 +46,12 @@ def by(model: str, candidate: Spec) -> Spec:
     return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
 
 
+def chosen_by(kernels: str, candidate: Spec) -> Spec:
+    """Whose kernels attend to what an indexer chose."""
+    megatron = replace(candidate.backend.megatron, dsa_kernels=kernels)  # type: ignore[arg-type]
+    return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
+
+
 LAYOUTS: dict[str, Spec] = {
     "Mamba": spec(mixed("M-M*-M-E", activation="squared_relu", positions="none"), 8, **SPLIT),
     "Mamba, chunks and MTP": spec(mixed("M-M*-M*E", mtp=1), 8, vpp=2, ep=2, **SPLIT),
@@ -54,7 +60,7 @@ LAYOUTS: dict[str, Spec] = {
     "delta nets by HybridModel": by("hybrid", spec(mixed("2x(2xGE *E) *- G-"), 8, vpp=2, **SPLIT)),
     "sparse attention": spec(mixed("2xD- 6xDE"), 8, ep=2, **SPLIT),
     "sparse attention, context": spec(mixed("8xD-"), 8, cp=2, cp_comm="all_gather", pp=2, global_batch=16),
-    "sparse attention and MTP": spec(mixed("2xD- 6xDE", mtp=1), 8, vpp=2, ep=2, **SPLIT),
+    "sparse attention and MTP": chosen_by("cudnn", spec(mixed("2xD- 6xDE", mtp=1), 8, vpp=2, ep=2, **SPLIT)),
     "latent attention and Mamba": spec(mixed("M-M+M-ME"), 8, **SPLIT),
     "latent experts": spec(mixed("M-M*-M-E", moe=replace(MOE, latent=32, shared_ffn=64)), 8, ep=2, **SPLIT),
     "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),

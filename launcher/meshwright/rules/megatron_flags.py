@@ -68,7 +68,7 @@ _FLAGS = {
     "model.pattern": "hybrid-layer-pattern hybrid-override-pattern linear-attention-freq",
     "model.indexer": (
         "dsa-indexer-n-heads dsa-indexer-head-dim dsa-indexer-topk dsa-indexer-rope-interleaved dsa-indexer-loss-coeff "
-        "dsa-indexer-use-sparse-loss dsa-indexer-rotate-activation dsa-indexer-k-norm-epsilon"
+        "dsa-indexer-use-sparse-loss no-dsa-indexer-rotate-activation dsa-indexer-k-norm-epsilon"
     ),
     "model.delta_net": (
         "linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim linear-conv-kernel-dim"
