@@ -55,7 +55,6 @@ def built(model: Model, by: str) -> Any:
     from megatron.core.models.gpt.gpt_model import GPTModel
     from megatron.core.models.hybrid.hybrid_model import HybridModel
     from megatron.core.transformer import transformer_config
-
     from meshwright.train.cpu_layers import CpuAttention, CpuNorm
     from meshwright.train.local_layers import hybrid_stack
 
@@ -102,7 +101,9 @@ def losses(model: Model) -> tuple[list[float], list[float], list[str]]:
 
 def descent(made: Any, tokens: Any) -> list[float]:
     import torch
+    from megatron.core.transformer.experimental_attention_variant.dsa import DSAIndexerLossLoggingHelper
 
+    DSAIndexerLossLoggingHelper.tracker.clear()  # it has a row a layer, and the classes count layers otherwise
     places = torch.arange(LENGTH).expand(2, -1)
     found = []
     for _ in range(3):
