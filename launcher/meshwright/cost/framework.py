@@ -97,6 +97,7 @@ def _megatron(layout: Layout) -> Framework:
             low_bytes=CODED.get(training.precision, 1.0),
             router=options.moe_router_fusion,
             permute=options.moe_permute_fusion,
+            sparse=options.dsa_kernels != "none",
         ),
         loss_bytes=where(fsdp2, 14.0, 2.0 if options.cross_entropy_fusion else 6.0),
         fused_loss=options.cross_entropy_fusion,

@@ -159,6 +159,7 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "num_moe_experts": moe.experts,
         "moe_ffn_hidden_size": moe.ffn,
         "moe_layer_freq": 1 if routed_everywhere else [int(kind) for kind in moe_pattern(model)[1:-1].split(",")],
+        **({"moe_latent_size": moe.latent} if moe.latent else {}),
         "moe_shared_expert_intermediate_size": moe.shared_ffn or None,
         "moe_shared_expert_gate": moe.shared_gate,
         **({"moe_apply_probs_on_input": True} if moe.weights_on_input else {}),
@@ -256,7 +257,9 @@ def _kernels(plan: Plan) -> Kwargs:
         "bias_activation_fusion": model.activation == "swiglu"
         or (model.activation == "gelu_tanh" and model.linear_bias),
         "bias_dropout_fusion": True,
-        "apply_rope_fusion": model.positions == "rope" and (model.mla is not None) == _is_yarn(scaling),
+        "apply_rope_fusion": model.positions == "rope"
+        and model.indexer is None
+        and (model.mla is not None) == _is_yarn(scaling),
         "attention_softmax_in_fp32": False,
         "persist_layer_norm": True,
         "deallocate_pipeline_outputs": True,

@@ -129,7 +129,8 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
     elif model.mla:
         yarn = scaling is not None and scaling.kind == "yarn"
         yield from flag("--rope-type", "yarn" if yarn else "rope")
-        yield from switch("--no-rope-fusion", not yarn)  # MLA fuses only YaRN (transformer_config.py:2967)
+        # MLA fuses only YaRN (transformer_config.py:2967), and nothing beside an indexer (:2838)
+        yield from switch("--no-rope-fusion", not yarn or model.indexer is not None)
         yield from flag("--rotary-scaling-factor", scaling.factor if scaling else 1.0, 1.0)
         if scaling:
             yield from flag("--mscale", scaling.mscale, 1.0)
@@ -193,6 +194,7 @@ def _experts(plan: Plan) -> Iterator[str]:
     yield from flag("--moe-ffn-hidden-size", moe.ffn)
     if not (hybrid(plan) or all(kind.ffn == "experts" for kind in kinds(plan.spec.model))):
         yield from flag("--moe-layer-freq", moe_pattern(plan.spec.model))
+    yield from flag("--moe-latent-size", moe.latent)
     yield from flag("--moe-shared-expert-intermediate-size", moe.shared_ffn or None)
     yield from switch("--moe-shared-expert-gate", moe.shared_gate)
     yield from switch("--moe-apply-probs-on-input", moe.weights_on_input)

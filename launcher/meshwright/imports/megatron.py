@@ -123,8 +123,10 @@ def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
 def _implied(values: Mapping[str, Any]) -> Iterator[str]:
     """Arguments that the emitter states by itself for such a model (emit/megatron_model.py)."""
     yield from megatron_techniques.implied(values.get("backend.megatron.cuda_graphs.kind", "none"))
-    if "model.delta_net.key_heads" in values:
+    if "model.delta_net.key_heads" in values or "model.indexer.heads" in values:
         yield "experimental_attention_variant"
+    if "model.indexer.heads" in values:
+        yield from ("dsa_indexer_rotate_activation", "dsa_indexer_k_norm_epsilon", "apply_rope_fusion")
     activation = values.get("model.activation")
     if activation in UNFUSED or (activation == "gelu_tanh" and not values.get("model.linear_bias")):
         yield "bias_gelu_fusion"

@@ -29,6 +29,7 @@ PLAIN = {
     "parallelism.pipeline_split.layout": "pipeline_model_parallel_layout",
     "backend.megatron.transformer": "transformer_impl",
     "backend.megatron.attention": "attention_backend",
+    "backend.megatron.dsa_kernels": "dsa_kernel_backend",
     "backend.megatron.moe_permute_fusion": "moe_permute_fusion",
     "backend.megatron.moe_flex_backend": "moe_flex_dispatcher_backend",
     "backend.megatron.moe_router_fusion": "moe_router_fusion",

@@ -30,6 +30,7 @@ CARRIED = {
     "model.moe.z_loss": "moe_z_loss_coeff",
     "model.moe.capacity_factor": "moe_expert_capacity_factor",
     "model.moe.weights_on_input": "moe_apply_probs_on_input",
+    "model.moe.latent": "moe_latent_size",
 }
 
 
@@ -58,6 +59,7 @@ def experts(a: Arguments) -> Flat:
         "z_loss": a("moe_z_loss_coeff") or 0.0,
         "capacity_factor": a("moe_expert_capacity_factor"),
         "weights_on_input": a("moe_apply_probs_on_input"),
+        "latent": a("moe_latent_size"),
         **_ffn(a),
         **(_every(a) if _of_fork(a) else frequency(a("moe_layer_freq"), a("num_layers")) or {}),
     }

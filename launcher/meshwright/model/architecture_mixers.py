@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from meshwright.model.architectures import Flat, NoCounterpartError, Part
+from meshwright.model.architectures import Flat, Part, refuse_unless
 from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 
-__all__ = ["linear_attention", "mamba_layers", "nemotron_layers"]
+__all__ = ["indexed_layers", "linear_attention", "mamba_layers", "nemotron_layers"]
 
 _MIXERS = {"linear_attention": "delta_net", "full_attention": "attention"}
 
@@ -64,6 +64,20 @@ def mamba_layers() -> Part:
     return Part(keys, ("pattern", "mamba.head_dim"), write, read)
 
 
+def indexed_layers() -> Part:
+    """Sparse attention in all layers, each with an indexer of its own."""
+
+    def read(config: Flat) -> Flat:
+        refuse_unless(set(config.get("layer_types") or ()) <= {"indexed_attention"}, "layer_types", "another attention")
+        every, pattern = config.get("index_topk_freq", 1), config.get("index_topk_pattern") or ()
+        shared = "shared" in (config.get("indexer_types") or ()) or not {"S", "shared"}.isdisjoint(pattern)
+        refuse_unless(not shared and every in (None, 1), "indexer_types", "a choice of tokens that layers share")
+        return {}
+
+    keys = ("layer_types", "indexer_types", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset")
+    return Part(keys, (), lambda _: {}, read)
+
+
 _BLOCKS = {"linear_attention": "M", "moe": "E", "full_attention": "*", "mlp": "-"}
 _FORMER = {"mamba": "linear_attention", "attention": "full_attention"}
 
@@ -73,9 +87,9 @@ _MAMBA_DEFAULTS = {"heads": 128, "head_dim": 64, "groups": 8, "state": 128, "ker
 
 _MOE = {"experts": "n_routed_experts", "topk": "num_experts_per_tok", "ffn": "moe_intermediate_size"}
 _MOE |= {"shared_ffn": "moe_shared_expert_intermediate_size", "groups": "n_group", "group_topk": "topk_group"}
-_MOE |= {"scaling": "routed_scaling_factor", "normalize_topk": "norm_topk_prob"}
+_MOE |= {"scaling": "routed_scaling_factor", "normalize_topk": "norm_topk_prob", "latent": "moe_latent_size"}
 _MOE_DEFAULTS: Mapping[str, Any] = {"experts": 8, "topk": 2, "ffn": 7688, "shared_ffn": 7688, "groups": 1}
-_MOE_DEFAULTS = {**_MOE_DEFAULTS, "group_topk": 1, "scaling": 1.0, "normalize_topk": True}
+_MOE_DEFAULTS = {**_MOE_DEFAULTS, "group_topk": 1, "scaling": 1.0, "normalize_topk": True, "latent": None}
 _ROUTER = {"moe.score": "sigmoid", "moe.router_bias": True}
 
 
@@ -101,11 +115,9 @@ def nemotron_layers() -> Part:
         if "E" in pattern:
             del flat["moe"]
             flat |= _widths(config, "moe", _MOE, _MOE_DEFAULTS) | _ROUTER
-            if config.get("moe_latent_size") is not None:
-                raise NoCounterpartError(f"moe_latent_size: {config['moe_latent_size']} has no counterpart here")
         return flat
 
-    legacy = ("hybrid_override_pattern", "num_hidden_layers", "moe_latent_size")
+    legacy = ("hybrid_override_pattern", "num_hidden_layers")
     keys = ("layers_block_type", *legacy, *_MAMBA.values(), *_MOE.values())
     paths = ("layers", "pattern", *(f"mamba.{name}" for name in _MAMBA), *(f"moe.{name}" for name in _MOE), *_ROUTER)
     return Part(keys, paths, write, read)

@@ -18,7 +18,7 @@ from meshwright.model.architecture_layers import (
     local_attention,
     without_rope,
 )
-from meshwright.model.architecture_mixers import linear_attention, mamba_layers, nemotron_layers
+from meshwright.model.architecture_mixers import indexed_layers, linear_attention, mamba_layers, nemotron_layers
 from meshwright.model.architectures import Flat, Part, refuse_unless
 
 __all__ = ["PARTS", "VALUES"]
@@ -257,6 +257,7 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "mpt_attention": mpt_attention,
     "multi_query": multi_query,
     "falcon_decoder": falcon_decoder,
+    "indexed_layers": indexed_layers,
     "linear_attention": linear_attention,
     "mamba_layers": mamba_layers,
     "scaled_embedding": scaled_embedding,

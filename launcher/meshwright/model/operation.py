@@ -66,7 +66,7 @@ class Kernels:
     module, so that the norm cannot be recomputed by itself. ``eight_bit``: matrix products take 8-bit inputs and
     keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``low_bytes``:
     of an element of these, fewer than 1 in 4 bits. ``router``, ``permute``: experts are scored and chosen, and tokens
-    sorted to them and back, by one kernel each.
+    sorted to them and back, by one kernel each. ``sparse``: attention with an indexer computes the chosen scores alone.
     ``weighs_outputs``: what experts gave is multiplied by their scores, and kept for that; Megatron weighs inside the
     activation instead (megatron-core 0.19.2, core/transformer/moe/experts.py:830), so that nothing is kept.
     """
@@ -81,6 +81,7 @@ class Kernels:
     router: bool = False
     permute: bool = False
     weighs_outputs: bool = False
+    sparse: bool = False
 
     @property
     def input_bytes(self) -> float:
@@ -152,7 +153,9 @@ class Operation:
     ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights.
     A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
     earlier token (query-key plus probability-value), or the last ``window`` of them; ``products`` are multiplications
-    of a token with states, without weights, cut over ``tp``. ``region``: the input enters, or the output leaves, the
+    of a token with states, without weights, cut over ``tp``. ``computed``: the width that a kernel multiplies, where it
+    is another than the model's. ``dense``: every pair of tokens is computed, those behind the mask, too. ``shared``:
+    every rank of the tensor-parallel group does all of it. ``region``: the input enters, or the output leaves, the
     part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
     """
 
@@ -162,6 +165,9 @@ class Operation:
     moved: tuple[Tensor, ...] = ()
     scores: int = 0
     window: int | None = None
+    computed: int = 0
+    dense: bool = False
+    shared: bool = False
     products: int = 0
     topk: int = 1
     region: Literal["", "enter", "leave", "dispatch", "combine"] = ""

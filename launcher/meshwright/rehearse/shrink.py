@@ -243,7 +243,7 @@ def _training(training: Training, steps: int, rate: float) -> Training:
 def _backend(spec: Spec) -> Backend:
     """Plain layers; where Megatron has none, the program for CPUs puts them in the place of the others."""
     backend, model = spec.backend, spec.model
-    engine_only = model.delta_net is not None or is_hybrid(model, backend.megatron)
+    engine_only = model.delta_net is not None or model.indexer is not None or is_hybrid(model, backend.megatron)
     dispatcher = backend.megatron.moe_dispatcher
     return Backend(
         name=backend.name,

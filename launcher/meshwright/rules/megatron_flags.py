@@ -70,6 +70,10 @@ _FLAGS = {
     "model.attention_gate": "attention-output-gate",
     "model.mla": "multi-latent-attention q-lora-rank kv-lora-rank qk-head-dim qk-pos-emb-head-dim v-head-dim",
     "model.pattern": "hybrid-layer-pattern hybrid-override-pattern linear-attention-freq",
+    "model.indexer": (
+        "dsa-indexer-n-heads dsa-indexer-head-dim dsa-indexer-topk dsa-indexer-rope-interleaved dsa-indexer-loss-coeff "
+        "dsa-indexer-use-sparse-loss no-dsa-indexer-rotate-activation dsa-indexer-k-norm-epsilon"
+    ),
     "model.delta_net": (
         "linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim linear-conv-kernel-dim"
     ),
@@ -81,9 +85,11 @@ _FLAGS = {
         "moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type moe-router-pre-softmax "
         "moe-router-score-function moe-router-topk-scaling-factor moe-shared-expert-gate "
         "moe-shared-expert-intermediate-size moe-apply-probs-on-input"
+        "moe-shared-expert-intermediate-size moe-latent-size"
     ),
     "backend.megatron.attention": "attention-backend",
     "backend.megatron.transformer": "transformer-impl",
+    "backend.megatron.dsa_kernels": "dsa-kernel-backend",
     "backend.megatron.moe_dispatcher": "moe-token-dispatcher-type",
     "backend.megatron.moe_grouped_gemm": "moe-grouped-gemm",
     "backend.megatron.moe_permute_fusion": "moe-permute-fusion",

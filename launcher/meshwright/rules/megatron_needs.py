@@ -138,6 +138,22 @@ NEEDS: tuple[Requirement, ...] = (
         "core/transformer/moe/token_dispatcher.py:1559",
         install=f"NVTE_BUILD_WITH_NCCL_EP=1 {_TE}",
     ),
+    _row(
+        "tilelang",
+        f"{_B}dsa_kernels=tilelang",
+        lambda spec: spec.backend.megatron.dsa_kernels == "tilelang",
+        f"{_B}dsa_kernels=none",
+        "core/utils.py:499",
+        "pip install tilelang",
+    ),
+    _row(
+        "flash_mla",
+        f"{_B}dsa_kernels=cudnn",
+        lambda spec: spec.backend.megatron.dsa_kernels == "cudnn",
+        f"{_B}dsa_kernels=none",
+        "core/utils.py:512, beside nvidia-cudnn-frontend[cutedsl]",
+        "pip install --no-build-isolation git+https://github.com/deepseek-ai/FlashMLA",
+    ),
     _engine(
         f"{_B}moe_router_fusion=true",
         lambda spec: _experts(spec, "moe_router_fusion"),

@@ -29,6 +29,7 @@ class MegatronOptions:
     model: Literal["auto", "gpt", "hybrid"] = "auto"  # the class that builds it; auto: gpt where it can
     transformer: Literal["transformer_engine", "local"] = "transformer_engine"
     attention: Literal["auto", "flash", "fused", "unfused"] = "auto"
+    dsa_kernels: Literal["none", "tilelang", "cudnn"] = "none"  # whose kernels attend to what an indexer chose
     moe_dispatcher: Literal["alltoall", "allgather", "flex"] = "alltoall"
     moe_flex_backend: Literal["deepep", "hybridep", "ncclep"] = "deepep"  # whose kernels flex calls
     moe_flex_sms: int | None = None  # multiprocessors that flex communicates with; None: the backend's own number

@@ -7,7 +7,7 @@ from typing import Literal
 
 from meshwright.spec.measured import Measured
 
-__all__ = ["Activation", "DeltaNet", "Mamba", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
+__all__ = ["Activation", "DeltaNet", "Indexer", "Mamba", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
 
 Activation = Literal[
     "swiglu", "geglu", "geglu_tanh", "quick_geglu", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"
@@ -53,6 +53,21 @@ class Mla:
     qk_rope_dim: int  # and channels with them
     v_dim: int  # channels of a head's value
     q_lora_rank: int | None = None  # channels of the compressed queries; None: not compressed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexer:
+    """What makes latent attention sparse, layers D of a pattern (DeepSeek-V3.2, section 2.1).
+
+    Heads of its own score every token before; attention reads the ``topk`` highest alone.
+    """
+
+    heads: int
+    head_dim: int
+    topk: int  # tokens that each one attends to
+    interleaved: bool = False  # its rotary positions turn neighbours (GLM-5), not halves
+    loss: float = 0.001  # coefficient of the loss that teaches it attention's own weights; 0: it is not trained
+    sparse_loss: bool = True  # which looks at the chosen tokens alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +120,7 @@ class Moe:
     aux_loss: float = 0.0  # its coefficient
     z_loss: float = 0.0  # coefficient of the loss on the router's logits
     capacity_factor: float | None = None  # of an even share, what an expert takes at most; None: dropless
+    latent: int | None = None  # channels that routed experts see; None: all of the model's (Nemotron 3 Super)
     output_norm: bool = False  # a norm behind the experts, before the residual (A.X K1)
     weights_on_input: bool = False  # a token is multiplied by its weight before the expert, not behind it (Llama 4)
 
@@ -165,6 +181,7 @@ class Model:
     init_std: float = 0.02
     rope: Rope = Rope()
     mla: Mla | None = None
+    indexer: Indexer | None = None
     delta_net: DeltaNet | None = None
     mamba: Mamba | None = None
     moe: Moe | None = None

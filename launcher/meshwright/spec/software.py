@@ -32,6 +32,8 @@ COMPONENTS: Mapping[str, Component] = {
     "flash_attn": Component("flash-attn", "flash_attn", "", ("flash-attn",)),
     "flash_attn_3": Component("flash-attn 3", "flash_attn_interface", "", ("flash-attn-3",)),
     "deep_ep": Component("DeepEP", "deep_ep", "", ("deep-ep",)),
+    "tilelang": Component("TileLang", "tilelang", "", ("tilelang",)),
+    "flash_mla": Component("FlashMLA", "flash_mla", "", ("flash-mla", "flash_mla")),
     "emerging_optimizers": Component("Emerging-Optimizers", "emerging_optimizers", "", ("emerging-optimizers",)),
     "nvml": Component("nvidia-ml-py", "pynvml", "", ("nvidia-ml-py",)),
     "nvcc": Component("nvcc", program="nvcc"),

@@ -204,7 +204,11 @@ def _experts() -> None:
     transformer_engine.py:2191), while the plain layer has it summed over ranks that hold other experts.
     """
     from megatron.core.tensor_parallel.layers import RowParallelLinear
-    from megatron.core.transformer.moe import token_dispatcher
+    from megatron.core.transformer.moe import moe_layer, token_dispatcher
+
+    from meshwright.train.whole import Whole
+
+    moe_layer.HAVE_TE, moe_layer.TELinear = True, Whole  # projections before and behind experts
 
     made, forward = RowParallelLinear.__init__, RowParallelLinear.forward
 

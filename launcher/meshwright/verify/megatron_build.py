@@ -215,7 +215,9 @@ def _hybrid_model(plan: Plan, config: Any, _: int | None) -> Callable[..., Any]:
 
     from meshwright.train.local_layers import hybrid_stack
 
-    return partial(HybridModel, hybrid_stack_spec=hybrid_stack(Norm, NoAttention), **kwargs(plan)["HybridModel"])
+    return partial(
+        HybridModel, hybrid_stack_spec=hybrid_stack(Norm, NoAttention, Replicated), **kwargs(plan)["HybridModel"]
+    )
 
 
 def _config(plan: Plan) -> Any:
@@ -228,6 +230,7 @@ def _config(plan: Plan) -> Any:
         "perform_initialization": False,
         "gradient_accumulation_fusion": False,
         "transformer_impl": "local",
+        "dsa_kernel_backend": "none",  # the others ask for a GPU
         "moe_grouped_gemm": False,  # the grouped kernels' one tensor holds the same elements
         "moe_token_dispatcher_type": "alltoall",  # dispatchers hold no parameters; flex asks for DeepEP
         "moe_permute_fusion": False,
@@ -261,7 +264,7 @@ def _variant_layers(config: Any, vp_stage: int | None) -> Any:
 
     from meshwright.train.local_layers import install_variants
 
-    install_variants(Norm, NoAttention)
+    install_variants(Norm, NoAttention, Replicated)
     return variants.get_transformer_block_with_experimental_attention_variant_spec(config, vp_stage=vp_stage)
 
 
@@ -292,6 +295,8 @@ def _mtp(config: Any, vp_stage: int | None) -> Any:
 def _no_device() -> None:
     """Buffers go to the meta device, streams nowhere."""
     import megatron.core.models.common.embeddings.yarn_rotary_pos_embedding as yarn
+    import megatron.core.transformer.experimental_attention_variant.absorbed_mla as absorbed
+    import megatron.core.transformer.moe.moe_layer as experts
     import megatron.core.transformer.multi_latent_attention as latent
     import torch
 
@@ -301,4 +306,6 @@ def _no_device() -> None:
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     torch.cuda.Stream = type("Stream", (), {"__init__": lambda self, *_, **__: None})  # type: ignore[assignment,misc]
     latent.HAVE_TE = False
-    latent.TELinear = Replicated
+    latent.TELinear = absorbed.TELinear = Replicated
+    absorbed.HAVE_TE = False
+    experts.HAVE_TE, experts.TELinear = True, Replicated

@@ -91,6 +91,8 @@ def emulate_gpu(plan: Plan) -> None:
         "unpermute",
     ):
         _fill("megatron.core.transformer.moe.moe_utils", f"fused_{kernel}")
+    config = importlib.import_module("megatron.core.transformer.transformer_config")
+    config._validate_dsa_kernel_backend_dependencies = _nothing  # type: ignore[attr-defined]
 
 
 def substitutions(plan: Plan) -> tuple[str, ...]:
@@ -101,6 +103,9 @@ def substitutions(plan: Plan) -> tuple[str, ...]:
     emulated = [f"compute capability {capability} pretended, Transformer Engine {version} {whence}"]
     if accelerator.capability == "0.0":
         emulated.append(f"{accelerator.name} has no CUDA compute capability: Hopper's stands in")
+    kernels = plan.spec.backend.megatron.dsa_kernels
+    if kernels != "none":
+        emulated.append(f"the kernels of {kernels} assumed, without which Megatron refuses them (core/utils.py:522)")
     return tuple(emulated)
 
 
