@@ -1,4 +1,4 @@
-"""Which gradients Megatron sums over tensor-parallel ranks: those of parameters that all of them hold, and no others."""
+"""Which gradients Megatron sums over tensor-parallel ranks: those of parameters all of them hold, and no others."""
 
 from __future__ import annotations
 

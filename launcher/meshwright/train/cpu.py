@@ -202,9 +202,9 @@ def _collectives() -> None:
 def _experts() -> None:
     """Split sizes leave the GPU as NumPy arrays; a CPU tensor would be passed on as it is, which gloo refuses.
 
-    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354). Its gradient is
-    its own: Transformer Engine's experts are told of one tensor-parallel rank (core/extensions/transformer_engine.py:2191),
-    while the plain layer has it summed over ranks that hold other experts.
+    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354). Its gradient
+    is its own: Transformer Engine's experts are told of one tensor-parallel rank
+    (core/extensions/transformer_engine.py:2191), while the plain layer has it summed over ranks with other experts.
     """
     from megatron.core.tensor_parallel.layers import RowParallelLinear
     from megatron.core.transformer.moe import token_dispatcher
