@@ -200,8 +200,8 @@ def _experts() -> None:
     """Split sizes leave the GPU as NumPy arrays; a CPU tensor would be passed on as it is, which gloo refuses.
 
     An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354). Its gradient
-    is its own: Transformer Engine's experts are told of one tensor-parallel rank (core/extensions/
-    transformer_engine.py:2191), while the plain layer has it summed over ranks that hold other experts.
+    is its own: Transformer Engine's experts are told of one tensor-parallel rank
+    (core/extensions/transformer_engine.py:2191), while the plain layer has it summed over ranks with other experts.
     """
     from megatron.core.tensor_parallel.layers import RowParallelLinear
     from megatron.core.transformer.moe import moe_layer, token_dispatcher

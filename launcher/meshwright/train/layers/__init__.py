@@ -135,6 +135,23 @@ def install(parts: Parts, norm: Any = None) -> None:
         routers.install(str(parts["router_bias"]))
     if "output_bias" in parts:
         gpt_model.GPTModel.__init__ = _with_output_bias(gpt_model.GPTModel.__init__)
+    if parts.get("qk_norm") == "full":
+        gpt_model.GPTModel.__init__ = _with_norms_of_its_heads(gpt_model.GPTModel.__init__)
+
+
+def _with_norms_of_its_heads(build: Any) -> Any:
+    """GPTModel's constructor where each tensor-parallel rank has its own part of the norms on queries and keys.
+
+    ``qk_layernorm`` builds them; later it says that ranks hold the same norms and sums their gradients
+    (core/distributed/finalize_model_grads.py:453).
+    """
+
+    def made(model: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        config.qk_layernorm = True
+        build(model, config, *args, **kwargs)
+        config.qk_layernorm = False
+
+    return made
 
 
 def _with_output_bias(build: Any) -> Any:
