@@ -1,4 +1,4 @@
-"""ZeRO++: fewer bytes on the wire, and a second copy of weights that is gathered where links are fast."""
+"""DeepSpeed's lower precisions: ZeRO++'s bytes and second copy, states that are all in bf16."""
 
 from __future__ import annotations
 
@@ -72,3 +72,11 @@ def test_each_part_saves_time_where_links_between_nodes_are_slow() -> None:
 def test_what_is_left_out_is_said() -> None:
     assert any("quantize take no time" in note for note in costed(QWZ).notes)
     assert not any("ZeRO++" in note for note in costed(HPZ).notes)
+
+
+@pytest.mark.parametrize(("zero", "kept", "low"), [(1, 12, 2 + 4), (2, 12, 2 + 4), (3, 12, 4)])
+def test_states_in_bf16_have_no_fp32_copy(zero: int, kept: int, low: int) -> None:
+    """Of ZeRO-3 the master is the weight itself."""
+    for option, each in (("false", kept), ("true", low)):
+        stage = costed(f"parallelism.zero={zero}", f"{D}bf16_states={option}").stages[0]
+        assert stage.optimizer == pytest.approx(each * parameters() / 32, rel=1e-3)

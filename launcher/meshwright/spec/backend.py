@@ -79,6 +79,7 @@ class DeepSpeedOptions:
     hpz: int = 1  # ZeRO++ secondary partition size
     quantized_weights: bool = False  # ZeRO++ qwZ
     quantized_gradients: bool = False  # ZeRO++ qgZ
+    bf16_states: bool = False  # masters, their gradients and moments in bf16: nothing in fp32
     reduce_bucket: int = 500_000_000  # elements
     allgather_bucket: int = 500_000_000  # elements; ZeRO 1 and 2
     prefetch_bucket: int = 50_000_000  # elements; ZeRO 3

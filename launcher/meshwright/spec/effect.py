@@ -80,7 +80,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "offload_optimizer offload_param hpz reduce_bucket allgather_bucket prefetch_bucket persistence_threshold "
         "max_live_parameters max_reuse_distance sub_group_size torch_adam attention",
     ),
-    ("learned", "backend.deepspeed", "quantized_weights quantized_gradients extra"),
+    ("learned", "backend.deepspeed", "quantized_weights quantized_gradients bf16_states extra"),
     ("runs", "launch", "kind entry python port dry_run force test_only environment slurm watchdog"),
     ("runs", "after", "checkpoints universal"),
     ("learned", "after", "step sample"),
