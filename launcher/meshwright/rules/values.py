@@ -98,6 +98,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_COUNT, "backend.megatron", "vocab_divisor moe_flex_sms"),
     (_AMOUNT, "backend.megatron", "moe_rank_capacity"),
     (_COUNT, "backend.megatron.experts", "interleave preprocessing_sms"),
+    (_NONE_OR_MORE, "backend.megatron.experts", "stash_gpu stash_host"),
     (_NONE_OR_MORE, "backend.megatron.quantization", "first_layers_bf16 last_layers_bf16"),
     (_NONE_OR_MORE, "backend.megatron.activation_offload", "inflight layers"),
     (_PART, "backend.megatron.activation_offload", "fraction"),
