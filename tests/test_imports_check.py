@@ -116,3 +116,18 @@ def test_what_a_user_gets_wrong(
     assert main([written(tmp_path) if word == "FILE" else word for word in words]) == 2
     both = capsys.readouterr()
     assert said in both.out + both.err
+
+
+def test_a_trainer_that_shards_nothing_is_no_deepspeed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text("per_device_train_batch_size: 1\nmax_steps: 10\nbf16: true\n")
+    words = [str(path), "cluster=dgx_h100", "cluster.gpus=8", "model=llama3_8b", "training.sequence=2048"]
+    assert main(["check", *words, "output=json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (said,) = [one for one in document["said"] if one["rule"] == "import.ddp"]
+    assert (said["level"], said["place"]["line"]) == ("warning", 3)
+    assert document["plan"]["degrees"]["dp"] == 8
+    tuned = tmp_path / "ds.json"
+    tuned.write_text('{"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": "auto"}')
+    assert main(["check", str(tuned), *words, "output=json"]) == 0
+    assert "import.ddp" not in {one["rule"] for one in json.loads(capsys.readouterr().out)["said"]}

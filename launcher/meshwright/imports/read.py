@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.imports import megatron_yaml, nemo, neox, shapes
+from meshwright.imports import megatron_yaml, nemo, neox, replicas, shapes
 from meshwright.imports.checkpoint import of_checkpoint
 from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
@@ -41,7 +41,7 @@ def imported(paths: Sequence[str | Path], answers: Mapping[str, str] | None = No
         sources = [_source(path, answers or {}) for path in files]
     except RecursionError:
         raise ConfigError([Problem(str(paths[0]), "nested too deeply to be read", "import.depth")]) from None
-    return together(sources, tuple(map(str, files)))
+    return replicas.named(together(sources, tuple(map(str, files))))
 
 
 def _with_company(path: Path) -> Iterator[Path]:
