@@ -6,6 +6,7 @@ What Megatron derives where nothing is said is derived as it does (megatron-core
 
 from __future__ import annotations
 
+from math import isclose
 from typing import Any
 
 from meshwright.imports.known_models import vocabulary_of
@@ -146,13 +147,19 @@ def _attention(a: Arguments) -> Flat:
     flat["model.sliding_window"] = window[0] + 1 if isinstance(window, list | tuple) else None
     flat["model.full_attention_every"] = (a("window_attn_skip_freq") or 0) if window else 0
     if a("use_mup"):
-        multiplier, base = a("mup_embedding_mult"), a("mup_base_head_dim") or 1.0
+        multiplier = a("mup_embedding_mult")
         flat["model.embedding_scale"] = None if multiplier == 1.0 else multiplier
         flat["model.logit_scale"] = None if a("mup_output_mult") == 1.0 else a("mup_output_mult")
-        head_dim = _sizes(a).get("model.head_dim")
-        if head_dim:
-            flat["model.attention_scale"] = base**0.5 / head_dim
+        flat |= _scale(a)
     return flat
+
+
+def _scale(a: Arguments) -> Flat:
+    """Of the scores, where it is another than the usual one; MLA has its own (multi_latent_attention.py)."""
+    head_dim, base = _sizes(a).get("model.head_dim"), a("mup_base_head_dim") or 1.0
+    if not head_dim or a("multi_latent_attention") or isclose(base, head_dim):
+        return {}
+    return {"model.attention_scale": base**0.5 / head_dim}
 
 
 def _positions(a: Arguments) -> Flat:

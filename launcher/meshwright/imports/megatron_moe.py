@@ -92,8 +92,10 @@ def frequency(written: Any, layers: int | None) -> dict[str, int] | None:
     A number n puts experts into layers 0, n, 2n, ... (core/models/gpt/gpt_layer_specs.py:642).
     """
     pattern = routed(written, layers)
-    if pattern is None or 1 not in pattern:
+    if pattern is None:
         return None
+    if 1 not in pattern:
+        return {"first_dense": len(pattern), "every": 1}
     for first in range(pattern.index(1) + 1):
         every = pattern.index(1) - first + 1
         if pattern == [int(i >= first and (i - first) % every == every - 1) for i in range(len(pattern))]:

@@ -94,7 +94,7 @@ def _qk_norm(model: Model) -> PartValue | None:
 def _stretch(model: Model) -> PartValue | None:
     """Megatron's flag stretches as Llama 3.1 does (rotary_pos_embedding.py: _apply_scaling)."""
     scaling = model.rope.scaling
-    if scaling is None or scaling.kind != "llama3":
+    if scaling is None or scaling.kind != "llama3" or model.positions != "rope":
         return None
     factors = (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_positions)
     return None if factors == (1.0, 4.0, 8192) else ":".join(map(str, factors))
