@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -165,17 +166,22 @@ def test_nothing_keeps_what_experts_gave_where_scores_were_applied_before() -> N
     tokens, topk, hidden = 8, 2, 16
     given = torch.randn(tokens * topk, hidden, requires_grad=True)
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+
+    def keep(one):
+        kept.append(one)
+        return one
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
         utils.unpermute(given, torch.arange(tokens).repeat(topk), torch.Size([tokens, hidden]))
     assert not [one for one in kept if one.is_floating_point()]
-    moe = Model(**{**MIXTURE, "moe": Moe(experts=4, topk=topk, ffn=32)})
+    moe = replace(Model(**MIXTURE), moe=Moe(experts=4, topk=topk, ffn=32))
     for weighs, size in ((False, 0), (True, 2 * topk * hidden)):
         layer = decoder_layer(moe, kinds(moe)[0], Kernels(weighs_outputs=weighs))
         (combine,) = [operation for operation in layer if operation.name == "combine"]
         assert sum(tensor.size for tensor in combine.saved) == size
 
 
-MIXTURE = {
+MIXTURE: dict[str, Any] = {
     "name": "mixture",
     "layers": 1,
     "hidden": 16,

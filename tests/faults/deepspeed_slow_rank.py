@@ -11,12 +11,12 @@ from meshwright.train import deepspeed, slow_rank
 
 def main(words: Sequence[str]) -> None:
     slow_rank.EVERY = 3
-    forward = deepspeed.loss_of
+    forward = deepspeed.loss_of  # type: ignore[attr-defined]
 
     def slowly(*rest, **named):
         time.sleep(0.15)
         return forward(*rest, **named)
 
     if os.environ["RANK"] == "1":
-        deepspeed.loss_of = slowly
+        deepspeed.loss_of = slowly  # type: ignore[attr-defined]
     deepspeed.main(words)
