@@ -16,7 +16,7 @@ __all__ = ["Embedding", "Sinusoids", "sines"]
 
 
 class Embedding(LanguageModelEmbedding):  # type: ignore[misc]
-    """Megatron's embedding with ``parts`` of ``model.megatron_parts``; ``norm`` builds its norm (None: as layers do)."""
+    """Megatron's embedding with ``parts`` of ``model.megatron_parts``; ``norm`` builds its norm (None: as layers)."""
 
     parts: Mapping[str, Any] = {}
     norm: Any = None
