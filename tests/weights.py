@@ -110,11 +110,11 @@ def _renamed(name: str, behind: Mapping[str, str]) -> str:
 
 def _separate(weights: dict[str, Any]) -> dict[str, Any]:
     """Under the names of most: CTRL's own, and GPT's one convolution over a token, which is a linear layer."""
-    made = dict(weights)
+    made, convolved = dict(weights), any(".c_attn." in name for name in weights)
     for name, weight in weights.items():
         if re.search(r"\.W[qkv]\.", name):
             made[re.sub(r"\.W([qkv])\.", r".\1_proj.", name)] = made.pop(name)
-        elif re.search(r"\.(c_attn|c_fc|c_proj)\.weight$", name):
+        elif convolved and re.search(r"\.(c_attn|c_fc|c_proj)\.weight$", name):
             made[name] = weight.t()
         if name.endswith("moe_statics.e_score_correction_bias"):
             made[name] = weight.flatten()

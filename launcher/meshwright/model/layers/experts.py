@@ -24,8 +24,9 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
     logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
     scores = Weight("router.weight", moe.experts * model.hidden, "replicated")
-    biases = (Weight("router.bias", moe.experts, "replicated"),) * (model.linear_bias + moe.bias_parameter)
-    yield Operation("router", (scores, *biases), logits, logits, kernels=2 if kernels.router else 6)
+    count = model.linear_bias + (moe.router_bias and moe.bias_parameter)
+    added = (Weight("router.bias", moe.experts, "replicated"),) * count
+    yield Operation("router", (scores, *added), logits, logits, kernels=2 if kernels.router else 6)
     if moe.latent:
         yield linear("latent.input", model.hidden, moe.latent, "replicated", model.linear_bias)
     columns = moe.ffn * (2 if model.gated else 1)
