@@ -14,7 +14,7 @@ __all__ = ["CONTAINERS", "OFF", "function_of", "said", "theirs"]
 Values = dict[str, Any]
 
 CONTAINERS: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
-OFF = (None, False, [], {}, 0)
+OFF: tuple[Any, ...] = (None, False, [], {}, 0)
 """Ways to say that something is not switched on."""
 
 _NAME = re.compile(
