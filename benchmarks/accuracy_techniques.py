@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from statistics import mean, median
+from typing import get_args
 
+from meshwright.cost.fitting import Fits, fit_probability, fits
+from meshwright.cost.memory import GIB, allocatable
 from meshwright.measured.validate import Judged
 
-__all__ = ["told_apart", "what_they_bring"]
+__all__ = ["published", "told_apart", "what_they_bring"]
 
 SOURCES = ("nvidia-dgxc-benchmarking", "nvidia-megatron-bridge", "nvidia-nemo-docs", "megatron_dsv3_gb200")
 COLUMNS = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "attn_impl")
@@ -50,6 +53,31 @@ def _groups(judged: Sequence[Judged], name: Callable[[Judged], str]) -> Iterator
         sizes = sorted(map(abs, errors))
         figures = (median(sizes), sizes[min(len(sizes) - 1, int(0.9 * len(sizes)))], sizes[-1], mean(errors))
         yield f"| {key} | {len(errors)} | {' | '.join(f'{100 * figure:.1f} %' for figure in figures)} |"
+
+
+def published(judged: Sequence[Judged]) -> str:
+    """What is said of layouts that are known to have run: rows, and in brackets layouts that differ."""
+    lines = [
+        "## Published layouts that ran",
+        "",
+        "What `plan` would say of them, in rows (and layouts that differ).",
+        "",
+    ]
+    lines += ["| source | likely | about even | unlikely |", "|---|---|---|---|"]
+    for source in ("nvidia-megatron-bridge", "nvidia-dgxc-benchmarking", "nvidia-nemo-docs"):
+        said = [(_word(j), _layout(j)) for j in judged if j.row.source == source]
+        words = ([layout for word, layout in said if word == wanted] for wanted in get_args(Fits))
+        lines.append(f"| {source} | {' | '.join(f'{len(found)} ({len({*found})})' for found in words)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _word(j: Judged) -> Fits:
+    limit = allocatable(j.row.spec.cluster.accelerator.memory_gib) / GIB
+    return fits(fit_probability(j.peak_memory, limit, j.row.framework.memory_spread))
+
+
+def _layout(j: Judged) -> tuple[str, ...]:
+    return tuple(j.row.measured.get(column, "") for column in ("model", "gpu", "precision", *LAYOUT, *COLUMNS))
 
 
 def what_they_bring(judged: Sequence[Judged]) -> str:

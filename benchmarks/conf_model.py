@@ -16,13 +16,14 @@ import yaml
 
 from meshwright.compose import CONF
 from meshwright.model.huggingface import read
-from meshwright.spec.model import DeltaNet, Mamba, Mla, Moe, RopeScaling
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, RopeScaling
 
 DEFAULTS = {
     path: {field.name: field.default for field in fields(kind)}
     for path, kind in (
         ("moe", Moe),
         ("mla", Mla),
+        ("indexer", Indexer),
         ("delta_net", DeltaNet),
         ("mamba", Mamba),
         ("rope.scaling", RopeScaling),
@@ -48,6 +49,7 @@ COMMENTS = {
     "moe.group_topk": "Groups a token is sent to.",
     "moe.scaling": "Factor on the routed experts' output.",
     "moe.aux_loss": "Weight of the balancing loss.",
+    "moe.latent": "Channels that routed experts see.",
     "moe.output_norm": "A norm stands behind the experts.",
     "moe.weights_on_input": "A token is multiplied by its weight before the expert, not behind it.",
     "mla": "Multi-head latent attention.",
@@ -56,6 +58,11 @@ COMMENTS = {
     "mla.qk_nope_dim": "Channels of a head without positions.",
     "mla.qk_rope_dim": "Channels of a head with rotary positions.",
     "mla.v_dim": "Channels of a head's values.",
+    "indexer": "Attention to the tokens that an indexer chooses.",
+    "indexer.heads": "Its heads.",
+    "indexer.head_dim": "Channels of one.",
+    "indexer.topk": "Tokens that each one attends to.",
+    "indexer.interleaved": "Its rotary positions turn neighbours.",
     "pattern": "The kind of every layer in symbols; see docs/models.md.",
     "delta_net": "Gated delta nets.",
     "delta_net.key_heads": "Heads of queries and keys.",

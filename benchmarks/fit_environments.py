@@ -38,7 +38,12 @@ class Environment:
 
 
 def _nvidia(gpu: str) -> Environment:
-    return Environment(dict.fromkeys(NVIDIA, 0.0), gpu, lambda row: "unknown" not in row.measured["recompute"])
+    """But for mixtures of a source that has an environment of its own: their host was another."""
+    return Environment(dict.fromkeys(NVIDIA, 0.0), gpu, lambda row: not (row.spec.model.moe and _own(row)))
+
+
+def _own(row: Row) -> bool:
+    return row.source == "nvidia-dgxc-benchmarking" and f"{row.source} {row.measured['gpu']}" in environments()
 
 
 ENVIRONMENTS = {

@@ -13,11 +13,12 @@ import pytest
 from builders import small_model, spec
 from meshwright.cost.checkpoints import advised_interval, checkpoints
 from meshwright.emit.megatron import flags
-from meshwright.emit.slurm import checkpoint_gib, script
+from meshwright.emit.slurm import script
 from meshwright.errors import ConfigError
 from meshwright.jobs.launch import links
 from meshwright.jobs.transition import chain
 from meshwright.layout.plan import Plan
+from meshwright.model.optimizer_state import checkpoint_gib
 from meshwright.resolver import refusals, resolve
 from meshwright.spec import Launch, Logging, Spec
 from meshwright.train.health import missing

@@ -179,7 +179,7 @@ def test_a_run_without_a_recipe_has_no_stages() -> None:
     ("override", "line"),
     [
         ("model=null", "model: no option 'null'; there are apertus_70b, "),
-        ("recipe=", "recipe: no option ''; there are apertus_70b, "),
+        ("recipe=", "recipe: no option ''; there are amber_7b, "),
         ("model=7", "model: no option '7'; there are "),
         ("recipe=../../etc/passwd", "recipe: no option '../../etc/passwd'; there are "),
         ("model.path=/x", "model.path: tiny is described without it; choose model=hf"),

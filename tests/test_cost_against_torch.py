@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,12 @@ from meshwright.cost.counts import forward_by_operation
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import Scene, scene
 from meshwright.cost.memory import layer_input, saved
+from meshwright.model.kinds import kinds
 from meshwright.model.operation import Kernels
+from meshwright.model.operations import decoder_layer
 from meshwright.resolver import layout, normalise
 from meshwright.spec import Model
+from meshwright.spec.model import Moe
 
 HIDDEN, HEADS, SEQUENCE, BATCH = 64, 4, 32, 2
 """Of the Megatron layer."""
@@ -153,3 +157,41 @@ def test_flops_equal_torchs_count(kv_heads: int) -> None:
         positions="rope",
     )
     assert counter.get_total_flops() == 32 * sum(forward_by_operation(model, 32).values())
+
+
+def test_nothing_keeps_what_experts_gave_where_scores_were_applied_before() -> None:
+    """Megatron's sum over experts; transformers' modules multiply what they gave, and keep it."""
+    torch = pytest.importorskip("torch")
+    utils = pytest.importorskip("megatron.core.transformer.moe.moe_utils")
+    tokens, topk, hidden = 8, 2, 16
+    given = torch.randn(tokens * topk, hidden, requires_grad=True)
+    kept = []
+
+    def keep(one):
+        kept.append(one)
+        return one
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+        utils.unpermute(given, torch.arange(tokens).repeat(topk), torch.Size([tokens, hidden]))
+    assert not [one for one in kept if one.is_floating_point()]
+    moe = replace(Model(**MIXTURE), moe=Moe(experts=4, topk=topk, ffn=32))
+    for weighs, size in ((False, 0), (True, 2 * topk * hidden)):
+        layer = decoder_layer(moe, kinds(moe)[0], Kernels(weighs_outputs=weighs))
+        (combine,) = [operation for operation in layer if operation.name == "combine"]
+        assert sum(tensor.size for tensor in combine.saved) == size
+
+
+MIXTURE: dict[str, Any] = {
+    "name": "mixture",
+    "layers": 1,
+    "hidden": 16,
+    "ffn": 64,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_dim": 8,
+    "vocab": 128,
+    "max_positions": 32,
+    "activation": "swiglu",
+    "norm": "rmsnorm",
+    "positions": "rope",
+}

@@ -34,7 +34,7 @@ def test_many_experts_on_a_rank_wait_for_the_host() -> None:
     alone, spread = (layer(s, s.layers[0]) for s in (of(MOE), of(MOE, ep=8)))
     assert alone.idle[0] > 0
     assert alone.total > 2 * spread.total
-    assert alone.idle[0] > 5 * spread.idle[0]
+    assert alone.idle[0] > 3 * spread.idle[0]
 
 
 def test_a_gradient_that_is_added_by_itself_costs_the_host_more() -> None:

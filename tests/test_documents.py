@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from meshwright.documents import MODELS, PROOFS, pages
+from meshwright.documents import MODELS, PROOFS, REHEARSALS, pages
 from meshwright.documents.options import options, options_page
 from meshwright.documents.parts import parts
 from meshwright.library import files as library
@@ -13,11 +13,12 @@ from meshwright.rules import every_rule
 
 DOCS = Path(__file__).parents[1] / "docs"
 FOUND = json.loads((DOCS / MODELS).read_text("utf-8"))
+REHEARSED = json.loads((DOCS / REHEARSALS).read_text("utf-8"))
 
 
 def test_the_pages_are_up_to_date() -> None:
     proofs = json.loads((DOCS / PROOFS).read_text("utf-8"))["recipes"]
-    stale = [path for path, text in pages(proofs, FOUND).items() if not current(DOCS / path, text)]
+    stale = [path for path, text in pages(proofs, FOUND, REHEARSED).items() if not current(DOCS / path, text)]
     assert not stale, "run make docs"
     assert {page.stem for page in DOCS.glob("recipes/*.md")} == {*library.names(), "index"}
 
@@ -27,7 +28,7 @@ def current(path: Path, text: str) -> bool:
 
 
 def test_every_recipe_rule_and_cluster_has_its_line() -> None:
-    written = pages({"llama3_405b": {"parsed": ["M"], "run": ["M"]}}, FOUND)
+    written = pages({"llama3_405b": {"parsed": ["M"], "run": ["M"]}}, FOUND, REHEARSED)
     page, index = written["recipes.md"], written["recipes/index.md"]
     assert all(f"| [`{name}`](recipes/{name}.md) |" in page and f"({name}.md)" in index for name in library.names())
     assert all(f"| `{rule.id}` |" in written["rules.md"] for rule in every_rule())

@@ -175,6 +175,7 @@ CHANGES = {
     "backend.deepspeed.torch_adam": True,
     "backend.deepspeed.quantized_weights": True,
     "backend.deepspeed.quantized_gradients": True,
+    "backend.deepspeed.bf16_states": True,
     "backend.deepspeed.attention": "flash_attention_2",
     "backend.deepspeed.offload_optimizer.device": "cpu",
     "backend.deepspeed.offload_optimizer.ratio": 0.5,

@@ -23,7 +23,13 @@ from meshwright.spec.model import Model, Rope, RopeScaling
 MODELS = sorted(
     p.stem for p in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml") if p.stem not in ("_base", "hf")
 )
-NOT_IN_TRANSFORMERS = {"deepseek_moe_16b", "glm_130b", "k2_v2_70b", "skywork_moe_146b", "yi_lightning"}
+NOT_IN_TRANSFORMERS = {
+    *("bigscience_104b", "bigscience_13b", "codegeex_13b", "gpt3_5b"),  # GPT-2's layers with another activation or size
+    *("mpt_13b", "mpt_30b", "mpt_70b", "mpt_7b"),  # learned positions and biases; transformers' MPT has neither
+    *("salamandra_2b", "salamandra_7b"),  # norms around one, which Llama's code lacks
+    *("deepseek_moe_16b", "ernie4_5_300b_a47b", "glm_130b", "k2_v2_70b", "pangu_ultra_135b"),
+    *("skywork_moe_146b", "yi_lightning"),
+}
 OTHERWISE_IN_TRANSFORMERS = {"mixtral_8x22b_g8t8": "model.ffn"}  # a fine-grained variant that Mixtral's code cannot be
 
 
@@ -76,6 +82,7 @@ def test_transformers_reads_every_key_we_write(expressible: dict[str, Model]) ->
     transformers = pytest.importorskip("transformers")
     common = {"architectures", "model_type", "use_cache", "tie_word_embeddings", "output_router_logits"}
     unread = {
+        "use_sliding_window",
         "seq_length",
         "topk_method",
         "scoring_func",
@@ -166,7 +173,7 @@ def test_every_changed_field_is_written_or_refused() -> None:
 
 
 def _another(value: Any) -> Any:
-    words = {"rope": "alibi", "pre": "output", "none": "head"}
+    words = {"rope": "alibi", "pre": "output", "none": "head", "all": "projections"}
     if value is None:
         return 8
     return words[value] if isinstance(value, str) else value * 2 + 1
@@ -174,3 +181,13 @@ def _another(value: Any) -> Any:
 
 def test_the_table_names_each_architecture_once() -> None:
     assert all(name == architecture.model_type for name, architecture in ARCHITECTURES.items())
+
+
+def test_what_transformers_does_not_build_is_not_asked_of_it(tmp_path: Path) -> None:
+    """A file that speaks of multi-token prediction and a balancing bias loads for DeepSpeed as it is."""
+    (tmp_path / "config.json").write_text(json.dumps(config(model_of("glm4_5_air_106b"))))
+    words = ["model=hf", f"model.path={tmp_path}", "cluster.gpus=64"]
+    models = {name: load([*words, f"backend={name}"]).stages[0].model for name in ("megatron", "deepspeed")}
+    rates = {name: model.moe and (model.mtp, model.moe.bias_update_rate) for name, model in models.items()}
+    assert rates == {"megatron": (1, 1.0e-3), "deepspeed": (0, 0.0)}
+    assert load([*words, "backend=deepspeed", "model.mtp=1"]).stages[0].model.mtp == 1

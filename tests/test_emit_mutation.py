@@ -20,19 +20,21 @@ from meshwright.emit.torchrun import script
 from meshwright.errors import ConfigError
 from meshwright.resolver import override, refusals, resolve
 from meshwright.spec import Spec
-from meshwright.spec.model import DeltaNet, Mamba, Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Rope, RopeScaling
 
 LLAMA3 = Rope(scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
 YARN = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))
 MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1, score="sigmoid", router_bias=True)
 MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16, q_lora_rank=32)
 NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
+INDEXER = Indexer(heads=4, head_dim=16, topk=32)
 MAMBA = Mamba(heads=8, head_dim=16, groups=4, state=16)
-MIXED = small_model(pattern="M*G-M*GE", mamba=MAMBA, delta_net=NET, moe=Moe(experts=8, topk=2, ffn=64))
+MIXED = small_model(pattern="M*G-M*GE", mamba=MAMBA, delta_net=NET, moe=replace(MOE, first_dense=0))
 
 BASES: dict[str, dict[str, Spec]] = {
     "megatron": {
         "mixers": spec(MIXED, 8, global_batch=16, pp=2),
+        "indexed": spec(small_model(mla=MLA, indexer=INDEXER), 8, global_batch=16),
         "dense": spec(small_model(rope=LLAMA3), 8, global_batch=16, tp=2, sp=True, pp=2, vpp=2),
         "experts": spec(small_model(moe=MOE, mla=MLA, rope=YARN, mtp=1), 8, global_batch=16, zero=1, ep=2),
     },
@@ -58,7 +60,7 @@ COMMON = {
     "cluster.pod": DESCRIBES,
     "cluster.oversubscription": DESCRIBES,
     "cluster.cpus_per_node": DESCRIBES,
-    **{f"cluster.{name}": DESCRIBES for name in ("host_memory_gib", "host_memory_gb_s", "host_link_gb_s", "nvme_gib")},
+    **{f"cluster.{name}": DESCRIBES for name in ("host_memory_gb_s", "host_link_gb_s", "nvme_gib")},
     **{f"cluster.nvme_{name}_gb_s": DESCRIBES for name in ("read", "write")},
     "cluster.price_per_gpu_hour": DESCRIBES,
     "cluster.node_mtbf_hours": DESCRIBES,

@@ -8,7 +8,7 @@ import pytest
 
 from meshwright.cli import main
 from meshwright.cost.fitting import fit_probability, fit_words, fits
-from meshwright.cost.memory import SPREAD
+from meshwright.cost.framework import SPREAD
 
 LARGE = ["model=llama3_70b", "cluster=dgx_h100", "cluster.gpus=128", "training.global_batch=128", "training.steps=10"]
 FITS = ["model=smollm2_135m", "cluster=dgx_h100", "cluster.gpus=8", "training.global_batch=8", "training.sequence=2048"]
@@ -29,8 +29,8 @@ def test_its_word(limit: float, word: str) -> None:
 
 
 def test_a_layout_that_ran_a_few_percent_over_is_not_called_impossible(capsys: pytest.CaptureFixture[str]) -> None:
-    """Meta's own, predicted 7 GiB over 75.6 usable."""
-    assert main(["plan", "recipe=llama3_405b", "stage=gpus_16384"]) == 0
+    """NVIDIA's own of Llama 3 70B in 8 bits, predicted 3 GiB over 180.6 usable."""
+    assert main(["plan", "recipe=nvidia_llama3_70b_gb200", "variant=fp8_cs_64gpus"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  memory"))
     assert "about even" in line
 

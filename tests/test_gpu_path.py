@@ -177,8 +177,8 @@ def _written(asked: Spec, folder: Path) -> Path:
 WORKER = "import sys, time; from meshwright.train.lifeline import run; "
 LAUNCHER = """
 import sys
-from meshwright.jobs.launch import _followed
-_followed([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"])
+from meshwright.jobs.followed import followed
+followed([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"])
 """
 
 

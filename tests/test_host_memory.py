@@ -77,7 +77,7 @@ def test_a_job_that_asks_for_less_is_refused(tmp_path: Path) -> None:
         base = override(spec(small_model(), 8, global_batch=8), "training.steps", 10)
         return replace(base, launch=Launch(kind="slurm", slurm=Slurm(mem=mem), **launch))
 
-    with pytest.raises(ConfigError, match=r"launch.slurm.mem: '20G' is 20.0 GiB a node, and the run takes 27.2"):
+    with pytest.raises(ConfigError, match=r"launch.slurm.mem: '20G' is 20.00 GiB a node, and the run takes 27.2"):
         links([asks("20G")], tmp_path)
     for enough in (asks("28G"), asks("0"), asks("20G", force=True)):
         assert links([enough], tmp_path).plans

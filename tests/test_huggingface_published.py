@@ -48,6 +48,21 @@ GEMMA2: dict[str, Any] = {  # google/gemma-2-9b
     **{"transformers_version": "4.42.0.dev0", "use_cache": True},
 }
 
+NEMOTRON_H: dict[str, Any] = {  # nvidia/Nemotron-H-56B-Base-8K
+    **{"architectures": ["NemotronHForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "chunk_size": 128},
+    **{"attention_head_dim": 128, "bos_token_id": 1, "conv_kernel": 4, "eos_token_id": 2, "expand": 2, "n_groups": 8},
+    **{"hidden_dropout": 0.0, "hidden_size": 8192, "initializer_range": 0.02, "intermediate_size": 32768},
+    **{"hybrid_override_pattern": f"M-M-M-M*-{'M-M-M-M-M*-' * 9}M-M-M-M-M-", "layer_norm_epsilon": 1e-05},
+    **{"mamba_head_dim": 64, "mamba_hidden_act": "silu", "mamba_num_heads": 256, "mamba_proj_bias": False},
+    **{"max_position_embeddings": 8192, "mlp_bias": False, "mlp_hidden_act": "relu2", "model_type": "nemotron_h"},
+    **{"num_attention_heads": 64, "num_hidden_layers": 118, "num_key_value_heads": 8, "num_logits_to_keep": 1},
+    **{"pad_token_id": 0, "rescale_prenorm_residual": True, "residual_in_fp32": False, "rms_norm_eps": 1e-05},
+    **{"sliding_window": None, "ssm_state_size": 256, "tie_word_embeddings": False, "time_step_floor": 0.0001},
+    **{"time_step_limit": [0.0, float("inf")], "time_step_max": 0.1, "time_step_min": 0.001, "time_step_rank": 512},
+    **{"torch_dtype": "bfloat16", "transformers_version": "4.48.0.dev0", "use_bias": False, "use_cache": True},
+    **{"use_conv_bias": True, "use_mamba_kernels": True, "vocab_size": 131072},
+}
+
 
 def written(folder: Path, settings: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +71,18 @@ def written(folder: Path, settings: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("settings", "ours"), [(BLOOM, "bloom_176b"), (GPT_NEOX, "gpt_neox_20b"), (GEMMA2, "gemma2_9b")]
+    ("settings", "ours"),
+    [
+        (BLOOM, "bloom_176b"),
+        (GPT_NEOX, "gpt_neox_20b"),
+        (GEMMA2, "gemma2_9b"),
+        (NEMOTRON_H, "nemotron_h_56b"),
+        (
+            {**config(load(["model=gpt2_medium"]).stages[0].model), "n_special": 0, "predict_special_tokens": True},
+            "gpt2_medium",
+        ),
+        ({**config(load(["model=qwen3_30b_a3b"]).stages[0].model), "use_qk_norm": True}, "qwen3_30b_a3b"),
+    ],
 )
 def test_the_published_file_is_the_model_of_the_library(settings: dict[str, Any], ours: str, tmp_path: Path) -> None:
     theirs = decode(Model, read(written(tmp_path, settings)))
@@ -154,7 +180,7 @@ def test_infinity_is_read(tmp_path: Path) -> None:
 
 
 def test_a_refusal_names_the_backend_that_runs_it(tmp_path: Path) -> None:
-    folder = written(tmp_path, config(load(["model=olmo_7b", "cluster.gpus=8"]).stages[0].model))
+    folder = written(tmp_path, config(load(["model=starcoder2_3b", "cluster.gpus=8"]).stages[0].model))
     with pytest.raises(ConfigError, match=r"set backend\.name=deepspeed parallelism\.zero=1"):
         resolve(
             load(

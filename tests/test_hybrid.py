@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,19 +20,22 @@ from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 from meshwright.resolver import refusals, resolve
 from meshwright.spec import Model, PipelineSplit, Spec
-from meshwright.spec.model import DeltaNet, Mamba, Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Rope, RopeScaling
 from meshwright.verify import verify
 
 MOE = Moe(experts=8, topk=2, ffn=64)
 NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
 MAMBA = Mamba(heads=8, head_dim=32, groups=4, state=16)
+MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16, q_lora_rank=32)
+INDEXER = Indexer(heads=4, head_dim=16, topk=32)
 SPLIT = {"tp": 2, "sp": True, "pp": 2, "global_batch": 16}
 
 
 def mixed(pattern: str, **changes: Any) -> Model:
     """With delta nets, Mamba and experts where the pattern has them."""
-    needs = {"delta_net": ("G", NET), "mamba": ("M", MAMBA), "moe": ("E", MOE)}
-    options = {name: value for name, (symbol, value) in needs.items() if symbol in pattern}
+    needs = {"delta_net": ("G", NET), "mamba": ("M", MAMBA), "moe": ("E", MOE), "mla": ("D+", MLA)}
+    needs["indexer"] = ("D", INDEXER)
+    options = {name: value for name, (symbols, value) in needs.items() if not set(symbols).isdisjoint(pattern)}
     layers = len(read_pattern(pattern))
     return small_model(**{"layers": layers, "pattern": pattern, "transformers": None, **options, **changes})
 
@@ -42,12 +46,23 @@ def by(model: str, candidate: Spec) -> Spec:
     return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
 
 
+def chosen_by(kernels: str, candidate: Spec) -> Spec:
+    """Whose kernels attend to what an indexer chose."""
+    megatron = replace(candidate.backend.megatron, dsa_kernels=kernels)  # type: ignore[arg-type]
+    return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
+
+
 LAYOUTS: dict[str, Spec] = {
     "Mamba": spec(mixed("M-M*-M-E", activation="squared_relu", positions="none"), 8, **SPLIT),
     "Mamba, chunks and MTP": spec(mixed("M-M*-M*E", mtp=1), 8, vpp=2, ep=2, **SPLIT),
     "delta nets": spec(mixed("2x(3xGE *E)", qk_norm="head", attention_gate=True), 8, ep=2, **SPLIT),
     "delta nets, no rhythm": spec(mixed("2x(2xGE *E) *- G-"), 8, cp=2, pp=2, global_batch=16),
     "delta nets by HybridModel": by("hybrid", spec(mixed("2x(2xGE *E) *- G-"), 8, vpp=2, **SPLIT)),
+    "sparse attention": spec(mixed("2xD- 6xDE"), 8, ep=2, **SPLIT),
+    "sparse attention, context": spec(mixed("8xD-"), 8, cp=2, cp_comm="all_gather", pp=2, global_batch=16),
+    "sparse attention and MTP": chosen_by("cudnn", spec(mixed("2xD- 6xDE", mtp=1), 8, vpp=2, ep=2, **SPLIT)),
+    "latent attention and Mamba": spec(mixed("M-M+M-ME"), 8, **SPLIT),
+    "latent experts": spec(mixed("M-M*-M-E", moe=replace(MOE, latent=32, shared_ffn=64)), 8, ep=2, **SPLIT),
     "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),
 }
 
@@ -75,6 +90,15 @@ def test_both_classes_hold_the_same_parameters() -> None:
     assert [s.parameters for s in resolve(plain).stages] == [s.parameters for s in resolve(by("hybrid", plain)).stages]
 
 
+def kinds_read(model: Model, values: Mapping[str, Any]) -> tuple[LayerKind, ...]:
+    """By the pattern that was read, or by its short forms."""
+    if values.get("model.pattern"):
+        return read_pattern(values["model.pattern"])
+    short = {name: values.get(f"model.moe.{name}") for name in ("first_dense", "every")}
+    moe = model.moe and replace(model.moe, **{name: value for name, value in short.items() if value is not None})
+    return layer_kinds(replace(model, pattern=None, moe=moe))
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_what_is_emitted_is_read_back(name: str) -> None:
     plan = resolve(LAYOUTS[name])
@@ -82,10 +106,10 @@ def test_what_is_emitted_is_read_back(name: str) -> None:
     model = plan.spec.model
     assert source.asks == ()
     assert source.values["model.layers"] == model.layers
-    assert read_pattern(source.values.get("model.pattern") or f"{model.layers}x*-") == layer_kinds(model)
+    assert kinds_read(model, source.values) == layer_kinds(model)
     assert source.values["parallelism.vpp"] == plan.spec.parallelism.vpp
     assert source.values["backend.megatron.extra"] == []
-    for part, value in (("delta_net", model.delta_net), ("mamba", model.mamba)):
+    for part, value in (("delta_net", model.delta_net), ("mamba", model.mamba), ("indexer", model.indexer)):
         read = {path.split(".")[-1]: v for path, v in source.values.items() if path.startswith(f"model.{part}.")}
         assert read.items() <= vars(value).items() if value else not read
 
@@ -103,10 +127,15 @@ def plainly(candidate: Spec) -> Spec:
 
 
 LLAMA3 = Rope(scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
-MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16)
 BROKEN: dict[str, Spec] = {
     "megatron.gpt": by("gpt", spec(mixed("M-M*"), 8)),
-    "megatron.hybrid_mixers": spec(mixed("M-M+", mla=MLA), 8),
+    "megatron.hybrid_mixers": by("hybrid", spec(small_model(sliding_window=8), 8)),
+    "megatron.latent_beside": spec(mixed("M-D*"), 8),
+    "megatron.sparse_queries": spec(mixed("8xD-", mla=replace(MLA, q_lora_rank=None)), 8),
+    "megatron.sparse_bias": spec(mixed("8xD-", linear_bias=True), 8),
+    "megatron.sparse_tp": spec(mixed("8xD-"), 8, tp=2),
+    "megatron.sparse_cp": spec(mixed("8xD-"), 8, cp=2),
+    "megatron.sparse_transformer": plainly(spec(mixed("8xD-"), 8)),
     "megatron.hybrid_window": spec(mixed("M-M*", sliding_window=8), 8),
     "megatron.hybrid_qk_norm": spec(mixed("M-M*", qk_norm="head"), 8),
     "megatron.hybrid_parts": spec(mixed("M-M*", parallel_residual=True), 8),

@@ -116,3 +116,38 @@ def test_what_a_user_gets_wrong(
     assert main([written(tmp_path) if word == "FILE" else word for word in words]) == 2
     both = capsys.readouterr()
     assert said in both.out + both.err
+
+
+def test_a_trainer_that_shards_nothing_is_no_deepspeed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text("per_device_train_batch_size: 1\nmax_steps: 10\nbf16: true\n")
+    words = [str(path), "cluster=dgx_h100", "cluster.gpus=8", "model=llama3_8b", "training.sequence=2048"]
+    assert main(["check", *words, "output=json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (said,) = [one for one in document["said"] if one["rule"] == "import.ddp"]
+    assert (said["level"], said["place"]["line"]) == ("warning", 3)
+    assert document["plan"]["degrees"]["dp"] == 8
+    tuned = tmp_path / "ds.json"
+    tuned.write_text('{"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": "auto"}')
+    assert main(["check", str(tuned), *words, "output=json"]) == 0
+    assert "import.ddp" not in {one["rule"] for one in json.loads(capsys.readouterr().out)["said"]}
+
+
+def test_two_files_of_gpt_neox_are_one_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, here = tmp_path / "small.yml", tmp_path / "local_setup.yml"
+    model.write_text(
+        '{"pipe_parallel_size": 1, "model_parallel_size": 2, "num_layers": 4, "hidden_size": 64, "seq_length": 32,\n'
+        ' "num_attention_heads": 4, "max_position_embeddings": 32, "train_micro_batch_size_per_gpu": 2,\n'
+        ' "train_iters": 10, "bf16": {"enabled": true}, "precision": "bfloat16", "optimizer": {"params": {"lr": 1e-3}}}'
+    )
+    here.write_text('{"vocab_file": "vocab.json", "save": "out", "checkpoint_factor": 5, "train_iters": 20}')
+    words = ["model.vocab=100", "cluster=dgx_h100", "cluster.gpus=8", "output=json"]
+    assert main(["check", str(model), str(here), *words]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["kinds"] == ["gpt-neox configuration", "gpt-neox configuration, read with small.yml"]
+    assert (document["plan"]["steps"], document["plan"]["degrees"]["tp"]) == (20, 2)
+    assert {one["place"]["file"] for one in document["keys"]} == {str(model), str(here)}
+    assert [one["reason"] for one in document["keys"] if one["key"] == "train_iters"] == [
+        f"given again at {here}:1, which wins",
+        "",
+    ]

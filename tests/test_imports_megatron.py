@@ -244,3 +244,15 @@ def test_yaml_of_sections_and_of_flags(tmp_path: Path) -> None:
     flagged.write_text("ENV_VARS:\n  A: 1\nMODEL_ARGS:\n  --num-layers: 12\n  --bf16: true\n  --fp16: false\n")
     found = {one.key: one.fate for one in imported([flagged]).found}
     assert found == {"--num-layers": "mapped", "--bf16": "mapped", "ENV_VARS.A": "dropped"}
+
+
+def test_what_torchs_profiler_records_and_nsys_does_not() -> None:
+    steps = ("--profile-step-start", "7", "--profile-step-end", "9")
+    source = of_flags(words_of(*f"{LEAST} {BATCH} --profile --use-pytorch-profiler".split(), *steps), "args", 8)
+    fate = {found.key: (found.fate, found.path) for found in source.found}
+    assert source.values["training.logging.profile"] == 7
+    assert fate["--profile-step-start"] == ("mapped", "training.logging.profile")
+    assert fate["--profile-step-end"] == ("dropped", "")
+    nsys = of_flags(words_of(*f"{LEAST} {BATCH} --profile".split(), *steps), "args", 8)
+    assert "training.logging.profile" not in nsys.values
+    assert nsys.values["backend.megatron.extra"] == ["--profile", *steps]

@@ -126,7 +126,8 @@ def test_points_that_differ_in_launch_alone_are_refused(tmp_path: Path, capsys: 
 def test_a_later_stage_alone_says_that_it_begins_with_random_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["launch", "recipe=llama3_405b", "launch=slurm", "launch.dry_run=true", "verify=false", f"runs={tmp_path}"]
+    dry = ["launch=slurm", "launch.dry_run=true", "launch.force=true", "verify=false"]
+    common = ["launch", "recipe=llama3_405b", *dry, f"runs={tmp_path}"]
     assert main([*common, "stage=anneal"]) == 0
     assert "left out, so stage anneal begins with RANDOM WEIGHTS" in capsys.readouterr().out
     assert main([*common, "stage=anneal", "training.logging.load=/ck"]) == 0

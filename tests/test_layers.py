@@ -44,10 +44,21 @@ TINY: dict[str, dict[str, Any]] = {
     "opt_125m": WHOLE,
 }
 SMALL: dict[str, dict[str, Any]] = {
+    "afmoe": {
+        **{**SIZES, "layers": 4, "sliding_window": 8, "embedding_scale": 8.0},
+        "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 64},
+    },
+    "bart": WHOLE,
+    "bigbird_pegasus": {**WHOLE, "embedding_scale": 8.0},
+    "biogpt": {**WHOLE, "embedding_scale": 8.0},
+    "blenderbot": WHOLE,
+    "blenderbot-small": WHOLE,
     "cohere": SIZES,
     "cohere2": {**SIZES, "layers": 4, "sliding_window": 8},
     "cohere2_moe": {**SIZES, **EXPERTS, "ffn": 32, "layers": 4, "sliding_window": 8},
+    "ctrl": {**WHOLE, "embedding_scale": 8.0},
     "cwm": {**SIZES, "layers": 4, "sliding_window": 8, "pattern": "*- W- W- *-"},
+    "ernie4_5_moe": {**SIZES, "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 64}},
     "exaone_moe": {**SIZES, **EXPERTS, "layers": 4, "sliding_window": 8},
     "flint": {
         **{**SIZES, "layers": 4, "sliding_window": 8, "pattern": "*- W- WE *E"},
@@ -62,11 +73,23 @@ SMALL: dict[str, dict[str, Any]] = {
     "granitemoeshared": {**SIZES, "ffn": 32, "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 48}},
     "hy_v3": {**SIZES, "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 32}},
     "hyperclovax": {**SIZES, "residual_scale": 0.5, "logit_scale": 0.5},
+    "kolibri1": {
+        **{**SIZES, "layers": 4, "sliding_window": 8, "pattern": "WE *E WE *E", "full_attention_every": 0, "ffn": 32},
+        "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 32},
+    },
     "llama4_text": {**SIZES, "layers": 4, "moe": {"experts": 4, "ffn": 32, "shared_ffn": 32}},
+    "marian": WHOLE,
+    "mbart": WHOLE,
     "ministral3": SIZES,
     "mpt": {**WHOLE, "ffn": 256},
+    "mvp": WHOLE,
     "nanochat": SIZES,
+    "openai-gpt": {**WHOLE, "ffn": 256},
+    "pegasus": WHOLE,
     "phi": WHOLE,
+    "plbart": {**WHOLE, "embedding_scale": 8.0},
+    "trocr": WHOLE,
+    "xglm": {**WHOLE, "embedding_scale": 8.0},
 }
 """Architectures of which no model has a file here: from the class's own defaults."""
 LENGTH = 24
@@ -159,7 +182,7 @@ def megatron_model(model: Model) -> Any:
 def positions(model: Model) -> str:
     yarn = model.rope.scaling is not None and model.rope.scaling.kind == "yarn"
     rope = "yarn" if yarn and not model.mla else "rope"
-    return {"learned": "learned_absolute", "rope": rope}.get(model.positions, "none")
+    return "learned_absolute" if model.looks_up_positions else rope if model.positions == "rope" else "none"
 
 
 def stretch(settings: Any, model: Model) -> None:

@@ -23,13 +23,10 @@ PASSED = [
     "--min-offloaded-tensor-size=1000000",
     "--disable-bf16-reduced-precision-matmul",
     "--moe-paged-stash-page-size 128",
-    "--softmax-type learnable",
-    "--qk-l2-norm",
-    "--attention-output-gate",
-    "--activation-func-clamp-value 7.0",
+    "--moe-input-jitter-eps 0.01",
+    "--no-bias-dropout-fusion",
+    "--apply-query-key-layer-scaling",
     "--calculate-per-token-loss",
-    "--moe-apply-probs-on-input",
-    "--use-nccl-ub",
     "--ddp-bucket-size 1000000",
 ]
 
@@ -62,12 +59,11 @@ def test_what_megatron_refuses_is_said_in_its_words() -> None:
 @pytest.mark.parametrize(
     ("words", "kind", "field", "value"),
     [
-        ("--moe-apply-probs-on-input", "TransformerConfig", "moe_apply_probs_on_input", True),
-        ("--softmax-type=learnable", "TransformerConfig", "softmax_type", "learnable"),
-        ("--activation-func-clamp-value 7", "TransformerConfig", "activation_func_clamp_value", 7.0),
+        ("--calculate-per-token-loss", "TransformerConfig", "calculate_per_token_loss", True),
+        ("--moe-input-jitter-eps=0.01", "TransformerConfig", "moe_input_jitter_eps", 0.01),
         ("--no-masked-softmax-fusion", "TransformerConfig", "masked_softmax_fusion", False),
-        ("--use-nccl-ub", "DistributedDataParallelConfig", "nccl_ub", True),
-        ("--main-params-dtype fp16", "OptimizerConfig", "main_params_dtype", "fp16"),
+        ("--check-for-large-grads", "DistributedDataParallelConfig", "check_for_large_grads", True),
+        ("--min-loss-scale 2", "OptimizerConfig", "min_loss_scale", 2.0),
     ],
 )
 def test_the_keyword_arguments_have_it(words: str, kind: str, field: str, value: object) -> None:

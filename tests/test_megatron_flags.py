@@ -49,5 +49,13 @@ def test_what_the_plan_decides_is_refused_with_its_key(flag: str) -> None:
     assert f"{flag.split('=')[0]} is {KEYS[flag.split('=')[0]]}, which the plan itself decides" in str(problem)
 
 
+def test_what_asks_for_another_launcher_is_refused() -> None:
+    """NVIDIA's resiliency extension dies at the start under torchrun: its monitors are ft_launcher's."""
+    asked = override(spec(small_model(), 8), "backend.megatron.extra", ("--enable-ft-package", "--log-params-norm"))
+    (problem,) = refusals(asked, "megatron")
+    assert "--enable-ft-package needs ft_launcher in torchrun's place" in str(problem)
+    assert [dict(repair) for repair in problem.repairs] == [{"backend.megatron.extra": ("--log-params-norm",)}]
+
+
 def test_what_no_key_decides_is_passed_through() -> None:
     assert contradictions(("--log-memory-interval=5", "--no-rope-fusion")) == []

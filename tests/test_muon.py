@@ -9,8 +9,8 @@ import pytest
 from builders import small_model, spec
 from meshwright.cost.framework import framework_of
 from meshwright.emit.megatron_kwargs import kwargs
-from meshwright.emit.slurm import checkpoint_gib
 from meshwright.layout.plan import Plan
+from meshwright.model.optimizer_state import checkpoint_gib
 from meshwright.resolver import layout, normalise, override, refusals, resolve
 from meshwright.spec import Spec
 

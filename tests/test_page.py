@@ -219,11 +219,13 @@ def test_a_loss_that_is_no_number_is_a_gap(tmp_path: Path) -> None:
 def test_a_script_of_another_program_is_a_plan_whose_values_name_its_lines(tmp_path: Path) -> None:
     pytest.importorskip("tree_sitter_bash")
     file = tmp_path / "pretrain.sh"
-    file.write_text(SCRIPT)
+    file.write_text(SCRIPT.replace("--mystery", "--num-query-groups 2 --mystery"))
     assert main(["report", str(file), f"{file} parallelism.tp=4", "cluster=dgx_h100", f"out={tmp_path}/page.html"]) == 0
     text = re.sub(r"<[^>]+>|\s+", " ", (tmp_path / "page.html").read_text())
     assert re.search(rf"training\.global_batch +16 +imported +{re.escape(str(file))}:9", text)
     assert re.search(r"parallelism\.tp +4 +set here", text)
+    assert re.search(rf"Warning +{re.escape(str(file))}:9 +--num-query-groups 2 does nothing", text)
+    assert re.search(r"--mystery +3 +line 9 +megatron-core 0.19.2 has no such flag", text)
 
 
 def test_a_search_lists_its_layouts_and_why_not(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.hpz": {"parallelism.zero": 3, "backend.deepspeed.hpz": 3},
     "deepspeed.hpz_tensor": {"parallelism.zero": 3, "backend.deepspeed.hpz": 2, "parallelism.tp": 2},
     "deepspeed.quantized": {"parallelism.zero": 1, "backend.deepspeed.quantized_gradients": True},
+    "deepspeed.bf16_states": {"backend.deepspeed.bf16_states": True, "training.precision": "fp16"},
     "deepspeed.recompute": {"parallelism.recompute": "selective"},
     "deepspeed.entry": {"launch": Launch(entry="pretrain_gpt.py")},
     "deepspeed.autocast": {"backend.deepspeed.extra": AUTOCAST},

@@ -18,6 +18,7 @@ LOST: dict[str, tuple[str, Any]] = {
     "megatron.offload_param": ("backend.deepspeed.offload_param.device", "cpu"),
     "megatron.quantized_weights": ("backend.deepspeed.quantized_weights", True),
     "megatron.quantized_gradients": ("backend.deepspeed.quantized_gradients", True),
+    "megatron.bf16_states": ("backend.deepspeed.bf16_states", True),
     "deepspeed.moments": ("backend.megatron.optimizer_moments", "bf16"),
 }
 

@@ -21,6 +21,7 @@ AGAINST: dict[str, tuple[Spec, str]] = {
     "muon-by-layers": (override(spec(small_model(), 8, zero=1), "training.optimizer.name", "muon"), "layer by layer"),
     "tp-within-node": (spec(WIDE, 16, tp=16, sp=True), "tp = 16 spans more than the 8 GPUs joined by NVLink"),
     "etp-within-node": (spec(EXPERTS, 16, etp=16), "etp = 16 spans more than the 8 GPUs joined by NVLink"),
+    "gtp-within-domain": (spec(WIDE, 32, gtp=16, zero=1), "tp·gtp = 1·16 spans more than the 8 GPUs joined by NVLink"),
     "tp-divides-node": (
         spec(small_model(hidden=120, heads=6, kv_heads=6, head_dim=20, ffn=240), 24, tp=3, sequence=513, sp=True),
         "tp = 3 does not divide the 8 GPUs of a node",

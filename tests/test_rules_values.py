@@ -15,7 +15,7 @@ from meshwright.resolver import override, refusals, resolve
 from meshwright.rules import POSITIVE
 from meshwright.rules.values import RANGES, Range
 from meshwright.spec import EnvVariable, RampStep, Spec
-from meshwright.spec.model import DeltaNet, Mamba, Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Rope, RopeScaling
 
 ROPE = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))
 MOE = Moe(experts=8, topk=2, ffn=64, capacity_factor=1.0)
@@ -24,10 +24,12 @@ NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
 MAMBA = Mamba(heads=8, head_dim=16, groups=4, state=16)
 WHOLE = spec(small_model(moe=MOE, mla=MLA, rope=ROPE), 8, global_batch=16)
 MIXED = spec(small_model(pattern="4x(M- G-)", delta_net=NET, mamba=MAMBA), 8, global_batch=16)
+INDEXED = spec(small_model(mla=MLA, indexer=Indexer(heads=4, head_dim=16, topk=32)), 8, global_batch=16)
 
 
 def said(path: str, value: object, backend: str = "megatron") -> list[str]:
     base = MIXED if path.startswith(("model.delta_net.", "model.mamba.")) else WHOLE
+    base = INDEXED if path.startswith("model.indexer.") else base
     return [str(problem) for problem in refusals(override(base, path, value), backend)]
 
 
@@ -66,7 +68,9 @@ def test_every_number_has_a_range_or_a_rule() -> None:
         *("parallelism.pipeline_split.first", "parallelism.pipeline_split.last"),
     }
     positive = {rule.path for rule in POSITIVE}
-    found = {path for path in (*numbers(WHOLE), *numbers(MIXED)) if not path.startswith("launch.slurm.")}
+    found = {
+        path for path in (*numbers(WHOLE), *numbers(MIXED), *numbers(INDEXED)) if not path.startswith("launch.slurm.")
+    }
     assert found - RANGES.keys() - positive == others
 
 
@@ -90,6 +94,11 @@ def test_a_range_in_words() -> None:
     [
         ({"model.mla": None, "model.head_dim": 15}, "model.head_dim: 15 of 15 channels of a head are rotated"),
         ({"model.mla.qk_rope_dim": 7}, "model.mla.qk_rope_dim: 7 of 7 channels of a head are rotated"),
+        ({"model.indexer": Indexer(heads=4, head_dim=4, topk=32)}, "model.indexer.head_dim: 4 channels hold no posit"),
+        (
+            {"model.indexer": Indexer(heads=4, head_dim=16, topk=32), "model.mla": None},
+            "model.mla: not set, and model.indexer chooses tokens for latent attention",
+        ),
         ({"training.schedule.min_lr": 1.0}, "training.schedule.min_lr: 1.0 is more than the peak"),
         (
             {"training.schedule.style": "wsd", "training.schedule.wsd_decay_steps": 9, "training.steps": 5},

@@ -60,6 +60,10 @@ def test_a_default_follows_from_what_the_nodes_have() -> None:
             ["model=mixtral_8x7b", "backend.megatron.moe_dispatcher=flex", "software.components.deep_ep=null"],
             ["backend.megatron.moe_dispatcher: needs DeepEP, which software=pip lacks"],
         ),
+        (
+            ["backend.megatron.extra=[--log-straggler]", "software.components.nvml=null"],
+            ["backend.megatron.extra: needs nvidia-ml-py, which software=pip lacks; set backend.megatron.extra=[]"],
+        ),
     ],
 )
 def test_what_the_nodes_lack_is_refused_in_a_line_with_the_repair(words: list[str], lines: list[str]) -> None:
@@ -134,7 +138,8 @@ UNREACHED = {
         flashinfer flashinfer_cubin flashinfer_jit_cache flask flask_restful hypercorn quart zmq msgpack orjson
         tensorrt_llm torch_memory_saver nvshmem cupy cuda nixl diffusers llama flash_mla qtorch modelopt fairscale
         fairseq nvidia_kitchen""",
-    "kinds of layers that no Model has": "mamba_ssm causal_conv1d fla fast_hadamard_transform tilelang cudnn",
+    "layers bring it, or run without it": """
+        mamba_ssm causal_conv1d fla fast_hadamard_transform cudnn""",
     "other machines' accelerators": """
         habana_frameworks oneccl_bindings_for_pytorch torch_mlu torch_npu torch_sdaa torch_supa torch_supa_ext
         torch_xmlir""",

@@ -17,6 +17,7 @@ import pytest
 from builders import small_model
 from meshwright.emit.deepspeed import config, program
 from meshwright.emit.huggingface import config as architecture
+from meshwright.jobs import losses
 from meshwright.jobs.profiles import profiles
 from meshwright.resolver import resolve
 from meshwright.spec import Evaluation, Logging, RampStep
@@ -62,10 +63,10 @@ def prepared(folder: Path, gpus: int, model: Any, changes: Mapping[str, Any] | N
     return folder
 
 
-def trained(folder: Path, ranks: int) -> list[float]:
+def trained(folder: Path, ranks: int, program: str = PROGRAM) -> list[float]:
     from meshwright.rehearse.processes import train
 
-    train(PROGRAM, ranks, [str(folder)], folder / "logs")
+    train(program, ranks, [str(folder)], folder / "logs")
     return [line["loss"] for line in metrics.read(folder / "metrics.jsonl")]
 
 
@@ -90,11 +91,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
 )
 def test_two_processes_have_the_losses_of_one(layout: str, alone: dict[str, list[float]], tmp_path: Path) -> None:
     model, degrees = LAYOUTS[layout]
-    losses = trained(prepared(tmp_path / "run", 2, model, **degrees), 2)
+    found = trained(prepared(tmp_path / "run", 2, model, **degrees), 2)
     reference = alone[model.name + str(model.moe)]
-    assert len(losses) == 30
-    assert losses[0] - losses[-1] > 1
-    assert max(abs(a - b) for a, b in zip(losses, reference, strict=True)) <= 1e-4
+    assert len(found) == 30
+    assert found[0] - found[-1] > 1
+    assert max(abs(a - b) for a, b in zip(found, reference, strict=True)) <= 1e-4
 
 
 def test_a_ramp_grows_the_batch(tmp_path: Path) -> None:
@@ -128,6 +129,26 @@ def test_it_validates_on_the_way_and_at_the_end_alike_on_any_layout(tmp_path: Pa
     assert [line["valid_loss"] for line in two] == pytest.approx([line["valid_loss"] for line in one], abs=1e-4)
     assert one[1]["valid_loss"] < one[0]["valid_loss"]
     assert all(line["valid_loss"] != line["loss"] for line in one)
+
+
+def test_a_slow_rank_is_named(tmp_path: Path) -> None:
+    """In its own log, in the metrics and to people; the step's time alone is the same on both ranks."""
+    folder = prepared(tmp_path / "run", 2, DENSE, {"training.steps": 7}, zero=1)
+    trained(folder, 2, "faults.deepspeed_slow_rank")
+    (told,) = [line for line in metrics.read(folder / "metrics.jsonl") if "slow_rank" in line]
+    assert (told["step"], told["slow_rank"]) == (6, 1)
+    assert told["slow_times"] > 1.5
+    assert "rank 1 on " in (folder / "logs" / "rank1.log").read_text()
+    (said,) = losses.slow_ranks(metrics.read(folder / "metrics.jsonl"))
+    assert said.startswith("rank 1 is slow: its forward passes take")
+
+
+def test_a_loss_that_jumps_and_one_that_is_no_number_are_said(tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "run", 1, DENSE, {"training.global_batch": 1}, zero=1)
+    trained(folder, 1, "faults.deepspeed_no_number")
+    broken, jumped = losses.told(metrics.read(folder / "metrics.jsonl"))
+    assert broken.startswith("loss: no number in 3 steps, first in step 28")
+    assert " in step 25, " in jumped
 
 
 def test_a_signal_saves_and_the_next_start_goes_on(alone: dict[str, list[float]], tmp_path: Path) -> None:

@@ -92,6 +92,18 @@ def test_a_slow_rank_is_named(scene, tmp_path):
     assert any(said.startswith("rank 1 is slow: its forward passes take") for said in status(folder).warnings)
 
 
+def test_a_loss_that_jumps_and_one_that_is_no_number_are_said(scene, tmp_path):
+    """Megatron ends the run in the step that has none, before it logs it."""
+    base = plan_with(scene, "dp").spec
+    plan = resolve(replace(base, training=replace(base.training, steps=30)))
+    compile(plan, tmp_path / "run", verify=False)
+    with pytest.raises(RankError, match="nan"):
+        train("faults.no_number", 2, [str(tmp_path / "run"), *scene.words[:2]], tmp_path / "logs")
+    broken, jumped = (said for said in status(tmp_path / "run").warnings if said.startswith("loss: "))
+    assert broken.startswith("loss: no number in 1 steps, first in step 28")
+    assert " in step 25, " in jumped
+
+
 @pytest.mark.parametrize("axis", ["tp", "dp"])  # dp: with the sharded optimizer
 def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
     plan = plan_with(scene, axis)

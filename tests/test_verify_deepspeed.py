@@ -33,6 +33,7 @@ RUNS: Mapping[str, dict[str, Any]] = {
         "zero": 3,
         "changes": {"backend.deepspeed.offload_optimizer.device": "cpu", "backend.deepspeed.hpz": 4},
     },
+    "states in bf16": {"zero": 2, "changes": {"backend.deepspeed.bf16_states": True, "training.grad_reduce": "bf16"}},
     "autocast of fp32 weights": {
         "zero": 2,
         "changes": {

@@ -38,6 +38,10 @@ LAYOUTS: dict[str, Spec] = {
     "mla with tp": spec(small_model(mla=MLA), 4, tp=4, sp=True),
     "cp": spec(small_model(), 8, global_batch=4, cp=2, tp=2, sp=True, cp_comm="a2a"),
     "cp in levels": spec(small_model(), 8, global_batch=4, cp=4, cp_comm="a2a+p2p", cp_levels=(2, 2)),
+    "weights in parts": spec(small_model(), 16, global_batch=16, tp=2, sp=True, cp=2, gtp=4, zero=1),
+    "experts in parts": spec(
+        small_model(moe=MOE, mla=MLA, mtp=1), 32, global_batch=32, pp=2, tp=2, sp=True, gtp=2, ep=4, egtp=2, zero=1
+    ),
     "zero 1": spec(small_model(), 4, zero=1, optimizer_instances=2),
     "zero 3 by Megatron-FSDP": spec(small_model(), 4, zero=3),
     "full recompute": spec(small_model(), 4, recompute="full"),

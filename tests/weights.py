@@ -11,18 +11,24 @@ from meshwright.spec.model import Model
 __all__ = ["megatron_weights"]
 
 TOP = {
-    r"(word_embeddings|embed_in|embed_tokens|wte)\.": "embedding.word_embeddings.",
-    r"(embed_positions|wpe)\.": "embedding.position_embeddings.",
-    r"word_embeddings_layernorm\.": "embedding.embedding_norm.",
-    r"(ln_f|norm|norm_f|final_layer_norm|final_layernorm)\.": "decoder.final_layernorm.",
-    r"(lm_head|embed_out)\.": "output_layer.",
+    r"(word_embeddings|embed_in|embed_tokens|wte|tokens_embed|w)\.": "embedding.word_embeddings.",
+    r"(embed_positions|wpe|positions_embed)\.": "embedding.position_embeddings.",
+    r"(word_embeddings_layernorm|layernorm_embedding)\.": "embedding.embedding_norm.",
+    r"(ln_f|norm|norm_f|final_layer_norm|final_layernorm|layer_norm|layernorm)\.": "decoder.final_layernorm.",
+    r"(lm_head|embed_out|output_projection)\.": "output_layer.",
     r"(h|layers|blocks)\.(\d+)\.": r"decoder.layers.\2.",
 }
-PREFIX = r"^(transformer|gpt_neox|model)\.(decoder\.)?"
+PREFIX = r"^(transformer|gpt_neox|biogpt|model)\.(decoder\.)?"
 IN_LAYER = {
+    r"\bencoder_attn\.out_proj\.": "idle_attention.linear_proj.",
+    r"\bencoder_attn\.": "idle_attention.",
+    r"\bencoder_attn_layer_norm\.": "idle_norm.",
+    r"\bmulti_head_attention\.": "self_attention.",
+    r"\bffn\.0\.": "mlp.linear_fc1.",
+    r"\bffn\.2\.": "mlp.linear_fc2.",
     r"\b(block_sparse_moe|feed_forward|ffn|mlp)\.": "mlp.",
     r"\b(self_attn|attn\.attention|attn|attention|self_attention)\.": "self_attention.",
-    r"attention\.(o_proj|out_proj|dense)\.": "attention.linear_proj.",
+    r"attention\.(o_proj|out_proj|dense|c_proj)\.": "attention.linear_proj.",
     r"\.(query_key_value|qkv_proj)\.": ".linear_qkv.",
     r"self_attention\.q_norm\.|self_attention\.q_layernorm\.": "self_attention.q_layernorm.",
     r"self_attention\.k_norm\.|self_attention\.k_layernorm\.": "self_attention.k_layernorm.",
@@ -30,16 +36,16 @@ IN_LAYER = {
     r"\bshared_mlp\.": "mlp.shared_experts.",
     r"\.(input_linear)\.": ".linear_fc1.",
     r"\.(output_linear)\.": ".linear_fc2.",
-    r"mlp\.(gate\.)?e_score_correction_bias|mlp\.expert_bias": "mlp.router.expert_bias",
+    r"mlp\.(gate\.)?(moe_statics\.)?e_score_correction_bias|mlp\.expert_bias": "mlp.router.expert_bias",
     r"self_attention\.sinks": "self_attention.core_attention.softmax_offset",
-    r"mlp\.(gate|router)\.": "mlp.router.",
+    r"mlp\.(router\.gate|gate|router)\.": "mlp.router.",
     r"\.(gate_up_proj|dense_h_to_4h|up_proj|fc1|fc_in|c_fc)\.": ".linear_fc1.",
     r"\.(down_proj|dense_4h_to_h|fc2|fc_out|c_proj)\.": ".linear_fc2.",
     r"\.act_fn\.": ".activation_func.",
     r"\bfc1\.": "mlp.linear_fc1.",
     r"\bfc2\.": "mlp.linear_fc2.",
-    r"\b(ln_1|ln_attn|self_attn_layer_norm|attention_layernorm|norm_1)\.": "input_layernorm.",
-    r"\b(ln_2|ln_mlp|final_layer_norm|feedforward_layernorm|norm_2)\.": "pre_mlp_layernorm.",
+    r"\b(ln_1|ln_attn|self_attn_layer_norm|attention_layernorm|norm_1|layernorm1)\.": "input_layernorm.",
+    r"\b(ln_2|ln_mlp|final_layer_norm|feedforward_layernorm|norm_2|layernorm2)\.": "pre_mlp_layernorm.",
 }
 BEHIND = {
     "pre": {r"\bpost_attention_layernorm\.": "pre_mlp_layernorm."},
@@ -51,6 +57,10 @@ BEHIND = {
     "output": {
         r"\bpost_attention_layernorm\.": "self_attention_output_norm.",
         r"\bpost_feedforward_layernorm\.": "mlp_output_norm.",
+    },
+    "post": {
+        r"\b(ln_1|self_attn_layer_norm)\.": "self_attention_output_norm.",
+        r"\b(ln_2|final_layer_norm)\.": "mlp_output_norm.",
     },
 }
 PRE_MLP = {
@@ -76,8 +86,11 @@ INTERLEAVED = {
 
 def megatron_weights(model: Model, state: Mapping[str, Any]) -> dict[str, Any]:
     """By Megatron's name. Both keep queries, keys and values of a group together."""
-    joined = _joined(model, {re.sub(PREFIX, "", name): weight for name, weight in state.items()})
-    behind = PRE_MLP if model.transformers in ("glm4", "hyperclovax") else BEHIND[model.norm_placement]
+    plain = _separate({re.sub(PREFIX, "", name): weight for name, weight in state.items()})
+    if not model.embedding_norm:  # BigBird-Pegasus calls its last norm so
+        plain = {name.replace("layernorm_embedding", "layer_norm"): weight for name, weight in plain.items()}
+    joined = _joined(model, plain)
+    behind = PRE_MLP if model.transformers in ("glm4", "hyperclovax", "kolibri1") else BEHIND[model.norm_placement]
     return {_renamed(name, behind): weight for name, weight in _experts(model, joined).items()}
 
 
@@ -93,6 +106,22 @@ def _renamed(name: str, behind: Mapping[str, str]) -> str:
     for theirs, ours in {**behind, **IN_LAYER}.items():
         rest = re.sub(theirs, ours, rest)
     return f"{layer}.{rest}"
+
+
+def _separate(weights: dict[str, Any]) -> dict[str, Any]:
+    """Under the names of most: CTRL's own, and GPT's one convolution over a token, which is a linear layer."""
+    made = dict(weights)
+    for name, weight in weights.items():
+        if re.search(r"\.W[qkv]\.", name):
+            made[re.sub(r"\.W([qkv])\.", r".\1_proj.", name)] = made.pop(name)
+        elif re.search(r"\.(c_attn|c_fc|c_proj)\.weight$", name):
+            made[name] = weight.t()
+        if name.endswith("moe_statics.e_score_correction_bias"):
+            made[name] = weight.flatten()
+        if re.search(r"\.c_attn\.(weight|bias)$", name):
+            for part, rows in zip("qkv", made.pop(name).chunk(3), strict=True):
+                made[name.replace("c_attn", f"{part}_proj")] = rows
+    return made
 
 
 def _joined(model: Model, weights: dict[str, Any]) -> dict[str, Any]:

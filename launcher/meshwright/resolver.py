@@ -11,7 +11,7 @@ from meshwright.layout import length
 from meshwright.layout.grid import Grid
 from meshwright.layout.pipeline import split
 from meshwright.layout.plan import Batch, Plan
-from meshwright.model.count import active_parameters, padded_vocab, stage, total_parameters
+from meshwright.model.count import active_parameters, padded_vocab, parts_of, stage, total_parameters
 from meshwright.rules import POSITIVE, Layout, Rule, broken
 from meshwright.rules.thumb import warnings
 from meshwright.rules.values import value_problems
@@ -65,11 +65,11 @@ def normalise(spec: Spec) -> Spec:
     """The same run with everything that follows from the rest filled in: GPUs, nodes, dp, batch, recompute, steps."""
     parallelism, training = spec.parallelism, spec.training
     world = _world(spec.cluster, parallelism)
-    model_degree = parallelism.tp * parallelism.cp * parallelism.pp
+    model_degree = parallelism.tp * parallelism.gtp * parallelism.cp * parallelism.pp
     dp = parallelism.dp if parallelism.dp is not None else max(1, world // model_degree) if model_degree > 0 else 1
     batch = training.global_batch
     if batch is None:
-        batch = training.micro_batch * dp * (training.microbatches or 1)
+        batch = training.micro_batch * parallelism.gtp * dp * (training.microbatches or 1)
     nodes = spec.cluster.nodes or -(-world // max(1, spec.cluster.gpus_per_node))
     return replace(
         spec,
@@ -109,7 +109,7 @@ def _world(cluster: Cluster, parallelism: Parallelism) -> int:
     if cluster.nodes is not None:
         return cluster.nodes * cluster.gpus_per_node
     if parallelism.dp is not None:
-        return parallelism.tp * parallelism.cp * parallelism.pp * parallelism.dp
+        return parallelism.tp * parallelism.gtp * parallelism.cp * parallelism.pp * parallelism.dp
     raise ConfigError(
         [Problem("cluster.gpus", "not set; give cluster.gpus, cluster.nodes or parallelism.dp, the others follow")]
     )
@@ -166,7 +166,7 @@ def _plan(spec: Spec) -> Plan:
         spec=spec,
         grid=grid,
         batch=batch,
-        stages=tuple(stage(spec.model, of_stage, vocab, grid) for of_stage in chunks),
+        stages=tuple(stage(spec.model, of_stage, vocab, grid, parts_of(spec)) for of_stage in chunks),
         padded_vocab=vocab,
         total_parameters=total_parameters(spec.model),
         active_parameters=active_parameters(spec.model),
@@ -179,13 +179,14 @@ def _grid(spec: Spec) -> Grid:
     p, world = spec.parallelism, spec.cluster.gpus
     assert world is not None
     assert p.dp is not None
-    edp = world // (p.etp * p.ep * p.pp)
-    return Grid(p.tp, p.cp, p.pp, p.dp, p.ep, p.etp, edp, p.order, spec.cluster.gpus_per_node)
+    edp = world // (p.etp * p.ep * p.egtp * p.pp)
+    node = spec.cluster.gpus_per_node
+    return Grid(p.tp, p.cp, p.pp, p.dp, p.ep, p.etp, edp, p.order, node, p.gtp, p.egtp)
 
 
 def _batch(training: Training, grid: Grid) -> Batch:
     assert training.global_batch is not None
-    microbatches = training.global_batch // (training.micro_batch * grid.dp)
+    microbatches = training.global_batch // (training.micro_batch * grid.data)
     return Batch(training.micro_batch, training.global_batch, microbatches, training.sequence)
 
 

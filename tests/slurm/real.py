@@ -71,7 +71,8 @@ def losses(folders: Sequence[Path]) -> list[float]:
 def raw_steps(folder: Path) -> list[int]:
     """The steps as they were trained, with those that were trained again."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+    lines = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    return [line["step"] for line in lines if "loss" in line]  # others are of validations, and of slow ranks
 
 
 def _free_port() -> int:

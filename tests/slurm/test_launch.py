@@ -65,7 +65,7 @@ def launch(cluster: Cluster, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys
     def launched(*words: str) -> tuple[int, dict[str, Any]]:
         common = [f"launch.python={runs / 'python'}", f"runs={runs}", "launch.slurm.gpus=none", "verify=false"]
         quick = ["launch=slurm", "launch.slurm.health_check=false", "launch.slurm.time='5'"]
-        quick += ["launch.slurm.signal_seconds=60", "launch.slurm.mem=1G"]
+        quick += ["launch.slurm.signal_seconds=60", "launch.slurm.mem=2G"]
         code = main(["launch", *quick, *common, *words, "output=json"])
         return code, json.loads(capsys.readouterr().out)
 

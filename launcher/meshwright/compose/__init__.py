@@ -185,7 +185,7 @@ def _hydra() -> Iterator[None]:
 
 
 def _spec(data: dict[str, Any], stage: str | None, variant: str | None) -> Spec:
-    data["model"] = _architecture(data.get("model"))
+    data["model"] = _architecture(data.get("model"), data.get("backend"))
     data["software"] = software.asked(data.get("software"))
     data["backend"] = software.settled(data.get("backend"), data["software"])
     if data.get("name") is None:
@@ -197,7 +197,7 @@ def _spec(data: dict[str, Any], stage: str | None, variant: str | None) -> Spec:
     return spec
 
 
-def _architecture(model: Any) -> Any:
+def _architecture(model: Any, backend: Any) -> Any:
     """``model.path`` names a folder with a Hugging Face config.json; keys that are set win over it."""
     if not isinstance(model, Mapping) or "path" not in model:
         return model
@@ -207,17 +207,19 @@ def _architecture(model: Any) -> Any:
         raise ConfigError([Problem("model.path", f"{stated.get('name')} is described without it; choose model=hf")])
     if not isinstance(path, str) or path == "???":
         raise ConfigError([Problem("model.path", "not set; give a folder with a Hugging Face config.json")])
-    return _read(Path(path), stated, model.get("trust_remote_code") is True)
+    transformers = isinstance(backend, Mapping) and backend.get("name") == "deepspeed"
+    return _read(Path(path), stated, model.get("trust_remote_code") is True, transformers)
 
 
 _OF_FILE = ("path", "trust_remote_code")
 
 
-def _read(path: Path, stated: Mapping[str, Any], trusted: bool) -> dict[str, Any]:
-    from meshwright.model.huggingface import UnsayableError, read
+def _read(path: Path, stated: Mapping[str, Any], trusted: bool, transformers: bool) -> dict[str, Any]:
+    """``transformers``: whether that library's own model is trained."""
+    from meshwright.model.huggingface import UnsayableError, as_built, read
 
     try:
-        return merged(read(path), stated)
+        return merged(as_built(read(path)) if transformers else read(path), stated)
     except UnsayableError as error:
         from meshwright.compose.looked_at import looked_at
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from meshwright.emit.slurm import checkpoint_gib
 from meshwright.layout.plan import Plan
+from meshwright.model.optimizer_state import checkpoint_gib
 
 __all__ = ["GB", "Checkpoints", "advised_interval", "checkpoints"]
 

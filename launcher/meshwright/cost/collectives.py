@@ -15,6 +15,8 @@ from meshwright.cost.numbers import Number, clip, log2, maximum, minimum, where
 __all__ = [
     "Group",
     "all_to_all",
+    "beside",
+    "context_group",
     "context_groups",
     "data_group",
     "expert_data_group",
@@ -23,6 +25,7 @@ __all__ = [
     "point_to_point",
     "ring",
     "round_trip",
+    "weight_groups",
 ]
 
 _START_US = 15.0
@@ -50,14 +53,28 @@ def group(s: Scene, size: Number, stride: Number) -> Group:
 def data_group(s: Scene) -> Group:
     """The ranks that hold the same dense weights: context-parallel neighbours, and their like further away."""
     r = s.layout
-    near = clip(s.domain // r.tp, 1, r.cp) * clip(s.domain // (r.tp * r.cp * s.inner_stages), 1, r.dp)
-    stride = r.tp * s.inner_stages
+    inner = r.tp * r.gtp
+    near = clip(s.domain // inner, 1, r.cp) * clip(s.domain // (inner * r.cp * s.inner_stages), 1, r.dp)
+    stride = inner * s.inner_stages
     return Group(s.replicas, near, stride, group(s, s.replicas, stride).wide)
 
 
 def expert_data_group(s: Scene) -> Group:
-    """The ranks that hold the same experts."""
-    return group(s, s.edp, s.layout.etp * s.layout.ep * s.inner_stages)
+    """The ranks that hold the same experts, or the same parts of them."""
+    r = s.layout
+    return group(s, s.edp, r.etp * r.ep * r.egtp * s.inner_stages)
+
+
+def weight_groups(s: Scene) -> tuple[Group, Group]:
+    """The ranks that keep a dense weight in parts, behind tp; and those that keep an expert's, behind ep."""
+    r = s.layout
+    one = 0 * r.tp + 1
+    return group(s, r.gtp * one, r.tp), group(s, r.egtp * one, r.etp * r.ep)
+
+
+def context_group(s: Scene) -> Group:
+    """All ranks of a sequence."""
+    return group(s, s.layout.cp, s.layout.tp * s.layout.gtp)
 
 
 def context_groups(s: Scene) -> tuple[Group, Group]:
@@ -65,13 +82,14 @@ def context_groups(s: Scene) -> tuple[Group, Group]:
     r = s.layout
     levels = r.spec.parallelism.cp_levels if r.backend.name == "megatron" else ()
     inner = (levels[0] if levels else 1) + 0 * r.cp if not s.framework.exchanges_heads else r.cp
-    return group(s, inner, r.tp), group(s, r.cp // inner, r.tp * inner)
+    stride = r.tp * r.gtp
+    return group(s, inner, stride), group(s, r.cp // inner, stride * inner)
 
 
 def pipeline_group(s: Scene) -> Group:
     """The stages of one pipeline."""
     r = s.layout
-    return group(s, r.pp, r.tp * r.cp * where(s.inner_stages > 1, 1, r.dp))
+    return group(s, r.pp, r.tp * r.gtp * r.cp * where(s.inner_stages > 1, 1, r.dp))
 
 
 def ring(s: Scene, g: Group, size: Number, passes: int = 1) -> Number:
@@ -112,6 +130,11 @@ def point_to_point(s: Scene, far: Number, size: Number) -> Number:
     inside = size / near_rate + cluster.intra.latency_us * 1e-6
     outside = size / far_rate + cluster.inter.latency_us * 1e-6
     return far * outside + (1 - far) * inside
+
+
+def beside(s: Scene, sent: Number, computed: Number) -> Number:
+    """Of the seconds that something is ``sent``, those that a pass of ``computed`` seconds does not hide."""
+    return maximum(sent * (1 - s.layout.cluster.efficiency.overlap), sent - computed)
 
 
 def rates(s: Scene) -> tuple[float, float]:

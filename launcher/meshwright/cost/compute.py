@@ -162,7 +162,8 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     elements = _touched(s, o)
     kernels = o.kernels + _pieces(s, o)
     captured = o.name.startswith(s.framework.captured) or s.framework.captures_all
-    attention_peak = gpu.bf16_tflops * 1e12 * (attention.rate(s) if s.framework.kernels.flash else e.matmul)
+    fused = s.framework.kernels.flash and not o.dense
+    attention_peak = gpu.bf16_tflops * 1e12 * (attention.rate(s) if fused else e.matmul)
     return _Kernel(
         matmul=_products(s, o) / (peak(s) * e.matmul),
         attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
@@ -181,8 +182,9 @@ def _products(s: Scene, o: Operation) -> Number:
 def _scores(s: Scene, o: Operation) -> Number:
     """FLOPs of attention's two products, or of a scan; fused, those of tokens behind the mask are left out."""
     sequence = s.layout.training.sequence
-    seen = 0.5 * attention.seen(s, o.window) if s.framework.kernels.flash else 1
-    return 2 * s.tokens * (sequence * o.scores * seen + o.products) / s.layout.tp
+    seen = 0.5 * attention.seen(s, o.window) if s.framework.kernels.flash and not o.dense else 1
+    done = sequence * (o.computed or o.scores) * seen + o.products
+    return 2 * s.tokens * done / (1 if o.shared else s.layout.tp)
 
 
 def _moved(s: Scene, o: Operation) -> Number:
@@ -226,7 +228,9 @@ def _by_weight(s: Scene, o: Operation) -> Number:
 
 def _softmax_in_pieces(s: Scene) -> Number:
     """Megatron's fused softmax takes a multiple of four heads at a time (megatron/core/fusions/fused_softmax.py)."""
-    return s.framework.grouped_softmax * ((s.layout.micro_batch * s.layout.model.heads // s.layout.tp) % 4 != 0)
+    if not s.framework.grouped_softmax:
+        return 0
+    return ((s.layout.micro_batch * s.layout.model.heads // s.layout.tp) % 4 != 0) + 0
 
 
 def _touched(s: Scene, o: Operation) -> Number:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from meshwright.cost.framework import Framework
 from meshwright.cost.inputs import scene
-from meshwright.cost.memory import Memory, memory
+from meshwright.cost.memory import Memory, memories
 from meshwright.cost.numbers import Number, maximum
 from meshwright.cost.stage_loads import stages_of
 from meshwright.cost.time import Step, step
@@ -36,11 +36,11 @@ def estimate(layout: Layout, framework: Framework | None = None) -> Estimate:
     """
     s = scene(layout, framework)
     found = stages_of(s)
-    parts, stages = step(s, found), tuple(memory(s, load) for load in found.loads)
+    parts, stages = step(s, found), memories(s, found.loads)
     return Estimate(parts.total, maximum(*(stage.total for stage in stages)), parts, stages)
 
 
 def peak_memory(layout: Layout) -> Number:
     """Bytes of the fullest rank of every layout: a fifth of the work of an estimate."""
     s = scene(layout)
-    return maximum(*(memory(s, load).total for load in stages_of(s).loads))
+    return maximum(*(stage.total for stage in memories(s, stages_of(s).loads)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import erf, log, sqrt
 from typing import Literal
 
-from meshwright.cost.memory import SPREAD
+from meshwright.cost.framework import SPREAD
 
 __all__ = ["Fits", "fit_probability", "fit_words", "fits"]
 
@@ -13,13 +13,16 @@ Fits = Literal["likely", "about even", "unlikely"]
 
 SURE = 0.9  # ours: the upper end of the interval that is printed with the memory, of which a tenth lies above
 
-_SIGMA = SPREAD / 1.2816
-"""80 % of measured peaks lie within exp(-SPREAD) and exp(SPREAD) times the predicted one, which is +-1.2816 sigma."""
+_TENTH = 1.2816
+"""80 % of a normal distribution lie within so many standard deviations."""
 
 
-def fit_probability(peak: float, limit: float) -> float:
-    """That a run of ``peak`` predicted bytes stays within ``limit`` bytes; measured peaks are log-normal around it."""
-    return 0.5 * (1 + erf(log(limit / peak) / _SIGMA / sqrt(2)))
+def fit_probability(peak: float, limit: float, spread: float = SPREAD) -> float:
+    """That a run of ``peak`` predicted bytes stays within ``limit`` bytes; measured peaks are log-normal around it.
+
+    80 % of them lie within exp(-``spread``) and exp(``spread``) times the predicted one.
+    """
+    return 0.5 * (1 + erf(log(limit / peak) * _TENTH / spread / sqrt(2)))
 
 
 def fits(probability: float) -> Fits:

@@ -7,16 +7,17 @@ A ``Scene`` holds the numbers of one layout, or of many as arrays. A ``Load`` is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.model.count import padded_vocab
+from meshwright.model.count import padded_vocab, parts_of
 from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
+from meshwright.spec import Efficiency
 from meshwright.spec.model import Model
 
 __all__ = ["Load", "Scene", "add_prediction", "in_flight", "recomputed_part", "scene"]
@@ -78,7 +79,15 @@ class Scene:
     def parameters(self) -> tuple[tuple[Number, Number], ...]:
         """(all, routed experts') parameters of one rank in a layer of each kind."""
         d = self.degrees
-        return tuple(parameters(operations, d.tp, d.etp, d.ep) for operations in self.layers)
+        return tuple(parameters(operations, d.tp, d.etp, d.ep, d.parts) for operations in self.layers)
+
+    def at(self, efficiency: Efficiency) -> Scene:
+        """The same on a machine with other constants, of which what a layer does is not one."""
+        cluster = replace(self.layout.cluster, efficiency=efficiency)
+        layout = replace(self.layout, spec=replace(self.layout.spec, cluster=cluster))
+        moved = replace(self, layout=layout)
+        vars(moved).update(kinds=self.kinds, layers=self.layers, parameters=self.parameters)
+        return moved
 
     @property
     def domain(self) -> Number:
@@ -90,14 +99,14 @@ class Scene:
         """Bytes of an activation."""
         return 4.0 if self.layout.training.precision == "fp32" else 2.0
 
-    @property
+    @cached_property
     def inner_stages(self) -> Number:
         """Degree pp where stages are numbered before data-parallel ranks, else 1."""
         return self.layout.pp if self.layout.spec.parallelism.order.endswith("dp") else 1 + 0 * self.layout.pp
 
-    @property
+    @cached_property
     def replicas(self) -> Number:
-        """Ranks that hold the same dense weights: dp and cp."""
+        """Ranks that hold the same dense weights, or the same parts of them: dp and cp."""
         return self.layout.dp * self.layout.cp
 
 
@@ -108,10 +117,17 @@ def scene(layout: Layout, framework: Framework | None = None) -> Scene:
     return Scene(
         layout=layout,
         framework=how,
-        degrees=Degrees(layout.tp, sequence, where(how.regathers, sequence, 1), layout.etp, layout.ep),
+        degrees=Degrees(
+            layout.tp,
+            sequence,
+            where(how.regathers, sequence, 1),
+            layout.etp,
+            layout.ep,
+            parts_of(layout.spec),
+        ),
         tokens=layout.micro_batch * layout.training.sequence / layout.cp,
         vocab=padded_vocab(layout.model, layout.backend, layout.tp),
-        edp=maximum(1, layout.world // (layout.etp * layout.ep * layout.pp)),
+        edp=maximum(1, layout.world // (layout.etp * layout.ep * layout.egtp * layout.pp)),
     )
 
 

@@ -6,24 +6,25 @@ activations follow the operations' saved tensors (Korthikanti et al. 2022, secti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
+from meshwright.cost import gathered
 from meshwright.cost.activation_offload import leaving
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 
-__all__ = ["GIB", "SPREAD", "USABLE", "Memory", "layer_input", "memory", "saved", "stage_parameters"]
+__all__ = ["GIB", "Memory", "allocatable", "layer_input", "memories", "memory", "saved", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.945
 """Part of a GPU's memory that the allocator gets to use: the CUDA context, NCCL and fragmentation take the rest (set
-where runs of Hagemann et al. 2023 begin to fail)."""
+where runs of Hagemann et al. 2023 begin to fail, on 80 GB)."""
 
-SPREAD = 0.15
-"""80 % of the peaks in data/measured.csv lie within exp(-SPREAD) and exp(SPREAD) times ours; a test says so."""
+_OUTSIDE = (1 - USABLE) * 79.2 * GIB
+"""What the rest was there. Contexts and NCCL's buffers do not grow with a larger GPU's memory."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,29 @@ class Memory:
         return sum(getattr(self, f.name) for f in fields(self))
 
 
+def allocatable(gib: float) -> float:
+    """Bytes that the allocator gets of a GPU with ``gib`` GiB."""
+    return gib * GIB - min((1 - USABLE) * gib * GIB, _OUTSIDE)
+
+
 def memory(s: Scene, load: Load) -> Memory:
     """Peak memory of one rank of the stage ``load``."""
+    return memories(s, (load,))[0]
+
+
+def memories(s: Scene, loads: Iterable[Load]) -> tuple[Memory, ...]:
+    """The same for several stages, whose layers are looked at once."""
+    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
+    return tuple(_memory(s, load, each) for load in loads)
+
+
+def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
+    """``each``: bytes that a layer of each kind keeps of a micro-batch."""
     all_parameters, experts = stage_parameters(s, load)
     dense = all_parameters - experts
     f = s.framework
     zero = s.layout.zero
-    activations, recomputed = _activations(s, load)
+    activations, recomputed = _activations(s, load, each)
     logits = load.head * _logits(s)
     return Memory(
         weights=_weights(s, dense, experts),
@@ -60,7 +77,7 @@ def memory(s: Scene, load: Load) -> Memory:
         activations=activations,
         logits=logits,
         workspace=maximum(0, _workspace(s, load) + recomputed - logits),
-        communication=_gathered(s, load) + _buckets(s, all_parameters),
+        communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
         framework=_framework(s, load),
     )
 
@@ -70,7 +87,13 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
     own = f.weight_bytes * (_shard(dense, s.replicas, sharded) + _shard(experts, s.edp, sharded))
-    return own + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
+    return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
+
+
+def _second_copy(s: Scene, everything: Number) -> Number:
+    """ZeRO++'s, from the first forward of a step on, where parameters are (zero/partition_parameters.py:1913)."""
+    ranks, device = s.framework.secondary, s.layout.backend.deepspeed.offload_param.device
+    return (ranks > 1 and device == "none") * (s.layout.zero >= 3) * s.width * everything / ranks
 
 
 def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:
@@ -87,15 +110,22 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
     d, model = s.degrees, s.layout.model
-    words = parameters(embedding(model, s.vocab), d.tp)[0]
+    words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
     own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
     layers = load.total(everything for everything, _ in s.parameters)
-    joint = load.mtp * parameters(mtp_joint(model), d.tp)[0] if model.mtp else 0
-    ends = reads_words * words + load.head * norm + own_head * s.vocab * model.hidden / d.tp
+    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
+    ends = reads_words * words + load.head * norm + own_head * output_weight(s)
     return layers + joint + ends, load.total(experts for _, experts in s.parameters)
+
+
+def output_weight(s: Scene) -> Number:
+    """Elements of the output projection on one rank, a part of it where it is kept in parts."""
+    d, rows = s.degrees, s.vocab / s.degrees.tp
+    whole = rows * s.layout.model.hidden
+    return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
 
 
 def saved(s: Scene, operations: Iterable[Operation]) -> Number:
@@ -115,14 +145,13 @@ def layer_input(s: Scene) -> Number:
     return s.width * s.layout.model.hidden * s.tokens / s.degrees.sequence
 
 
-def _activations(s: Scene, load: Load) -> tuple[Number, Number]:
+def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, Number]:
     """Saved tensors of every layer of every micro-batch in flight, and of the layers that are being recomputed.
 
     Full recomputation keeps layer inputs only: of every ``recompute_layers``-th layer where uniform, of the first
     ``recompute_layers`` of each chunk where block.
     """
     p = s.layout.spec.parallelism
-    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     kept = load.total(each)
     every = p.recompute_layers or 1
     largest = load.largest(each)
@@ -158,12 +187,24 @@ def _workspace(s: Scene, load: Load) -> Number:
     """Gradients flowing through the widest operation of one layer, where no head needs more."""
     model = s.layout.model
     width = load.largest(maximum(0, *(part.widest(model) for part in parts(kind))) for kind in s.kinds)
-    return 2 * s.tokens * (width / s.degrees.tp + model.hidden)
+    return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + load.largest(_sent(s, kind) for kind in s.kinds)
+
+
+def _sent(s: Scene, kind: LayerKind) -> Number:
+    """Of a layer with experts, gradients of the tokens sent to them: exchange and sorting each read and write one.
+
+    Four in all are what SimuMax measured of the first stage of DeepSeek V2 beside everything else (31.6 GiB).
+    """
+    if not any(part.routed for part in parts(kind)):
+        return 0
+    moe, d = s.layout.model.moe, s.degrees
+    assert moe is not None
+    return 4 * s.width * moe.topk * s.layout.model.hidden * s.tokens * d.etp / d.tp
 
 
 def _framework(s: Scene, load: Load) -> Number:
     """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
-    fixed = s.framework.fixed_gib * GIB + _graph_inputs(s, load) + _dispatcher(s, load)
+    fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _graph_inputs(s, load) + _dispatcher(s, load)
     if not s.framework.dummy_gradients:
         return fixed
     d = s.degrees
@@ -206,7 +247,10 @@ def _gathered(s: Scene, load: Load) -> Number:
         o = r.backend.deepspeed
         live = maximum(live, minimum(load.layers * layer + ends, o.max_live_parameters + o.prefetch_bucket))
     twice = r.backend.name == "megatron" and r.backend.megatron.megatron_fsdp.double_buffer
-    return where(r.zero >= 3, s.width * live + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0))
+    low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
+    return where(
+        r.zero >= 3, s.width * live - low + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0)
+    )
 
 
 def _outer(s: Scene) -> bool:

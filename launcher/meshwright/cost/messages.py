@@ -6,6 +6,7 @@ from meshwright.cost.collectives import Group
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
+from meshwright.spec.model import Moe
 
 __all__ = ["again", "between_nodes", "deals", "dealt", "expert", "hidden", "keys", "queries", "routed", "tensor"]
 
@@ -34,7 +35,12 @@ def routed(kind: LayerKind) -> bool:
 def expert(s: Scene) -> Number:
     """Tokens that one rank sends to their experts."""
     moe = s.layout.model.moe
-    return 0 if moe is None else moe.topk * hidden(s) / s.layout.tp
+    return 0 if moe is None else moe.topk * _sent(s, moe) / s.layout.tp
+
+
+def _sent(s: Scene, moe: Moe) -> Number:
+    """One copy of the tokens of a micro-batch, as wide as the experts see them."""
+    return s.width * (moe.latent or s.layout.model.hidden) * s.tokens
 
 
 def between_nodes(s: Scene, g: Group) -> Number | None:
@@ -50,12 +56,13 @@ def between_nodes(s: Scene, g: Group) -> Number | None:
     reached = nodes * (1 - (1 - 1 / nodes) ** moe.topk)
     if moe.groups > 1:
         reached = minimum(reached, maximum(1, moe.group_topk * nodes / moe.groups))
-    return reached * (nodes - 1) / nodes * hidden(s) / s.layout.tp
+    return reached * (nodes - 1) / nodes * _sent(s, moe) / s.layout.tp
 
 
 def keys(s: Scene, kind: LayerKind) -> Number:
     """Keys and values of one rank's tokens."""
-    return s.width * s.tokens * sum(part.exchange(s.layout.model).keys for part in parts(kind)) / s.layout.tp
+    exchanged = [part.exchange(s.layout.model) for part in parts(kind)]
+    return s.width * s.tokens * sum(each.keys / s.layout.tp + each.shared for each in exchanged)
 
 
 def queries(s: Scene, kind: LayerKind) -> Number:

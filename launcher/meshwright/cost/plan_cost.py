@@ -13,8 +13,9 @@ from meshwright.cost.advice import Advice, advice
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
+from meshwright.cost.framework import SPREAD
 from meshwright.cost.inputs import Load, Scene, scene
-from meshwright.cost.memory import GIB, SPREAD, USABLE, Memory, memory
+from meshwright.cost.memory import GIB, Memory, allocatable, memories
 from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
@@ -44,6 +45,7 @@ class Cost:
     mfu: float
     hfu: float
     memory_limit: float  # bytes the allocator can use
+    memory_spread: float  # 80 % of measured peaks lie within exp(-memory_spread) .. exp(memory_spread) times ours
     host: offload.Host  # of the fullest node
     host_limit: float  # bytes of a node's memory; 0: not stated
     conventions: Mapping[str, float]  # MFU under each of ``counts.CONVENTIONS``
@@ -73,7 +75,7 @@ class Cost:
     @property
     def memory_interval(self) -> tuple[float, float]:
         """Bytes between which 80 % of measured peaks would lie."""
-        return self.peak_memory / exp(SPREAD), self.peak_memory * exp(SPREAD)
+        return self.peak_memory / exp(self.memory_spread), self.peak_memory * exp(self.memory_spread)
 
     @property
     def fullest(self) -> int:
@@ -83,7 +85,7 @@ class Cost:
     @property
     def fit_probability(self) -> float:
         """That the fullest rank's peak is within the limit; see ``cost.fitting``."""
-        return fit_probability(self.peak_memory, self.memory_limit)
+        return fit_probability(self.peak_memory, self.memory_limit, self.memory_spread)
 
     @property
     def fits(self) -> bool:
@@ -109,8 +111,8 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
     hardware = _hardware_flops(plan)
     model_flops = training_flops(spec.model, sequence) * rate
     spread = exp(spec.cluster.efficiency.spread * (LOOKED_AT if spec.model.measured else 1))
-    limit = USABLE * spec.cluster.accelerator.memory_gib * GIB
-    stages = tuple(memory(s, load) for load in loads)
+    limit = allocatable(spec.cluster.accelerator.memory_gib)
+    stages = memories(s, loads)
     return Cost(
         step=step,
         step_time=seconds,
@@ -122,6 +124,7 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
         mfu=model_flops / peak,
         hfu=hardware * rate / peak,
         memory_limit=limit,
+        memory_spread=SPREAD if spec.model.measured else s.framework.memory_spread,
         host=offload.host(s, loads),
         host_limit=spec.cluster.host_memory_gib * GIB,
         conventions={c: training_flops(spec.model, sequence, c) * rate / peak for c in CONVENTIONS},
@@ -143,8 +146,8 @@ def _said(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
 def _notes(spec: Spec) -> Iterator[str]:
     """What the plan uses and the model leaves out."""
     o = spec.backend.deepspeed
-    if spec.backend.name == "deepspeed" and (o.hpz > 1 or o.quantized_weights or o.quantized_gradients):
-        yield "ZeRO++ is not modelled: traffic and time are plain ZeRO-3's"
+    if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
+        yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
     if spec.model.measured is not None:
         run = "a run on the meta device" if spec.model.measured.how == "run" else "the shapes of its modules"
         yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"

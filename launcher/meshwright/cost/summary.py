@@ -41,7 +41,7 @@ def plan_summary(plan: Plan, costs: Cost | None = None) -> dict[str, Any]:
         "degrees": {
             **{axis: getattr(grid, axis) for axis in ("tp", "pp")},
             "vpp": parallelism.vpp,
-            **{axis: getattr(grid, axis) for axis in ("cp", "ep", "etp", "dp", "edp")},
+            **{axis: getattr(grid, axis) for axis in ("cp", "ep", "etp", "gtp", "egtp", "dp", "edp")},
         },
         "sp": parallelism.sp,
         "zero": parallelism.zero,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import gcd
 from typing import Any
 
 from meshwright.cost.estimate import Estimate, estimate
@@ -11,6 +12,7 @@ from meshwright.cost.memory import GIB
 from meshwright.cost.time import Step
 from meshwright.resolver import layout, normalise, override
 from meshwright.rules import Layout, broken
+from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
 
 __all__ = ["SAID", "TECHNIQUES", "Technique", "applied", "brought", "placed", "used"]
@@ -25,11 +27,15 @@ _B, _P = "backend.megatron.", "parallelism."
 
 @dataclass(frozen=True)
 class Technique:
-    """``on``: the changes that switch it on, none where the description has no place for it; ``off``: its defaults."""
+    """``on``: the changes that switch it on, none where the description has no place for it; ``off``: its defaults.
+
+    ``derived``: what follows from either anew.
+    """
 
     name: str
     on: Callable[[Spec], Change]
     off: Change
+    derived: Change = field(default_factory=dict)
 
 
 def _with_experts(**values: object) -> Callable[[Spec], Change]:
@@ -66,6 +72,18 @@ def _weights(spec: Spec) -> Change:
 def _activations(spec: Spec) -> Change:
     experts = ("moe_act",) if spec.model.moe else ()
     return {f"{_B}activation_offload.modules": ("core_attn", "attn_proj", *experts)}
+
+
+def _weight_parts(spec: Spec) -> Change:
+    """Dense weights in as many parts as NVLink joins GPUs, where nodes may have what gathers them."""
+    fast = gcd(spec.cluster.gpus or 1, spec.cluster.nvlink_domain or spec.cluster.gpus_per_node)
+    asked = replace(spec, parallelism=replace(spec.parallelism, gtp=fast))
+    lacks = any(row.met_by(spec.software) is False for row in needed(asked, "megatron"))
+    never = spec.model.tied_embeddings or spec.model.linear_bias or spec.model.qkv_bias or lacks
+    return {} if never or fast == 1 else {f"{_P}gtp": fast, **_FROM_WORLD}
+
+
+_FROM_WORLD = {f"{_P}dp": None}
 
 
 TECHNIQUES: tuple[Technique, ...] = (
@@ -117,6 +135,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         },
         {f"{_B}optimizer_offload.fraction": 0.0, f"{_B}optimizer_offload.overlap": False},
     ),
+    Technique("weight_parts", _weight_parts, {f"{_P}gtp": 1, f"{_P}egtp": 1}, _FROM_WORLD),
 )
 """In the order in which a search tries them; a name is what ``search.techniques`` lists."""
 
@@ -141,7 +160,7 @@ def brought(spec: Spec) -> Iterator[str]:
     techniques = used(spec)
     now = estimate(layout(spec)) if techniques else None
     for one in techniques:
-        without = applied(spec, one.off)
+        without = applied(spec, {**one.off, **one.derived})
         if without is not None and now is not None:
             yield f"{one.name} {_difference(now, estimate(layout(normalise(without))))}"
 
@@ -149,8 +168,9 @@ def brought(spec: Spec) -> Iterator[str]:
 def placed(spec: Spec, step: Step) -> Iterator[str]:
     """What it costs that a group is larger than an NVLink domain, against a domain that would hold it."""
     p, fast = spec.parallelism, spec.cluster.nvlink_domain or spec.cluster.gpus_per_node
-    for name, group, part in (("tp", p.tp, "tensor"), ("ep·etp", p.ep * p.etp, "expert")):
-        if group <= fast:
+    kinds = (("tp", p.tp, "tensor"), ("ep·etp", p.ep * p.etp, "expert"), ("tp·gtp", p.tp * p.gtp, "data"))
+    for name, group, part in kinds:
+        if group <= fast or (name == "tp·gtp" and p.gtp == 1):
             continue
         joined = estimate(layout(replace(spec, cluster=replace(spec.cluster, nvlink_domain=group)))).parts
         lost = float(getattr(step, part) - getattr(joined, part)) / float(step.total)

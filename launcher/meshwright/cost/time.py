@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
-from meshwright.cost import messages, offload
+from meshwright.cost import gathered, messages, offload
 from meshwright.cost.collectives import (
     all_to_all,
+    beside,
+    context_group,
     context_groups,
     data_group,
     expert_data_group,
@@ -188,7 +190,7 @@ def _context(s: Scene, kind: LayerKind) -> Triple:
     keys = messages.keys(s, kind)
     gathers = r.spec.parallelism.cp_comm == "all_gather"
     went_round = ring(s, rounds, keys * rounds.size) if gathers else round_trip(s, rounds, keys)
-    dealt = all_to_all(s, group(s, r.cp, r.tp), messages.dealt(s, kind))
+    dealt = all_to_all(s, context_group(s), messages.dealt(s, kind))
     once = exchanged + dealt + (1 - r.cluster.efficiency.overlap) * went_round
     on = (r.cp > 1) + 0
     return on * once, on * 2 * once, on * messages.again(s, "core_attn") * once
@@ -215,6 +217,8 @@ def step(s: Scene, stages: Stages) -> Step:
     m = r.microbatches
     least = bound(placed, whole.total + r.pp * waits, r.pp, r.vpp, m, latency)
 
+    held = [stage_parameters(s, load) for load in stages.loads]
+
     def mean(seconds: Number) -> Number:
         return m * seconds / r.pp
 
@@ -228,8 +232,13 @@ def step(s: Scene, stages: Stages) -> Step:
         context=context,
         pipeline=m * waits,
         bubble=least - busy - m * waits,
-        data=maximum(*(_data(s, load, t) for load, t in zip(stages.loads, times, strict=True))),
-        optimizer=maximum(*(_optimizer(s, load) for load in stages.loads)),
+        data=maximum(
+            *(
+                _data(s, here, t) + gathered.exposed(s, load, t.forward, t.backward)
+                for load, here, t in zip(stages.loads, held, times, strict=True)
+            )
+        ),
+        optimizer=maximum(*(_optimizer(s, here) for here in held)),
         offload=offload.seconds(s, stages.loads, works),
     )
 
@@ -242,11 +251,14 @@ def sends(s: Scene) -> tuple[Number, Number]:
     return waits, where(waits > 0, 0 * once, once)
 
 
-def _data(s: Scene, load: Load, time: StageTime) -> Number:
+Held = tuple[Number, Number]  # parameters of one rank of a stage, and of these routed experts'
+
+
+def _data(s: Scene, held: Held, time: StageTime) -> Number:
     """Exposed reduction of gradients and gathering of parameters of one stage."""
     r, p = s.layout, s.layout.spec.parallelism
     each = s.framework.reduce_bytes
-    reduce, gather = _over_replicas(s, load, each), _over_replicas(s, load, s.framework.gather_bytes or s.width)
+    reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
     window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
     volume = where(r.zero >= 1, reduce, 2 * reduce)
@@ -255,7 +267,7 @@ def _data(s: Scene, load: Load, time: StageTime) -> Number:
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
-    return alone * where(r.zero >= 3, _sharded(s, load, time), once)
+    return alone * where(r.zero >= 3, _sharded(s, held, gather, time), once)
 
 
 def _with_step(s: Scene) -> bool:
@@ -263,31 +275,34 @@ def _with_step(s: Scene) -> bool:
     return s.layout.backend.name == "megatron" and s.layout.backend.megatron.gather_with_step
 
 
-def _over_replicas(s: Scene, load: Load, each: float) -> Number:
+def _over_replicas(s: Scene, held: Held, each: float) -> Number:
     """Seconds to gather or scatter ``each`` byte of the stage's parameters over the ranks that share them."""
-    everything, experts = stage_parameters(s, load)
+    everything, experts = held
     return ring(s, data_group(s), each * (everything - experts)) + ring(s, expert_data_group(s), each * experts)
 
 
-def _sharded(s: Scene, load: Load, time: StageTime) -> Number:
-    """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden."""
-    r = s.layout
-    gather = _over_replicas(s, load, s.framework.gather_bytes or s.width)
-    scatter = _over_replicas(s, load, s.framework.reduce_bytes)
-    hidden = r.cluster.efficiency.overlap
-    left = maximum(gather * (1 - hidden), gather - time.forward)
-    right = maximum((gather + scatter) * (1 - hidden), gather + scatter - time.backward)
-    return r.microbatches * (left + right)
+def _sharded(s: Scene, held: Held, gather: Number, time: StageTime) -> Number:
+    """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden.
+
+    Where some ranks hold a second copy, a step's first forward alone gathers from all (runtime/zero/stage3.py:2846).
+    """
+    r, ranks = s.layout, s.framework.secondary
+    again = gather
+    if ranks > 1:
+        again = ring(s, group(s, ranks + 0 * r.dp, r.tp), (s.framework.gather_bytes or s.width) * held[0])
+    scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
+    forward = beside(s, gather, time.forward) + (r.microbatches - 1) * beside(s, again, time.forward)
+    return forward + r.microbatches * beside(s, again + scatter, time.backward)
 
 
-def _optimizer(s: Scene, load: Load) -> Number:
+def _optimizer(s: Scene, held: Held) -> Number:
     """Adam on the owned shard, and what touches every gradient.
 
     Bytes: the norm reads and clipping rewrites the gradient (12), Adam reads it and three fp32 states and writes them
     (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8).
     """
     r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
-    everything, experts = stage_parameters(s, load)
+    everything, experts = held
     dense = everything - experts
     owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything) * (1 - s.framework.optimizer_away)
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory

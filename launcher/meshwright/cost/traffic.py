@@ -8,8 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshwright.cost import messages
-from meshwright.cost.collectives import Group, context_groups, data_group, expert_data_group, group, pipeline_group
+from meshwright.cost import gathered, messages
+from meshwright.cost.collectives import (
+    Group,
+    context_group,
+    context_groups,
+    data_group,
+    expert_data_group,
+    group,
+    pipeline_group,
+    weight_groups,
+)
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, where
@@ -49,6 +58,7 @@ class Traffic:
     expert: Flow
     pipeline: Flow
     data: Flow
+    weights: Flow  # gathered by part of the ranks: generalized tensor parallelism, ZeRO++'s second copy
 
 
 def traffic(s: Scene, load: Load) -> Traffic:
@@ -65,6 +75,7 @@ def traffic(s: Scene, load: Load) -> Traffic:
         expert=_expert(s, load, part),
         pipeline=_flow(m * sends * messages.hidden(s) / s.degrees.sequence, pipeline_group(s), "send", m * sends),
         data=_data(s, load),
+        weights=_weights(s, load, part),
     )
 
 
@@ -97,7 +108,7 @@ def _rounds(s: Scene, load: Load, part: Number) -> Flow:
 
 def _heads(s: Scene, load: Load, part: Number) -> Flow:
     """Heads are exchanged for tokens of keys, values, queries and outputs; among all where scans need them."""
-    g, whole = context_groups(s)[0], group(s, s.layout.cp, s.layout.tp)
+    g, whole = context_groups(s)[0], context_group(s)
     dealt = load.total(messages.dealt(s, kind) for kind in s.kinds) * _share(whole)
     passes = s.layout.microbatches * (2 + part * messages.again(s, "core_attn"))
     size = load.total(messages.keys(s, kind) + messages.queries(s, kind) for kind in s.kinds)
@@ -130,11 +141,44 @@ def _data(s: Scene, load: Load) -> Flow:
     everything, experts = stage_parameters(s, load)
     r = s.layout
     wide, narrow = data_group(s), expert_data_group(s)
-    each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), s.framework.reduce_bytes, s.width)
+    each = _volume(s)
     dense = everything - experts
     kind = "reduce-scatter and all-gather" if s.layout.spec.parallelism.zero else "all-reduce"
     count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
     return _flow(each * (_share(wide) * dense + _share(narrow) * experts), wide, kind, count * (wide.size > 1))
+
+
+def _volume(s: Scene) -> Number:
+    """Bytes of a parameter among all that share it; of a second copy nearer by, all but the step's first gathering."""
+    r, f, weight = s.layout, s.framework, s.framework.gather_bytes or s.width
+    each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
+    third = r.microbatches * (f.scatter_bytes or f.reduce_bytes) + weight * _gathered_afar(s)
+    return where(r.zero >= 3, third, each)
+
+
+def _gathered_afar(s: Scene) -> Number:
+    return 1 if s.framework.secondary > 1 else 2 * s.layout.microbatches
+
+
+def _second_copy(s: Scene, load: Load) -> Flow:
+    """Of ZeRO++, gathered within the ranks that hold it."""
+    r, ranks = s.layout, s.framework.secondary
+    g, on = group(s, ranks + 0 * r.dp, r.tp), (ranks > 1) * (r.zero >= 3)
+    times = on * (2 * r.microbatches - 1)
+    size = times * (s.framework.gather_bytes or s.width) * stage_parameters(s, load)[0] * _share(g)
+    return _flow(size, g, "all-gather", times * load.layers)
+
+
+def _weights(s: Scene, load: Load, part: Number) -> Flow:
+    """Gathered for both passes, and again where layers are computed again; gradients scattered."""
+    if s.framework.secondary > 1:
+        return _second_copy(s, load)
+    wide, narrow = weight_groups(s)
+    dense, experts = gathered.elements(s, load)
+    once = gathered.weight_bytes(s)
+    each = s.layout.microbatches * ((2 + part * messages.again(s)) * once + s.framework.reduce_bytes)
+    count = s.layout.microbatches * gathered.matrices(s, load) * 3
+    return _flow(each * (_share(wide) * dense + _share(narrow) * experts), wide, "all-gather and reduce-scatter", count)
 
 
 def scatters(s: Scene) -> Number:

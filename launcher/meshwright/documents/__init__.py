@@ -11,13 +11,14 @@ from meshwright.documents.models import Models, models_page
 from meshwright.documents.options import options_page
 from meshwright.documents.recipe import recipe_page
 from meshwright.documents.recipes import Proofs, recipes_page
+from meshwright.documents.rehearsals import Rehearsals, rehearsals_page
 from meshwright.documents.rules import rules_page
 from meshwright.library import files as library
 from meshwright.library.audit import audit
 from meshwright.library.traits import traits
 from meshwright.report.recipe_summary import summary
 
-__all__ = ["MODELS", "PROOFS", "pages", "write"]
+__all__ = ["MODELS", "PROOFS", "REHEARSALS", "pages", "write"]
 
 PROOFS = "proofs.json"
 """Beside the pages: which proofs each recipe has passed, written by ``pytest tests/test_proofs.py --regenerate``."""
@@ -27,7 +28,11 @@ MODELS = "models.json"
 """Likewise: what was found of each model of transformers, written by benchmarks/models_table.py."""
 
 
-def pages(proofs: Proofs, models: Models) -> dict[str, str]:
+REHEARSALS = "rehearsals.json"
+"""Likewise: what was trained in miniature, written by benchmarks/rehearsals.py."""
+
+
+def pages(proofs: Proofs, models: Models, rehearsals: Rehearsals) -> dict[str, str]:
     """Every generated page by its path in docs/."""
     recipes = {name: library.recipe(name) for name in library.names()}
     runs = {name: library.runs(name) for name in recipes}
@@ -39,6 +44,7 @@ def pages(proofs: Proofs, models: Models) -> dict[str, str]:
         "rules.md": rules_page(),
         "clusters.md": clusters_page(),
         "models.md": models_page(models),
+        "rehearsals.md": rehearsals_page(rehearsals),
         "options.md": options_page(),
         "recipes/index.md": index_page({name: traits(recipe, runs[name]) for name, recipe in recipes.items()}),
         **{
@@ -50,8 +56,9 @@ def pages(proofs: Proofs, models: Models) -> dict[str, str]:
 
 def write(folder: Path) -> None:
     """Write every generated page into ``folder``, and remove those whose recipe is gone."""
-    proofs, models = (json.loads((folder / name).read_text("utf-8")) for name in (PROOFS, MODELS))
-    written = pages(proofs["recipes"], models)
+    files = (json.loads((folder / name).read_text("utf-8")) for name in (PROOFS, MODELS, REHEARSALS))
+    proofs, models, rehearsals = files
+    written = pages(proofs["recipes"], models, rehearsals)
     (folder / "recipes").mkdir(exist_ok=True)
     for path, text in written.items():
         (folder / path).write_text(text, "utf-8")

@@ -164,7 +164,9 @@ def _precision(plan: Plan) -> dict[str, Any]:
         return {}
     reduction = {"communication_data_type": training.grad_reduce}
     sums = {"data_types": {"grad_accum_dtype": training.grad_reduce}}
-    return {training.precision: {"enabled": True}, **reduction, **sums}
+    names = ("bf16_master_weights_and_grads", "bf16_optimizer_states")
+    low = dict.fromkeys(names, True) if plan.spec.backend.deepspeed.bf16_states else {}
+    return {training.precision: {"enabled": True, **low}, **reduction, **sums}
 
 
 def _layout(plan: Plan) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def _layout(plan: Plan) -> Iterator[str]:
     grid, p = plan.grid, plan.spec.parallelism
     yield from flag("--tensor-model-parallel-size", grid.tp, 1)
     yield from switch("--sequence-parallel", p.sp)
+    yield from flag("--tensor-parallel-num-weight-shards", grid.tp * grid.gtp, grid.tp)
     yield from flag("--pipeline-model-parallel-size", grid.pp, 1)
     if not hybrid(plan):  # whose pattern says it
         yield from _pipeline(p)
@@ -97,6 +98,7 @@ def _layout(plan: Plan) -> Iterator[str]:
     if plan.spec.model.moe:
         yield from flag("--expert-model-parallel-size", grid.ep, 1)
         yield from flag("--expert-tensor-parallel-size", grid.etp)
+        yield from flag("--expert-tensor-parallel-num-weight-shards", grid.etp * grid.egtp, grid.etp)
     yield from switch("--use-tp-pp-dp-mapping", p.order == "tp-cp-ep-pp-dp")
     yield from switch("--tp-comm-overlap", p.overlap_tp)
     yield from switch("--overlap-moe-expert-parallel-comm", p.overlap_ep)

@@ -16,6 +16,7 @@ from meshwright.emit.megatron_model import moe_pattern, windows, without_positio
 from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
+from meshwright.model.megatron_parts import parts
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
 from meshwright.spec.parallelism import PipelineSplit
 from meshwright.spec.training import FP8_RECIPES
@@ -111,12 +112,13 @@ def _heads(model: Model) -> Kwargs:
 
 def _scales(model: Model) -> Kwargs:
     """As the flags say them (emit/megatron_model.py ``_scales``)."""
-    if model.embedding_scale is None and model.attention_scale is None and model.logit_scale is None:
+    embedding = None if "embedding_scale" in parts(model) else model.embedding_scale
+    if embedding is None and model.attention_scale is None and model.logit_scale is None:
         return {}
     scale = model.attention_scale or model.head_dim**-0.5
     return {
         "use_mup": True,
-        "mup_embedding_mult": model.embedding_scale or 1.0,
+        "mup_embedding_mult": embedding or 1.0,
         **({"mup_output_mult": model.logit_scale} if model.logit_scale else {}),
         "mup_base_head_dim": (scale * model.head_dim) ** 2,
     }
@@ -157,12 +159,14 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "num_moe_experts": moe.experts,
         "moe_ffn_hidden_size": moe.ffn,
         "moe_layer_freq": 1 if routed_everywhere else [int(kind) for kind in moe_pattern(model)[1:-1].split(",")],
+        **({"moe_latent_size": moe.latent} if moe.latent else {}),
         "moe_shared_expert_intermediate_size": moe.shared_ffn or None,
         "moe_shared_expert_gate": moe.shared_gate,
         **({"moe_apply_probs_on_input": True} if moe.weights_on_input else {}),
         "moe_router_topk": moe.topk,
-        "moe_router_score_function": moe.score,
-        "moe_router_pre_softmax": moe.score == "softmax" and not moe.normalize_topk,
+        # with a bias, softmax is our router's (train/routers.py): Megatron wants sigmoid to be said
+        "moe_router_score_function": "sigmoid" if moe.router_bias else moe.score,
+        "moe_router_pre_softmax": moe.score == "softmax" and not (moe.normalize_topk or moe.router_bias),
         "moe_router_load_balancing_type": moe.balancing,
         "moe_aux_loss_coeff": moe.aux_loss,
         "moe_z_loss_coeff": moe.z_loss or None,
@@ -171,7 +175,7 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "moe_router_topk_scaling_factor": moe.scaling if moe.scaling != 1.0 else None,
         "moe_router_enable_expert_bias": moe.router_bias,
         "moe_router_bias_update_rate": moe.bias_update_rate if moe.router_bias else Moe.bias_update_rate,
-        "moe_router_dtype": "fp32" if moe.score == "sigmoid" else None,
+        "moe_router_dtype": "fp32" if moe.score == "sigmoid" or moe.router_bias else None,
         "moe_token_dispatcher_type": megatron.moe_dispatcher,
         "moe_grouped_gemm": megatron.moe_grouped_gemm,
         "moe_permute_fusion": megatron.moe_permute_fusion,
@@ -185,7 +189,6 @@ def _layout(plan: Plan) -> Kwargs:
     interleaved, etp = p.vpp > 1, grid.etp if plan.spec.model.moe else grid.tp
     return {
         "tensor_model_parallel_size": grid.tp,
-        "tensor_parallel_num_weight_shards": grid.tp,
         "sequence_parallel": p.sp,
         "pipeline_model_parallel_size": grid.pp,
         "virtual_pipeline_model_parallel_size": p.vpp if interleaved else None,
@@ -202,7 +205,8 @@ def _layout(plan: Plan) -> Kwargs:
         "hierarchical_context_parallel_sizes": list(p.cp_levels) or None,
         "expert_model_parallel_size": grid.ep,
         "expert_tensor_parallel_size": etp,
-        "expert_tensor_parallel_num_weight_shards": etp,
+        "tensor_parallel_num_weight_shards": grid.tp * grid.gtp,
+        "expert_tensor_parallel_num_weight_shards": etp * grid.egtp,
         "tp_comm_overlap": p.overlap_tp,
         "overlap_moe_expert_parallel_comm": p.overlap_ep,
     }
@@ -253,7 +257,9 @@ def _kernels(plan: Plan) -> Kwargs:
         "bias_activation_fusion": model.activation == "swiglu"
         or (model.activation == "gelu_tanh" and model.linear_bias),
         "bias_dropout_fusion": True,
-        "apply_rope_fusion": model.positions == "rope" and (model.mla is not None) == _is_yarn(scaling),
+        "apply_rope_fusion": model.positions == "rope"
+        and model.indexer is None
+        and (model.mla is not None) == _is_yarn(scaling),
         "attention_softmax_in_fp32": False,
         "persist_layer_norm": True,
         "deallocate_pipeline_outputs": True,
@@ -314,6 +320,8 @@ def _process_groups(plan: Plan) -> Kwargs:
         "hierarchical_context_parallel_sizes": list(plan.spec.parallelism.cp_levels) or None,
         "expert_model_parallel_size": grid.ep,
         "expert_tensor_parallel_size": grid.etp if plan.spec.model.moe else grid.tp,
+        "gtp_remat_size": grid.gtp,
+        "expert_gtp_remat_size": grid.egtp,
         "num_distributed_optimizer_instances": plan.spec.parallelism.optimizer_instances,
         "order": grid.order,
     }

@@ -8,7 +8,7 @@ from meshwright.emit._flags import flag, switch
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_flags, layers_built
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds, layer_kinds
-from meshwright.model.megatron_parts import MODULE, spec_name
+from meshwright.model.megatron_parts import MODULE, parts, spec_name
 from meshwright.spec.model import Model, Moe, Rope, RopeScaling
 
 __all__ = ["UNFUSED", "model_flags", "moe_pattern", "windows", "without_positions"]
@@ -97,19 +97,21 @@ def without_positions(model: Model) -> int | list[int] | None:
 def _scales(model: Model) -> Iterator[str]:
     """Megatron's maximal update parametrisation at a width multiplier of one changes these three factors alone.
 
+    It scales the sum of embedding and position (language_model_embedding.py:131), ours the embedding alone.
     Scores are scaled by sqrt(base) / head_dim (transformer_config.py:2206).
     """
-    if model.embedding_scale is None and model.attention_scale is None and model.logit_scale is None:
+    embedding = None if "embedding_scale" in parts(model) else model.embedding_scale
+    if embedding is None and model.attention_scale is None and model.logit_scale is None:
         return
     scale = model.attention_scale or model.head_dim**-0.5
     yield "--use-mup"
-    yield from flag("--mup-embedding-mult", model.embedding_scale, None)
+    yield from flag("--mup-embedding-mult", embedding, None)
     yield from flag("--mup-output-mult", model.logit_scale, None)
     yield from flag("--mup-base-head-dim", (scale * model.head_dim) ** 2)
 
 
 def _positions(model: Model) -> Iterator[str]:
-    kind = {"learned": "learned_absolute", "alibi": "none"}.get(model.positions, model.positions)
+    kind = "learned_absolute" if model.looks_up_positions else {"alibi": "none"}.get(model.positions, model.positions)
     scaling = model.rope.scaling
     if kind == "rope" and scaling and scaling.kind == "yarn" and not model.mla:
         kind = "yarn"
@@ -127,7 +129,8 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
     elif model.mla:
         yarn = scaling is not None and scaling.kind == "yarn"
         yield from flag("--rope-type", "yarn" if yarn else "rope")
-        yield from switch("--no-rope-fusion", not yarn)  # MLA fuses only YaRN (transformer_config.py:2967)
+        # MLA fuses only YaRN (transformer_config.py:2967), and nothing beside an indexer (:2838)
+        yield from switch("--no-rope-fusion", not yarn or model.indexer is not None)
         yield from flag("--rotary-scaling-factor", scaling.factor if scaling else 1.0, 1.0)
         if scaling:
             yield from flag("--mscale", scaling.mscale, 1.0)
@@ -191,6 +194,7 @@ def _experts(plan: Plan) -> Iterator[str]:
     yield from flag("--moe-ffn-hidden-size", moe.ffn)
     if not (hybrid(plan) or all(kind.ffn == "experts" for kind in kinds(plan.spec.model))):
         yield from flag("--moe-layer-freq", moe_pattern(plan.spec.model))
+    yield from flag("--moe-latent-size", moe.latent)
     yield from flag("--moe-shared-expert-intermediate-size", moe.shared_ffn or None)
     yield from switch("--moe-shared-expert-gate", moe.shared_gate)
     yield from switch("--moe-apply-probs-on-input", moe.weights_on_input)
@@ -203,9 +207,11 @@ def _experts(plan: Plan) -> Iterator[str]:
 
 def _router(moe: Moe) -> Iterator[str]:
     yield from flag("--moe-router-topk", moe.topk, 2)
-    yield from flag("--moe-router-score-function", moe.score, "softmax")
+    yield from flag("--moe-router-score-function", "sigmoid" if moe.router_bias else moe.score, "softmax")
     # a softmax over all experts, normalised over the chosen ones, is the softmax over the chosen ones
-    yield from switch("--moe-router-pre-softmax", moe.score == "softmax" and not moe.normalize_topk)
+    yield from switch(
+        "--moe-router-pre-softmax", moe.score == "softmax" and not (moe.normalize_topk or moe.router_bias)
+    )
     yield from flag("--moe-router-load-balancing-type", moe.balancing, "aux_loss")
     yield from flag("--moe-aux-loss-coeff", moe.aux_loss, 0.0)
     yield from flag("--moe-z-loss-coeff", moe.z_loss, 0.0)
@@ -216,7 +222,7 @@ def _router(moe: Moe) -> Iterator[str]:
     if moe.router_bias:
         yield "--moe-router-enable-expert-bias"
         yield from flag("--moe-router-bias-update-rate", moe.bias_update_rate, 1e-3)
-    if moe.score == "sigmoid":
+    if moe.score == "sigmoid" or moe.router_bias:
         yield from flag("--moe-router-dtype", "fp32")  # DeepSeek-V3 scores in fp32
 
 

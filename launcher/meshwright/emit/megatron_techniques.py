@@ -38,12 +38,21 @@ def technique_variables(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
     if options.cuda_graphs.kind != "none":
         why = "registering buffers in a graph reads memory that expandable segments have moved (arguments.py:1880)"
         yield "NCCL_GRAPH_REGISTER", EnvVariable(value="0", why=why)
+        yield from _priorities(plan)
     if plan.spec.model.moe and options.moe_dispatcher == "flex" and options.moe_flex_backend == "hybridep":
         ranks = min(plan.grid.ep * plan.grid.etp, cluster.nvlink_domain or cluster.gpus_per_node)
         why = "HybridEP's ranks that NVLink joins (Megatron-Bridge, perf_recipes)"
         yield "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN", EnvVariable(value=str(ranks), why=why)
         if ranks > cluster.gpus_per_node:
             yield "USE_MNNVL", EnvVariable(value="1", why="HybridEP's NVLink domain spans nodes")
+
+
+def _priorities(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
+    """Generalized tensor parallelism gathers and scatters on streams before others."""
+    newer = float(plan.spec.cluster.accelerator.capability) >= 10
+    if newer and plan.grid.gtp * plan.grid.egtp > 1:
+        why = "a graph's nodes keep the priority of gtp's streams (arguments.py:1500)"
+        yield "CUDA_GRAPHS_USE_NODE_PRIORITY", EnvVariable(value="1", why=why)
 
 
 def _graphs(options: MegatronOptions) -> Iterator[str]:

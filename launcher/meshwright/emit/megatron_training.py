@@ -147,7 +147,7 @@ def _logging(logging: Logging) -> Iterator[str]:
     yield from flag("--wandb-exp-name", logging.wandb_name)
     yield from flag("--save", logging.save)
     yield from flag("--load", logging.load)
-    yield from flag("--save-interval", logging.save_interval)
+    yield from flag("--save-interval", logging.save_interval or (NEVER if logging.save else None))  # arguments.py:1319
     if logging.async_save:  # the worker of the other strategy is NVIDIA's resiliency extension
         yield from ("--async-save", "--use-persistent-ckpt-worker", "--async-strategy", "mcore")
     yield "--exit-signal-handler"

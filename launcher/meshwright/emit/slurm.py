@@ -10,13 +10,13 @@ from meshwright.emit import slurm_text as text
 from meshwright.emit.torchrun import arguments, exports, program, ranks_on_node
 from meshwright.emit.watch import watches, watching
 from meshwright.layout.plan import Plan
-from meshwright.model.optimizer_state import saved_bytes
+from meshwright.model.optimizer_state import checkpoint_gib
 from meshwright.spec import Launch, Logging, Spec
 from meshwright.spec.identity import identity
 
-__all__ = ["checkpoint_gib", "options", "script"]
+__all__ = ["options", "script"]
 
-GIB, BACKSLASH = 2**30, "\\"
+BACKSLASH = "\\"
 
 
 def script(plan: Plan, probes: Sequence[str] = ()) -> str:
@@ -182,13 +182,6 @@ def _files(spec: Spec) -> Iterator[str]:
 def _at_once(logging: Logging) -> int:
     """Checkpoints that retention leaves and the one being written; what people keep, they make room for themselves."""
     return 1 if logging.keep_last is None else logging.keep_last + 1
-
-
-def checkpoint_gib(plan: Plan) -> float:
-    """Size of one checkpoint."""
-    backend = plan.spec.backend
-    moments = backend.megatron.optimizer_moments if backend.name == "megatron" else "fp32"
-    return plan.total_parameters * saved_bytes(plan.spec.training, moments) / GIB
 
 
 def _training(plan: Plan) -> Iterator[str]:

@@ -84,7 +84,7 @@ def arguments(plan: Plan) -> Iterator[str]:
     yield 'eval "arguments=($(tr "\\n" " " <"$folder/megatron/args.txt"))"\n'
     logging = plan.spec.training.logging
     never = {} if plan.spec.training.evaluation.wanted else {"--eval-interval": NEVER, "--eval-iters": 0}
-    if logging.save_interval is None:
+    if logging.save_interval is None and logging.save is None:
         never["--save-interval"] = NEVER  # at the end and on a signal all the same
     if never:
         yield f"arguments+=({' '.join(f'{name} {value}' for name, value in never.items())})\n"

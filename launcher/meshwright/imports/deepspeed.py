@@ -45,6 +45,7 @@ ROWS: Mapping[str, Row] = {
     "expert_parallel.enabled": Row("parallelism.ep", lambda value: None),
     "expert_parallel.preset_model": Row("model.transformers", lambda value: None),
     "bf16.enabled": Row("training.precision", lambda on: "bf16" if on else None),
+    "bf16.bf16_master_weights_and_grads": Row("backend.deepspeed.bf16_states", lambda on: None),
     "fp16.enabled": Row("training.precision", lambda on: "fp16" if on else None),
     "bfloat16.enabled": Row("training.precision", lambda on: "bf16" if on else None),
     "communication_data_type": Row("training.grad_reduce", _DTYPES.__getitem__),

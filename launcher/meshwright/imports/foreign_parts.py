@@ -14,7 +14,7 @@ FOREIGN: Mapping[str, str] = {
         (
             *("hybrid_override_pattern", "is_hybrid_model", "hybrid_attention_ratio"),
             *("hybrid_mlp_ratio", "heterogeneous_layers_config_path", "heterogeneous_layers_config_encoded_json"),
-            *("moe_latent_size", "decoder_num_layers", "encoder_num_layers", "num_channels", "patch_dim"),
+            *("decoder_num_layers", "encoder_num_layers", "num_channels", "patch_dim"),
             *("retro_project_dir", "retro_add_retriever", "bert_load", "mrope_section", "decoder_seq_length"),
             *("multi_token_prediction_pattern",),
         ),

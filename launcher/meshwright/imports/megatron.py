@@ -10,6 +10,7 @@ from meshwright.emit.megatron_model import UNFUSED
 from meshwright.errors import Problem
 from meshwright.imports import (
     megatron_layout,
+    megatron_logging,
     megatron_mixers,
     megatron_model,
     megatron_moe,
@@ -36,6 +37,7 @@ _TABLES = (
     megatron_layout.CARRIED,
     megatron_techniques.CARRIED,
     megatron_training.CARRIED,
+    megatron_logging.CARRIED,
     megatron_model.REQUIRED,
     megatron_training.REQUIRED,
     megatron_model.PLAIN,
@@ -110,21 +112,32 @@ def _text(value: Any) -> Any:
 def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
     if name in PATHS and name not in FOREIGN:
         return "default" if a(name) == default(name) else "mapped"
-    if not known(name) or name in DERIVED:
+    if name in _implied(a, values):
+        return "mapped"
+    if not known(name) or name in DERIVED or _unrecorded(name, a):
         return "dropped"
     if a(name) == default(name) or a(name) is None:
         return "default"
-    if name in _implied(values):
-        return "mapped"
     flags = flags_of(name, a(name))
     return "dropped" if name in FOREIGN or not flags or flags[0] in KEYS else "passed"
 
 
-def _implied(values: Mapping[str, Any]) -> Iterator[str]:
-    """Arguments that the emitter states by itself for such a model (emit/megatron_model.py)."""
+def _unrecorded(name: str, a: Arguments) -> str | None:
+    wanted = name in megatron_logging.UNRECORDED and megatron_logging.recorded(a)
+    return "one step of the first rank of each stage is recorded here" if wanted else None
+
+
+def _implied(a: Arguments, values: Mapping[str, Any]) -> Iterator[str]:
+    """Arguments that the emitter states by itself for such a run (emit/megatron_model.py, megatron_training.py)."""
+    if a("eval_global_batch_size") == values.get("training.global_batch"):
+        yield "eval_global_batch_size"
+    if megatron_logging.recorded(a):
+        yield from megatron_logging.RECORDED
     yield from megatron_techniques.implied(values.get("backend.megatron.cuda_graphs.kind", "none"))
-    if "model.delta_net.key_heads" in values:
+    if "model.delta_net.key_heads" in values or "model.indexer.heads" in values:
         yield "experimental_attention_variant"
+    if "model.indexer.heads" in values:
+        yield from ("dsa_indexer_rotate_activation", "dsa_indexer_k_norm_epsilon", "apply_rope_fusion")
     activation = values.get("model.activation")
     if activation in UNFUSED or (activation == "gelu_tanh" and not values.get("model.linear_bias")):
         yield "bias_gelu_fusion"
@@ -137,13 +150,20 @@ def _implied(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _found(name: str, a: Arguments, values: Mapping[str, Any]) -> Found:
     one, fate = a.given[name], _fate(name, a, values)
-    kept = Found(one.key, shown(one.value), one.place, "mapped", PATHS.get(name, "backend.megatron.extra"))
+    kept = Found(one.key, shown(one.value), one.place, "mapped", _path(name, fate))
     if fate == "mapped":
         return kept
     if fate == "dropped":
-        reason = FOREIGN.get(name) or DERIVED.get(name) or _decided(name, a) or _UNSAID
+        reason = FOREIGN.get(name) or DERIVED.get(name) or _unrecorded(name, a) or _decided(name, a) or _UNSAID
         return replace(kept, fate="dropped", path="", reason=reason)
     return replace(kept, fate="default" if fate == "default" else "passed")
+
+
+def _path(name: str, fate: str) -> str:
+    """The key of ours that carries an argument."""
+    if name in megatron_logging.RECORDED and fate == "mapped":
+        return "training.logging.profile"
+    return PATHS.get(name, "backend.megatron.extra")
 
 
 def _other_models(a: Arguments, values: Mapping[str, Any]) -> Iterator[Remark]:

@@ -29,6 +29,7 @@ PLAIN = {
     "parallelism.pipeline_split.layout": "pipeline_model_parallel_layout",
     "backend.megatron.transformer": "transformer_impl",
     "backend.megatron.attention": "attention_backend",
+    "backend.megatron.dsa_kernels": "dsa_kernel_backend",
     "backend.megatron.moe_permute_fusion": "moe_permute_fusion",
     "backend.megatron.moe_flex_backend": "moe_flex_dispatcher_backend",
     "backend.megatron.moe_router_fusion": "moe_router_fusion",
@@ -60,6 +61,8 @@ CARRIED = {
     ),
     "parallelism.etp": "expert_tensor_parallel_size",
     "parallelism.pipeline_split": "pp_partition_method",
+    "parallelism.gtp": "tensor_parallel_num_weight_shards",
+    "parallelism.egtp": "expert_tensor_parallel_num_weight_shards",
     "parallelism.order": "use_tp_pp_dp_mapping",
     "parallelism.cp_comm": "cp_comm_type",
     "parallelism.cp_levels": "hierarchical_context_parallel_sizes",
@@ -106,11 +109,18 @@ def _degrees(a: Arguments) -> Flat:
         "parallelism.sp": a("sequence_parallel") and a("tensor_model_parallel_size") > 1,
         "parallelism.vpp": chunks(a),
         "parallelism.etp": 1 if dense else expert_tensor,
+        "parallelism.gtp": _parts(a("tensor_parallel_num_weight_shards"), a("tensor_model_parallel_size")),
+        "parallelism.egtp": 1 if dense else _parts(a("expert_tensor_parallel_num_weight_shards"), expert_tensor),
         "parallelism.order": "tp-cp-ep-pp-dp" if a("use_tp_pp_dp_mapping") else "tp-cp-ep-dp-pp",
         "parallelism.cp_comm": comm[0] if isinstance(comm, list) and comm else comm,
         "parallelism.cp_levels": a("hierarchical_context_parallel_sizes") or [],
         "parallelism.overlap_p2p": a("overlap_p2p_comm"),
     }
+
+
+def _parts(shards: int | None, tensor: int) -> int:
+    """Of a weight beyond tensor parallelism; all are counted together (core/model_parallel_config.py:41)."""
+    return max(1, (shards or tensor) // tensor)
 
 
 def _ends(a: Arguments) -> Flat:

@@ -1,4 +1,4 @@
-"""Megatron-LM's arguments -> ``model.pattern``, ``delta_net``, ``mamba``: emit/megatron_hybrid.py read backwards.
+"""Megatron-LM's arguments -> pattern, indexer, delta_net and mamba of a model: emit/megatron_hybrid.py read backwards.
 
 A pattern of HybridModel that is pairs of a mixer and a feed-forward part all along becomes layers of two parts.
 """
@@ -21,6 +21,10 @@ Flat = dict[str, Any]
 
 CARRIED = {
     "model.pattern": "hybrid_layer_pattern linear_attention_freq",
+    "model.indexer": (
+        "dsa_indexer_n_heads dsa_indexer_head_dim dsa_indexer_topk dsa_indexer_rope_interleaved dsa_indexer_loss_coeff "
+        "dsa_indexer_use_sparse_loss"
+    ),
     "model.delta_net": (
         "linear_num_key_heads linear_num_value_heads linear_key_head_dim linear_value_head_dim linear_conv_kernel_dim"
     ),
@@ -34,7 +38,7 @@ def layers(a: Arguments) -> Flat:
         return _hybrid(a)
     if a("experimental_attention_variant") == "gated_delta_net" and a("num_layers"):
         return _delta_nets(a, (a("num_experts") or 1) > 1)
-    return {}
+    return _widths(a, "D") if a("experimental_attention_variant") == "dsa" else {}
 
 
 def _hybrid(a: Arguments) -> Flat:
@@ -85,6 +89,11 @@ def _widths(a: Arguments, pattern: str) -> Flat:
         names = {"key_heads": "num_key_heads", "value_heads": "num_value_heads", "key_dim": "key_head_dim"}
         names |= {"value_dim": "value_head_dim", "kernel": "conv_kernel_dim"}
         flat |= {f"model.delta_net.{ours}": a(f"linear_{theirs}") for ours, theirs in names.items()}
+    if "D" in pattern:
+        names = {"heads": "n_heads", "head_dim": "head_dim", "topk": "topk", "interleaved": "rope_interleaved"}
+        flat |= {f"model.indexer.{ours}": a(f"dsa_indexer_{theirs}") for ours, theirs in names.items()}
+        flat["model.indexer.loss"] = a("dsa_indexer_loss_coeff") or 0.0  # null: no loss (dsa.py:1890)
+        flat["model.indexer.sparse_loss"] = bool(a("dsa_indexer_use_sparse_loss"))
     if "M" in pattern:
         heads = a("mamba_num_heads") or 2 * (a("hidden_size") or 0) // a("mamba_head_dim")
         flat |= {"model.mamba.heads": heads, "model.mamba.head_dim": a("mamba_head_dim")}

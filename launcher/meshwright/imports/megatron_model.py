@@ -6,6 +6,7 @@ What Megatron derives where nothing is said is derived as it does (megatron-core
 
 from __future__ import annotations
 
+from math import isclose
 from typing import Any
 
 from meshwright.imports.known_models import vocabulary_of
@@ -146,13 +147,19 @@ def _attention(a: Arguments) -> Flat:
     flat["model.sliding_window"] = window[0] + 1 if isinstance(window, list | tuple) else None
     flat["model.full_attention_every"] = (a("window_attn_skip_freq") or 0) if window else 0
     if a("use_mup"):
-        multiplier, base = a("mup_embedding_mult"), a("mup_base_head_dim") or 1.0
+        multiplier = a("mup_embedding_mult")
         flat["model.embedding_scale"] = None if multiplier == 1.0 else multiplier
         flat["model.logit_scale"] = None if a("mup_output_mult") == 1.0 else a("mup_output_mult")
-        head_dim = _sizes(a).get("model.head_dim")
-        if head_dim:
-            flat["model.attention_scale"] = base**0.5 / head_dim
+        flat |= _scale(a)
     return flat
+
+
+def _scale(a: Arguments) -> Flat:
+    """Of the scores, where it is another than the usual one; MLA has its own (multi_latent_attention.py)."""
+    head_dim, base = _sizes(a).get("model.head_dim"), a("mup_base_head_dim") or 1.0
+    if not head_dim or a("multi_latent_attention") or isclose(base, head_dim):
+        return {}
+    return {"model.attention_scale": base**0.5 / head_dim}
 
 
 def _positions(a: Arguments) -> Flat:
@@ -244,15 +251,30 @@ def _our_layers(a: Arguments) -> Flat:
 def _part(part: str, value: PartValue) -> Flat:
     if part == "parallel_residual":
         return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
-    if part in ("qk_norm", "llama3_stretch"):
+    if part in ("qk_norm", "llama3_stretch", "positions"):
         return _joined(part, str(value))
+    if part == "plain_queries":
+        return {}  # the flags say it, too
+    if part == "router_bias":
+        return _router_bias(frozenset(str(value).split("+")))
+    if part == "embedding_norm":
+        return {"model.embedding_norm": True, "model.norm_before_positions": value == "words"}
     return {f"model.{_PATHS.get(part, part)}": "alibi" if part == "alibi" else value}
+
+
+def _router_bias(words: frozenset[str]) -> Flat:
+    flat: Flat = {"model.moe.bias_parameter": "parameter" in words, "model.moe.normalize_topk": "raw" not in words}
+    flat |= {"model.moe.bias_on": "logits" if "logits" in words else "scores"}
+    return {**flat, **({"model.moe.score": "softmax"} if "softmax" in words else {})}
 
 
 def _joined(part: str, value: str) -> Flat:
     """Parts that say in one word what takes several fields, or other ones."""
     if part == "qk_norm":
         return {"model.qk_norm": value}
+    if part == "positions":
+        kind, offset = value.split(":")
+        return {"model.positions": kind, "model.position_offset": int(offset)}
     names = ("low_freq_factor", "high_freq_factor", "original_positions")
     low, high, original = (float(number) for number in value.split(":"))
     return _stretch(**dict(zip(names, (low, high, int(original)), strict=True)))

@@ -30,6 +30,7 @@ CARRIED = {
     "model.moe.z_loss": "moe_z_loss_coeff",
     "model.moe.capacity_factor": "moe_expert_capacity_factor",
     "model.moe.weights_on_input": "moe_apply_probs_on_input",
+    "model.moe.latent": "moe_latent_size",
 }
 
 
@@ -58,6 +59,7 @@ def experts(a: Arguments) -> Flat:
         "z_loss": a("moe_z_loss_coeff") or 0.0,
         "capacity_factor": a("moe_expert_capacity_factor"),
         "weights_on_input": a("moe_apply_probs_on_input"),
+        "latent": a("moe_latent_size"),
         **_ffn(a),
         **(_every(a) if _of_fork(a) else frequency(a("moe_layer_freq"), a("num_layers")) or {}),
     }
@@ -90,8 +92,10 @@ def frequency(written: Any, layers: int | None) -> dict[str, int] | None:
     A number n puts experts into layers 0, n, 2n, ... (core/models/gpt/gpt_layer_specs.py:642).
     """
     pattern = routed(written, layers)
-    if pattern is None or 1 not in pattern:
+    if pattern is None:
         return None
+    if 1 not in pattern:
+        return {"first_dense": len(pattern), "every": 1}
     for first in range(pattern.index(1) + 1):
         every = pattern.index(1) - first + 1
         if pattern == [int(i >= first and (i - first) % every == every - 1) for i in range(len(pattern))]:

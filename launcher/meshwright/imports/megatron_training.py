@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
-from meshwright.layout.length import NEVER
+from meshwright.imports.megatron_logging import evaluation, logging
 from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "training"]
@@ -34,7 +34,6 @@ PLAIN = {
     "training.logging.wandb_name": "wandb_exp_name",
     "training.logging.save": "save",
     "training.logging.load": "load",
-    "training.logging.save_interval": "save_interval",
 }
 """One argument each, the same value."""
 
@@ -56,8 +55,6 @@ CARRIED = {
     "training.data.tokenizer.kind": "tokenizer_type",
     "training.data.tokenizer.path": "tokenizer_model",
     "training.logging": "exit_signal_handler log_throughput",
-    "training.evaluation.interval": "eval_interval",
-    "training.evaluation.steps": "eval_iters",
 }
 
 
@@ -67,16 +64,17 @@ def training(a: Arguments) -> Flat:
     if a("encoder_seq_length") and not a("seq_length"):
         stated["training.sequence"] = a("encoder_seq_length")
     flat = {path: a(name) for path, name in PLAIN.items()}
-    flat |= _evaluation(a)
-    return {**flat, **stated, **_length(a), **_precision(a), **_optimizer(a), **_schedule(a), **_data(a)}
-
-
-def _evaluation(a: Arguments) -> Flat:
-    """None on the way where the interval is beyond all runs, or no batch is evaluated."""
-    interval, steps = a("eval_interval"), a("eval_iters")
-    if not interval or interval >= NEVER or not steps:
-        return {}
-    return {"training.evaluation.interval": interval, "training.evaluation.steps": steps}
+    return {
+        **flat,
+        **evaluation(a),
+        **logging(a),
+        **stated,
+        **_length(a),
+        **_precision(a),
+        **_optimizer(a),
+        **_schedule(a),
+        **_data(a),
+    }
 
 
 def _length(a: Arguments) -> Flat:
@@ -203,7 +201,7 @@ def _data(a: Arguments) -> Flat:
     """Indexed datasets hold token ids: a tokenizer that only names the vocabulary is none of ours."""
     weights, paths = blend(a("data_path") or [])
     kind = _TOKENIZERS.get(a("tokenizer_type"), "null")
-    path = a("tokenizer_model") if kind != "null" else None
+    path = a("tokenizer_model") if kind != "null" or a("tokenizer_type") == "NullTokenizer" else None
     flat: Flat = {
         "paths": paths,
         "weights": weights,

@@ -140,6 +140,12 @@ def remarks(program: Program, headers: Headers, found: Ranks) -> Iterator[Remark
     if asked and found.nodes and found.nodes != asked and program.launcher != "python":
         message = f"sbatch asks for {asked} nodes, {program.launcher} starts ranks on {found.nodes}"
         yield Remark("error", "launch.nodes", message, headers["nodes"][1])
+    if "nodes" in headers and sbatch.leaves_cpus_open(headers):
+        message = (
+            "neither --cpus-per-task nor --exclusive: SLURM gives each task one CPU, unless the partition hands out "
+            "whole nodes, as is read here"
+        )
+        yield Remark("warning", "launch.cpus", message, headers["nodes"][1])
     yield from _first_node(program, headers, found)
 
 

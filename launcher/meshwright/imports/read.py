@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.imports import megatron_yaml, nemo, neox, shapes
+from meshwright.imports import megatron_yaml, nemo, neox, replicas, shapes
 from meshwright.imports.checkpoint import of_checkpoint
 from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.files import refuse_large, text_of
-from meshwright.imports.found import Imported, Place, Remark, Source, together
+from meshwright.imports.found import Found, Given, Imported, Place, Remark, Source, shown, together
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
 from meshwright.imports.programs import READERS
@@ -38,10 +38,40 @@ def imported(paths: Sequence[str | Path], answers: Mapping[str, str] | None = No
     """
     files = list(dict.fromkeys(file for path in paths for file in _with_company(Path(path))))
     try:
-        sources = [_source(path, answers or {}) for path in files]
+        parts = _one_of_neox(files)
+        sources = [_source(path, answers or {}) if path not in parts else parts[path] for path in files]
     except RecursionError:
         raise ConfigError([Problem(str(paths[0]), "nested too deeply to be read", "import.depth")]) from None
-    return together(sources, tuple(map(str, files)))
+    return replicas.named(together(sources, tuple(map(str, files))))
+
+
+def _one_of_neox(files: Sequence[Path]) -> dict[Path, Source]:
+    """Several YAML files of gpt-neox are one configuration, which its launcher joins: the first one stands for all."""
+    named = [path for path in files if path.suffix in (".yaml", ".yml") and path.is_file()]
+    if len(named) < 2:
+        return {}
+    for path in named:
+        refuse_large(path)
+    read = {path: yaml_leaves(text_of(path), str(path)) for path in named}
+    parts = {path: leaves for path, leaves in read.items() if _reader(leaves) in (_neox, None)}
+    if not any(_reader(leaves) is _neox for leaves in parts.values()):
+        return {}
+    first, *others = parts
+    joined: Leaves = {}
+    again: list[Found] = []
+    for leaves in parts.values():
+        twice = ((joined[key], one.place) for key, one in leaves.items() if key in joined)
+        again += [_overruled(one, by) for one, by in twice]
+        joined = {**joined, **leaves}
+    whole = _neox(joined)
+    return {
+        first: replace(whole, found=(*again, *whole.found)),
+        **{path: Source(kind=f"{whole.kind}, read with {first.name}") for path in others},
+    }
+
+
+def _overruled(one: Given, by: Place) -> Found:
+    return Found(one.key, shown(one.value), one.place, "dropped", reason=f"given again at {by}, which wins")
 
 
 def _with_company(path: Path) -> Iterator[Path]:
@@ -111,10 +141,13 @@ def _yaml(text: str, name: str, answers: Mapping[str, str]) -> Source:
     leaves = yaml_leaves(text, name)
     if any(path.rpartition(".")[2].startswith("--") for path in leaves):
         return megatron_yaml.of_flag_yaml(leaves, answers)
-    for takes, reader in _YAML:
-        if takes(leaves):
-            return reader(leaves)
+    if reader := _reader(leaves):
+        return reader(leaves)
     raise ConfigError([Problem(name, "no kind of YAML that is known; see docs/imports.md", "import.kind")])
+
+
+def _reader(leaves: Leaves) -> Callable[[Leaves], Source] | None:
+    return next((reader for takes, reader in _YAML if takes(leaves)), None)
 
 
 def _sections(leaves: Leaves) -> Source:

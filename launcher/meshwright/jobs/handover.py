@@ -10,7 +10,7 @@ from meshwright.layout.plan import Plan
 
 __all__ = ["Handover", "resharded"]
 
-AXES = ("tp", "pp", "cp", "ep", "etp", "dp")
+AXES = ("tp", "pp", "cp", "ep", "etp", "gtp", "egtp", "dp")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,6 +9,7 @@ from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem, distinct
 from meshwright.jobs import lock, slurm
+from meshwright.jobs.followed import followed
 from meshwright.jobs.paths import absent, absolute
 from meshwright.jobs.room import no_room, room_warnings
 from meshwright.jobs.run_folder import folder_name
@@ -23,7 +20,6 @@ from meshwright.rules.launch import launch_problems, slurm_problems
 from meshwright.rules.requirements import needed
 from meshwright.spec import Launch, Spec
 from meshwright.train.installed import found
-from meshwright.train.lifeline import follow_parent
 
 __all__ = ["AFTER", "Launched", "here", "links", "planned", "problems", "submit", "try_out", "undo", "unstarted"]
 
@@ -127,29 +123,12 @@ def here(folders: Sequence[Path], words: Sequence[str] = ()) -> list[Launched]:
             results.append(_finished(folder))
             continue
         command = ("bash", str(folder / "launch.sh"), *words)
-        code = _followed(command)
+        code = followed(command)
         results.append(Launched(folder, command, code=code))
         if code:
             break
         (folder / "DONE").write_text(f"{datetime.now():%FT%T} here\n")
     return results
-
-
-def _followed(command: Sequence[str]) -> int:
-    """The exit code of ``command``, which is asked to end should this process end before it, however that happens."""
-
-    def follow() -> None:
-        follow_parent(signal.SIGTERM)
-
-    # its stdout must leave ours to output=json
-    done = subprocess.run(command, stdout=sys.stderr, env=_with_own_python(), check=False, preexec_fn=follow)
-    return done.returncode
-
-
-def _with_own_python() -> dict[str, str]:
-    """launch.sh names ``python3`` to stay movable; here that is the one that runs us, whose packages are known."""
-    own = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def submit(folders: Sequence[Path], plans: Sequence[Plan]) -> list[Launched]:

@@ -75,7 +75,7 @@ def _too_little_asked(plan: Plan) -> Iterator[Problem]:
         return
     gib = int(number[1]) * {"K": 2**10, "M": 2**20, "": 2**20, "G": 2**30, "T": 2**40}[number[2]] / GIB
     if gib < needed:
-        message = f"{asked!r} is {gib:,.1f} GiB a node, and the run takes {needed:,.1f} of its memory (plan says what)"
+        message = f"{asked!r} is {gib:,.2f} GiB a node, and the run takes {needed:,.2f} of its memory (plan says what)"
         repair = {"launch.slurm.mem": None}
         yield Problem("launch.slurm.mem", f"{message}; or set launch.force=true", "slurm.mem_host", (repair,))
 

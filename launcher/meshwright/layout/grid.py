@@ -1,8 +1,9 @@
 """The rank grid: arithmetic on the rank number, never a list of ranks.
 
-The dense world is ``tp*cp*pp*dp``. The experts live on their own grid, ``etp*ep*edp*pp``; EP is no factor of the
-dense world. Both are walked in Megatron's order, the fastest axis first (megatron/core/parallel_state.py
-``RankGenerator``).
+The dense world is ``tp*gtp*cp*pp*dp``. The experts live on their own grid, ``etp*ep*egtp*edp*pp``; EP is no factor of
+the dense world. Both are walked in Megatron's order, the fastest axis first (megatron/core/parallel_state.py
+``RankGenerator``; gtp stands behind tp, egtp behind ep: ``_inject_gtp_remat_axis``). These two are left out
+where they are 1.
 """
 
 from __future__ import annotations
@@ -76,30 +77,57 @@ class Grid:
     edp: int
     order: str
     gpus_per_node: int
+    gtp: int = 1
+    egtp: int = 1
 
     @property
     def world(self) -> int:
-        """Number of ranks: ``tp*cp*pp*dp``."""
-        return self.tp * self.cp * self.pp * self.dp
+        """Number of ranks: ``tp*gtp*cp*pp*dp``."""
+        return self.tp * self.cp * self.pp * self.data
+
+    @property
+    def data(self) -> int:
+        """Ranks that have micro-batches of their own: ``gtp*dp``."""
+        return self.gtp * self.dp
 
     @property
     def nodes(self) -> int:
         """Nodes the world occupies, the last one perhaps in part."""
         return -(-self.world // self.gpus_per_node)
 
+    @property
+    def factors(self) -> str:
+        """The world as a product, for people."""
+        gathered = f" · gtp {self.gtp}" * (self.gtp > 1)
+        return f"tp {self.tp}{gathered} · cp {self.cp} · pp {self.pp} · dp {self.dp}"
+
+    @property
+    def expert_factors(self) -> str:
+        """The same of the experts' grid."""
+        gathered = f" · egtp {self.egtp}" * (self.egtp > 1)
+        return f"etp {self.etp} · ep {self.ep}{gathered} · edp {self.edp} · pp {self.pp}"
+
     @cached_property
     def dense(self) -> Axes:
-        """Axes tp, cp, dp, pp."""
-        return Axes({a: getattr(self, a) for a in self.order.split("-") if a != "ep"})
+        """Axes tp, gtp, cp, dp, pp."""
+        names = self._behind("tp", "gtp")
+        return Axes({a: getattr(self, a) for a in names if a != "ep"})
 
     @cached_property
     def expert(self) -> Axes:
-        """Axes etp, ep, edp, pp."""
+        """Axes etp, ep, egtp, edp, pp."""
         names = {"tp": "etp", "dp": "edp"}
-        return Axes({names.get(a, a): getattr(self, names.get(a, a)) for a in self.order.split("-") if a != "cp"})
+        axes = self._behind("ep", "egtp")
+        return Axes({names.get(a, a): getattr(self, names.get(a, a)) for a in axes if a != "cp"})
+
+    def _behind(self, axis: str, new: str) -> list[str]:
+        """The order, with ``new`` behind ``axis`` where it has ranks."""
+        axes = self.order.split("-")
+        axes[axes.index(axis) + 1 : axes.index(axis) + 1] = [new] * (getattr(self, new) > 1)
+        return axes
 
     def coordinates(self, rank: int) -> dict[str, int]:
-        """Where ``rank`` stands: tp, cp, dp, pp, etp, ep, edp."""
+        """Where ``rank`` stands: tp, gtp, cp, dp, pp, etp, ep, egtp, edp."""
         return {**self.expert.coordinates(rank), **self.dense.coordinates(rank)}
 
     def node(self, rank: int) -> int:

@@ -27,7 +27,7 @@ class Caution:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences; ``global_batch = micro_batch * dp * microbatches``."""
+    """Sequences; ``global_batch = micro_batch * gtp * dp * microbatches``."""
 
     micro_batch: int
     global_batch: int
@@ -57,8 +57,8 @@ class Stage:
     """One pipeline stage: its chunks in order, and the exact parameters of one of its ranks (TE layers)."""
 
     chunks: tuple[Chunk, ...]
-    parameters: int  # on one rank, tp- and ep-sharded, vocabulary padded
-    expert_parameters: int  # of these, routed experts (sharded over etp*ep, replicated over edp)
+    parameters: int  # on one rank, tp-, gtp- and ep-sharded, vocabulary padded
+    expert_parameters: int  # of these, routed experts (sharded over etp*ep*egtp, replicated over edp)
 
     @property
     def layers(self) -> int:
@@ -96,7 +96,7 @@ class Plan:
     @property
     def _degrees(self) -> str:
         grid, batch = self.grid, self.batch
-        world = f"{grid.world:,} GPUs = tp {grid.tp} · cp {grid.cp} · pp {grid.pp} · dp {grid.dp}"
+        world = f"{grid.world:,} GPUs = {grid.factors}"
         return f"{world}, {batch.global_batch:,} sequences in {batch.microbatches} micro-batches of {batch.micro_batch}"
 
     def sequences(self, step: int) -> int:

@@ -66,8 +66,10 @@ def _stage(plan: Plan, said: Said) -> Iterator[Finding]:
     """World product, batch product and rates of one stage."""
     stage, grid = _part(plan.spec), plan.grid
     if "dp" in said:
-        product = grid.tp * grid.cp * grid.pp * said["dp"]
-        degrees = f"tp * cp * pp * dp = {grid.tp} * {grid.cp} * {grid.pp} * {said['dp']:g}"
+        product = grid.tp * grid.gtp * grid.cp * grid.pp * said["dp"]
+        gathered = ("gtp * ", f"{grid.gtp} * ") if grid.gtp > 1 else ("", "")
+        factors = f"{grid.tp} * {gathered[1]}{grid.cp} * {grid.pp} * {said['dp']:g}"
+        degrees = f"tp * {gathered[0]}cp * pp * dp = {factors}"
         yield compare("dp", said["dp"], float(grid.dp), "GPUs / (tp * cp * pp)", stage=stage)
         yield Finding(
             check="world",

@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields, replace
 from math import exp
 from typing import TYPE_CHECKING, Any
 
-from meshwright.cost.estimate import estimate
-from meshwright.cost.framework import Framework
+from meshwright.cost.inputs import Scene, scene
+from meshwright.cost.stage_loads import Stages, stages_of
+from meshwright.cost.time import step
 from meshwright.measured.gpu_names import same_gpu
 from meshwright.measured.rows import Row, stack
-from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["BOUNDS", "START", "Fit", "as_yaml", "cluster_rows", "fit", "left_out", "predict_times"]
+__all__ = ["BOUNDS", "START", "Fit", "as_yaml", "cluster_rows", "fit", "left_out", "predict_times", "scenes"]
 
 BOUNDS: Mapping[str, tuple[float, float]] = {
     # an A100's best product runs at 0.859 of its peak (stas00/ml-engineering, "Maximum Achievable Matmul FLOPS"); it
@@ -53,24 +53,23 @@ class Fit:
     errors: Array
 
 
-Stack = list[tuple[list[int], Layout, Framework]]
+Scenes = list[tuple[list[int], Scene, Stages]]
 
 
-def predict_times(rows: Stack, count: int, efficiency: Efficiency | None = None) -> Array:
-    """Seconds a step of ``count`` stacked rows, with each row's own cluster or with ``efficiency`` instead."""
+def scenes(rows: Sequence[Row]) -> Scenes:
+    """All that a step of the rows depends on beside a machine's constants, with the rows' positions."""
+    each = ((members, scene(layout, framework)) for members, layout, framework in stack(rows))
+    return [(members, s, stages_of(s)) for members, s in each]
+
+
+def predict_times(rows: Scenes, count: int, efficiency: Efficiency | None = None) -> Array:
+    """Seconds a step of ``count`` rows, with each row's own cluster or with ``efficiency`` instead."""
     import numpy as np
 
     times = np.full(count, np.nan)
-    for members, layout, framework in rows:
-        times[members] = estimate(_with(layout, efficiency), framework).step_time
+    for members, s, found in rows:
+        times[members] = step(s.at(efficiency) if efficiency else s, found).total
     return times
-
-
-def _with(layout: Layout, efficiency: Efficiency | None) -> Layout:
-    if efficiency is None:
-        return layout
-    cluster = replace(layout.cluster, efficiency=efficiency)
-    return replace(layout, spec=replace(layout.spec, cluster=cluster))
 
 
 def fit(
@@ -85,7 +84,7 @@ def fit(
 
     measured = np.array([row.step_time for row in rows], dtype=float)
     weight = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=float)
-    stacked = stack(rows)
+    stacked = scenes(rows)
 
     def residuals(x: Array) -> Array:
         errors: Array = np.log(predict_times(stacked, len(rows), _efficiency(start, free, x)) / measured)
@@ -139,11 +138,12 @@ def left_out(
     errors = np.full(len(rows), np.nan)
     measured = np.array([row.step_time for row in rows], dtype=float)
     times: dict[str, Array] = {}
+    whole = scenes(rows)
     for group in groups if len(groups) > 1 else []:
         kept = [i for i, row in enumerate(rows) if row.group != group]
         weighed = [weights[i] for i in kept] if weights else None
         efficiency = fit([rows[i] for i in kept], weighed, start=start, steps=steps).efficiency
-        times[group] = predict_times(stack(rows), len(rows), efficiency)
+        times[group] = predict_times(whole, len(rows), efficiency)
     for i, row in enumerate(rows):
         if row.group in times:
             errors[i] = times[row.group][i] / measured[i] - 1

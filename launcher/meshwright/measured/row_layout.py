@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
-from meshwright.measured.row_techniques import overlaps, technique_options
+from meshwright.measured.row_techniques import optimizer_of, overlaps, technique_options, weights_of
 from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Parallelism, PipelineSplit, Training
+from meshwright.spec.techniques import Quantization
 
 __all__ = ["backend", "parallelism", "precision_of", "training"]
 
@@ -117,6 +118,8 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
         gradient_accumulation_fusion=engine,
         attention="unfused" if unfused else "auto",
         cross_entropy_fusion=practice.fused_loss,
+        quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
+        **(optimizer_of(record, precision_of(record)) if practice.released else {}),
         **technique_options(record, bool(said(record, "num_experts"))),
     )
     return Backend(

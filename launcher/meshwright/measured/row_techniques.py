@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshwright.measured.cells import said
-from meshwright.spec.techniques import ActivationOffload, CudaGraphs
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, Quantization
 
-__all__ = ["overlaps", "technique_options"]
+__all__ = ["optimizer_of", "overlaps", "technique_options", "weights_of"]
 
 _FLEX = ("deepep", "hybridep")
 
@@ -27,6 +27,30 @@ def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any
 def overlaps(record: Mapping[str, str], experts: bool) -> bool:
     """Whether the exchange of experts' tokens runs beside another micro-batch's products."""
     return experts and "ep" in _words(record, "overlap")
+
+
+def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
+    """As Megatron-Bridge's recipes have them: 8-bit ones are gathered as such, 4-bit ones since its release 26.06.
+
+    Its ``training/mixed_precision.py`` at each tag; mxfp8's go through the gradients' buffer but for sharded gradients.
+    """
+    low = precision in ("fp8_tensorwise", "mxfp8") or (precision == "nvfp4" and said(record, "release") >= "26.06")
+    return Quantization(param_gather=low, reuse_gradient_buffer=precision == "mxfp8" and not _sharded(record))
+
+
+def optimizer_of(record: Mapping[str, str], precision: str) -> dict[str, Any]:
+    """Moments of DeepSeek V3 in bf16 (Megatron-Bridge recipes/deepseek/deepseek_v3.py:272).
+
+    In bf16 no master keeps what weights say already (``set_post_overrides`` in scripts/performance/utils/overrides.py),
+    but for Megatron-FSDP, which cannot.
+    """
+    small = said(record, "model").lower().startswith("deepseek-v3")
+    aware = small or (precision == "bf16" and not _sharded(record))
+    return {"precision_aware_optimizer": aware, "optimizer_moments": "bf16" if small else "fp32"}
+
+
+def _sharded(record: Mapping[str, str]) -> bool:
+    return said(record, "zero_stage") in ("2", "3")
 
 
 def _of_experts(record: Mapping[str, str]) -> dict[str, Any]:

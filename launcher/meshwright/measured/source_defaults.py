@@ -24,6 +24,7 @@ class Practice:
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
     kernels: Mapping[str, bool] = field(default_factory=dict)
     fused_loss: bool = False
+    low_weights: bool = False  # weights are kept and gathered in 8 bits where products are
     overlap_data: bool = True
     overlap_tensor: bool = False
     overlap_pipeline: bool = True
@@ -60,8 +61,8 @@ _OLD = Practice(
 
 DEFAULT = Practice(overlap_tensor=True)
 # NVIDIA's performance recipes (NeMo scripts/performance, Megatron-Bridge perf recipes): grad_reduce_in_fp32 = False,
-# fused loss, and 8-bit weights gathered as such.
-_RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, changes={"weight_bytes": 2.0})
+# fused loss, and 8-bit weights gathered as such (Megatron-Bridge training/mixed_precision.py: fp8_param_gather).
+_RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, low_weights=True)
 
 _KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True})
 _FSDP2 = Practice(fsdp="torch", transformer_engine=False, kernels={"norm": True})

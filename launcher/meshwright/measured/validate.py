@@ -9,7 +9,7 @@ from math import exp, isfinite, log
 from statistics import mean, median
 from typing import Any
 
-from meshwright.cost.memory import USABLE
+from meshwright.cost.memory import GIB, allocatable
 from meshwright.measured.rows import Row, predict, usable
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES
 
@@ -45,7 +45,7 @@ class Judged:
     def fits(self) -> bool:
         """Whether it should fit, by our prediction of what the allocator holds."""
         outside = PRACTICES.get(self.row.source, DEFAULT).context_gib
-        return self.peak_memory - outside <= USABLE * self.row.spec.cluster.accelerator.memory_gib
+        return self.peak_memory - outside <= allocatable(self.row.spec.cluster.accelerator.memory_gib) / GIB
 
     @property
     def interval(self) -> tuple[float, float]:

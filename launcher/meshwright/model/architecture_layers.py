@@ -8,7 +8,15 @@ from meshwright.model.architectures import Flat, Part, refuse_unless
 from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 
-__all__ = ["chunked_layers", "dense_layers", "layer_kinds", "leading_dense", "local_attention", "without_rope"]
+__all__ = [
+    "chunked_layers",
+    "dense_layers",
+    "expert_layers",
+    "layer_kinds",
+    "leading_dense",
+    "local_attention",
+    "without_rope",
+]
 
 _KINDS = {True: "full_attention", False: "sliding_attention"}
 
@@ -91,6 +99,23 @@ def leading_dense(dense: int = 1) -> Part:
         return {"moe.first_dense": dense}
 
     return Part(("mlp_layer_types",), ("moe.first_dense",), write, read)
+
+
+def expert_layers(start: int = 1) -> Part:
+    """ERNIE 4.5's: experts from a layer on, to the last one."""
+    keys = ("moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval")
+
+    def write(flat: Flat) -> Flat:
+        return dict(zip(keys, (flat["moe.first_dense"], flat["layers"] - 1, 1), strict=True))
+
+    def read(config: Flat) -> Flat:
+        last, end = config["num_hidden_layers"] - 1, config.get("moe_layer_end_index", -1)
+        refuse_unless(end in (-1, last), "moe_layer_end_index", end)
+        every = config.get("moe_layer_interval", 1)
+        refuse_unless(every == 1, "moe_layer_interval", every)
+        return {"moe.first_dense": config.get("moe_layer_start_index", start)}
+
+    return Part(keys, ("moe.first_dense",), write, read)
 
 
 def dense_layers() -> Part:

@@ -5,37 +5,77 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from meshwright.model.architectures import Flat, NoCounterpartError, Part
+from meshwright.model.architectures import Flat, Part, refuse_unless
 from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 
-__all__ = ["linear_attention", "nemotron_layers"]
+__all__ = ["indexed_layers", "linear_attention", "mamba_layers", "nemotron_layers"]
 
 _MIXERS = {"linear_attention": "delta_net", "full_attention": "attention"}
 
 
-def linear_attention(every: int = 4) -> Part:
-    """Delta nets in all layers but each ``every``-th, listed layer by layer; experts in most or all."""
+def linear_attention(every: int = 4, ffn: str | None = None) -> Part:
+    """Delta nets in all layers but each ``every``-th, listed layer by layer; experts in most or all.
+
+    ``ffn``: the feed-forward part of every layer, where no key says which have experts.
+    """
 
     def write(flat: Flat) -> Flat:
         kinds = read_pattern(flat["pattern"])
         theirs = {ours: name for name, ours in _MIXERS.items()}
-        return {
-            "layer_types": [theirs[kind.mixer] for kind in kinds],
-            "mlp_only_layers": [layer for layer, kind in enumerate(kinds) if kind.ffn == "mlp"],
-            "decoder_sparse_step": 1,
-        }
+        mixers = {"layer_types": [theirs[kind.mixer] for kind in kinds]}
+        if ffn is not None:
+            return mixers
+        dense = [layer for layer, kind in enumerate(kinds) if kind.ffn == "mlp"]
+        return {**mixers, "mlp_only_layers": dense, "decoder_sparse_step": 1}
 
     def read(config: Flat) -> Flat:
         layers, n = config["num_hidden_layers"], config.get("full_attention_interval", every)
         regular = [("full" if (layer + 1) % n == 0 else "linear") + "_attention" for layer in range(layers)]
         mixers = [_MIXERS[name] for name in config.get("layer_types") or regular]
         step, dense = config.get("decoder_sparse_step", 1), config.get("mlp_only_layers") or []
-        routed = ["experts" if i not in dense and (i + 1) % step == 0 else "mlp" for i in range(layers)]
+        routed = [ffn or ("experts" if i not in dense and (i + 1) % step == 0 else "mlp") for i in range(layers)]
         return {"pattern": write_pattern(LayerKind(*parts) for parts in zip(mixers, routed, strict=True))}
 
-    keys = ("layer_types", "full_attention_interval", "mlp_only_layers", "decoder_sparse_step")
-    return Part(keys, ("pattern",), write, read)
+    keys = ("layer_types", "full_attention_interval")
+    return Part(keys if ffn else (*keys, "mlp_only_layers", "decoder_sparse_step"), ("pattern",), write, read)
+
+
+def mamba_layers() -> Part:
+    """Bamba's: attention in the layers that are listed, Mamba in all others, an MLP in each; heads as wide as fits."""
+
+    def write(flat: Flat) -> Flat:
+        kinds = read_pattern(flat["pattern"])
+        width = flat["mamba.heads"] * flat["mamba.head_dim"]
+        return {
+            "attn_layer_indices": [layer for layer, kind in enumerate(kinds) if kind.mixer == "attention"],
+            "mamba_d_head": flat["mamba.head_dim"],
+            "mamba_expand": width // flat["hidden"] if width % flat["hidden"] == 0 else width / flat["hidden"],
+        }
+
+    def read(config: Flat) -> Flat:
+        attends, layers = config.get("attn_layer_indices") or (), range(config["num_hidden_layers"])
+        kinds = [LayerKind("attention" if layer in attends else "mamba", "mlp") for layer in layers]
+        width, stated = config.get("mamba_expand", 2) * config["hidden_size"], config.get("mamba_d_head", "auto")
+        head_dim = width // config.get("mamba_n_heads", 128) if stated == "auto" else stated
+        return {"pattern": write_pattern(kinds), "mamba.head_dim": head_dim}
+
+    keys = ("attn_layer_indices", "layer_types", "layers_block_type", "mamba_d_head", "mamba_expand")
+    return Part(keys, ("pattern", "mamba.head_dim"), write, read)
+
+
+def indexed_layers() -> Part:
+    """Sparse attention in all layers, each with an indexer of its own."""
+
+    def read(config: Flat) -> Flat:
+        refuse_unless(set(config.get("layer_types") or ()) <= {"indexed_attention"}, "layer_types", "another attention")
+        every, pattern = config.get("index_topk_freq", 1), config.get("index_topk_pattern") or ()
+        shared = "shared" in (config.get("indexer_types") or ()) or not {"S", "shared"}.isdisjoint(pattern)
+        refuse_unless(not shared and every in (None, 1), "indexer_types", "a choice of tokens that layers share")
+        return {}
+
+    keys = ("layer_types", "indexer_types", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset")
+    return Part(keys, (), lambda _: {}, read)
 
 
 _BLOCKS = {"linear_attention": "M", "moe": "E", "full_attention": "*", "mlp": "-"}
@@ -47,9 +87,9 @@ _MAMBA_DEFAULTS = {"heads": 128, "head_dim": 64, "groups": 8, "state": 128, "ker
 
 _MOE = {"experts": "n_routed_experts", "topk": "num_experts_per_tok", "ffn": "moe_intermediate_size"}
 _MOE |= {"shared_ffn": "moe_shared_expert_intermediate_size", "groups": "n_group", "group_topk": "topk_group"}
-_MOE |= {"scaling": "routed_scaling_factor", "normalize_topk": "norm_topk_prob"}
+_MOE |= {"scaling": "routed_scaling_factor", "normalize_topk": "norm_topk_prob", "latent": "moe_latent_size"}
 _MOE_DEFAULTS: Mapping[str, Any] = {"experts": 8, "topk": 2, "ffn": 7688, "shared_ffn": 7688, "groups": 1}
-_MOE_DEFAULTS = {**_MOE_DEFAULTS, "group_topk": 1, "scaling": 1.0, "normalize_topk": True}
+_MOE_DEFAULTS = {**_MOE_DEFAULTS, "group_topk": 1, "scaling": 1.0, "normalize_topk": True, "latent": None}
 _ROUTER = {"moe.score": "sigmoid", "moe.router_bias": True}
 
 
@@ -75,11 +115,9 @@ def nemotron_layers() -> Part:
         if "E" in pattern:
             del flat["moe"]
             flat |= _widths(config, "moe", _MOE, _MOE_DEFAULTS) | _ROUTER
-            if config.get("moe_latent_size") is not None:
-                raise NoCounterpartError(f"moe_latent_size: {config['moe_latent_size']} has no counterpart here")
         return flat
 
-    legacy = ("hybrid_override_pattern", "num_hidden_layers", "moe_latent_size")
+    legacy = ("hybrid_override_pattern", "num_hidden_layers")
     keys = ("layers_block_type", *legacy, *_MAMBA.values(), *_MOE.values())
     paths = ("layers", "pattern", *(f"mamba.{name}" for name in _MAMBA), *(f"moe.{name}" for name in _MOE), *_ROUTER)
     return Part(keys, paths, write, read)

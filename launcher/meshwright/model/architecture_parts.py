@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from meshwright.model.architecture_embedding import scaled_embedding
 from meshwright.model.architecture_layers import (
     chunked_layers,
     dense_layers,
+    expert_layers,
     layer_kinds,
     leading_dense,
     local_attention,
     without_rope,
 )
-from meshwright.model.architecture_mixers import linear_attention, nemotron_layers
+from meshwright.model.architecture_mixers import indexed_layers, linear_attention, mamba_layers, nemotron_layers
 from meshwright.model.architectures import Flat, Part, refuse_unless
 
 __all__ = ["PARTS", "VALUES"]
@@ -248,13 +250,17 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "leading_dense": leading_dense,
     "chunked_layers": chunked_layers,
     "dense_layers": dense_layers,
+    "expert_layers": expert_layers,
     "depth_scales": depth_scales,
     "local_attention": local_attention,
     "rotary_channels": rotary_channels,
     "mpt_attention": mpt_attention,
     "multi_query": multi_query,
     "falcon_decoder": falcon_decoder,
+    "indexed_layers": indexed_layers,
     "linear_attention": linear_attention,
+    "mamba_layers": mamba_layers,
+    "scaled_embedding": scaled_embedding,
     "nemotron_layers": nemotron_layers,
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
-from meshwright.spec.model import Model, Moe, Rope
+from meshwright.spec.model import Indexer, Model, Moe, Rope
 
 __all__ = [
     "UNWRITTEN",
@@ -38,6 +38,8 @@ UNWRITTEN = (
     "moe.z_loss",
     "moe.bias_update_rate",
     "moe.capacity_factor",
+    "indexer.loss",
+    "indexer.sparse_loss",
 )
 """Fields that say how a model is called or trained, not what it computes: config.json need not hold them."""
 
@@ -140,6 +142,7 @@ def _topk_method(flat: Flat) -> str:
 _FORMULAS: Mapping[str, Callable[[Flat], Any]] = {
     "heads": lambda flat: flat["heads"],
     "hidden": lambda flat: flat["hidden"],
+    "vocab": lambda flat: flat["vocab"],
     "full_attention_every": lambda flat: flat["full_attention_every"],
     "parallel_residual": lambda flat: flat["parallel_residual"],
     "hidden // heads": _per_head,
@@ -171,4 +174,4 @@ def _defaults(cls: Any, root: str = "") -> dict[str, Any]:
     return {f"{root}{item.name}": item.default for item in fields(cls) if item.default is not MISSING}
 
 
-_DEFAULTS = _defaults(Model) | _defaults(Rope, "rope.") | _defaults(Moe, "moe.")
+_DEFAULTS = _defaults(Model) | _defaults(Rope, "rope.") | _defaults(Moe, "moe.") | _defaults(Indexer, "indexer.")

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from meshwright.layout.grid import Grid
 from meshwright.layout.plan import Chunk, Stage
 from meshwright.model.kinds import count_kinds
-from meshwright.model.operation import Number
+from meshwright.model.operation import WHOLE, Number, Parts
 from meshwright.model.operations import Operation, decoder_layer, embedding, final_norm, head, mtp_layer, parameters
-from meshwright.spec import Backend, Model
+from meshwright.spec import Backend, Model, Spec
 from meshwright.spec.measured import MeasuredLayer
 
-__all__ = ["active", "active_parameters", "padded_vocab", "stage", "total_parameters"]
+__all__ = ["active", "active_parameters", "padded_vocab", "parts_of", "stage", "total_parameters"]
 
 
 def padded_vocab(model: Model, backend: Backend, tp: Number) -> Number:
@@ -60,13 +60,19 @@ def _idle(layer: MeasuredLayer) -> int:
     return layer.expert_parameters - layer.expert_parameters * layer.topk // layer.experts
 
 
-def stage(model: Model, chunks: tuple[Chunk, ...], vocab: int, grid: Grid) -> Stage:
+def parts_of(spec: Spec) -> Parts:
+    """In which generalized tensor parallelism keeps matrices (megatron/core/tensor_parallel, ``GTPRematConfig``)."""
+    p = spec.parallelism
+    return Parts(p.gtp, p.egtp, 32 if spec.training.precision == "mxfp8" else 16)
+
+
+def stage(model: Model, chunks: tuple[Chunk, ...], vocab: int, grid: Grid, parts: Parts = WHOLE) -> Stage:
     """A pipeline stage with the parameters of one of its ranks; ``vocab`` is padded."""
     counted = [
         (count * n, experts * n)
         for chunk in chunks
         for operations, n in _chunk_operations(model, chunk, vocab)
-        for count, experts in [parameters(operations, grid.tp, grid.etp, grid.ep)]
+        for count, experts in [parameters(operations, grid.tp, grid.etp, grid.ep, parts)]
     ]
     return Stage(chunks, sum(count for count, _ in counted), sum(experts for _, experts in counted))
 

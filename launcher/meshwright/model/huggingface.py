@@ -14,7 +14,7 @@ from meshwright.model.architecture_table import ARCHITECTURES
 from meshwright.model.architectures import Architecture, Flat, NoCounterpartError, resolved
 from meshwright.model.transformers_names import names
 
-__all__ = ["UnsayableError", "name_of", "nested", "read"]
+__all__ = ["UnsayableError", "as_built", "name_of", "nested", "read"]
 
 IRRELEVANT = frozenset(
     (
@@ -56,7 +56,7 @@ IRRELEVANT = frozenset(
 """Keys about tokens, labels, generation and how stored weights are packed: they change no layer."""
 
 
-WITHIN = {"llama4": "llama4_text"}
+WITHIN = {"llama4": "llama4_text", "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
 """Configurations around that of the text, from which transformers builds a causal model of the text alone."""
 
 
@@ -97,6 +97,16 @@ def read(path: str | Path) -> dict[str, Any]:
         ours = all(problem.rule == LACKS for problem in problems)
         raise UnsayableError(problems, file, config) if ours else ConfigError(problems)
     return {"name": name_of(config, file), "transformers": architecture.model_type, **nested(flat)}
+
+
+def as_built(model: dict[str, Any]) -> dict[str, Any]:
+    """What transformers trains of the model that a file describes.
+
+    It builds no layers of multi-token prediction and never updates a router's bias
+    (models/deepseek_v3/modeling_deepseek_v3.py: ``_keys_to_ignore_on_load_unexpected``, a buffer of zeros).
+    """
+    moe = {"moe": {**model["moe"], "bias_update_rate": 0.0}} if (model.get("moe") or {}).get("router_bias") else {}
+    return {**model, **({"mtp": 0} if "mtp" in model else {}), **moe}
 
 
 def _load(path: Path) -> tuple[Path, dict[str, Any]]:

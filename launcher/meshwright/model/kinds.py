@@ -52,7 +52,7 @@ def pattern(model: Model) -> Pattern:
     """How the model's layers follow each other."""
     moe = model.moe
     return Pattern(
-        mixer="attention" if model.mla is None else "latent_attention",
+        mixer="attention" if model.mla is None else "sparse_attention" if model.indexer else "latent_attention",
         windowed=model.sliding_window is not None and model.mla is None,
         full_every=model.full_attention_every,
         routed=moe is not None,

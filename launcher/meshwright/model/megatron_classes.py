@@ -9,16 +9,24 @@ from meshwright.spec.model import Model
 
 __all__ = ["HYBRID_MIXERS", "is_hybrid", "needs_hybrid"]
 
-HYBRID_MIXERS = ("attention", "delta_net", "mamba")
-"""Mixers that HybridModel builds as we mean them: its latent attention has no norms on what is compressed
-(megatron/core/models/hybrid/hybrid_layer_specs.py), and windows are GPTModel's."""
+HYBRID_MIXERS = ("attention", "latent_attention", "sparse_attention", "delta_net", "mamba")
+"""Mixers that HybridModel builds (megatron/core/models/hybrid/hybrid_layer_specs.py); windows are GPTModel's."""
+
+_VARIANTS = ("delta_net", "sparse_attention")
 
 
 def needs_hybrid(model: Model) -> bool:
-    """Whether GPTModel cannot say it: a layer of one part alone, or Mamba."""
-    return model.measured is None and any(
-        NONE in (kind.mixer, kind.ffn) or kind.mixer == "mamba" for kind in kinds(model)
-    )
+    """Whether GPTModel cannot say it: a layer of one part alone, or Mamba, or some layers with an indexer.
+
+    Nor has it multi-token prediction behind a variant of attention (megatron/core/models/gpt/gpt_layer_specs.py:572).
+    """
+    if model.measured is not None:
+        return False
+    there = kinds(model)
+    mixers = {kind.mixer for kind in there}
+    alone = any(NONE in (kind.mixer, kind.ffn) for kind in there)
+    some = "sparse_attention" in mixers and len(mixers) > 1
+    return alone or "mamba" in mixers or some or (model.mtp > 0 and not mixers.isdisjoint(_VARIANTS))
 
 
 def is_hybrid(model: Model, options: MegatronOptions) -> bool:

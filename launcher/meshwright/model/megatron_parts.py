@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from meshwright.spec.model import Model
+from meshwright.spec.model import Model, Moe
 
 __all__ = ["GLOBAL", "MODULE", "NAMES", "PartValue", "Parts", "parts", "read_name", "spec_name"]
 
@@ -22,7 +22,9 @@ NAMES = (
     "alibi",
     "attention_bias",
     "attention_softcap",
+    "cross_attention",
     "embedding_norm",
+    "embedding_scale",
     "experts_norm",
     "final_softcap",
     "local_base",
@@ -31,12 +33,18 @@ NAMES = (
     "norms",
     "output_bias",
     "parallel_residual",
+    "plain_queries",
+    "positions",
     "qk_norm",
     "qkv_clip",
     "residual_scale",
+    "router_bias",
 )
 
-GLOBAL = ("activation", "embedding_norm", "experts_norm", "final_softcap", "norms", "output_bias", "residual_scale")
+GLOBAL = (
+    *("activation", "embedding_norm", "embedding_scale", "experts_norm", "final_softcap", "norms", "output_bias"),
+    *("plain_queries", "positions", "residual_scale", "router_bias"),
+)
 """Parts that do not reach into attention, so that latent attention has them, too."""
 
 
@@ -47,7 +55,9 @@ def parts(model: Model) -> Parts:
         "alibi": model.positions == "alibi",
         "attention_bias": model.attention_bias if model.linear_bias and model.attention_bias != "all" else None,
         "attention_softcap": model.attention_softcap,
-        "embedding_norm": model.embedding_norm,
+        "cross_attention": model.cross_attention,
+        "embedding_norm": _embedding_norm(model),
+        "embedding_scale": model.embedding_scale if model.looks_up_positions else None,
         "experts_norm": model.moe is not None and model.moe.output_norm,
         "final_softcap": model.final_softcap,
         "local_base": model.rope.local_base,
@@ -56,9 +66,13 @@ def parts(model: Model) -> Parts:
         "norms": None if model.norm_placement == "pre" else model.norm_placement,
         "output_bias": model.output_bias,
         "parallel_residual": _parallel(model),
+        # Megatron 0.19.2 norms the hidden states once more before them (core/transformer/mla_qk_norm_config.py:143)
+        "plain_queries": model.mla is not None and model.mla.q_lora_rank is None,
+        "positions": _sines(model),
         "qk_norm": _qk_norm(model),
         "qkv_clip": model.qkv_clip,
         "residual_scale": model.residual_scale,
+        "router_bias": _router_bias(model.moe) if model.moe is not None and model.moe.router_bias else None,
     }
     assert needed.keys() == set(NAMES)
     return {name: value for name, value in needed.items() if value is not None and value is not False}
@@ -80,10 +94,33 @@ def _qk_norm(model: Model) -> PartValue | None:
 def _stretch(model: Model) -> PartValue | None:
     """Megatron's flag stretches as Llama 3.1 does (rotary_pos_embedding.py: _apply_scaling)."""
     scaling = model.rope.scaling
-    if scaling is None or scaling.kind != "llama3":
+    if scaling is None or scaling.kind != "llama3" or model.positions != "rope":
         return None
     factors = (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_positions)
     return None if factors == (1.0, 4.0, 8192) else ":".join(map(str, factors))
+
+
+def _embedding_norm(model: Model) -> PartValue:
+    before = model.looks_up_positions and model.norm_before_positions
+    return "words" if model.embedding_norm and before else model.embedding_norm
+
+
+def _router_bias(moe: Moe) -> PartValue | None:
+    """What Megatron's own differs in: it is added to sigmoid scores, which are then normalised, and a buffer."""
+    words = {
+        "softmax": moe.score == "softmax",
+        "logits": moe.bias_on == "logits",
+        "raw": not moe.normalize_topk and moe.topk > 1,
+        "parameter": moe.bias_parameter,
+    }
+    return "+".join(word for word, holds in words.items() if holds) or None
+
+
+def _sines(model: Model) -> PartValue | None:
+    """Which table of sines, and how many of its rows stand before the first position."""
+    if not model.positions.startswith("sinusoidal"):
+        return None
+    return f"{model.positions}:{model.position_offset}"
 
 
 def _parallel(model: Model) -> PartValue:

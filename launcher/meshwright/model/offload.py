@@ -75,13 +75,22 @@ def summed_bytes(t: Training) -> int:
     return 4 if t.grad_reduce == "fp32" else 2
 
 
+def _master(o: DeepSpeedOptions) -> int:
+    """Of a master weight; at stage 3 one of the weight's own width is the weight itself (stage3.py:1162)."""
+    return 2 if o.bf16_states else MASTER
+
+
+def _moments(o: DeepSpeedOptions, t: Training) -> int:
+    return state_bytes(t.optimizer.name, "bf16" if o.bf16_states else "fp32")
+
+
 def _stage_3(o: DeepSpeedOptions, t: Training, owned: Number) -> Kept:
     """Gradients are summed in a flat buffer and copied to fp32 ones (stage3.py:791, :1338).
 
     The buffers of weights are pinned whatever is said (stage3.py:906).
     """
     own, summed, part = weight_bytes(t), summed_bytes(t), optimizer_part(o, owned)
-    moments, device, pin = state_bytes(t.optimizer.name), o.offload_optimizer.device, o.offload_optimizer.pin_memory
+    moments, device, pin = _moments(o, t), o.offload_optimizer.device, o.offload_optimizer.pin_memory
     away = device != "none"
     in_host, on_disk = part * (device == "cpu"), part * (device == "nvme")
     weight_in_host, weight_on_disk = own * (o.offload_param.device == "cpu"), own * (o.offload_param.device == "nvme")
@@ -89,7 +98,7 @@ def _stage_3(o: DeepSpeedOptions, t: Training, owned: Number) -> Kept:
     return Kept(
         weight=own * (o.offload_param.device == "none"),
         gradient=(1 - part) * GRADIENT if away else summed,
-        optimizer=(1 - part) * ((MASTER if own < MASTER or away else 0) + moments),
+        optimizer=(1 - part) * ((MASTER if own < _master(o) or away else 0) + moments),
         host=in_host * states + away * summed + weight_in_host,
         pinned=pin * (in_host * GRADIENT + away * summed) + weight_in_host,
         nvme=on_disk * states + weight_on_disk,
@@ -111,14 +120,14 @@ def _stages_1_and_2(o: DeepSpeedOptions, t: Training, zero: Number, microbatches
     At stage 2, fp32 sums of 16-bit weights' gradients stay on the GPU (:1259); others go to the host between
     micro-batches (:1809).
     """
-    own, summed, moments = weight_bytes(t), summed_bytes(t), state_bytes(t.optimizer.name)
+    own, summed, moments = weight_bytes(t), summed_bytes(t), _moments(o, t)
     away = o.offload_optimizer.device != "none"
     moved = away * (summed == own) * (zero == 2)
     pinned = MASTER + GRADIENT + own + moved * (microbatches > 1) * own
     return Kept(
         weight=own,
         gradient=(1 - moved) * summed,
-        optimizer=0 if away else (MASTER if own < MASTER else 0) + moments,
+        optimizer=0 if away else (_master(o) if own < MASTER else 0) + moments,
         host=away * (pinned + moments),
         pinned=away * o.offload_optimizer.pin_memory * pinned,
     )

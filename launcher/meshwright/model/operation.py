@@ -5,11 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["FUSED", "Casts", "Cut", "Degrees", "Kernels", "Number", "Operation", "Shard", "Tensor", "Weight"]
+__all__ = [
+    "FUSED",
+    "WHOLE",
+    "Casts",
+    "Cut",
+    "Degrees",
+    "Kernels",
+    "Number",
+    "Operation",
+    "Parts",
+    "Shard",
+    "Tensor",
+    "Weight",
+]
 
 Number = Any  # an int, or a NumPy array of them
 Shard = Literal["tp", "expert", "replicated"]
 Cut = Literal["tp", "sequence", "gathered", "routed", "replicated"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Generalized tensor parallelism: parts in which ranks keep a weight's rows; each a multiple of ``align`` rows."""
+
+    dense: int = 1
+    expert: int = 1
+    align: int = 16
+
+    def of(self, elements: Number, rows: Number, parts: int) -> Number:
+        """Elements of one of ``parts``, with the rows it is padded by (``gtp_remat_shard_dim0``)."""
+        return elements // rows * (-(-rows // (self.align * parts)) * self.align)
+
+
+WHOLE = Parts()
+"""No generalized tensor parallelism."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +54,7 @@ class Degrees:
     gathered: Number
     etp: Number
     ep: Number
+    parts: Parts = WHOLE
 
 
 @dataclass(frozen=True)
@@ -33,8 +64,11 @@ class Kernels:
     ``flash``: attention never stores its scores. ``activation``, ``norm``, ``residual``: one kernel for a gated
     activation, for a norm, for bias with dropout and residual. ``joined``: a norm and the linear behind it are one
     module, so that the norm cannot be recomputed by itself. ``eight_bit``: matrix products take 8-bit inputs and
-    keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``router``,
-    ``permute``: experts are scored and chosen, and tokens sorted to them and back, by one kernel each.
+    keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``low_bytes``:
+    of an element of these, fewer than 1 in 4 bits. ``router``, ``permute``: experts are scored and chosen, and tokens
+    sorted to them and back, by one kernel each. ``sparse``: attention with an indexer computes the chosen scores alone.
+    ``weighs_outputs``: what experts gave is multiplied by their scores, and kept for that; Megatron weighs inside the
+    activation instead (megatron-core 0.19.2, core/transformer/moe/experts.py:830), so that nothing is kept.
     """
 
     flash: bool = True
@@ -43,13 +77,16 @@ class Kernels:
     residual: bool = True
     joined: bool = True
     eight_bit: bool = False
+    low_bytes: float = 1.0
     router: bool = False
     permute: bool = False
+    weighs_outputs: bool = False
+    sparse: bool = False
 
     @property
-    def input_bytes(self) -> int:
+    def input_bytes(self) -> float:
         """Of an element that only a matrix product keeps."""
-        return 1 if self.eight_bit else 2
+        return self.low_bytes if self.eight_bit else 2
 
 
 FUSED = Kernels()
@@ -60,19 +97,30 @@ FUSED = Kernels()
 class Weight:
     """A parameter tensor: ``elements`` of the whole tensor, and how it is cut.
 
-    ``expert`` means one of ``copies`` experts, each cut over etp and the experts dealt out over ep.
+    ``expert`` means one of ``copies`` experts, each cut over etp and the experts dealt out over ep. ``rows`` are the
+    outputs of a matrix that generalized tensor parallelism keeps in parts, 0 of what it keeps whole; ``inputs_cut``:
+    tensor parallelism cuts its other side.
     """
 
     name: str
     elements: int
     shard: Shard
     copies: int = 1
+    rows: Number = 0
+    inputs_cut: bool = False
 
-    def on_rank(self, tp: Number, etp: Number, ep: Number) -> Number:
+    def on_rank(self, tp: Number, etp: Number, ep: Number, parts: Parts = WHOLE) -> Number:
         """Elements of this tensor on one rank."""
         if self.shard == "tp":
-            return self.elements // tp
-        return self.elements // etp * (self.copies // ep) if self.shard == "expert" else self.elements * self.copies
+            return self._part(self.elements // tp, tp, parts, parts.dense)
+        if self.shard == "expert":
+            return self._part(self.elements // etp, etp, parts, parts.expert) * (self.copies // ep)
+        return self.elements * self.copies
+
+    def _part(self, elements: Number, tensor: Number, parts: Parts, ways: int) -> Number:
+        if ways == 1 or (isinstance(self.rows, int) and not self.rows):
+            return elements
+        return parts.of(elements, self.rows if self.inputs_cut else self.rows // tensor, ways)
 
 
 @dataclass(frozen=True)
@@ -105,7 +153,9 @@ class Operation:
     ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights.
     A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
     earlier token (query-key plus probability-value), or the last ``window`` of them; ``products`` are multiplications
-    of a token with states, without weights, cut over ``tp``. ``region``: the input enters, or the output leaves, the
+    of a token with states, without weights, cut over ``tp``. ``computed``: the width that a kernel multiplies, where it
+    is another than the model's. ``dense``: every pair of tokens is computed, those behind the mask, too. ``shared``:
+    every rank of the tensor-parallel group does all of it. ``region``: the input enters, or the output leaves, the
     part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
     """
 
@@ -115,6 +165,9 @@ class Operation:
     moved: tuple[Tensor, ...] = ()
     scores: int = 0
     window: int | None = None
+    computed: int = 0
+    dense: bool = False
+    shared: bool = False
     products: int = 0
     topk: int = 1
     region: Literal["", "enter", "leave", "dispatch", "combine"] = ""

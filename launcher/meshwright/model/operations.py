@@ -11,7 +11,7 @@ from functools import lru_cache
 from meshwright.model.kinds import layer_kinds
 from meshwright.model.layers import LayerKind, feed_forward, parts
 from meshwright.model.layers.shared import drops, linear, norm
-from meshwright.model.operation import FUSED, Degrees, Kernels, Number, Operation, Tensor, Weight
+from meshwright.model.operation import FUSED, WHOLE, Degrees, Kernels, Number, Operation, Parts, Tensor, Weight
 from meshwright.spec import Model
 
 __all__ = [
@@ -31,12 +31,12 @@ __all__ = [
 
 
 def parameters(
-    operations: Iterable[Operation], tp: Number = 1, etp: Number = 1, ep: Number = 1
+    operations: Iterable[Operation], tp: Number = 1, etp: Number = 1, ep: Number = 1, parts: Parts = WHOLE
 ) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank."""
     weights = [w for operation in operations for w in operation.weights]
-    expert = sum(w.on_rank(tp, etp, ep) for w in weights if w.shard == "expert")
-    return expert + sum(w.on_rank(tp, etp, ep) for w in weights if w.shard != "expert"), expert
+    expert = sum(w.on_rank(tp, etp, ep, parts) for w in weights if w.shard == "expert")
+    return expert + sum(w.on_rank(tp, etp, ep, parts) for w in weights if w.shard != "expert"), expert
 
 
 def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
@@ -45,8 +45,8 @@ def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
         rows = model.measured.outside + (vocab - model.vocab) * model.hidden
         moved = (Tensor(6 * model.hidden, "sequence"),)
         return (Operation("embedding", (Weight("embedding.word", rows, "tp"),), (Tensor(8, "replicated"),), moved),)
-    weights = [Weight("embedding.word", vocab * model.hidden, "tp")]
-    if model.positions == "learned":
+    weights = [Weight("embedding.word", vocab * model.hidden, "tp", rows=vocab)]
+    if model.positions in ("learned", "sinusoidal_table"):
         weights.append(Weight("embedding.position", model.position_rows * model.hidden, "replicated"))
     norms = [norm(model, "embedding.norm", model.hidden)] if model.embedding_norm else []
     dropout = model.hidden if drops(model.hidden_dropout) else 0
@@ -61,13 +61,14 @@ def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
 
 
 def final_norm(model: Model) -> tuple[Operation, ...]:
-    """The norm after the last decoder layer."""
-    return () if model.measured else (norm(model, "final_norm", model.hidden),)
+    """The norm after the last decoder layer, which needs none where it ends with one."""
+    ends = model.measured is not None or model.norm_placement == "post"
+    return () if ends else (norm(model, "final_norm", model.hidden),)
 
 
 def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation, ...]:
     """The output projection; it has no weight of its own where it ``shares_embedding`` on the same chunk."""
-    weights = () if shares_embedding else (Weight("head", vocab * model.hidden, "tp"),)
+    weights = () if shares_embedding else (Weight("head", vocab * model.hidden, "tp", rows=vocab),)
     bias = (Weight("head.bias", vocab, "tp"),) if model.output_bias else ()
     return (Operation("head", weights + bias, region="enter"),)
 
@@ -88,7 +89,8 @@ def _layer(model: Model, kind: LayerKind, kernels: Kernels) -> tuple[Operation, 
     inside = (operation for part in parts(kind) for operation in part.operations(model, kernels))
     if model.measured is not None:
         return tuple(inside)
-    return (*_norms(model, kind, kernels), *inside, *_residuals(model, kind, kernels))
+    idle = _cross_attention(model) if model.cross_attention else ()
+    return (*_norms(model, kind, kernels), *inside, *idle, *_residuals(model, kind, kernels))
 
 
 def mtp_layer(model: Model, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
@@ -120,6 +122,18 @@ def _norms(model: Model, kind: LayerKind, kernels: Kernels) -> Iterator[Operatio
     if model.norm_placement == "sandwich":
         for part in parts(kind):
             yield norm(model, part.norm.replace(".norm", ".output_norm"), model.hidden, kernels=kernels)
+
+
+def _cross_attention(model: Model) -> Iterator[Operation]:
+    """Weights of attention to an encoder's output: there is none, so that nothing is computed with them."""
+    wide, biased = model.heads * model.head_dim, model.linear_bias and model.attention_bias == "all"
+    into, out = linear("cross_attention", model.hidden, 3 * wide), linear("cross_attention", wide, model.hidden)
+    weights = [Weight("cross_attention.idle", o.weights[0].elements, "tp") for o in (into, out)]
+    if biased:
+        weights += [Weight("cross_attention.qkv.bias", 3 * wide, "tp")]
+    if model.linear_bias and model.attention_bias != "none":
+        weights += [Weight("cross_attention.output.bias", model.hidden, "replicated")]
+    yield Operation("cross_attention", (*weights, *norm(model, "cross_attention.norm", model.hidden).weights))
 
 
 def _residuals(model: Model, kind: LayerKind, kernels: Kernels) -> Iterator[Operation]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from meshwright.layout.plan import Plan
 from meshwright.spec import Training
 
-__all__ = ["Moments", "saved_bytes", "state_bytes"]
+__all__ = ["Moments", "checkpoint_gib", "saved_bytes", "state_bytes"]
 
 Moments = Literal["fp32", "bf16", "fp8"]
 
@@ -26,3 +27,10 @@ def saved_bytes(training: Training, moments: Moments) -> int:
     """In a checkpoint: the fp32 weight, the optimizer's state, and the 16-bit weight where there is one."""
     weights = 4 if training.precision == "fp32" else 4 + 2
     return weights + state_bytes(training.optimizer.name, moments)
+
+
+def checkpoint_gib(plan: Plan) -> float:
+    """Size of one checkpoint of all ranks."""
+    backend = plan.spec.backend
+    moments = backend.megatron.optimizer_moments if backend.name == "megatron" else "fp32"
+    return plan.total_parameters * saved_bytes(plan.spec.training, moments) / 2**30

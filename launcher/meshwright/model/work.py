@@ -15,7 +15,7 @@ __all__ = ["forward_flops", "is_matrix", "palm_flops", "pipeline_work"]
 
 def is_matrix(name: str) -> bool:
     """Whether the weight called ``name`` is multiplied with, and not added, scaled by or looked up."""
-    added = ("bias", "alpha", "decay", "skip")
+    added = ("bias", "alpha", "decay", "skip", "idle")
     return "norm" not in name and not name.endswith(added) and not name.startswith("embedding")
 
 
@@ -43,11 +43,13 @@ def palm_flops(model: Model, sequence: int, causal: bool = False) -> float:
     look-ups are free. Each layer of multi-token prediction runs the head once more.
     """
     lookup = 0 if model.tied_embeddings else model.vocab * model.hidden
-    positions = model.position_rows * model.hidden if model.positions == "learned" else 0
+    tabled = model.positions in ("learned", "sinusoidal_table")
+    positions = model.position_rows * model.hidden if tabled else 0
     again = model.mtp * (active(mtp_layer(model), model) + model.vocab * model.hidden) if model.mtp else 0
-    weights = active_parameters(model) + again - lookup - positions
     layers = [(decoder_layer(model, kind), count) for kind, count in count_kinds(model, 0, model.layers).items()]
     layers += [(mtp_layer(model), model.mtp)] if model.mtp else []
+    idle = sum(w.elements * n for layer, n in layers for o in layer for w in o.weights if w.name.endswith(".idle"))
+    weights = active_parameters(model) + again - lookup - positions - idle
     seen = sum(o.scores * min(sequence, o.window or sequence) * count for layer, count in layers for o in layer)
     scanned = sum(o.products * count for layer, count in layers for o in layer)
     return 6.0 * (weights + scanned + seen / (2 if causal else 1))

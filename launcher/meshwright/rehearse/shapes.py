@@ -49,6 +49,7 @@ def small_model(model: Model, layers: int) -> Model:
         rope=replace(model.rope, skip_every=min(model.rope.skip_every, 2)),
         mla=None if model.mla is None else _small_mla(model.mla),
         moe=None if model.moe is None else _small_moe(model.moe),
+        indexer=model.indexer and replace(model.indexer, heads=HEADS, head_dim=HEAD_DIM, topk=WINDOW),
         delta_net=model.delta_net and _small_delta_net(model.delta_net),
         mamba=model.mamba
         and replace(
@@ -96,6 +97,7 @@ def _small_moe(moe: Moe) -> Moe:
         experts=EXPERTS,
         topk=min(moe.topk, 2),
         ffn=EXPERT_FFN,
+        latent=moe.latent and HIDDEN // 2,
         shared_ffn=min(moe.shared_ffn, EXPERT_FFN),
         first_dense=min(moe.first_dense, 1),
         every=min(moe.every, 2),

@@ -74,6 +74,12 @@ def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
         yield f"context parallelism by all-gather instead of {spec.parallelism.cp_comm}"
     if minis[0].model.mtp_loss_weight == FAINT:
         yield f"multi-token prediction weighs {FAINT}: Megatron counts its tokens on each context-parallel rank apart"
+    if _only_flash_has_windows(spec):
+        yield "windows as long as the sequence: under Ulysses only flash attention keeps them, which needs a GPU"
+    if _cannot_tie(spec):
+        yield "embeddings of their own: torch's FSDP2 cannot tie them"
+    if spec.parallelism.gtp > 1 or spec.parallelism.egtp > 1:
+        yield "data parallelism instead of generalized tensor parallelism: gathering parts of weights needs GPUs"
     if spec.parallelism.overlap_tp or spec.parallelism.overlap_ep:
         yield "no overlap with matrix products: its kernels need GPUs"
     if _recomputed(spec.parallelism) != spec.parallelism.recompute_modules:
@@ -101,6 +107,7 @@ def layouts(spec: Spec, ranks: int) -> list[dict[str, int]]:
 def _sizes(spec: Spec, ranks: int) -> dict[str, int]:
     p = spec.parallelism
     sizes = {axis: min(2, getattr(p, axis) or 1) for axis in AXES}
+    sizes["dp"] = min(2, (p.dp or 1) * p.gtp)  # which cuts weights, not the micro-batches
     if p.pp > 1 and p.vpp == 1 and ranks >= 4 and p.pipeline_split != PipelineSplit():
         sizes["pp"] = 4  # uneven stages have a first, a last and some between
     if p.optimizer_instances > 1 and ranks >= 4:
@@ -144,12 +151,27 @@ def _spec(spec: Spec, degrees: Mapping[str, int], ranks: int, steps: int) -> Spe
 
 
 def _comparable(spec: Spec, model: Model) -> Model:
-    """With CP, Megatron weighs the MTP loss by each rank's own tokens, and the last one has fewer: 31 and 32 here.
+    """What its miniatures can train alike.
 
-    Source: megatron/core/transformer/multi_token_prediction.py:851, :889. Next to nothing at a real length.
+    With CP, Megatron weighs the MTP loss by each rank's own tokens, and the last one has fewer: 31 and 32 here
+    (megatron/core/transformer/multi_token_prediction.py:851, :889); next to nothing at a real length.
     """
-    unequal = spec.parallelism.cp > 1 and model.mtp > 0 and spec.backend.name == "megatron"
-    return replace(model, mtp_loss_weight=FAINT) if unequal else model
+    if spec.parallelism.cp > 1 and model.mtp > 0 and spec.backend.name == "megatron":
+        model = replace(model, mtp_loss_weight=FAINT)
+    if _only_flash_has_windows(spec):
+        model = replace(model, sliding_window=SEQUENCE)
+    return replace(model, tied_embeddings=False) if _cannot_tie(spec) else model
+
+
+def _only_flash_has_windows(spec: Spec) -> bool:
+    """Ulysses drops the mask, and flash attention needs a GPU (rules.deepspeed_degrees)."""
+    return spec.backend.name == "deepspeed" and spec.parallelism.cp > 1 and spec.model.sliding_window is not None
+
+
+def _cannot_tie(spec: Spec) -> bool:
+    """On a CPU: torch's FSDP2 ties nothing, Megatron-FSDP needs a GPU, and DeepSpeed has no such model."""
+    sharded = spec.backend.name == "megatron" and spec.parallelism.zero >= 2
+    return sharded and spec.model.tied_embeddings and spec.model.transformers is None
 
 
 def _parallelism(spec: Spec, degrees: Mapping[str, int], split: PipelineSplit) -> Parallelism:
@@ -162,6 +184,8 @@ def _parallelism(spec: Spec, degrees: Mapping[str, int], split: PipelineSplit) -
         tp=degrees.get("tp", 1),
         pp=degrees.get("pp", 1),
         cp=degrees.get("cp", 1),
+        gtp=1,
+        egtp=1,
         dp=degrees.get("dp", 1),
         sp=p.sp and "tp" in degrees,
         vpp=min(p.vpp, 2) if pipelined else 1,
@@ -219,7 +243,7 @@ def _training(training: Training, steps: int, rate: float) -> Training:
 def _backend(spec: Spec) -> Backend:
     """Plain layers; where Megatron has none, the program for CPUs puts them in the place of the others."""
     backend, model = spec.backend, spec.model
-    engine_only = model.delta_net is not None or is_hybrid(model, backend.megatron)
+    engine_only = model.delta_net is not None or model.indexer is not None or is_hybrid(model, backend.megatron)
     dispatcher = backend.megatron.moe_dispatcher
     return Backend(
         name=backend.name,

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwright.cost.checkpoints import Checkpoints, advised_interval, checkpoints
-from meshwright.jobs.room import room
 from meshwright.layout.plan import Plan
 
 __all__ = ["show", "show_room"]
@@ -37,6 +36,8 @@ def _words(found: Checkpoints) -> Iterator[str]:
 
 def show_room(plan: Plan, folder: Path) -> Text | None:
     """What the checkpoints take of what is free where they will lie, as far as this machine knows."""
+    from meshwright.jobs.room import room  # which a plan does without
+
     found = room(plan, folder)
     if found is None:
         return None

@@ -112,7 +112,7 @@ def markdown(checked: Checked) -> Iterator[str]:
         yield from (f"| `{_cell(one.key)}` | `{one.place}` | {_cell(one.reason)} |" for one in lost)
     if checked.plan is not None and checked.cost is not None:
         grid = checked.plan.grid
-        yield f"\n{grid.world:,} GPUs = tp {grid.tp} · cp {grid.cp} · pp {grid.pp} · dp {grid.dp}; "
+        yield f"\n{grid.world:,} GPUs = {grid.factors}; "
         yield f"{checked.cost.step_time:.3g} s a step, MFU {checked.cost.mfu:.1%}"
 
 

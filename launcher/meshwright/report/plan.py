@@ -38,12 +38,13 @@ def _headline(plan: Plan) -> str:
 
 def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     grid, p, batch = plan.grid, plan.spec.parallelism, plan.batch
-    yield "world", f"{grid.world:,} = tp {grid.tp} · cp {grid.cp} · pp {grid.pp} · dp {grid.dp}"
+    yield "world", f"{grid.world:,} = {grid.factors}"
     if plan.spec.model.moe:
-        yield "experts", f"{grid.world:,} = etp {grid.etp} · ep {grid.ep} · edp {grid.edp} · pp {grid.pp}"
+        yield "experts", f"{grid.world:,} = {grid.expert_factors}"
     extras = [f"vpp {p.vpp}", f"ZeRO-{p.zero}", f"recompute {p.recompute}"] + ["sequence parallel"] * p.sp
     yield "layout", ", ".join(extras)
-    product = f"micro {batch.micro_batch} · dp {grid.dp} · {batch.microbatches} micro-batches"
+    ranks = f"gtp·dp {grid.data}" if grid.gtp > 1 else f"dp {grid.dp}"
+    product = f"micro {batch.micro_batch} · {ranks} · {batch.microbatches} micro-batches"
     yield "batch", f"{batch.global_batch:,} sequences of {batch.sequence:,} = {batch.tokens:,} tokens = {product}"
     if plan.steps:
         yield "steps", f"{plan.steps:,}"

@@ -16,15 +16,15 @@ def ramp_holds(r: Layout) -> object:
         return r.dp > 0
     starts, batches = [s.from_tokens for s in ramp], [s.global_batch for s in ramp]
     ordered = starts[0] == 0 and _grows(starts) and _grows(batches)
-    return sum(b % (r.micro_batch * r.dp) for b in batches) + (r.global_batch != batches[-1]) + (not ordered) == 0
+    return sum(b % (r.micro_batch * r.data) for b in batches) + (r.global_batch != batches[-1]) + (not ordered) == 0
 
 
 def ramp_faults(r: Layout) -> Iterator[str]:
     """What is wrong with the ramp of one layout."""
     starts, batches = [s.from_tokens for s in r.training.ramp], [s.global_batch for s in r.training.ramp]
-    odd = [b for b in batches if b % (r.micro_batch * r.dp)]
+    odd = [b for b in batches if b % (r.micro_batch * r.data)]
     if odd:
-        yield f"batches {_listed(odd)} of the ramp do not divide by micro_batch·dp = {r.micro_batch}·{r.dp}"
+        yield f"batches {_listed(odd)} of the ramp do not divide by micro_batch·dp = {r.micro_batch}·{r.data}"
     if starts[0] != 0:
         yield f"the ramp starts at {starts[0]:,} tokens, not at 0"
     if not _grows(starts) or not _grows(batches):

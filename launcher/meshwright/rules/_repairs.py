@@ -37,8 +37,8 @@ def near_world(unit: Callable[[Layout], int]) -> Proposals:
 
 
 def near_batch(layout: Layout) -> Iterable[Repair]:
-    """Global batches that ``micro_batch*dp`` divides, around the present one."""
-    step = layout.micro_batch * layout.dp
+    """Global batches that ``micro_batch*gtp*dp`` divides, around the present one."""
+    step = layout.micro_batch * layout.data
     batches = {max(1, layout.global_batch // step) * step, -(-layout.global_batch // step) * step}
     return (
         {"training.global_batch": n, "training.microbatches": None} for n in _by_ratio(layout.global_batch, batches)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from meshwright.errors import Problem, Repair
@@ -98,9 +99,24 @@ class Layout:
         return self.spec.backend
 
     @property
+    def gtp(self) -> int:
+        """Ranks that share a dense weight and gather it before its product, the same for every layout."""
+        return self.spec.parallelism.gtp
+
+    @property
+    def egtp(self) -> int:
+        """The same of the experts' weights."""
+        return self.spec.parallelism.egtp
+
+    @cached_property
+    def data(self) -> Number:
+        """Ranks that have micro-batches of their own."""
+        return self.gtp * self.dp
+
+    @cached_property
     def microbatches(self) -> Number:
         """Micro-batches a step; floored where the batch does not divide (a rule of its own says so)."""
-        return self.global_batch // (self.micro_batch * self.dp)
+        return self.global_batch // (self.micro_batch * self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,5 +149,5 @@ class Rule:
 
 
 def _names(layout: Layout) -> dict[str, Any]:
-    parts = ("model", "cluster", "training", "backend", "microbatches")
+    parts = ("model", "cluster", "training", "backend", "microbatches", "gtp", "egtp", "data")
     return {**vars(layout), **{name: getattr(layout, name) for name in parts}}

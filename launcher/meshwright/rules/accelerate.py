@@ -31,7 +31,8 @@ def _plain_states(r: Layout) -> bool:
     deepspeed = r.backend.deepspeed
     offloads = (deepspeed.offload_optimizer.device, deepspeed.offload_param.device)
     quantized = deepspeed.quantized_weights or deepspeed.quantized_gradients
-    return offloads == ("none", "none") and not quantized and r.backend.megatron.optimizer_moments == "fp32"
+    low = quantized or deepspeed.bf16_states
+    return offloads == ("none", "none") and not low and r.backend.megatron.optimizer_moments == "fp32"
 
 
 _RUN = (
@@ -221,6 +222,7 @@ _FSDP = (
             backend__deepspeed__offload_param__device="none",
             backend__deepspeed__quantized_weights=False,
             backend__deepspeed__quantized_gradients=False,
+            backend__deepspeed__bf16_states=False,
             backend__megatron__optimizer_moments="fp32",
         ),
     ),

@@ -34,6 +34,8 @@ DECIDED: Mapping[str, str] = {
     "data_types.grad_accum_dtype": "training.grad_reduce",
     "data_types.param_dtype": "training.precision",
     "bf16.enabled": "training.precision",
+    "bf16.bf16_master_weights_and_grads": "backend.deepspeed.bf16_states",
+    "bf16.bf16_optimizer_states": "backend.deepspeed.bf16_states",
     "fp16.enabled": "training.precision",
     "optimizer": "training.optimizer",
     "scheduler": "training.schedule",

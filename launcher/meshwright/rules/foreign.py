@@ -65,6 +65,15 @@ RULES: tuple[Rule, ...] = (
     _quantized("quantized_weights"),
     _quantized("quantized_gradients"),
     Rule(
+        id="megatron.bf16_states",
+        path="backend.deepspeed.bf16_states",
+        backends=MEGATRON,
+        holds=lambda r: not r.backend.deepspeed.bf16_states,
+        message="states all in bf16 are DeepSpeed's; Megatron keeps fp32: optimizer_moments=bf16 are its small ones",
+        source="ours: it would be lost",
+        repairs=change(backend__deepspeed__bf16_states=False),
+    ),
+    Rule(
         id="deepspeed.moments",
         path="backend.megatron.optimizer_moments",
         backends=DEEPSPEED,

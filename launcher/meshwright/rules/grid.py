@@ -1,4 +1,4 @@
-"""The two grids, dense ``tp*cp*pp*dp`` and experts' ``etp*ep*edp*pp``, and the batch dealt out over them.
+"""The two grids, dense ``tp*gtp*cp*pp*dp`` and experts' ``etp*ep*egtp*edp*pp``, and the batch dealt out over them.
 
 Places are files of megatron-core 0.19.2 (below ``megatron/``) and DeepSpeed 0.19.8.
 """
@@ -6,7 +6,7 @@ Places are files of megatron-core 0.19.2 (below ``megatron/``) and DeepSpeed 0.1
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import lcm
 
 from meshwright.rules._ramp import ramp_faults, ramp_holds
@@ -22,6 +22,8 @@ _COUNTS: dict[str, Callable[[Layout], Number]] = {
     "parallelism.cp": lambda r: r.cp,
     "parallelism.ep": lambda r: r.ep,
     "parallelism.etp": lambda r: r.etp,
+    "parallelism.gtp": lambda r: r.gtp,
+    "parallelism.egtp": lambda r: r.egtp,
     "parallelism.dp": lambda r: r.dp,
     "parallelism.optimizer_instances": lambda r: r.spec.parallelism.optimizer_instances,
     "training.micro_batch": lambda r: r.micro_batch,
@@ -56,15 +58,31 @@ POSITIVE: tuple[Rule, ...] = tuple(_positive(path, read) for path, read in _COUN
 
 
 def _model_degree(r: Layout) -> int:
-    return int(r.tp * r.cp * r.pp)
+    return int(r.tp * r.gtp * r.cp * r.pp)
 
 
 def _expert_degree(r: Layout) -> int:
-    return int(r.etp * r.ep * r.pp)
+    return int(r.etp * r.ep * r.egtp * r.pp)
 
 
 def _lcm_degree(r: Layout) -> int:
     return lcm(_model_degree(r), _expert_degree(r))
+
+
+def _product(r: Layout, **more: Number) -> str:
+    """Degrees as a product, for people; gtp where it is on."""
+    gathered = {"gtp": r.gtp} if r.gtp > 1 else {}
+    return _times({"tp": r.tp, **gathered, "cp": r.cp, "pp": r.pp, **more})
+
+
+def _each(r: Layout, **more: Number) -> str:
+    """What a batch is a multiple of, as a product."""
+    gathered = {"gtp": r.gtp} if r.gtp > 1 else {}
+    return _times({"micro_batch": r.micro_batch, **gathered, "dp": r.dp, **more})
+
+
+def _times(factors: Mapping[str, Number]) -> str:
+    return f"{'·'.join(factors)} = {'·'.join(str(n) for n in factors.values())}"
 
 
 RULES: tuple[Rule, ...] = (
@@ -80,8 +98,8 @@ RULES: tuple[Rule, ...] = (
         id="grid.world",
         path="parallelism",
         backends=EVERY,
-        holds=lambda r: r.world % (r.tp * r.cp * r.pp) == 0,
-        message="tp·cp·pp = {tp}·{cp}·{pp} does not divide the world of {world} GPUs",
+        holds=lambda r: r.world % (r.tp * r.gtp * r.cp * r.pp) == 0,
+        message=lambda r: f"{_product(r)} does not divide the world of {r.world} GPUs",
         source="training/arguments.py:430, core/parallel_state.py:823",
         repairs=any_of(
             nearest("parallelism.pp", lambda r: r.pp),
@@ -94,12 +112,12 @@ RULES: tuple[Rule, ...] = (
         path="parallelism.dp",
         backends=EVERY,
         needs=("grid.world",),
-        holds=lambda r: r.dp * r.tp * r.cp * r.pp == r.world,
-        message="tp·cp·pp·dp = {tp}·{cp}·{pp}·{dp} is not the world of {world} GPUs",
-        source="world = tp·cp·pp·dp",
+        holds=lambda r: r.data * r.tp * r.cp * r.pp == r.world,
+        message=lambda r: f"{_product(r, dp=r.dp)} is not the world of {r.world} GPUs",
+        source="world = tp·gtp·cp·pp·dp",
         repairs=any_of(
-            lambda r: ({"parallelism.dp": r.world // (r.tp * r.cp * r.pp)},),
-            lambda r: ({"cluster.gpus": r.dp * r.tp * r.cp * r.pp, "cluster.nodes": None},),
+            lambda r: ({"parallelism.dp": r.world // _model_degree(r)},),
+            lambda r: ({"cluster.gpus": r.dp * _model_degree(r), "cluster.nodes": None},),
         ),
     ),
     Rule(
@@ -118,18 +136,21 @@ RULES: tuple[Rule, ...] = (
         id="grid.dense_experts",
         path="parallelism.ep",
         backends=EVERY,
-        holds=lambda r: implies((r.ep > 1) | (r.etp > 1), r.model.moe is not None),
-        message="ep = {ep}, etp = {etp}, but {model.name} has no experts to spread",
+        holds=lambda r: implies((r.ep > 1) | (r.etp > 1) | (r.egtp > 1), r.model.moe is not None),
+        message="ep = {ep}, etp = {etp}, egtp = {egtp}, but {model.name} has no experts to spread",
         source="training/arguments.py:1601",
-        repairs=change(parallelism__ep=1, parallelism__etp=1),
+        repairs=change(parallelism__ep=1, parallelism__etp=1, parallelism__egtp=1),
     ),
     Rule(
         id="grid.experts",
         path="parallelism.ep",
         backends=MEGATRON,
         needs=("grid.dense_experts",),
-        holds=lambda r: r.world % (r.etp * r.ep * r.pp) == 0,
-        message="ep·etp·pp = {ep}·{etp}·{pp} does not divide the world of {world} GPUs",
+        holds=lambda r: r.world % (r.etp * r.ep * r.egtp * r.pp) == 0,
+        message=lambda r: (
+            f"ep·etp{'·egtp' * (r.egtp > 1)}·pp = {r.ep}·{r.etp}{f'·{r.egtp}' * (r.egtp > 1)}·{r.pp} "
+            f"does not divide the world of {r.world} GPUs"
+        ),
         source="core/parallel_state.py:882",
         repairs=any_of(
             nearest("parallelism.ep", lambda r: r.ep),
@@ -144,10 +165,10 @@ RULES: tuple[Rule, ...] = (
         needs=("grid.world", "grid.experts"),
         holds=lambda r: implies(
             (r.spec.parallelism.order == "tp-cp-ep-pp-dp") & (r.pp > 1),
-            (r.etp if r.model.moe else r.tp) * r.ep == r.tp * r.cp,  # without experts Megatron's ETP is TP
+            (r.etp if r.model.moe else r.tp) * r.ep * r.egtp == r.tp * r.gtp * r.cp,  # Megatron's own ETP is TP
         ),
         message="with {spec.parallelism.order} the dense and the expert data-parallel size must be equal, "
-        "but etp·ep = {etp}·{ep} is not tp·cp = {tp}·{cp}",
+        "but etp·ep·egtp = {etp}·{ep}·{egtp} is not tp·gtp·cp = {tp}·{gtp}·{cp}",
         source="core/parallel_state.py:898",
         repairs=change(parallelism__order="tp-cp-ep-dp-pp"),
     ),
@@ -166,7 +187,7 @@ RULES: tuple[Rule, ...] = (
         path="parallelism.optimizer_instances",
         backends=MEGATRON,
         needs=("grid.optimizer_instances",),
-        holds=lambda r: (r.world // (r.etp * r.ep * r.pp)) % r.spec.parallelism.optimizer_instances == 0,
+        holds=lambda r: (r.world // (r.etp * r.ep * r.egtp * r.pp)) % r.spec.parallelism.optimizer_instances == 0,
         message="{spec.parallelism.optimizer_instances} optimizer instances do not divide the expert data-parallel "
         "size {world}/({etp}·{ep}·{pp})",
         source="core/parallel_state.py:1447",
@@ -195,8 +216,8 @@ RULES: tuple[Rule, ...] = (
         path="training.global_batch",
         backends=EVERY,
         needs=("grid.world", "grid.dp"),
-        holds=lambda r: r.global_batch % (r.micro_batch * r.dp) == 0,
-        message="{global_batch} sequences do not divide by micro_batch·dp = {micro_batch}·{dp}",
+        holds=lambda r: r.global_batch % (r.micro_batch * r.data) == 0,
+        message=lambda r: f"{r.global_batch} sequences do not divide by {_each(r)}",
         source="core/num_microbatches_calculator.py:381, deepspeed/runtime/config.py:602",
         repairs=any_of(nearest("training.micro_batch", lambda r: r.micro_batch, high=64), near_batch),
     ),
@@ -206,11 +227,12 @@ RULES: tuple[Rule, ...] = (
         backends=EVERY,
         needs=("batch.global",),
         holds=lambda r: (
-            (r.training.microbatches is None) | (r.training.microbatches == r.global_batch // (r.micro_batch * r.dp))
+            (r.training.microbatches is None) | (r.training.microbatches == r.global_batch // (r.micro_batch * r.data))
         ),
-        message="micro_batch·dp·microbatches = {micro_batch}·{dp}·{training.microbatches} is not the global batch of "
-        "{global_batch} sequences",
-        source="global_batch = micro_batch·dp·microbatches",
+        message=lambda r: (
+            f"{_each(r, microbatches=r.training.microbatches)} is not the global batch of {r.global_batch} sequences"
+        ),
+        source="global_batch = micro_batch·gtp·dp·microbatches",
         repairs=change(training__microbatches=None),
     ),
     Rule(

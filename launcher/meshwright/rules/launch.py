@@ -136,7 +136,8 @@ def _numbers(spec: Spec) -> Iterator[Problem]:
         message = f"{slurm.signal_seconds} s before a limit of {seconds(slurm.time)} s is before the start"
         repair = {"launch.slurm.signal_seconds": max(1, seconds(slurm.time) // 4)}
         yield Problem("launch.slurm.signal_seconds", message, "slurm.signal_before_start", (repair,))
-    if not slurm.exclusive and slurm.cpus_per_task is None:
+    by_gpu = any(word.startswith("--cpus-per-gpu") for word in slurm.extra)
+    if not slurm.exclusive and slurm.cpus_per_task is None and not by_gpu:
         message = "not set, and nodes are shared: SLURM would give each task one CPU; give a number"
         yield Problem("launch.slurm.cpus_per_task", message, "slurm.shared_cpus", ({"launch.slurm.exclusive": True},))
     if slurm.gpu_type is not None and slurm.gpus == "none":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from meshwright.errors import Repair
 from meshwright.model.megatron_parts import GLOBAL, parts
-from meshwright.rules import megatron_hybrid, megatron_techniques, megatron_training
+from meshwright.rules import megatron_hybrid, megatron_sparse, megatron_techniques, megatron_training
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
@@ -33,6 +33,10 @@ def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, h
         source="no such flag in training/arguments.py, no such field in core/transformer/transformer_config.py",
         repairs=_on_deepspeed,
     )
+
+
+def _own_router(r: Layout) -> bool:
+    return parts(r.model).get("router_bias", "parameter") != "parameter"
 
 
 def _moe(r: Layout, holds: Callable[[Moe], bool]) -> bool:
@@ -187,7 +191,9 @@ _EXPERTS = (
         id="megatron.sigmoid",
         path="model.moe.normalize_topk",
         backends=MEGATRON,
-        holds=lambda r: _moe(r, lambda moe: moe.score == "softmax" or moe.topk == 1 or moe.normalize_topk),
+        holds=lambda r: _moe(
+            r, lambda moe: moe.score == "softmax" or moe.topk == 1 or moe.normalize_topk or moe.router_bias
+        ),
         message="Megatron always normalises sigmoid scores of the chosen {model.moe.topk} experts",
         source="core/transformer/moe/moe_utils.py topk_routing_with_score_function",
         repairs=change(model__moe__normalize_topk=True),
@@ -196,10 +202,10 @@ _EXPERTS = (
         id="megatron.router_bias",
         path="model.moe.router_bias",
         backends=MEGATRON,
-        holds=lambda r: _moe(r, lambda moe: not moe.router_bias or moe.score == "sigmoid"),
-        message="bias-balanced routing needs score=sigmoid, it is {model.moe.score}",
-        source="core/transformer/transformer_config.py:2288",
-        repairs=change(model__moe__router_bias=False),
+        holds=lambda r: _moe(r, lambda moe: moe.groups == 1 or not _own_router(r)),
+        message="our router has no groups of experts, {model.moe.groups} are asked for with such a bias",
+        source="train/routers.py: Megatron's own wants sigmoid scores, normalised, with the bias added to them",
+        repairs=change(model__moe__groups=1, model__moe__group_topk=1),
     ),
     Rule(
         id="megatron.flex",
@@ -223,6 +229,7 @@ RULES: tuple[Rule, ...] = (
     *_OUR_LAYERS,
     *_EXPERTS,
     *megatron_hybrid.RULES,
+    *megatron_sparse.RULES,
     *megatron_training.RULES,
     *megatron_techniques.RULES,
 )

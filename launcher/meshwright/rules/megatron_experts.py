@@ -93,6 +93,14 @@ RULES: tuple[Rule, ...] = (
         any_of(off("moe_shared_expert_overlap"), change(parallelism__overlap_ep=False)),
     ),
     option_rule(
+        "latent_overlap",
+        "moe_shared_expert_overlap",
+        lambda r: r.model.moe is None or r.model.moe.latent is None or not options_of(r).moe_shared_expert_overlap,
+        "shared experts do not run beside the dispatch of experts with model.moe.latent",
+        "core/transformer/moe/moe_layer.py:469",
+        off("moe_shared_expert_overlap"),
+    ),
+    option_rule(
         "rank_capacity",
         "moe_rank_capacity",
         _static,

@@ -12,6 +12,8 @@ _FLAGS = {
     "parallelism.cp": "context-parallel-size",
     "parallelism.ep": "expert-model-parallel-size",
     "parallelism.etp": "expert-tensor-parallel-size",
+    "parallelism.gtp": "tensor-parallel-num-weight-shards",
+    "parallelism.egtp": "expert-tensor-parallel-num-weight-shards",
     "parallelism.zero": (
         "use-distributed-optimizer use-megatron-fsdp use-torch-fsdp2 data-parallel-sharding-strategy "
         "torch-fsdp2-no-reshard-after-forward"
@@ -57,15 +59,21 @@ _FLAGS = {
         "num-layers hidden-size ffn-hidden-size num-attention-heads num-query-groups group-query-attention kv-channels "
         "vocab-size max-position-embeddings normalization norm-epsilon apply-layernorm-1p add-qkv-bias "
         "disable-bias-linear qk-layernorm swiglu squared-relu untie-embeddings-and-output-weights attention-dropout "
-        "hidden-dropout init-method-std window-size window-attn-skip-freq use-mup mup-base-head-dim mup-embedding-mult"
+        "hidden-dropout init-method-std window-size window-attn-skip-freq use-mup mup-base-head-dim mup-embedding-mult "
+        "mup-output-mult quick-geglu activation-func-clamp-value glu-linear-offset qk-l2-norm softmax-type"
     ),
     "model.rope": (
         "position-embedding-type rotary-base rotary-percent rotary-scaling-factor rotary-seq-len-interpolation-factor "
-        "rope-type rope-scaling-factor use-rope-scaling no-rope-freq mscale mscale-all-dim"
+        "rope-type rope-scaling-factor use-rope-scaling no-rope-freq mscale mscale-all-dim "
+        "yarn-original-max-position-embeddings yarn-beta-fast yarn-beta-slow no-yarn-correction-range-round-to-int"
     ),
     "model.attention_gate": "attention-output-gate",
     "model.mla": "multi-latent-attention q-lora-rank kv-lora-rank qk-head-dim qk-pos-emb-head-dim v-head-dim",
     "model.pattern": "hybrid-layer-pattern hybrid-override-pattern linear-attention-freq",
+    "model.indexer": (
+        "dsa-indexer-n-heads dsa-indexer-head-dim dsa-indexer-topk dsa-indexer-rope-interleaved dsa-indexer-loss-coeff "
+        "dsa-indexer-use-sparse-loss no-dsa-indexer-rotate-activation dsa-indexer-k-norm-epsilon"
+    ),
     "model.delta_net": (
         "linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim linear-conv-kernel-dim"
     ),
@@ -76,10 +84,12 @@ _FLAGS = {
         "moe-expert-capacity-factor moe-router-bias-update-rate moe-router-dtype moe-router-enable-expert-bias "
         "moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type moe-router-pre-softmax "
         "moe-router-score-function moe-router-topk-scaling-factor moe-shared-expert-gate "
-        "moe-shared-expert-intermediate-size"
+        "moe-shared-expert-intermediate-size moe-apply-probs-on-input"
+        "moe-shared-expert-intermediate-size moe-latent-size"
     ),
     "backend.megatron.attention": "attention-backend",
     "backend.megatron.transformer": "transformer-impl",
+    "backend.megatron.dsa_kernels": "dsa-kernel-backend",
     "backend.megatron.moe_dispatcher": "moe-token-dispatcher-type",
     "backend.megatron.moe_grouped_gemm": "moe-grouped-gemm",
     "backend.megatron.moe_permute_fusion": "moe-permute-fusion",

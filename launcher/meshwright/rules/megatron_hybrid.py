@@ -89,7 +89,7 @@ _HYBRID = (
         "mixers",
         "model.pattern",
         lambda r: not set(_mixers(r)) <= set(HYBRID_MIXERS),
-        "windowed attention, and none of latent attention's norms",
+        "windowed attention",
     ),
     _lacks("window", "model.sliding_window", lambda r: r.model.sliding_window, "sliding windows"),
     _lacks("qk_norm", "model.qk_norm", lambda r: r.model.qk_norm != "none", "norms on queries and keys"),
@@ -97,8 +97,8 @@ _HYBRID = (
     _lacks(
         "rope",
         "model.rope.scaling",
-        lambda r: r.model.rope.scaling is not None and r.model.rope.scaling.kind != "linear",
-        "rotary scaling but the linear one",
+        lambda r: r.model.mla is None and r.model.rope.scaling is not None and r.model.rope.scaling.kind != "linear",
+        "rotary scaling but the linear one, and latent attention's",
         "training/argument_utils.py:484",
     ),
     _lacks("no_rope", "model.rope.skip_every", lambda r: r.model.rope.skip_every, "layers without rotary positions"),
@@ -126,7 +126,7 @@ _DELTA_NET = (
     _rule(
         "delta_net_beside",
         "model.pattern",
-        lambda r: "delta_net" not in _mixers(r) or set(_mixers(r)) <= set(HYBRID_MIXERS),
+        lambda r: "delta_net" not in _mixers(r) or set(_mixers(r)) <= {"attention", "delta_net", "mamba"},
         "Megatron mixes delta nets with full attention and Mamba, not with windows or latent attention",
         "core/models/gpt/experimental_attention_variant_module_specs.py; tried with these",
     ),

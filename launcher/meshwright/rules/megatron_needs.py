@@ -64,6 +64,12 @@ def _flex(spec: Spec, backend: str) -> bool:
     return spec.model.moe is not None and options.moe_dispatcher == "flex" and options.moe_flex_backend == backend
 
 
+def _reports_stragglers(spec: Spec) -> bool:
+    """Megatron's report reads each GPU's temperature and clock; on AMD's by another way (amdsmi, which ROCm has)."""
+    asked = "--log-straggler" in spec.backend.megatron.extra
+    return asked and spec.cluster.accelerator.platform == "cuda"
+
+
 _PRECISIONS = (
     ("fp8_delayed", None),
     ("fp8_tensorwise", "2.2.0"),
@@ -78,6 +84,13 @@ NEEDS: tuple[Requirement, ...] = (
         lambda spec: spec.backend.megatron.transformer == "transformer_engine",
         f"{_B}transformer=local",
         "core/models/gpt/gpt_layer_specs.py",
+    ),
+    _engine(
+        "parallelism.gtp=2",
+        lambda spec: spec.parallelism.gtp > 1 or spec.parallelism.egtp > 1,
+        "parallelism.gtp=1 parallelism.egtp=1",
+        "core/tensor_parallel/generalized_tensor_parallelism.py:44; training/initialize.py:365",
+        "2.19.0",
     ),
     *(
         _engine(
@@ -125,6 +138,22 @@ NEEDS: tuple[Requirement, ...] = (
         "core/transformer/moe/token_dispatcher.py:1559",
         install=f"NVTE_BUILD_WITH_NCCL_EP=1 {_TE}",
     ),
+    _row(
+        "tilelang",
+        f"{_B}dsa_kernels=tilelang",
+        lambda spec: spec.backend.megatron.dsa_kernels == "tilelang",
+        f"{_B}dsa_kernels=none",
+        "core/utils.py:499",
+        "pip install tilelang",
+    ),
+    _row(
+        "flash_mla",
+        f"{_B}dsa_kernels=cudnn",
+        lambda spec: spec.backend.megatron.dsa_kernels == "cudnn",
+        f"{_B}dsa_kernels=none",
+        "core/utils.py:512, beside nvidia-cudnn-frontend[cutedsl]",
+        "pip install --no-build-isolation git+https://github.com/deepseek-ai/FlashMLA",
+    ),
     _engine(
         f"{_B}moe_router_fusion=true",
         lambda spec: _experts(spec, "moe_router_fusion"),
@@ -158,5 +187,13 @@ NEEDS: tuple[Requirement, ...] = (
         "training.optimizer.name=adamw",
         "core/optimizer/__init__.py:43",
         "pip install 'emerging-optimizers>=0.2'",
+    ),
+    _row(
+        "nvml",
+        f"{_B}extra=[--log-straggler]",
+        _reports_stragglers,
+        f"{_B}extra=[]",
+        "core/utils.py:1717 (torch.cuda.temperature)",
+        "pip install nvidia-ml-py",
     ),
 )

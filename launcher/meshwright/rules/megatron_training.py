@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from meshwright.errors import Repair
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
@@ -102,6 +103,13 @@ def _scales_by_block(gpu: Accelerator) -> bool:
     return 10 <= float(gpu.capability) < 12
 
 
+_FT_FLAGS = ("--enable-ft-package", "--calc-ft-timeouts")
+
+
+def _without_ft_package(r: Layout) -> Iterable[Repair]:
+    return ({"backend.megatron.extra": tuple(word for word in r.backend.megatron.extra if word not in _FT_FLAGS)},)
+
+
 _TRAINING = (
     Rule(
         id="megatron.fp8",
@@ -180,6 +188,16 @@ _TRAINING = (
         ),
         source="a flag given twice wins silently over the plan",
         repairs=change(backend__megatron__extra=()),
+    ),
+    Rule(
+        id="megatron.ft_package",
+        path="backend.megatron.extra",
+        backends=MEGATRON,
+        holds=lambda r: "--enable-ft-package" not in r.backend.megatron.extra,
+        message="--enable-ft-package needs ft_launcher in torchrun's place, which no script here starts; "
+        "launch.watchdog ends a run that hangs",
+        source="training/ft_integration.py: the workload must be run using the ft_launcher tool",
+        repairs=_without_ft_package,
     ),
 )
 

@@ -50,10 +50,10 @@ RULES: tuple[Rule, ...] = (
         path="launch.slurm.segment",
         backends=EVERY,
         needs=("placement.segment",),
-        holds=lambda r: _whole(r, r.ep * r.etp) & _whole(r, r.tp),
+        holds=lambda r: _whole(r, r.ep * r.etp) & _whole(r, r.tp * r.gtp),
         message="segments of {spec.launch.slurm.segment} nodes of {cluster.gpus_per_node} GPUs cut through groups of "
-        "tp = {tp} or ep·etp = {ep}·{etp}, which would leave NVLink",
-        source="ranks are numbered tp-cp-ep-dp-pp, node by node",
+        "tp·gtp = {tp}·{gtp} or ep·etp = {ep}·{etp}, which would leave NVLink",
+        source="ranks are numbered tp-gtp-cp-ep-dp-pp, node by node",
         repairs=_fitting,
     ),
 )

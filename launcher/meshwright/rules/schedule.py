@@ -19,7 +19,7 @@ def _group(r: Layout) -> Number:
 
 
 def _more_microbatches(r: Layout) -> Iterable[Repair]:
-    unit = r.micro_batch * r.dp * r.pp
+    unit = r.micro_batch * r.data * r.pp
     count = -(-r.global_batch // unit)
     yield {"training.global_batch": count * unit, "training.microbatches": None}
     yield {"training.micro_batch": 1, "training.microbatches": None}

@@ -35,6 +35,15 @@ def _expert_tp_within_node(spec: Spec, grid: Grid) -> str | None:
     return f"etp = {grid.etp} spans more than the {fast} GPUs joined by NVLink" if grid.etp > fast else None
 
 
+def _gtp_within_domain(spec: Spec, grid: Grid) -> str | None:
+    fast, group = spec.cluster.nvlink_domain or grid.gpus_per_node, grid.tp * grid.gtp
+    return (
+        f"tp·gtp = {grid.tp}·{grid.gtp} spans more than the {fast} GPUs joined by NVLink: weights are gathered outside"
+        if grid.gtp > 1 and group > fast
+        else None
+    )
+
+
 def _tp_aligned(spec: Spec, grid: Grid) -> str | None:
     torn = 1 < grid.tp <= grid.gpus_per_node and grid.gpus_per_node % grid.tp
     return (
@@ -70,7 +79,7 @@ def _dp_last(spec: Spec, grid: Grid) -> str | None:
 
 def _bubble(spec: Spec, grid: Grid) -> str | None:
     batch = spec.training.global_batch or 0
-    m = batch // max(1, spec.training.micro_batch * grid.dp)
+    m = batch // max(1, spec.training.micro_batch * grid.data)
     share = (grid.pp - 1) / (m * spec.parallelism.vpp) if m else 0.0
     return (
         f"{m} micro-batches on pp = {grid.pp}, vpp = {spec.parallelism.vpp}: bubble {share:.0%} of the ideal step"
@@ -119,7 +128,7 @@ def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
 
 def _in_one_block(spec: Spec, grid: Grid) -> str | None:
     """SLURM hands out any free nodes unless asked for blocks."""
-    domain, group = spec.cluster.nvlink_domain or 0, max(grid.tp, grid.ep * grid.etp)
+    domain, group = spec.cluster.nvlink_domain or 0, max(grid.tp * grid.gtp, grid.ep * grid.etp)
     loose = spec.launch.kind == "slurm" and spec.launch.slurm.segment is None and grid.nodes > 1
     if not loose or not grid.gpus_per_node < group <= domain:
         return None
@@ -139,6 +148,12 @@ def _kept_by_ours(spec: Spec, grid: Grid) -> str | None:
 THUMBS: tuple[Thumb, ...] = (
     Thumb("tp-within-node", "parallelism.tp", _tp_within_node, "Narayanan et al. 2021, takeaway 1"),
     Thumb("etp-within-node", "parallelism.etp", _expert_tp_within_node, "Narayanan et al. 2021, takeaway 1"),
+    Thumb(
+        "gtp-within-domain",
+        "parallelism.gtp",
+        _gtp_within_domain,
+        "Megatron-LM, generalized_tensor_parallel.md, section 1.7: dense weights' parts inside one NVLink domain",
+    ),
     Thumb("tp-divides-node", "parallelism.tp", _tp_aligned, "Narayanan et al. 2021, takeaway 1"),
     Thumb("sp-with-tp", "parallelism.sp", _sp_with_tp, "Korthikanti et al. 2022, section 4.2.2"),
     Thumb("cp-on-demand", "parallelism.cp", _cp_on_demand, "Liu et al. 2023, Ring Attention, section 3; 4096 is ours"),

@@ -64,9 +64,11 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_COUNT, "model.rope.scaling", "original_positions"),
     (_NONE_OR_MORE, "model.rope.scaling", "mscale mscale_all_dim"),
     (_COUNT, "model.mla", "kv_lora_rank qk_nope_dim qk_rope_dim v_dim q_lora_rank"),
+    (_COUNT, "model.indexer", "heads head_dim topk"),
+    (_NONE_OR_MORE, "model.indexer", "loss"),
     (_COUNT, "model.delta_net", "key_heads value_heads key_dim value_dim kernel"),
     (_COUNT, "model.mamba", "heads head_dim groups state kernel"),
-    (_COUNT, "model.moe", "ffn every"),
+    (_COUNT, "model.moe", "ffn every latent"),
     (_NONE_OR_MORE, "model.moe", "first_dense shared_ffn bias_update_rate aux_loss z_loss"),
     (_AMOUNT, "model.moe", "scaling capacity_factor"),
     (_COUNT, "cluster", "nodes nvlink_domain pod cpus_per_node"),
@@ -122,6 +124,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *_out_of_range(spec, backend),
         *_pattern(spec.model),
         *_unused(spec.model),
+        *_indexed(spec.model),
         *_rotated(spec.model),
         *_growth(spec.model),
         *_modules(spec.parallelism),
@@ -175,12 +178,24 @@ def _pattern(model: Model) -> Iterator[Problem]:
 
 
 def _unused(model: Model) -> Iterator[Problem]:
-    """Only a pattern can say which layers are of these kinds."""
-    for kind in ("delta_net", "mamba"):
-        symbol = MIXERS[kind].symbol
-        if getattr(model, kind) is not None and symbol not in (model.pattern or ""):
+    """Only a pattern can say which layers are of these kinds; without one an indexer is in all of them."""
+    everywhere = MIXERS["sparse_attention"].symbol if model.pattern is None else model.pattern
+    for kind, mixer in (("delta_net", "delta_net"), ("mamba", "mamba"), ("indexer", "sparse_attention")):
+        symbol = MIXERS[mixer].symbol
+        if getattr(model, kind) is not None and symbol not in everywhere:
             message = f"set, and model.pattern has no {symbol}; write it there, or leave this out"
             yield Problem(f"model.{kind}", message, "value.pattern")
+
+
+def _indexed(model: Model) -> Iterator[Problem]:
+    """An indexer chooses for latent attention, and turns as many channels of its heads as that one does."""
+    if model.indexer is None:
+        return
+    if model.mla is None:
+        yield Problem("model.mla", "not set, and model.indexer chooses tokens for latent attention", "value.indexer")
+    elif model.indexer.head_dim < model.mla.qk_rope_dim:
+        message = f"{model.indexer.head_dim} channels hold no positions of {model.mla.qk_rope_dim}; give it as many"
+        yield Problem("model.indexer.head_dim", message, "value.indexer")
 
 
 def _short_forms(model: Model) -> Iterator[tuple[str, int]]:

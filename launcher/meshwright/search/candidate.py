@@ -63,7 +63,7 @@ def spec_of(variant: Variant, columns: Mapping[str, int]) -> Spec:
 def layout_words(candidate: Candidate) -> str:
     """A layout in one line: what is not 1, off or none."""
     p, t = candidate.spec.parallelism, candidate.spec.training
-    degrees = [f"{name} {getattr(p, name)}" for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp")]
+    degrees = [f"{name} {getattr(p, name)}" for name in ("tp", "gtp", "pp", "vpp", "cp", "ep", "etp", "egtp", "dp")]
     words = [word for word in degrees if not word.endswith(" 1")] + ["sp"] * p.sp + [f"zero {p.zero}"]
     words += [f"recompute {p.recompute}"] * (p.recompute != "none") + [f"micro-batch {t.micro_batch}"]
     words += [one.name.replace("_", " ") for one in used(candidate.spec)]

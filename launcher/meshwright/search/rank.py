@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshwright.cost import Estimate, estimate, peak_memory
-from meshwright.cost.memory import GIB, USABLE
+from meshwright.cost.memory import allocatable
 from meshwright.rules import Layout
 from meshwright.search.candidate import Candidate
 from meshwright.search.objective import LATE, Goal, score
@@ -100,7 +100,7 @@ def rank(space: Space, goal: Goal | None = None, progress: Progress | None = Non
 
 def budget(cluster: Cluster) -> float:
     """Bytes that the framework's allocator can have on one GPU."""
-    return USABLE * cluster.accelerator.memory_gib * GIB
+    return allocatable(cluster.accelerator.memory_gib)
 
 
 def candidates(
@@ -129,7 +129,7 @@ def _worth_timing(variant: Variant, table: Columns) -> Columns:
     over = np.flatnonzero(~fits)
     leanest = over[np.argsort(memory[over], kind="stable")]
     for _, values in _axis_values(variant, table):
-        fits[leanest[np.unique(values[leanest], return_index=True)[1]]] = True
+        fits[leanest[_firsts(values[leanest])]] = True
     return {name: column[fits] for name, column in table.items()}
 
 
@@ -152,24 +152,37 @@ def _take(ranking: Ranking, variant: Variant, table: Columns, costs: Estimate) -
     ranking.best = nsmallest(kept, [*ranking.best, *make(inside[:kept])], key=lambda c: (c.score, c.peak_memory))
     ranking.frontier = undominated([*ranking.frontier, *make(_undominated_rows(time, memory, inside))])
     for axis, values in _axis_values(variant, table):
-        found, places = np.unique(values[ordered], return_index=True)
-        for value, candidate in zip(found.tolist(), make(ordered[places]), strict=True):
-            _choose(ranking.choices, (axis, value), candidate)
+        first = ordered[_firsts(values[ordered])]
+        for code, candidate in zip(values[first].tolist(), make(first), strict=True):
+            _choose(ranking.choices, (axis, _named(variant, axis, code)), candidate)
+
+
+_SPLITS = ("even", "slots", "ends")
 
 
 def _axis_values(variant: Variant, table: Columns) -> Iterator[tuple[str, NDArray[Any]]]:
-    rows = len(table["tp"])
+    """By axis, a small whole number for each layout; ``_named`` says which value it stands for."""
     for axis in AXES:
         if axis in ("recompute", "gpus"):
-            yield (
-                axis,
-                np.full(rows, variant.spec.parallelism.recompute if axis == "recompute" else variant.spec.cluster.gpus),
-            )
+            yield axis, np.zeros(len(table["tp"]), dtype=np.int64)
         elif axis == "split":
             ends = (table["first"] > 0) | (table["last"] > 0)
-            yield axis, np.where(ends, "ends", np.where(table["embedding"] | table["loss"], "slots", "even"))
+            yield axis, np.where(ends, 2, table["embedding"] | table["loss"])
         else:
             yield axis, table[axis]
+
+
+def _named(variant: Variant, axis: str, code: int) -> Any:
+    spec = variant.spec
+    same = {"recompute": spec.parallelism.recompute, "gpus": spec.cluster.gpus}
+    return _SPLITS[code] if axis == "split" else same.get(axis, code)
+
+
+def _firsts(values: NDArray[Any]) -> NDArray[Any]:
+    """Where each of the values, whole numbers that are not negative, stands first."""
+    places = np.full(values.max(initial=0) + 1, -1)
+    places[values[::-1]] = np.arange(len(values))[::-1]  # of several the last is kept: the first of ``values``
+    return places[places >= 0]
 
 
 def _choose(choices: dict[tuple[str, Any], Candidate], key: tuple[str, Any], new: Candidate) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -75,20 +76,29 @@ def as_layout(spec: Spec, columns: Mapping[str, Any]) -> Layout:
 
 def reads(rule: Rule, spec: Spec) -> frozenset[str]:
     """The columns that ``rule`` looks at, found by watching it judge two layouts at once."""
-    seen: set[str] = set()
-    layout = as_layout(spec, {name: np.array([value, value]) for name, value in NEUTRAL.items()})
-
-    class Watched:
-        def __getattr__(self, name: str) -> Any:
-            own = getattr(Layout, name, None)
-            if isinstance(own, property) and own.fget is not None:
-                return own.fget(self)
-            seen.update({name} & NEUTRAL.keys())
-            return getattr(layout, name)
-
-    watched: Any = Watched()
+    watched: Any = _Watched(as_layout(spec, _TWO))
     rule.holds(watched)
-    return frozenset(seen)
+    return frozenset(watched.seen)
+
+
+_TWO = {name: np.array([value, value]) for name, value in NEUTRAL.items()}
+
+
+class _Watched:
+    """A layout that notes which of its columns are looked at, also through what follows from them."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.seen: set[str] = set()
+        self.layout = layout
+
+    def __getattr__(self, name: str) -> Any:
+        own = getattr(Layout, name, None)
+        if isinstance(own, property) and own.fget is not None:
+            return own.fget(self)
+        if isinstance(own, cached_property):
+            return own.func(self)
+        self.seen.update({name} & NEUTRAL.keys())
+        return getattr(self.layout, name)
 
 
 def _by_reads(spec: Spec) -> list[tuple[Rule, frozenset[str]]]:
@@ -142,7 +152,8 @@ def _derive(spec: Spec, table: Columns, stated: Mapping[str, tuple[int, ...]]) -
         return table
     world = spec.cluster.gpus
     assert world is not None
-    table = {**table, "dp": np.maximum(1, world // (table["tp"] * table["cp"] * table["pp"]))}
+    factors = table["tp"] * spec.parallelism.gtp * table["cp"] * table["pp"]
+    table = {**table, "dp": np.maximum(1, world // factors)}
     return _select(table, np.isin(table["dp"], stated["dp"])) if "dp" in stated else table
 
 
@@ -198,7 +209,8 @@ def _cut(table: Columns, rows: int) -> Iterator[Columns]:
 
 
 def _select(table: Columns, chosen: NDArray[Any]) -> Columns:
-    return {name: column[chosen] for name, column in table.items()}
+    rows = np.flatnonzero(chosen)
+    return {name: column.take(rows) for name, column in table.items()}
 
 
 def _rows(table: Columns) -> int:

@@ -23,7 +23,7 @@ ALL = "all"
 Change = Mapping[str, Any]
 
 _NOT_TOGETHER = ("shared_overlap", "expert_overlap")  # both use the time of the dispatch
-_COSTLY = ("activation_offload", "optimizer_offload")  # which take time for memory
+_COSTLY = ("activation_offload", "optimizer_offload", "weight_parts")  # which take time for memory
 
 
 def asked_of(names: Sequence[str]) -> tuple[Technique, ...]:

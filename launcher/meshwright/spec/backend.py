@@ -29,6 +29,7 @@ class MegatronOptions:
     model: Literal["auto", "gpt", "hybrid"] = "auto"  # the class that builds it; auto: gpt where it can
     transformer: Literal["transformer_engine", "local"] = "transformer_engine"
     attention: Literal["auto", "flash", "fused", "unfused"] = "auto"
+    dsa_kernels: Literal["none", "tilelang", "cudnn"] = "none"  # whose kernels attend to what an indexer chose
     moe_dispatcher: Literal["alltoall", "allgather", "flex"] = "alltoall"
     moe_flex_backend: Literal["deepep", "hybridep", "ncclep"] = "deepep"  # whose kernels flex calls
     moe_flex_sms: int | None = None  # multiprocessors that flex communicates with; None: the backend's own number
@@ -78,6 +79,7 @@ class DeepSpeedOptions:
     hpz: int = 1  # ZeRO++ secondary partition size
     quantized_weights: bool = False  # ZeRO++ qwZ
     quantized_gradients: bool = False  # ZeRO++ qgZ
+    bf16_states: bool = False  # masters, their gradients and moments in bf16: nothing in fp32
     reduce_bucket: int = 500_000_000  # elements
     allgather_bucket: int = 500_000_000  # elements; ZeRO 1 and 2
     prefetch_bucket: int = 50_000_000  # elements; ZeRO 3

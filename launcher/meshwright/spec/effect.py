@@ -31,7 +31,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "sliding_window full_attention_every qkv_clip attention_dropout hidden_dropout init_std rope mla moe mtp "
         "mtp_loss_weight pattern position_offset attention_sinks attention_gate attention_chunk query_growth "
         "query_growth_from attention_bias activation_clamp activation_offset residual_scale logit_scale output_bias "
-        "delta_net mamba",
+        "delta_net mamba indexer cross_attention norm_before_positions",
     ),
     ("described", "cluster", "name price_per_gpu_hour efficiency node_mtbf_hours"),
     (
@@ -44,9 +44,9 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
     (
         "runs",
         "parallelism",
-        "tp sp pp vpp cp ep etp dp zero recompute recompute_method recompute_layers recompute_modules pipeline_split "
-        "order cp_comm cp_levels optimizer_instances microbatch_group overlap_grad_reduce overlap_param_gather "
-        "overlap_p2p overlap_tp overlap_ep",
+        "tp sp pp vpp cp ep etp gtp egtp dp zero recompute recompute_method recompute_layers recompute_modules "
+        "pipeline_split order cp_comm cp_levels optimizer_instances microbatch_group overlap_grad_reduce "
+        "overlap_param_gather overlap_p2p overlap_tp overlap_ep",
     ),
     (
         "learned",
@@ -64,7 +64,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "gradient_accumulation_fusion cross_entropy_fusion precision_aware_optimizer spec model moe_flex_backend "
         "moe_flex_sms moe_router_fusion moe_shared_expert_overlap moe_paged_stash op_fuser delay_wgrad "
         "gather_with_step cuda_graphs activation_offload optimizer_offload "
-        "megatron_fsdp",
+        "megatron_fsdp dsa_kernels",
     ),
     # tokens beyond a capacity are dropped; flags may mean anything: ``effect_of_flags``
     (
@@ -80,7 +80,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "offload_optimizer offload_param hpz reduce_bucket allgather_bucket prefetch_bucket persistence_threshold "
         "max_live_parameters max_reuse_distance sub_group_size torch_adam attention",
     ),
-    ("learned", "backend.deepspeed", "quantized_weights quantized_gradients extra"),
+    ("learned", "backend.deepspeed", "quantized_weights quantized_gradients bf16_states extra"),
     ("runs", "launch", "kind entry python port dry_run force test_only environment slurm watchdog"),
     ("runs", "after", "checkpoints universal"),
     ("learned", "after", "step sample"),

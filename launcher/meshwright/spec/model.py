@@ -7,11 +7,13 @@ from typing import Literal
 
 from meshwright.spec.measured import Measured
 
-__all__ = ["Activation", "DeltaNet", "Mamba", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
+__all__ = ["Activation", "DeltaNet", "Indexer", "Mamba", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
 
 Activation = Literal[
     "swiglu", "geglu", "geglu_tanh", "quick_geglu", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"
 ]
+Positions = Literal["rope", "learned", "alibi", "none", "sinusoidal", "sinusoidal_table", "sinusoidal_t2t"]
+Placement = Literal["pre", "sandwich", "output", "post", "deepnorm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,21 @@ class Mla:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Indexer:
+    """What makes latent attention sparse, layers D of a pattern (DeepSeek-V3.2, section 2.1).
+
+    Heads of its own score every token before; attention reads the ``topk`` highest alone.
+    """
+
+    heads: int
+    head_dim: int
+    topk: int  # tokens that each one attends to
+    interleaved: bool = False  # its rotary positions turn neighbours (GLM-5), not halves
+    loss: float = 0.001  # coefficient of the loss that teaches it attention's own weights; 0: it is not trained
+    sparse_loss: bool = True  # which looks at the chosen tokens alone
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeltaNet:
     """Gated delta nets (arXiv:2412.06464), layers G of a pattern. Each head of keys serves as many heads of values."""
 
@@ -93,6 +110,8 @@ class Moe:
     score_before_topk: bool = False  # softmax over all experts first, then top-k
     normalize_topk: bool = True  # the chosen experts' weights sum to 1
     router_bias: bool = False  # auxiliary-loss-free balancing (DeepSeek-V3, section 2.1.2)
+    bias_on: Literal["scores", "logits"] = "scores"  # what that bias is added to, to choose experts (logits: Kolibri)
+    bias_parameter: bool = False  # that bias is a parameter, which no gradient reaches (AFMoE); else a buffer
     bias_update_rate: float = 1.0e-3  # of that bias, a step
     groups: int = 1  # of experts, for device- or node-limited routing
     group_topk: int = 1  # groups that a token's experts are chosen from
@@ -101,6 +120,7 @@ class Moe:
     aux_loss: float = 0.0  # its coefficient
     z_loss: float = 0.0  # coefficient of the loss on the router's logits
     capacity_factor: float | None = None  # of an even share, what an expert takes at most; None: dropless
+    latent: int | None = None  # channels that routed experts see; None: all of the model's (Nemotron 3 Super)
     output_norm: bool = False  # a norm behind the experts, before the residual (A.X K1)
     weights_on_input: bool = False  # a token is multiplied by its weight before the expert, not behind it (Llama 4)
 
@@ -123,11 +143,11 @@ class Model:
     max_positions: int
     activation: Activation
     norm: Literal["rmsnorm", "layernorm", "layernorm_without_bias", "layernorm_nonparametric", "rmsnorm_nonparametric"]
-    positions: Literal["rope", "learned", "alibi", "none"]
-    position_offset: int = 0  # rows of the learned table before the first position (OPT)
+    positions: Positions
+    position_offset: int = 0  # rows of the table of positions before the first one (OPT)
     norm_eps: float = 1.0e-5
     norm_zero_centered: bool = False  # weight is 1 + gamma
-    norm_placement: Literal["pre", "sandwich", "output", "deepnorm"] = "pre"
+    norm_placement: Placement = "pre"
     tied_embeddings: bool = False
     linear_bias: bool = False  # every linear layer of attention and MLP
     attention_bias: Literal["all", "output", "none"] = "all"  # which of attention's linear layers have linear_bias
@@ -136,6 +156,7 @@ class Model:
     parallel_residual: bool = False  # attention and MLP read the same residual
     shared_parallel_norm: bool = False  # parallel residual with one norm for both branches
     embedding_norm: bool = False
+    norm_before_positions: bool = False  # that norm is of words, to which positions are then added (BlenderbotSmall)
     embedding_scale: float | None = None  # factor on the embedding output
     attention_scale: float | None = None  # softmax scale where it is not 1/sqrt(head_dim)
     attention_softcap: float | None = None
@@ -149,6 +170,7 @@ class Model:
     residual_scale: float | None = None  # factor on the outputs of attention and MLP (Granite)
     logit_scale: float | None = None  # factor on the logits
     output_bias: bool = False  # the output layer has a bias
+    cross_attention: bool = False  # layers hold one that is idle without an encoder (BART's decoder alone)
     final_softcap: float | None = None
     sliding_window: int | None = None  # tokens each one sees, itself and those before it
     pattern: str | None = None  # the kind of every layer in symbols, where the short forms cannot say it
@@ -159,6 +181,7 @@ class Model:
     init_std: float = 0.02
     rope: Rope = Rope()
     mla: Mla | None = None
+    indexer: Indexer | None = None
     delta_net: DeltaNet | None = None
     mamba: Mamba | None = None
     moe: Moe | None = None
@@ -178,6 +201,11 @@ class Model:
         return self.moe is not None or (
             self.measured is not None and any(kind.experts > 1 for kind in self.measured.kinds)
         )
+
+    @property
+    def looks_up_positions(self) -> bool:
+        """Whether a position is a row of a table, learned or of sines, that is added to the embedding."""
+        return self.positions == "learned" or self.positions.startswith("sinusoidal")
 
     @property
     def position_rows(self) -> int:

@@ -21,7 +21,7 @@ class PipelineSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class Parallelism:
-    """The degrees. ``world = tp*cp*pp*dp``; the experts' own grid is ``world = etp*ep*edp*pp``."""
+    """The degrees. ``world = tp*gtp*cp*pp*dp``; the experts' own grid is ``world = etp*ep*egtp*edp*pp``."""
 
     tp: int = 1
     sp: bool = False
@@ -30,6 +30,8 @@ class Parallelism:
     cp: int = 1
     ep: int = 1
     etp: int = 1
+    gtp: int = 1  # ranks with micro-batches of their own that each keep a part of every dense weight
+    egtp: int = 1  # the same of the routed experts' weights
     dp: int | None = None
     zero: int = 0  # ZeRO stage 0-3
     recompute: Literal["none", "selective", "full"] = "none"

@@ -1,19 +1,19 @@
-"""Parts of a model around attention: the layer, the embedding. ``train/layers`` assembles them."""
+"""Megatron's layer with parts that it lacks. ``train/layers`` assembles them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from megatron.core.transformer.utils import is_layer_window_attention
-from torch import Tensor
+from torch import Tensor, nn
 
 from meshwright.train.activations import XIELU
+from meshwright.train.idle import IdleAttention
 from meshwright.train.norms import default_norm
 
-__all__ = ["Layer", "NormedEmbedding"]
+__all__ = ["Layer"]
 
 Change = Callable[[Tensor], Tensor]
 
@@ -40,6 +40,14 @@ class Layer(TransformerLayer):  # type: ignore[misc]
             self.self_attention._yarn_concentration_factor = 1.0
         if parts.get("parallel_residual") == "one_norm":
             self.input_layernorm.register_forward_hook(self._keep)
+        self.behind = parts.get("norms") == "post"
+        for name in ("self_attention", "mlp") if self.behind else ():
+            self._norm(f"{name}_output_norm")
+        if "cross_attention" in parts:
+            biases = str(parts.get("attention_bias", "all"))
+            self.idle_attention = IdleAttention(config, self._norm("idle_norm"), biases)
+        if "parameter" in str(parts.get("router_bias")) and self.is_moe_layer:
+            _keep_bias(self.mlp.router)
 
     def _changes(self, name: str) -> Iterator[Change]:
         """What becomes of a sub-layer's output before it is added to the residual."""
@@ -66,6 +74,20 @@ class Layer(TransformerLayer):  # type: ignore[misc]
             kwargs["rotary_pos_emb"] = kwargs["rotary_pos_emb"][self.rotary]
         return super().forward(*args, **kwargs)
 
+    def _forward_attention(self, *args: Any, **kwargs: Any) -> Any:
+        """With the norm behind the residual, and the attention that is idle."""
+        hidden_states, context = super()._forward_attention(*args, **kwargs)
+        if self.behind:
+            hidden_states = self.self_attention_output_norm(hidden_states)
+        if "cross_attention" in self.parts:
+            hidden_states = self.idle_attention(hidden_states)
+        return hidden_states, context
+
+    def _forward_post_mlp(self, *args: Any, **kwargs: Any) -> Any:
+        """With the norm behind the residual."""
+        hidden_states = super()._forward_post_mlp(*args, **kwargs)
+        return self.mlp_output_norm(hidden_states) if self.behind else hidden_states
+
     def _forward_pre_mlp_layernorm(self, hidden_states: Tensor) -> Any:
         """What the MLP reads; in a parallel block also the residual that it adds to, input plus attention."""
         if "parallel_residual" not in self.parts:
@@ -77,6 +99,13 @@ class Layer(TransformerLayer):  # type: ignore[misc]
             normed = super()._forward_pre_mlp_layernorm(self._input)
         del self._input
         return normed, hidden_states
+
+
+def _keep_bias(router: Any) -> None:
+    """The bias that balances experts, as a parameter without a gradient instead of a buffer."""
+    bias = router.expert_bias
+    del router.expert_bias
+    router.expert_bias = nn.Parameter(bias, requires_grad=False)
 
 
 def _change(module: Any, changes: tuple[Change, ...]) -> None:
@@ -91,16 +120,3 @@ def _change(module: Any, changes: tuple[Change, ...]) -> None:
 
     if changes:
         module.register_forward_hook(changed)
-
-
-class NormedEmbedding(LanguageModelEmbedding):  # type: ignore[misc]
-    """The embedding with a norm right behind the look-up, before dropout."""
-
-    norm: Any = None  # how the norm is built; None: as the layers' norms are
-
-    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        """Take what Megatron's own embedding takes."""
-        super().__init__(config, *args, **kwargs)
-        build = type(self).norm or default_norm(config)
-        self.embedding_norm = build(config=config, hidden_size=config.hidden_size, eps=config.layernorm_epsilon)
-        self.word_embeddings.register_forward_hook(lambda _module, _inputs, output: self.embedding_norm(output))

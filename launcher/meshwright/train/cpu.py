@@ -38,6 +38,7 @@ _GPU_ONLY = frozenset(
         "--cross-entropy-loss-fusion",
         "--tp-comm-overlap",
         "--log-throughput",
+        "--log-straggler",  # by CUDA's events and the driver's temperatures
         "--async-save",  # its worker takes a GPU for granted (core/dist_checkpointing/strategies/async_utils.py:565)
         "--use-persistent-ckpt-worker",
     )
@@ -96,10 +97,6 @@ def _is_cuda(device: Any) -> bool:
     return type(device) is int or getattr(device, "type", device) == "cuda" or str(device).startswith("cuda:")
 
 
-def _nothing(*_: Any, **__: Any) -> None:
-    return None
-
-
 def _constant(value: Any) -> Callable[..., Any]:
     return lambda *_, **__: value
 
@@ -123,7 +120,7 @@ def _devices() -> None:
     for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
         setattr(torch.cuda, name, _constant(0))
     for name in ("set_device", "synchronize", "empty_cache", "reset_peak_memory_stats", "ipc_collect"):
-        setattr(torch.cuda, name, _nothing)
+        setattr(torch.cuda, name, _constant(None))  # one function of several names is one too many for torch.compile
 
 
 class _Stream:
@@ -145,17 +142,17 @@ def _streams() -> None:
         Event=_Stream,
         current_stream=_constant(only),
         default_stream=_constant(only),
-        set_stream=_nothing,
+        set_stream=_constant(None),
         stream=lambda _: contextlib.nullcontext(),
     )
-    torch.Tensor.record_stream = _nothing  # type: ignore[method-assign]
+    torch.Tensor.record_stream = _constant(None)  # type: ignore[method-assign]
 
 
 def _random_numbers() -> None:
     """The CPU's generator is the device's generator."""
     from megatron.core.tensor_parallel import random
 
-    _set(torch.cuda, manual_seed=torch.manual_seed, manual_seed_all=_nothing)
+    _set(torch.cuda, manual_seed=torch.manual_seed, manual_seed_all=_constant(None))
     _set(torch.cuda, get_rng_state=lambda *_: torch.get_rng_state(), set_rng_state=lambda s, *_: torch.set_rng_state(s))
     random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
     random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
@@ -182,7 +179,7 @@ def _tensors() -> None:
         setattr(torch.cuda, kind, getattr(torch, kind))
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         if hasattr(torch.optim.Optimizer, check):
-            setattr(torch.optim.Optimizer, check, _nothing)
+            setattr(torch.optim.Optimizer, check, _constant(None))
     from torch.utils.data import DataLoader
 
     load = DataLoader.__init__
@@ -202,12 +199,16 @@ def _collectives() -> None:
 def _experts() -> None:
     """Split sizes leave the GPU as NumPy arrays; a CPU tensor would be passed on as it is, which gloo refuses.
 
-    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354). Its gradient is
-    its own: Transformer Engine's experts are told of one tensor-parallel rank (core/extensions/transformer_engine.py:2191),
-    while the plain layer has it summed over ranks that hold other experts.
+    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354). Its gradient
+    is its own: Transformer Engine's experts are told of one tensor-parallel rank
+    (core/extensions/transformer_engine.py:2191), while the plain layer has it summed over ranks with other experts.
     """
     from megatron.core.tensor_parallel.layers import RowParallelLinear
-    from megatron.core.transformer.moe import token_dispatcher
+    from megatron.core.transformer.moe import moe_layer, token_dispatcher
+
+    from meshwright.train.whole import Whole
+
+    moe_layer.HAVE_TE, moe_layer.TELinear = True, Whole  # projections before and behind experts
 
     made, forward = RowParallelLinear.__init__, RowParallelLinear.forward
 
@@ -248,7 +249,7 @@ def _pipeline() -> None:
     """A stage's output stays whole: gloo still sends from it when Megatron would free it."""
     from megatron.core.pipeline_parallel import schedules
 
-    schedules.deallocate_output_tensor = _nothing
+    schedules.deallocate_output_tensor = _constant(None)
     schedules.custom_backward = lambda output, gradient: torch.autograd.backward(output, grad_tensors=gradient)
 
 
@@ -256,7 +257,7 @@ def _loop() -> None:
     """Warming up fused kernels draws random numbers, as many as the layout asks: the weights would depend on it."""
     from megatron.training import training
 
-    training.set_jit_fusion_options = _nothing
+    training.set_jit_fusion_options = _constant(None)
 
 
 def _checkpoints() -> None:
@@ -270,7 +271,7 @@ def _fsdp() -> None:
     from megatron.core import parallel_state
     from torch.distributed.device_mesh import DeviceMesh
 
-    parallel_state.get_nccl_options = _nothing
+    parallel_state.get_nccl_options = _constant(None)
     from_group = DeviceMesh.from_group
     DeviceMesh.from_group = staticmethod(  # type: ignore[method-assign]
         lambda group, device_type, *a, **k: from_group(group, "cpu", *a, **k)

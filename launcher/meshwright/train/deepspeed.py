@@ -17,6 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from meshwright.train import lifeline
+
+if __name__ == "__main__":
+    lifeline.follow_parent(signal.SIGKILL)  # before the imports below, during which torchrun may end, too
+
 import torch
 
 if not torch.cuda.is_available():  # before DeepSpeed looks for an accelerator
@@ -28,7 +33,7 @@ import torch.distributed as dist
 
 from meshwright.train import deepspeed_patches as patches
 from meshwright.train import deepspeed_validation as validation
-from meshwright.train import lifeline, machine, metrics, retention, slow_rank, stages
+from meshwright.train import machine, metrics, retention, slow_rank, stages
 from meshwright.train.deepspeed_engine import Job, engine, loss_of, read
 from meshwright.train.profiler import profiled
 from meshwright.train.samples import Samples, dataset

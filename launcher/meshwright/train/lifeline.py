@@ -35,6 +35,7 @@ def run(main: Callable[[Sequence[str]], None], words: Sequence[str]) -> None:
 def _forks_follow() -> None:
     """What this process forks ends with it, too: the queue of checkpoint writers has outlived its rank for hours.
 
+    And not before it: torchrun signals a rank's whole group, and a rank that is asked to end needs that queue to save.
     The kernel watches the thread that forks, so a fork of another thread than the main one is left alone.
     """
     from_main = [True]
@@ -45,6 +46,7 @@ def _forks_follow() -> None:
     def child() -> None:
         if from_main[0]:
             follow_parent(signal.SIGKILL)
+            os.setpgid(0, 0)
 
     os.register_at_fork(before=before, after_in_child=child)
 

@@ -1,4 +1,4 @@
-"""Delta nets and HybridModel's layers, made of Megatron's plain modules instead of Transformer Engine's.
+"""Delta nets, sparse attention, HybridModel's layers: of Megatron's plain modules instead of Transformer Engine's.
 
 The layers, what follows what, and which stage has which stay Megatron's; only the modules inside are others, with the
 same parameters. A norm that Transformer Engine joins to the linear behind it stands before it.
@@ -36,11 +36,16 @@ from megatron.core.transformer.transformer_layer import (
     TransformerLayerSubmodules,
 )
 
+from meshwright.train.local_attention import latent_attention, sparse_attention
+
 __all__ = ["hybrid_stack", "install_variants"]
 
 
-def hybrid_stack(norm: Any, attention: Any) -> ModuleSpec:
-    """What ``hybrid_stack_spec`` of megatron/core/models/hybrid/hybrid_layer_specs.py is, of plain modules."""
+def hybrid_stack(norm: Any, attention: Any, down: Any = ColumnParallelLinear) -> ModuleSpec:
+    """What ``hybrid_stack_spec`` of megatron/core/models/hybrid/hybrid_layer_specs.py is, of plain modules.
+
+    ``down`` projects to what latent attention compresses.
+    """
     hybrid_block.TENorm = norm  # which the stack names itself for the last norm
     mixer = ModuleSpec(
         module=MambaMixer,
@@ -57,6 +62,8 @@ def hybrid_stack(norm: Any, attention: Any) -> ModuleSpec:
             mamba_layer=ModuleSpec(module=MambaLayer, submodules=mamba),
             gdn_layer=_mixing(_delta_net(norm), norm),
             attention_layer=_mixing(_attention(attention), norm),
+            mla_layer=_mixing(latent_attention(norm, attention, down), norm),
+            dsa_layer=_mixing(sparse_attention(norm, down), norm),
             mlp_layer=_feeding(MLPLayer, partial(MLP.as_mlp_submodule, submodules=mlp), norm),
             moe_layer=_feeding(MoETransformerLayer, experts, norm),
             mtp_block_spec=_multi_token(norm),
@@ -108,8 +115,8 @@ def _multi_token(norm: Any) -> ModuleSpec:
     )
 
 
-def install_variants(norm: Any, attention: Any) -> None:
-    """Let GPTModel's specification of layers with delta nets, which asks for Transformer Engine, take plain modules."""
+def install_variants(norm: Any, attention: Any, down: Any = ColumnParallelLinear) -> None:
+    """Let GPTModel's delta nets and layers with an indexer, which ask for Transformer Engine, take plain modules."""
     from megatron.core.models.backends import LocalSpecProvider
 
     class Plain(LocalSpecProvider):  # type: ignore[misc]
@@ -130,3 +137,4 @@ def install_variants(norm: Any, attention: Any) -> None:
     variants._get_backend_spec_provider = lambda config: Plain()
     variants._get_self_attention_module_spec = full_attention
     variants.get_gated_delta_net_module_spec = lambda config, backend=None: _delta_net(norm)
+    variants.get_dsa_module_spec_for_backend = lambda config, backend=None: sparse_attention(norm, down)

@@ -19,6 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from meshwright.train import lifeline
+
+if __name__ == "__main__":
+    lifeline.follow_parent(signal.SIGKILL)  # before the imports below, during which torchrun may end, too
+
 import torch
 import yaml
 
@@ -53,7 +58,6 @@ from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_l
 
 from meshwright.layout.length import NEVER
 from meshwright.train import (
-    lifeline,
     machine,
     metrics,
     profiler,
@@ -170,7 +174,7 @@ def loss(mask: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.
         for rejected, kind in ((torch.isnan, "NaN"), (torch.isinf, "Inf")):
             get_rerun_state_machine().validate_result(
                 result=total,
-                rejection_func=rejected,
+                rejection_func=metrics.noted(rejected),
                 message=f"found {kind} in local forward loss calculation",
                 tolerance=0.0,
                 fatal=True,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-__all__ = ["Measured", "install", "install_validation", "measured", "peak_memory", "read", "write"]
+__all__ = ["Measured", "install", "install_validation", "measured", "noted", "peak_memory", "read", "write"]
 
 WARM_UP = 2  # first steps of a run, which compile kernels and open connections
 
@@ -91,6 +91,7 @@ def _line(text: str) -> dict[str, Any] | None:
 
 
 _CLOCK = [0.0]  # when the last step ended
+_PATH: list[Path] = []
 
 
 def install(path: Path) -> None:
@@ -99,6 +100,7 @@ def install(path: Path) -> None:
 
     log, last = training.training_log, _CLOCK
     last[0] = time.perf_counter()
+    _PATH[:] = [path]
 
     def logged(losses: Any, totals: Any, rate: Any, step: int, *rest: Any, **named: Any) -> Any:
         now = time.perf_counter()
@@ -110,6 +112,22 @@ def install(path: Path) -> None:
         return log(losses, totals, rate, step, *rest, **named)
 
     training.training_log = logged
+
+
+def noted(rejected: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``rejected``, a test of a micro-batch's loss, which tells ``metrics.jsonl`` what it rejects.
+
+    Megatron ends the run in the middle of such a step, before its log.
+    """
+    from megatron.training import get_args
+
+    def telling(loss: Any) -> Any:
+        found = rejected(loss)
+        if found and _PATH:
+            write(_PATH[0], step=get_args().curr_iteration + 1, loss=float(loss))
+        return found
+
+    return telling
 
 
 def install_validation(path: Path, at_end: bool) -> None:

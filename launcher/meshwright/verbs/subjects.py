@@ -105,7 +105,7 @@ def _of_files(words: Words) -> Iterator[Subject]:
     said = {path: str(asked.imported.place(path)) for path in asked.imported.values}
     for spec in described(asked.imported, asked.overrides, words.config_dir).stages:
         plan = resolve(spec)
-        yield Subject(plan, values(plan, None, asked.overrides, said), _files(plan))
+        yield Subject(plan, values(plan, None, asked.overrides, said), _files(plan), imported=asked.imported)
 
 
 def _searched(words: Words) -> Page:

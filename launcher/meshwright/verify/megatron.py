@@ -114,7 +114,7 @@ def _microbatches(arguments: Any, config: Any) -> int:
         arguments.rampup_batch_size,
         arguments.global_batch_size,
         arguments.micro_batch_size,
-        arguments.data_parallel_size,
+        arguments.data_parallel_size * arguments.gtp_weight_remat_size,  # as training/global_vars.py:132 does
         arguments.decrease_batch_size_if_needed,
         arguments.step_batch_size_schedule,
         arguments.seq_length,

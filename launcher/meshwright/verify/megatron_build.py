@@ -58,7 +58,13 @@ def built(plan: Plan) -> Check:
     wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
     total = sum(stage.parameters for stage in plan.stages)
     done = f"{plan.grid.pp} stages, {total:,} parameters on one rank of each; groups of {plan.grid.world:,} ranks"
-    return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + substitutions(plan))
+    return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + _unrun(plan) + substitutions(plan))
+
+
+def _unrun(plan: Plan) -> tuple[str, ...]:
+    """Where a CPU stops."""
+    parts = plan.grid.gtp * plan.grid.egtp > 1
+    return ("weights cut into gtp's parts by Megatron; gathering them needs Transformer Engine 2.19",) * parts
 
 
 def _no_kernels() -> None:
@@ -123,15 +129,25 @@ def _groups(plan: Plan, rank: int) -> Iterator[str]:
         "tp": (ps.get_tensor_model_parallel_group(), dense.group(rank, "tp")),
         "cp": (ps.get_context_parallel_group(), dense.group(rank, "cp")),
         "pp": (ps.get_pipeline_model_parallel_group(), dense.group(rank, "pp")),
-        "dp": (ps.get_data_parallel_group(), dense.group(rank, "dp")),
-        "dp-cp": (ps.get_data_parallel_group(with_context_parallel=True), dense.group(rank, "dp", "cp")),
+        "dp": (ps.get_data_parallel_group(with_gtp_remat=False), dense.group(rank, "dp")),
+        "dp-cp": (
+            ps.get_data_parallel_group(with_context_parallel=True, with_gtp_remat=False),
+            dense.group(rank, "dp", "cp"),
+        ),
     }
+    if plan.grid.gtp > 1:
+        both |= {
+            "gtp": (ps.get_gtp_weight_remat_group(), dense.group(rank, "gtp")),
+            "gtp-dp": (ps.get_data_parallel_group(), dense.group(rank, "gtp", "dp")),
+        }
     if plan.spec.model.moe:
         both |= {
             "etp": (ps.get_expert_tensor_parallel_group(), expert.group(rank, "etp")),
             "ep": (ps.get_expert_model_parallel_group(), expert.group(rank, "ep")),
-            "edp": (ps.get_expert_data_parallel_group(), expert.group(rank, "edp")),
+            "edp": (ps.get_expert_data_parallel_group(with_gtp_remat=False), expert.group(rank, "edp")),
         }
+    if plan.grid.egtp > 1:
+        both["egtp"] = (ps.get_expert_gtp_weight_remat_group(), expert.group(rank, "egtp"))
     for name, (group, ours) in both.items():
         theirs = sorted(dist.get_process_group_ranks(group))
         if theirs != ours:
@@ -178,7 +194,7 @@ def _chunks(plan: Plan) -> list[Any]:
                     pre_process=ps.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
                     post_process=ps.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
                     share_embeddings_and_output_weights=model.tied_embeddings,
-                    position_embedding_type="learned_absolute" if model.positions == "learned" else "none",
+                    position_embedding_type="learned_absolute" if model.looks_up_positions else "none",
                     vp_stage=stage,
                 )
             )
@@ -199,7 +215,9 @@ def _hybrid_model(plan: Plan, config: Any, _: int | None) -> Callable[..., Any]:
 
     from meshwright.train.local_layers import hybrid_stack
 
-    return partial(HybridModel, hybrid_stack_spec=hybrid_stack(Norm, NoAttention), **kwargs(plan)["HybridModel"])
+    return partial(
+        HybridModel, hybrid_stack_spec=hybrid_stack(Norm, NoAttention, Replicated), **kwargs(plan)["HybridModel"]
+    )
 
 
 def _config(plan: Plan) -> Any:
@@ -212,6 +230,7 @@ def _config(plan: Plan) -> Any:
         "perform_initialization": False,
         "gradient_accumulation_fusion": False,
         "transformer_impl": "local",
+        "dsa_kernel_backend": "none",  # the others ask for a GPU
         "moe_grouped_gemm": False,  # the grouped kernels' one tensor holds the same elements
         "moe_token_dispatcher_type": "alltoall",  # dispatchers hold no parameters; flex asks for DeepEP
         "moe_permute_fusion": False,
@@ -245,7 +264,7 @@ def _variant_layers(config: Any, vp_stage: int | None) -> Any:
 
     from meshwright.train.local_layers import install_variants
 
-    install_variants(Norm, NoAttention)
+    install_variants(Norm, NoAttention, Replicated)
     return variants.get_transformer_block_with_experimental_attention_variant_spec(config, vp_stage=vp_stage)
 
 
@@ -276,6 +295,8 @@ def _mtp(config: Any, vp_stage: int | None) -> Any:
 def _no_device() -> None:
     """Buffers go to the meta device, streams nowhere."""
     import megatron.core.models.common.embeddings.yarn_rotary_pos_embedding as yarn
+    import megatron.core.transformer.experimental_attention_variant.absorbed_mla as absorbed
+    import megatron.core.transformer.moe.moe_layer as experts
     import megatron.core.transformer.multi_latent_attention as latent
     import torch
 
@@ -285,4 +306,6 @@ def _no_device() -> None:
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     torch.cuda.Stream = type("Stream", (), {"__init__": lambda self, *_, **__: None})  # type: ignore[assignment,misc]
     latent.HAVE_TE = False
-    latent.TELinear = Replicated
+    latent.TELinear = absorbed.TELinear = Replicated
+    absorbed.HAVE_TE = False
+    experts.HAVE_TE, experts.TELinear = True, Replicated

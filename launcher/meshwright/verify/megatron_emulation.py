@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from meshwright.layout.plan import Plan
+from meshwright.rules.requirements import needed
 from meshwright.spec.software import HERE
 from meshwright.train.installed import found
 
@@ -55,8 +56,16 @@ def engine(plan: Plan) -> tuple[str, str]:
     if here not in (None, HERE):
         return str(here), "installed here"
     said = plan.spec.software.components.get("transformer_engine")
-    known = said if said not in (None, HERE) else UNSAID
+    known = said if said not in (None, HERE) else _new_enough(plan)
     return str(known), f"assumed, as in software={plan.spec.software.name}" if known == said else "assumed"
+
+
+def _new_enough(plan: Plan) -> str:
+    """What is assumed where nobody says is new enough for what the plan asks of it."""
+    from packaging.version import Version
+
+    needs = (row.least for row in needed(plan.spec) if row.component == "transformer_engine")
+    return max((UNSAID, *(least for least in needs if least)), key=Version)
 
 
 def emulate_gpu(plan: Plan) -> None:
@@ -82,6 +91,8 @@ def emulate_gpu(plan: Plan) -> None:
         "unpermute",
     ):
         _fill("megatron.core.transformer.moe.moe_utils", f"fused_{kernel}")
+    config = importlib.import_module("megatron.core.transformer.transformer_config")
+    config._validate_dsa_kernel_backend_dependencies = _nothing  # type: ignore[attr-defined]
 
 
 def substitutions(plan: Plan) -> tuple[str, ...]:
@@ -92,6 +103,9 @@ def substitutions(plan: Plan) -> tuple[str, ...]:
     emulated = [f"compute capability {capability} pretended, Transformer Engine {version} {whence}"]
     if accelerator.capability == "0.0":
         emulated.append(f"{accelerator.name} has no CUDA compute capability: Hopper's stands in")
+    kernels = plan.spec.backend.megatron.dsa_kernels
+    if kernels != "none":
+        emulated.append(f"the kernels of {kernels} assumed, without which Megatron refuses them (core/utils.py:522)")
     return tuple(emulated)
 
 

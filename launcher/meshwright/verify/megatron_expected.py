@@ -50,6 +50,9 @@ def _degrees(plan: Plan) -> dict[str, Any]:
         "virtual_pipeline_model_parallel_size": p.vpp if p.vpp > 1 else None,
         "context_parallel_size": grid.cp,
         "hierarchical_context_parallel_sizes": list(p.cp_levels) or None,
+        "tensor_parallel_num_weight_shards": grid.tp * grid.gtp,
+        "gtp_weight_remat_size": grid.gtp,
+        "expert_gtp_weight_remat_size": grid.egtp,
         "data_parallel_size": grid.dp,
         "sequence_parallel": p.sp,
         "expert_model_parallel_size": grid.ep,
@@ -95,7 +98,8 @@ def _model(plan: Plan) -> dict[str, Any]:
     }
 
 
-_SYMBOLS = {"attention": "*", "delta_net": "G", "mamba": "M", "mlp": "-", "experts": "E", "none": ""}
+_SYMBOLS = {"attention": "*", "latent_attention": "+", "sparse_attention": "D", "delta_net": "G", "mamba": "M"}
+_SYMBOLS |= {"mlp": "-", "experts": "E", "none": ""}
 """Of --hybrid-layer-pattern (core/models/hybrid/hybrid_layer_allocation.py)."""
 
 
@@ -109,6 +113,9 @@ def _pattern(plan: Plan) -> str | None:
     model, asked = plan.spec.model, plan.spec.backend.megatron.model
     every = layer_kinds(model)
     only_hybrid = any("none" in (kind.mixer, kind.ffn) or kind.mixer == "mamba" for kind in every)
+    mixers = [kind.mixer for kind in every]
+    variant_ahead = model.mtp > 0 and not {"sparse_attention", "delta_net"}.isdisjoint(mixers)
+    only_hybrid = only_hybrid or variant_ahead or 0 < mixers.count("sparse_attention") < len(every)
     if asked == "gpt" or (asked == "auto" and not only_hybrid):
         return None
     words = [_SYMBOLS[kind.mixer] + _SYMBOLS[kind.ffn] for kind in every]
@@ -125,6 +132,13 @@ def _linear(plan: Plan) -> dict[str, Any]:
         values["experimental_attention_variant"] = None if pattern else "gated_delta_net"
         heads = {"linear_num_key_heads": net.key_heads, "linear_num_value_heads": net.value_heads}
         values |= {**heads, "linear_key_head_dim": net.key_dim, "linear_value_head_dim": net.value_dim}
+    if (indexer := plan.spec.model.indexer) is not None:
+        values["experimental_attention_variant"] = None if pattern else "dsa"
+        values |= {"dsa_indexer_n_heads": indexer.heads, "dsa_indexer_head_dim": indexer.head_dim}
+        values |= {"dsa_indexer_topk": indexer.topk, "dsa_indexer_loss_coeff": indexer.loss}
+        values |= {"dsa_indexer_use_sparse_loss": indexer.sparse_loss, "dsa_indexer_rotate_activation": False}
+        values |= {"dsa_indexer_rope_interleaved": indexer.interleaved, "apply_rope_fusion": False}
+        values["dsa_kernel_backend"] = plan.spec.backend.megatron.dsa_kernels
     if mamba is not None:
         values |= {"mamba_num_heads": mamba.heads, "mamba_head_dim": mamba.head_dim}
         values |= {"mamba_state_dim": mamba.state, "mamba_num_groups": mamba.groups}
@@ -196,6 +210,7 @@ def _dispatch(plan: Plan) -> dict[str, Any]:
     flex = {"moe_flex_dispatcher_backend": o.moe_flex_backend, "moe_flex_dispatcher_num_sms": o.moe_flex_sms}
     return {
         "moe_token_dispatcher_type": o.moe_dispatcher,
+        "moe_latent_size": plan.spec.model.moe.latent,
         "moe_router_fusion": o.moe_router_fusion,
         "moe_permute_fusion": o.moe_permute_fusion,
         "moe_shared_expert_overlap": o.moe_shared_expert_overlap,

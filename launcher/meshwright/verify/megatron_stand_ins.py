@@ -46,10 +46,10 @@ class Norm:
 
 
 class Replicated:
-    """MLA's down-projections: Transformer Engine keeps them whole on every rank, the local layers cut them over TP."""
+    """What Transformer Engine keeps whole on every rank: MLA's down-projections, those before and behind experts."""
 
-    def __new__(cls, input_size: int, output_size: int, *_: object, **__: object) -> Any:
+    def __new__(cls, input_size: int, output_size: int, *_: object, bias: bool = False, **__: object) -> Any:
         """Take Megatron's arguments."""
         import torch
 
-        return torch.nn.Linear(input_size, output_size, bias=False)
+        return torch.nn.Linear(input_size, output_size, bias=bias)

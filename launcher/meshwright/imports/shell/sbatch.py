@@ -103,13 +103,18 @@ def gpus_per_node(options: Headers) -> int | None:
     return whole // nodes if whole and nodes else None
 
 
+def leaves_cpus_open(options: Headers) -> bool:
+    """Whether only the partition says how many CPUs a task has: one of shared nodes, all of whole ones."""
+    return not options.keys() & {"exclusive", "cpus-per-task", "cpus-per-gpu"}
+
+
 def values(options: Headers) -> dict[str, Any]:
     """Our keys. Nodes and GPUs are the launcher's to say, and this one's where it does not."""
     if not options.keys() - {"container-image", "container-mounts"}:
         return {}
     slurm: dict[str, Any] = {name: options[name][0] for name in _PLAIN if name in options and options[name][0]}
     slurm |= {name: count for name in _NUMBERS if (count := number(options, name)) is not None}
-    slurm["exclusive"] = "exclusive" in options
+    slurm["exclusive"] = "exclusive" in options or leaves_cpus_open(options)
     slurm["requeue"] = "no-requeue" not in options
     slurm["tasks"] = "rank" if (number(options, "ntasks-per-node") or 1) > 1 else "node"
     slurm["gpus"] = "gres" if "gres" in options else "gpus-per-node" if "gpus-per-node" in options else "none"

@@ -17,6 +17,7 @@ from meshwright.model.layers.mamba import MAMBA
 from meshwright.model.layers.measured import measured_kind, measured_part
 from meshwright.model.layers.mlp import MLP
 from meshwright.model.layers.part import NONE, Exchange, LayerKind, Part
+from meshwright.model.layers.sparse_attention import SPARSE_ATTENTION
 
 __all__ = [
     "FEED_FORWARDS",
@@ -35,6 +36,7 @@ MIXERS: dict[str, Part] = {
     "attention": ATTENTION,
     "windowed_attention": WINDOWED_ATTENTION,
     "latent_attention": LATENT_ATTENTION,
+    "sparse_attention": SPARSE_ATTENTION,
     "delta_net": DELTA_NET,
     "mamba": MAMBA,
 }

@@ -1,4 +1,8 @@
-"""A mixture of experts: routing, the experts on the tokens sent to them, and the shared ones on every token."""
+"""A mixture of experts: routing, the experts on the tokens sent to them, and the shared ones on every token.
+
+Routed experts may see fewer channels than the model has: tokens are projected down before they are sent, and up when
+they are back, by linears that every rank holds whole (megatron/core/transformer/moe/moe_layer.py:265).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Iterator
 
 from meshwright.model.layers.mlp import mlp
 from meshwright.model.layers.part import Part
-from meshwright.model.layers.shared import activation, cast, norm
+from meshwright.model.layers.shared import activation, cast, linear, norm
 from meshwright.model.operation import Kernels, Operation, Tensor, Weight
 from meshwright.spec.model import Model, Moe
 
@@ -15,20 +19,22 @@ __all__ = ["EXPERTS"]
 
 def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     moe = _moe(model)
-    k, hidden = moe.topk, model.hidden
+    k, hidden = moe.topk, moe.latent or model.hidden
     routed = Tensor(2 * k * hidden, "routed", "moe")
     kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
     logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
-    scores = Weight("router.weight", moe.experts * hidden, "replicated")
-    bias = (Weight("router.bias", moe.experts, "replicated"),) if model.linear_bias else ()
-    yield Operation("router", (scores, *bias), logits, logits, kernels=2 if kernels.router else 6)
+    scores = Weight("router.weight", moe.experts * model.hidden, "replicated")
+    biases = (Weight("router.bias", moe.experts, "replicated"),) * (model.linear_bias + moe.bias_parameter)
+    yield Operation("router", (scores, *biases), logits, logits, kernels=2 if kernels.router else 6)
+    if moe.latent:
+        yield linear("latent.input", model.hidden, moe.latent, "replicated", model.linear_bias)
     columns = moe.ffn * (2 if model.gated else 1)
     before, behind = (2, 1) if kernels.permute else (6, 4)
     sent = (Tensor(4 * k * hidden, "routed"),)
     yield Operation("dispatch", saved=(), moved=sent, region="dispatch", kernels=before)
     up, down = (
-        Weight("experts.up", hidden * columns, "expert", moe.experts),
-        Weight("experts.down", moe.ffn * hidden, "expert", moe.experts),
+        Weight("experts.up", hidden * columns, "expert", moe.experts, columns),
+        Weight("experts.down", moe.ffn * hidden, "expert", moe.experts, hidden, inputs_cut=True),
     )
     biases = _biases(model, columns)
     ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
@@ -39,23 +45,26 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     # added in fp32 expert by expert, joined and cast (megatron/core/transformer/moe/experts.py _apply_bias)
     biased = Tensor((20 if biases else 0) * k * hidden, "routed")
     yield Operation("experts.down", (down, *biases[1:]), (), (ffn_out, routed, biased), topk=k, casts=out_of)
-    yield Operation("combine", saved=(routed,), moved=sent, region="combine", kernels=behind)
+    weighed = (routed,) if kernels.weighs_outputs else ()
+    yield Operation("combine", saved=weighed, moved=sent, region="combine", kernels=behind)
+    if moe.latent:
+        yield linear("latent.output", moe.latent, model.hidden, "replicated", model.linear_bias, saves="sequence")
     if moe.shared_ffn:
         yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")
     if moe.shared_gate:
-        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", hidden, "replicated"),))
+        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", model.hidden, "replicated"),))
     if moe.output_norm:
-        yield norm(model, "experts.output_norm", hidden, kernels=kernels)
+        yield norm(model, "experts.output_norm", model.hidden, kernels=kernels)
 
 
 def _biases(model: Model, columns: int) -> tuple[Weight, ...]:
     """Of each expert's two linear layers."""
     if not model.linear_bias:
         return ()
-    experts = _moe(model).experts
+    experts, width = _moe(model).experts, _moe(model).latent or model.hidden
     return (
         Weight("experts.up.bias", columns, "expert", experts),
-        Weight("experts.down.bias", model.hidden, "expert", experts),
+        Weight("experts.down.bias", width, "expert", experts),
     )
 
 

@@ -10,11 +10,20 @@ from meshwright.model.layers.shared import linear, norm
 from meshwright.model.operation import Kernels, Operation
 from meshwright.spec.model import Mla, Model
 
-__all__ = ["LATENT_ATTENTION"]
+__all__ = ["LATENT_ATTENTION", "compressed", "latent", "projections"]
 
 
 def _latent_attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
-    mla = _mla(model)
+    mla = latent(model)
+    queries, values = model.heads * (mla.qk_nope_dim + mla.qk_rope_dim), model.heads * mla.v_dim
+    yield from projections(model)
+    yield core(model, 2 * queries + values, values, queries + values, kernels)
+    yield linear("attention.output", values, model.hidden, row=True)
+
+
+def projections(model: Model) -> Iterator[Operation]:
+    """Queries, keys and values, compressed and up again."""
+    mla = latent(model)
     queries = model.heads * (mla.qk_nope_dim + mla.qk_rope_dim)
     if mla.q_lora_rank is None:
         yield linear("attention.query", model.hidden, queries)
@@ -25,24 +34,22 @@ def _latent_attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     yield linear("attention.kv_down", model.hidden, mla.kv_lora_rank + mla.qk_rope_dim, "replicated")
     yield norm(model, "attention.kv_norm", mla.kv_lora_rank)
     yield linear("attention.kv_up", mla.kv_lora_rank, model.heads * (mla.qk_nope_dim + mla.v_dim))
-    values = model.heads * mla.v_dim
-    yield core(model, 2 * queries + values, values, queries + values, kernels)
-    yield linear("attention.output", values, model.hidden, row=True)
 
 
-def _mla(model: Model) -> Mla:
+def latent(model: Model) -> Mla:
+    """The widths of latent attention, which the model has."""
     assert model.mla is not None
     return model.mla
 
 
-def _gathered(model: Model) -> int:
+def compressed(model: Model) -> int:
     """With sequence parallelism, what was projected down (megatron/core/transformer/multi_latent_attention.py)."""
-    mla = _mla(model)
+    mla = latent(model)
     return (mla.q_lora_rank or model.hidden) + mla.kv_lora_rank + mla.qk_rope_dim
 
 
 def _exchange(model: Model) -> Exchange:
-    mla = _mla(model)
+    mla = latent(model)
     each = mla.qk_nope_dim + mla.qk_rope_dim + mla.v_dim
     return Exchange(model.heads * each, model.heads * each, model.heads * mla.v_dim)
 
@@ -53,6 +60,6 @@ LATENT_ATTENTION = Part(
     operations=_latent_attention,
     norm="attention.norm",
     own_norm=True,
-    gathered=_gathered,
+    gathered=compressed,
     exchange=_exchange,
 )

@@ -28,13 +28,14 @@ class Exchange:
 
     ``keys`` (with values) go round the ring; where heads are exchanged for tokens, ``queries`` (with the output) go,
     too. ``output`` is what attention gives. ``dealt`` are exchanged for heads on every way in and out, whichever way
-    keys travel.
+    keys travel. ``shared`` are keys of one head for all, which every rank of a tensor-parallel group receives whole.
     """
 
     keys: int = 0
     queries: int = 0
     output: int = 0
     dealt: int = 0
+    shared: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

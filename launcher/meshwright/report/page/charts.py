@@ -9,7 +9,7 @@ from typing import Any
 
 from meshwright.cost.compute import Roofline, roofline
 from meshwright.cost.inputs import scene
-from meshwright.cost.memory import GIB, SPREAD, Memory
+from meshwright.cost.memory import GIB, Memory
 from meshwright.cost.schedule import Pass
 from meshwright.cost.time import StageTime
 from meshwright.layout.grid import Axes, Grid
@@ -97,7 +97,7 @@ def _coded(passes: Sequence[Pass], chunks: int, cut: tuple[int, float]) -> list[
 def memory(one: Subject) -> dict[str, Any]:
     """GiB by stage and kind; what 80 % of measured peaks lie between, relative to ours."""
     stages = [{f.name: float(getattr(stage, f.name)) / GIB for f in fields(Memory)} for stage in one.cost.stages]
-    return {"stages": stages, "limit": one.cost.memory_limit / GIB, "spread": exp(SPREAD)}
+    return {"stages": stages, "limit": one.cost.memory_limit / GIB, "spread": exp(one.cost.memory_spread)}
 
 
 def layers(plan: Plan) -> dict[str, Any]:

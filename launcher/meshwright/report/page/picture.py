@@ -50,7 +50,7 @@ def draw(chart: str, one: Subject, path: Path) -> None:
 
 def _titled(figure: Figure, axes: Axes, one: Subject) -> None:
     """The plan and its layout above, what the colours mean below; a name's dollar signs are no mathematics."""
-    kept = ("tp", "pp", "vpp", "cp", "dp", *(("ep", "etp") if one.plan.spec.model.moe else ()))
+    kept = ("tp", "gtp", "pp", "vpp", "cp", "dp", *(("ep", "etp", "egtp") if one.plan.spec.model.moe else ()))
     degrees = ", ".join(f"{axis} {size}" for axis, size in one.summary["degrees"].items() if axis in kept and size > 1)
     axes.set_title(f"{one.title[:80]}: {degrees}".replace("$", r"\$"), loc="left", fontsize=10)
     handles, labels = axes.get_legend_handles_labels()

@@ -11,6 +11,7 @@ from meshwright.cost import Cost, cost
 from meshwright.cost.duration import Duration, duration
 from meshwright.cost.summary import plan_summary
 from meshwright.cost.timeline import Timeline, timeline
+from meshwright.imports.found import Imported
 from meshwright.jobs.status import Status
 from meshwright.layout.plan import Plan
 from meshwright.library.recipe import Provenance, Recipe, leaves, provenance_of
@@ -43,12 +44,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Subject:
-    """A plan, what it costs, where its values come from, the files it becomes, and how it ran."""
+    """A plan, what it costs, where its values come from, the files it becomes, how it ran, and what was imported."""
 
     plan: Plan
     values: tuple[Value, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # by name in the run folder
     measured: Measured | None = None
+    imported: Imported | None = None  # where files of another program describe it
     label: str | None = None  # where several subjects share a name
 
     @property

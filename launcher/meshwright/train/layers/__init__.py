@@ -19,9 +19,12 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 
 from meshwright.model.megatron_parts import Parts, read_name
+from meshwright.train import routers
 from meshwright.train.activations import ACTIVATIONS
 from meshwright.train.attention import AlibiAttention, SoftcapAttention
-from meshwright.train.blocks import Layer, NormedEmbedding
+from meshwright.train.blocks import Layer
+from meshwright.train.embedding import Embedding
+from meshwright.train.latent import with_plain_queries
 from meshwright.train.norms import BareNorm, FullNorm, default_norm
 from meshwright.train.rotary import rotaries
 
@@ -62,6 +65,8 @@ def amend(block: TransformerBlockSubmodules, parts: Parts, norm: Any = None) -> 
         _amend_layer(layer, parts, bare or norm)
     if bare:
         block.layer_norm = bare
+    if parts.get("norms") == "post":  # each layer ends with one
+        block.layer_norm = None
 
 
 def _bare(parts: Parts) -> Any:
@@ -81,10 +86,12 @@ def _amend_layer(layer: ModuleSpec, parts: Parts, norm: Any) -> None:
         attention.k_layernorm = partial(FullNorm, heads="num_query_groups")
     if "norm" in parts:
         _set_norms(layer.submodules, norm, norm)
-    if parts.get("norms") == "output":
+    if parts.get("norms") in ("output", "post"):
         _set_norms(layer.submodules, IdentityOp, IdentityOp)
     if parts.get("parallel_residual") == "one_norm":
         _set_norms(layer.submodules, norm or _as_the_others, IdentityOp)
+    if "plain_queries" in parts:
+        with_plain_queries(layer)
     if "attention_bias" in parts:
         attention.linear_qkv = partial(_without_bias, attention.linear_qkv)
     if parts.get("attention_bias") == "none":
@@ -117,15 +124,34 @@ def _unfuse(submodules: Any, name: str) -> None:
 
 def install(parts: Parts, norm: Any = None) -> None:
     """Make GPTModel build what a specification of the decoder does not hold. ``norm``: as for ``amend``."""
-    NormedEmbedding.norm = _bare(parts) or norm
-    if "embedding_norm" in parts:
-        gpt_model.LanguageModelEmbedding = NormedEmbedding
+    Embedding.parts, Embedding.norm = parts, _bare(parts) or norm
+    if {"embedding_norm", "embedding_scale", "positions"} & parts.keys():
+        gpt_model.LanguageModelEmbedding = Embedding
     if "final_softcap" in parts:
         gpt_model.GPTModel._scale_logits = _capped_logits(float(parts["final_softcap"]))
     if {"local_base", "llama3_stretch"} & parts.keys():
         gpt_model.RotaryEmbedding, gpt_model.YarnRotaryEmbedding = rotaries(parts)
+    if "router_bias" in parts:
+        routers.install(str(parts["router_bias"]))
     if "output_bias" in parts:
         gpt_model.GPTModel.__init__ = _with_output_bias(gpt_model.GPTModel.__init__)
+    if parts.get("qk_norm") == "full":
+        gpt_model.GPTModel.__init__ = _with_norms_of_its_heads(gpt_model.GPTModel.__init__)
+
+
+def _with_norms_of_its_heads(build: Any) -> Any:
+    """GPTModel's constructor where each tensor-parallel rank has its own part of the norms on queries and keys.
+
+    ``qk_layernorm`` builds them; later it says that ranks hold the same norms and sums their gradients
+    (core/distributed/finalize_model_grads.py:453).
+    """
+
+    def made(model: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        config.qk_layernorm = True
+        build(model, config, *args, **kwargs)
+        config.qk_layernorm = False
+
+    return made
 
 
 def _with_output_bias(build: Any) -> Any:
