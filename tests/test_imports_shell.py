@@ -245,3 +245,9 @@ def test_what_has_no_end_ends(script: str, tmp_path: Path) -> None:
     path.write_text(script)
     with pytest.raises(ConfigError):
         of_script(script, str(path), {})
+
+
+def test_a_job_that_says_nothing_of_cpus_has_the_whole_node_and_is_warned() -> None:
+    job = source(f"#!/bin/bash\n#SBATCH --nodes=1 --gpus-per-node=8\ntorchrun --nproc_per_node 8 pretrain_gpt.py {GPT}")
+    assert job.values["launch.slurm.exclusive"]
+    assert "launch.cpus" in {remark.rule for remark in job.remarks}

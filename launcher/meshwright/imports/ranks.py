@@ -140,13 +140,13 @@ def remarks(program: Program, headers: Headers, found: Ranks) -> Iterator[Remark
     if asked and found.nodes and found.nodes != asked and program.launcher != "python":
         message = f"sbatch asks for {asked} nodes, {program.launcher} starts ranks on {found.nodes}"
         yield Remark("error", "launch.nodes", message, headers["nodes"][1])
-    if "nodes" in headers and sbatch.leaves_cpus_open(headers):
-        message = (
-            "neither --cpus-per-task nor --exclusive: SLURM gives each task one CPU, unless the partition hands out "
-            "whole nodes, as is read here"
-        )
-        yield Remark("warning", "launch.cpus", message, headers["nodes"][1])
     yield from _first_node(program, headers, found)
+    if headers and sbatch.says_no_cpus(headers):
+        message = (
+            "neither --cpus-per-task nor --exclusive: SLURM gives a task one CPU where the partition says no other"
+        )
+        where = next(iter(headers.values()))[1]
+        yield Remark("warning", "launch.cpus", f"{message}; read as --exclusive", where)
 
 
 def _first_node(program: Program, headers: Headers, found: Ranks) -> Iterator[Remark]:

@@ -10,7 +10,7 @@ from typing import Any
 from meshwright.imports.found import Found, Place
 from meshwright.imports.unknown import is_known
 
-__all__ = ["Headers", "found", "headers", "number", "options", "values", "variables"]
+__all__ = ["Headers", "found", "headers", "number", "options", "says_no_cpus", "values", "variables"]
 
 Headers = dict[str, tuple[str, Place]]
 """Options by their long name: value and place; the last one of a name counts."""
@@ -103,18 +103,13 @@ def gpus_per_node(options: Headers) -> int | None:
     return whole // nodes if whole and nodes else None
 
 
-def leaves_cpus_open(options: Headers) -> bool:
-    """Whether only the partition says how many CPUs a task has: one of shared nodes, all of whole ones."""
-    return not options.keys() & {"exclusive", "cpus-per-task", "cpus-per-gpu"}
-
-
 def values(options: Headers) -> dict[str, Any]:
     """Our keys. Nodes and GPUs are the launcher's to say, and this one's where it does not."""
     if not options.keys() - {"container-image", "container-mounts"}:
         return {}
     slurm: dict[str, Any] = {name: options[name][0] for name in _PLAIN if name in options and options[name][0]}
     slurm |= {name: count for name in _NUMBERS if (count := number(options, name)) is not None}
-    slurm["exclusive"] = "exclusive" in options or leaves_cpus_open(options)
+    slurm["exclusive"] = "exclusive" in options or "cpus-per-task" not in options
     slurm["requeue"] = "no-requeue" not in options
     slurm["tasks"] = "rank" if (number(options, "ntasks-per-node") or 1) > 1 else "node"
     slurm["gpus"] = "gres" if "gres" in options else "gpus-per-node" if "gpus-per-node" in options else "none"
@@ -126,6 +121,11 @@ def values(options: Headers) -> dict[str, Any]:
     slurm |= _typed(options) | _signal(options) | _container(options)
     named = {f"launch.slurm.{name.replace('-', '_')}": value for name, value in slurm.items()}
     return {"launch.kind": "slurm", **named}
+
+
+def says_no_cpus(options: Headers) -> bool:
+    """Whether nothing says how many CPUs a task has; the defaults of a partition are not in the file."""
+    return not options.keys() & {"exclusive", "cpus-per-task", "cpus-per-gpu", "mincpus"}
 
 
 def _typed(options: Headers) -> dict[str, str]:
