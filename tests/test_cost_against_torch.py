@@ -165,7 +165,12 @@ def test_nothing_keeps_what_experts_gave_where_scores_were_applied_before() -> N
     tokens, topk, hidden = 8, 2, 16
     given = torch.randn(tokens * topk, hidden, requires_grad=True)
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+
+    def noted(one):
+        kept.append(one)
+        return one
+
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda one: one):
         utils.unpermute(given, torch.arange(tokens).repeat(topk), torch.Size([tokens, hidden]))
     assert not [one for one in kept if one.is_floating_point()]
     moe = replace(scene_of(1, False, "none").layout.model, hidden=hidden, moe=Moe(experts=4, topk=topk, ffn=32))
