@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -167,31 +166,15 @@ def test_nothing_keeps_what_experts_gave_where_scores_were_applied_before() -> N
     given = torch.randn(tokens * topk, hidden, requires_grad=True)
     kept = []
 
-    def keep(one):
+    def noted(one):
         kept.append(one)
         return one
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda one: one):
         utils.unpermute(given, torch.arange(tokens).repeat(topk), torch.Size([tokens, hidden]))
     assert not [one for one in kept if one.is_floating_point()]
-    moe = replace(Model(**MIXTURE), moe=Moe(experts=4, topk=topk, ffn=32))
+    moe = replace(scene_of(1, False, "none").layout.model, hidden=hidden, moe=Moe(experts=4, topk=topk, ffn=32))
     for weighs, size in ((False, 0), (True, 2 * topk * hidden)):
         layer = decoder_layer(moe, kinds(moe)[0], Kernels(weighs_outputs=weighs))
         (combine,) = [operation for operation in layer if operation.name == "combine"]
         assert sum(tensor.size for tensor in combine.saved) == size
-
-
-MIXTURE: dict[str, Any] = {
-    "name": "mixture",
-    "layers": 1,
-    "hidden": 16,
-    "ffn": 64,
-    "heads": 2,
-    "kv_heads": 2,
-    "head_dim": 8,
-    "vocab": 128,
-    "max_positions": 32,
-    "activation": "swiglu",
-    "norm": "rmsnorm",
-    "positions": "rope",
-}
