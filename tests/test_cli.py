@@ -129,7 +129,7 @@ def test_a_sweep_is_compiled_whole_or_not_at_all(
         ),
         (
             [*BASE, "--dry-run"],
-            "--dry-run: unknown flag; overrides are written key=value, did you mean launch.dry_run?",
+            "--dry-run: unknown flag; overrides are written key=value, did you mean launch.",
         ),
         ([*BASE, "--look"], "--look: unknown flag; overrides are written key=value, see meshwright --help"),
         ([*BASE, "launch=slurm", "launch.slurm.time=1day"], "launch.slurm.time: '1day' is not what sbatch reads"),
