@@ -127,6 +127,11 @@ def test_a_sweep_is_compiled_whole_or_not_at_all(
             [*BASE, "--config-name=mine"],
             "--config-name=mine: there is one configuration, and recipes on top of it",
         ),
+        (
+            [*BASE, "--dry-run"],
+            "--dry-run: unknown flag; overrides are written key=value, did you mean launch.",
+        ),
+        ([*BASE, "--look"], "--look: unknown flag; overrides are written key=value, see meshwright --help"),
         ([*BASE, "launch=slurm", "launch.slurm.time=1day"], "launch.slurm.time: '1day' is not what sbatch reads"),
         ([*BASE, "tp=8"], "tp: unknown key; did you mean parallelism.tp?"),
         ([*BASE, "nodes=2"], "nodes: unknown key; did you mean cluster.nodes or search.nodes?"),

@@ -49,12 +49,18 @@ def test_what_the_plan_decides_is_refused_with_its_key(flag: str) -> None:
     assert f"{flag.split('=')[0]} is {KEYS[flag.split('=')[0]]}, which the plan itself decides" in str(problem)
 
 
-def test_what_asks_for_another_launcher_is_refused() -> None:
-    """NVIDIA's resiliency extension dies at the start under torchrun: its monitors are ft_launcher's."""
-    asked = override(spec(small_model(), 8), "backend.megatron.extra", ("--enable-ft-package", "--log-params-norm"))
+@pytest.mark.parametrize("flag", ["--enable-ft-package", "--inprocess-restart"])
+def test_what_asks_for_another_launcher_is_refused(flag: str) -> None:
+    """NVIDIA's resiliency extension dies at the start under torchrun, or does nothing in a program of ours."""
+    asked = override(spec(small_model(), 8), "backend.megatron.extra", (flag, "--log-params-norm"))
     (problem,) = refusals(asked, "megatron")
-    assert "--enable-ft-package needs ft_launcher in torchrun's place" in str(problem)
+    assert f"{flag} needs ft_launcher in torchrun's place, or a program that wraps itself" in str(problem)
     assert [dict(repair) for repair in problem.repairs] == [{"backend.megatron.extra": ("--log-params-norm",)}]
+
+
+def test_megatron_lms_own_program_restarts_within_its_process() -> None:
+    asked = override(spec(small_model(), 8), "backend.megatron.extra", ("--inprocess-restart",))
+    assert not refusals(override(asked, "launch.entry", "/m/pretrain_gpt.py"), "megatron")
 
 
 def test_what_no_key_decides_is_passed_through() -> None:

@@ -10,7 +10,7 @@ from builders import small_model, spec
 from meshwright.loading import load
 from meshwright.resolver import override, refusals, resolve
 from meshwright.rules.thumb import THUMBS
-from meshwright.spec import Spec
+from meshwright.spec import Logging, Spec
 from meshwright.spec.model import Moe
 
 WIDE = small_model(heads=32, kv_heads=32)
@@ -36,6 +36,14 @@ AGAINST: dict[str, tuple[Spec, str]] = {
     "other-backend": (
         override(override(spec(small_model(), 8), "backend.deepspeed.hpz", 4), "backend.deepspeed.torch_adam", True),
         "backend.deepspeed.hpz, backend.deepspeed.torch_adam: megatron, which is launched, does not read this",
+    ),
+    "evaluation-interval": (
+        override(override(SLURM, "training.steps", 10), "training.evaluation.interval", 100),
+        "every 100 steps is never, in a run of 10",
+    ),
+    "keep-every": (
+        override(SLURM, "training.logging", Logging(save_interval=4, keep_last=1, keep_every=6)),
+        "one is saved every 4 steps: of the older ones those of every 12 stay, not of 6",
     ),
     "slurm-minutes": (override(SLURM, "launch.slurm.time", "24:00"), "24 minutes and 0 seconds to SLURM; hours are"),
     "segment": (

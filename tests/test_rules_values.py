@@ -47,6 +47,8 @@ def said(path: str, value: object, backend: str = "megatron") -> list[str]:
         ("training.seed", -1, "-1 is out of range; give at least 0"),
         ("backend.megatron.vocab_divisor", 0, "0 is out of range; give at least 1"),
         ("cluster.efficiency.spread", 1e9, "1e+09 is out of range; give at least 0 and at most 10"),
+        ("launch.watchdog.factor", 0.5, "0.5 is out of range; give 0, or at least 1"),
+        ("launch.watchdog.slow", 0.9, "0.9 is out of range; give 0, or at least 1"),
         ("launch.port", 70000, "70000 is no port; give 1024 to 65535"),
     ],
 )

@@ -267,7 +267,11 @@ def _no_flag(flag: str) -> str:
     if flag.partition("=")[0] in ("--config-name", "-cn", "--config-path", "-cp"):
         hint = "a file of your own is DIR/recipe/NAME.yaml, chosen with --config-dir DIR recipe=NAME"
         return f"{flag}: there is one configuration, and recipes on top of it; {hint}"
-    return f"{flag}: unknown flag; overrides are written key=value, see meshwright --help"
+    from meshwright.spec import Spec
+    from meshwright.spec.decode import elsewhere, places
+
+    near = elsewhere(places(Spec, flag.partition("=")[0].lstrip("-").replace("-", "_")))
+    return f"{flag}: unknown flag; overrides are written key=value, {near or 'see meshwright --help'}"
 
 
 def _assigned(overrides: Sequence[str]) -> dict[str, str]:

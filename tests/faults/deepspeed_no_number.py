@@ -10,12 +10,13 @@ JUMPS, BREAKS = 25, 28  # passes, of which a step here has one
 
 
 def main(words: Sequence[str]) -> None:
-    forward, passes = deepspeed.loss_of, [0]  # type: ignore[attr-defined]
+    names, passes = vars(deepspeed), [0]
+    forward = names["loss_of"]
 
     def broken(*rest, **named):
         passes[0] += 1
         loss = forward(*rest, **named)
         return loss + 9 if passes[0] == JUMPS else loss * float("nan") if passes[0] >= BREAKS else loss
 
-    deepspeed.loss_of = broken  # type: ignore[attr-defined]
+    names["loss_of"] = broken
     deepspeed.main(words)

@@ -103,11 +103,16 @@ def _scales_by_block(gpu: Accelerator) -> bool:
     return 10 <= float(gpu.capability) < 12
 
 
-_FT_FLAGS = ("--enable-ft-package", "--calc-ft-timeouts")
+def _of_extension(r: Layout) -> list[str]:
+    """Flags of NVIDIA's resiliency extension that cannot work; Megatron-LM's own program wraps itself."""
+    wraps_itself = r.spec.launch.entry != "meshwright"
+    refused = ("--enable-ft-package",) if wraps_itself else ("--enable-ft-package", "--inprocess-restart")
+    return [word for word in r.backend.megatron.extra if word in refused]
 
 
-def _without_ft_package(r: Layout) -> Iterable[Repair]:
-    return ({"backend.megatron.extra": tuple(word for word in r.backend.megatron.extra if word not in _FT_FLAGS)},)
+def _without_extension(r: Layout) -> Iterable[Repair]:
+    gone = (*_of_extension(r), "--calc-ft-timeouts")
+    return ({"backend.megatron.extra": tuple(word for word in r.backend.megatron.extra if word not in gone)},)
 
 
 _TRAINING = (
@@ -190,14 +195,16 @@ _TRAINING = (
         repairs=change(backend__megatron__extra=()),
     ),
     Rule(
-        id="megatron.ft_package",
+        id="megatron.resiliency",
         path="backend.megatron.extra",
         backends=MEGATRON,
-        holds=lambda r: "--enable-ft-package" not in r.backend.megatron.extra,
-        message="--enable-ft-package needs ft_launcher in torchrun's place, which no script here starts; "
-        "launch.watchdog ends a run that hangs",
-        source="training/ft_integration.py: the workload must be run using the ft_launcher tool",
-        repairs=_without_ft_package,
+        holds=lambda r: not _of_extension(r),
+        message=lambda r: (
+            f"{', '.join(_of_extension(r))} needs ft_launcher in torchrun's place, or a program that wraps itself; "
+            "neither is started here, and launch.watchdog ends a run that hangs"
+        ),
+        source="training/ft_integration.py: the workload must be run using the ft_launcher tool; inprocess_restart.py",
+        repairs=_without_extension,
     ),
 )
 

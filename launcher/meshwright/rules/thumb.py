@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import lcm
 
 from meshwright.layout.grid import Grid
 from meshwright.layout.length import UNSTATED_STEPS
@@ -145,6 +146,23 @@ def _kept_by_ours(spec: Spec, grid: Grid) -> str | None:
     return f"{kept} checkpoints are kept by our program alone; {entry} deletes none"
 
 
+def _never_validates(spec: Spec, grid: Grid) -> str | None:
+    asked, steps = spec.training.evaluation, spec.training.steps
+    if asked.interval is None or steps is None or asked.interval <= steps or asked.at_end:
+        return None
+    hint = "training.evaluation.at_end=true validates once"
+    return f"every {asked.interval:,} steps is never, in a run of {steps:,}; {hint}"
+
+
+def _keeps_fewer(spec: Spec, grid: Grid) -> str | None:
+    logging = spec.training.logging
+    kept, saved = logging.keep_every, logging.save_interval
+    if logging.keep_last is None or not kept or not saved or kept % saved == 0:
+        return None
+    stay = f"of the older ones those of every {lcm(kept, saved):,} stay, not of {kept:,}"
+    return f"one is saved every {saved:,} steps: {stay}"
+
+
 THUMBS: tuple[Thumb, ...] = (
     Thumb("tp-within-node", "parallelism.tp", _tp_within_node, "Narayanan et al. 2021, takeaway 1"),
     Thumb("etp-within-node", "parallelism.etp", _expert_tp_within_node, "Narayanan et al. 2021, takeaway 1"),
@@ -181,6 +199,8 @@ THUMBS: tuple[Thumb, ...] = (
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
     Thumb("segment", "launch.slurm.segment", _in_one_block, "SLURM topology/block, sbatch --segment"),
     Thumb("foreign-retention", "training.logging.keep_last", _kept_by_ours, "ours: train/retention.py"),
+    Thumb("evaluation-interval", "training.evaluation.interval", _never_validates, "arithmetic"),
+    Thumb("keep-every", "training.logging.keep_every", _keeps_fewer, "arithmetic: train/retention.py"),
     Thumb("whole-nodes", "cluster.gpus", _whole_nodes, "schedulers hand out nodes"),
 )
 

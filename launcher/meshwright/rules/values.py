@@ -24,25 +24,29 @@ __all__ = ["RANGES", "RECOMPUTED", "Range", "value_problems"]
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers from ``least`` (or ``above``) to ``most`` (or ``below``)."""
+    """The numbers from ``least`` (or ``above``) to ``most`` (or ``below``); ``or_zero``: and 0, which turns it off."""
 
     least: float = -math.inf
     above: float = -math.inf
     most: float = math.inf
     below: float = math.inf
+    or_zero: bool = False
 
     def holds(self, value: float) -> bool:
         """Whether ``value`` lies within."""
-        return self.least <= value <= self.most and self.above < value < self.below
+        within = self.least <= value <= self.most and self.above < value < self.below
+        return within or (self.or_zero and value == 0)
 
     def __str__(self) -> str:
         """In words."""
         bounds = {"at least": self.least, "more than": self.above, "at most": self.most, "less than": self.below}
-        return " and ".join(f"{word} {bound:,}" for word, bound in bounds.items() if math.isfinite(bound))
+        said = " and ".join(f"{word} {bound:,}" for word, bound in bounds.items() if math.isfinite(bound))
+        return f"0, or {said}" if self.or_zero else said
 
 
 _COUNT, _NONE_OR_MORE = Range(least=1), Range(least=0)
 _AMOUNT, _FRACTION = Range(above=0), Range(above=0, most=1)
+_TIMES_OR_OFF = Range(least=1, or_zero=True)  # fewer times the usual is every step
 _PART, _PART_BELOW_ONE = Range(least=0, most=1), Range(least=0, below=1)
 _LAYERS = Range(least=0, most=100_000)  # a stage is written out layer by layer
 
@@ -93,7 +97,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_NONE_OR_MORE, "training.data", "workers"),
     (_COUNT, "training.evaluation", "interval steps"),
     (_COUNT, "training.logging", "interval save_interval keep_last keep_every profile"),
-    (_NONE_OR_MORE, "launch.watchdog", "factor slow"),
+    (_TIMES_OR_OFF, "launch.watchdog", "factor slow"),
     (_AMOUNT, "launch.watchdog", "seconds"),
     (_COUNT, "backend.megatron", "vocab_divisor moe_flex_sms"),
     (_AMOUNT, "backend.megatron", "moe_rank_capacity"),
