@@ -88,9 +88,9 @@ DISCUSSION = """
 `search.techniques=[all]`, or a list of their names (`cuda_graphs`, `dispatcher`, `router_fusion`, `permute_fusion`,
 `shared_overlap`, `expert_overlap`, `low_precision_weights`, `activation_offload`, `optimizer_offload`, `weight_parts`:
 generalized tensor parallelism over an NVLink domain, where nodes may have Transformer Engine 2.19), searches every
-layout under sets of them: none, all that cost no time, with either way of using the dispatch's time, and with each
-that trades time for memory. The report says of each what it brings to the winner, what it would cost, or which rule
-refuses it. A search takes as many times longer as there are sets (up to thirteen).
+layout under sets of them: none, all that cost no time, with either way of using the dispatch's time, and with each that
+trades time for memory. The report says of each what it brings to the winner, what it would cost, or which rule refuses
+it. A search takes as many times longer as there are sets (up to thirteen).
 
 ## Speed
 

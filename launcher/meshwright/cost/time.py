@@ -284,7 +284,7 @@ def _over_replicas(s: Scene, held: Held, each: float) -> Number:
 def _sharded(s: Scene, held: Held, gather: Number, time: StageTime) -> Number:
     """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden.
 
-    Where some ranks hold a second copy, a step's first forward alone gathers from all (runtime/zero/stage3.py:2846).
+    Where some ranks hold a second copy, only a step's first forward gathers from all (runtime/zero/stage3.py:2846).
     """
     r, ranks = s.layout, s.framework.secondary
     again = gather

@@ -69,7 +69,7 @@ RULES: tuple[Rule, ...] = (
         path="backend.deepspeed.bf16_states",
         backends=MEGATRON,
         holds=lambda r: not r.backend.deepspeed.bf16_states,
-        message="states all in bf16 are DeepSpeed's; Megatron keeps fp32: optimizer_moments=bf16 are its small ones",
+        message="states all in bf16 are DeepSpeed's; Megatron would keep fp32; its own are optimizer_moments=bf16",
         source="ours: it would be lost",
         repairs=change(backend__deepspeed__bf16_states=False),
     ),
