@@ -1,9 +1,10 @@
 """Rehearse models by name: ``python benchmarks/rehearsals.py [NAME ...]``.
 
-Trains the miniature of each row of docs/rehearsals.json (of those named, or of all) on this machine's processes, compares
-the losses with one process's, and writes what was found into the file, from which ``make docs`` makes docs/rehearsals.md.
-A new row is a name with the words that say layout and backend, and with ``ranks`` where not 4 processes train it. For a name that is no model of ours but a
-``model_type`` of transformers, ``model=hf`` reads the default configuration of that class.
+Trains the miniature of each row of docs/rehearsals.json (of those named, or of all) on this machine's processes,
+compares the losses with one process's, and writes what was found into the file, from which ``make docs`` makes
+docs/rehearsals.md. A new row is a name with the words that say layout and backend, and with ``ranks`` where not 4
+processes train it. For a name that is no model of ours but a ``model_type`` of transformers, ``model=hf`` reads the
+default configuration of that class.
 """
 
 from __future__ import annotations
