@@ -55,6 +55,7 @@ def built(model: Model, by: str) -> Any:
     from megatron.core.models.gpt.gpt_model import GPTModel
     from megatron.core.models.hybrid.hybrid_model import HybridModel
     from megatron.core.transformer import transformer_config
+
     from meshwright.train.cpu_layers import CpuAttention, CpuNorm
     from meshwright.train.local_layers import hybrid_stack
 
