@@ -15,17 +15,17 @@ FITS = ["model=smollm2_135m", "cluster=dgx_h100", "cluster.gpus=8", "training.gl
 
 
 def test_the_ends_of_the_interval_are_a_tenth_and_nine_tenths() -> None:
-    assert fit_probability(1.0, exp(SPREAD)) == pytest.approx(0.9, abs=1e-4)
-    assert fit_probability(1.0, 1.0) == 0.5
-    assert fit_probability(1.0, exp(-SPREAD)) == pytest.approx(0.1, abs=1e-4)
+    assert fit_probability(1.0, exp(SPREAD), SPREAD) == pytest.approx(0.9, abs=1e-4)
+    assert fit_probability(1.0, 1.0, SPREAD) == 0.5
+    assert fit_probability(1.0, exp(-SPREAD), SPREAD) == pytest.approx(0.1, abs=1e-4)
 
 
 @pytest.mark.parametrize(
     ("limit", "word"), [(1.2, "likely"), (1.05, "about even"), (0.95, "about even"), (0.8, "unlikely")]
 )
 def test_its_word(limit: float, word: str) -> None:
-    assert fits(fit_probability(1.0, limit)) == word
-    assert fit_words(1.0, limit).startswith(word)
+    assert fits(fit_probability(1.0, limit, SPREAD)) == word
+    assert fit_words(fit_probability(1.0, limit, SPREAD)).startswith(word)
 
 
 def test_a_layout_that_ran_a_few_percent_over_is_not_called_impossible(capsys: pytest.CaptureFixture[str]) -> None:

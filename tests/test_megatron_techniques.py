@@ -97,6 +97,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "ncclep": {B + "moe_dispatcher": "flex", B + "moe_flex_backend": "ncclep"},
     "router_fusion": {B + "moe_router_fusion": True, B + "transformer": "local"},
     "shared_overlap": {B + "moe_shared_expert_overlap": True, P + "overlap_ep": True},
+    "latent_overlap": {B + "moe_shared_expert_overlap": True, "model.moe": replace(MOE, latent=32)},
     "rank_capacity": {B + "moe_rank_capacity": 1.5},
     "paged_stash": {B + "moe_paged_stash": True},
     "padded": {FED + "padded": True},

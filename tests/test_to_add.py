@@ -59,11 +59,18 @@ def toy_judge() -> ModuleType:
     return judge
 
 
+def toy_rules() -> ModuleType:
+    rules = ModuleType("meshwright.rules.toy")
+    rules.RULES = ()  # type: ignore[attr-defined]
+    return rules
+
+
 def test_a_toy_backend_compiles_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(FILES):
         monkeypatch.delitem(FILES, name)
     monkeypatch.setitem(FILES, "toy", toy_files)
     monkeypatch.setitem(sys.modules, "meshwright.verify.toy", toy_judge())
+    monkeypatch.setitem(sys.modules, "meshwright.rules.toy", toy_rules())
     compiled = compile_plan(resolve(spec(small_model(), 8)), tmp_path / "run")
     assert "toy/config.json" in compiled.files
     assert (tmp_path / "run" / "toy" / "config.json").read_text() == as_json({"tp": 1, "world": 8})

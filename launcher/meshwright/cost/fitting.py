@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import erf, log, sqrt
 from typing import Literal
 
-from meshwright.cost.framework import SPREAD
-
 __all__ = ["Fits", "fit_probability", "fit_words", "fits"]
 
 Fits = Literal["likely", "about even", "unlikely"]
@@ -17,7 +15,7 @@ _TENTH = 1.2816
 """80 % of a normal distribution lie within so many standard deviations."""
 
 
-def fit_probability(peak: float, limit: float, spread: float = SPREAD) -> float:
+def fit_probability(peak: float, limit: float, spread: float) -> float:
     """That a run of ``peak`` predicted bytes stays within ``limit`` bytes; measured peaks are log-normal around it.
 
     80 % of them lie within exp(-``spread``) and exp(``spread``) times the predicted one.
@@ -32,8 +30,7 @@ def fits(probability: float) -> Fits:
     return "about even" if probability > 1 - SURE else "unlikely"
 
 
-def fit_words(peak: float, limit: float) -> str:
+def fit_words(probability: float) -> str:
     """The word, with the chance where it is about even."""
-    probability = fit_probability(peak, limit)
     word = fits(probability)
     return f"{word}, {probability:.0%}" if word == "about even" else word

@@ -74,7 +74,7 @@ def _of_plan(plan: Plan, costs: Cost, imported: Imported) -> Iterator[Said]:
         yield Said("warning", caution.rule, caution.path, caution.message, imported.place(caution.path))
     yield from _queue(plan, imported)
     if fits(costs.fit_probability) != "likely":
-        words = fit_words(costs.peak_memory, costs.memory_limit)
+        words = fit_words(costs.fit_probability)
         sizes = f"{costs.peak_memory / GIB:.1f} GiB of {costs.memory_limit / GIB:.1f} usable"
         place = imported.place("training.micro_batch")
         yield Said("warning", "cost.memory", "cluster.accelerator", f"{sizes}; to fit: {words}", place)

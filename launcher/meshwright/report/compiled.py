@@ -40,7 +40,7 @@ def show(plan: Plan, compiled: Compiled, point: str = "", console: Console | Non
 def _cost(costs: Cost) -> Text:
     """Memory and step in a line; in colour where the memory may not do."""
     style = {"likely": "dim", "about even": "yellow", "unlikely": "red"}[fits(costs.fit_probability)]
-    words = fit_words(costs.peak_memory, costs.memory_limit)
+    words = fit_words(costs.fit_probability)
     memory = f"{costs.peak_memory / GIB:.1f} of {costs.memory_limit / GIB:.1f} usable GiB, to fit: {words}"
     return Text(f"  predicted: {memory}; {costs.step_time:.3g} s a step", style=style)
 

@@ -55,7 +55,7 @@ def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
     )
     room = (cost.memory_limit - cost.peak_memory) / GIB
     room_words = f"fits with {room:.1f} GiB to spare" if cost.fits else f"{-room:.1f} GiB too much"
-    verdict = f"{room_words} (to fit: {fit_words(cost.peak_memory, cost.memory_limit)})"
+    verdict = f"{room_words} (to fit: {fit_words(cost.fit_probability)})"
     where = f" on stage {cost.fullest}" if len(cost.stages) > 1 else ""
     low, high = (one / GIB for one in cost.memory_interval)
     limit = f"of {cost.memory_limit / GIB:.1f} usable"

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meshwright.cost.fitting import fit_words
+from meshwright.cost.fitting import fit_probability, fit_words
+from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import scene
 from meshwright.cost.memory import GIB
 from meshwright.cost.offload import host, notes
@@ -136,7 +137,8 @@ def _best(candidates: Sequence[Candidate]) -> Table:
 
 
 def _to_fit(c: Candidate) -> str:
-    return fit_words(c.peak_memory, budget(c.spec.cluster))
+    spread = framework_of(layout(c.spec)).memory_spread
+    return fit_words(fit_probability(c.peak_memory, budget(c.spec.cluster), spread))
 
 
 def _verdict(result: Result) -> Iterator[str]:

@@ -47,7 +47,7 @@ def _outcome(outcome: Cost | Problem) -> list[str]:
     if isinstance(outcome, Problem):
         return [str(outcome)]
     return [
-        fit_words(outcome.peak_memory, outcome.memory_limit),
+        fit_words(outcome.fit_probability),
         f"{outcome.peak_memory / GIB:.1f} GiB",
         f"{outcome.step_time:.3g} s",
         f"{outcome.tokens_per_second:,.0f}",
