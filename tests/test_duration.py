@@ -10,6 +10,8 @@ from builders import small_model, spec
 from meshwright.cost import cost
 from meshwright.cost.duration import Duration, duration, together
 from meshwright.layout.plan import Plan
+from meshwright.library.files import departures
+from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.spec import Launch, Spec
 from meshwright.spec.launch import Slurm
@@ -64,3 +66,9 @@ def test_a_run_of_no_stated_length_has_none() -> None:
     base = run()
     _, length = of(replace(base, training=replace(base.training, steps=None, tokens=None)))
     assert length is None
+
+
+def test_what_could_not_be_taken_as_it_was_published_is_said() -> None:
+    said = list(departures(load(["recipe=llama3_405b"])))
+    assert any(one.startswith("parallelism.zero, published as 2: ") and "ZeRO-1" in one for one in said)
+    assert list(departures(load(["model=llama3_8b", "cluster.gpus=8"]))) == []

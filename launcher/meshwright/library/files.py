@@ -6,7 +6,7 @@ to the same result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -20,6 +20,7 @@ from meshwright.library.recipe import DISCLOSED, Recipe, Status, provenance_of
 
 __all__ = [
     "composed",
+    "departures",
     "disclosure",
     "has_option",
     "names",
@@ -139,6 +140,13 @@ def published_hours(run: Run) -> str | None:
         return None
     note = f"; {claim['note']}" if claim.get("note") else ""
     return f"{claim['value']:,.0f} GPU hours ({claim['source']}, {claim['where']}{note})"
+
+
+def departures(run: Run) -> Iterator[str]:
+    """Values that could not be taken as they were published: what was, and why not."""
+    for path, said in run.provenance.items():
+        if isinstance(said, Mapping) and said.get("published") is not None:
+            yield f"{path}, published as {said['published']}: {said['why']}"
 
 
 def sketched(run: Run) -> str | None:
