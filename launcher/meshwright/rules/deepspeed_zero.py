@@ -65,8 +65,8 @@ _OPTIMIZER = (
             (r.training.precision == "bf16") & (r.zero >= 1) & (_optimizer(r).device == "none"),
         ),
         message="precision = {training.precision}, zero = {zero}, offload_optimizer.device = "
-        "{backend.deepspeed.offload_optimizer.device}, and bf16 states need bf16, at least 1, and none: DeepSpeed's Adam "
-        "on the CPU keeps them in fp32 unless it is built otherwise",
+        "{backend.deepspeed.offload_optimizer.device}, and bf16 states need bf16, at least 1, and none: DeepSpeed's "
+        "Adam on the CPU keeps them in fp32 unless it is built otherwise",
         source="runtime/config.py:706; runtime/base_optimizer.py:516",
         repairs=any_of(
             change(backend__deepspeed__bf16_states=False),

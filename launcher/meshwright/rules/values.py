@@ -202,7 +202,8 @@ def _indexed(model: Model) -> Iterator[Problem]:
             "value.indexer",
         )
     elif model.indexer.head_dim < model.mla.qk_rope_dim:
-        message = f"{model.indexer.head_dim} channels hold no positions of {model.mla.qk_rope_dim}; set model.indexer.head_dim={model.mla.qk_rope_dim}"
+        least = model.mla.qk_rope_dim
+        message = f"{model.indexer.head_dim} channels hold no positions of {least}; set model.indexer.head_dim={least}"
         yield Problem("model.indexer.head_dim", message, "value.indexer")
 
 
