@@ -34,7 +34,10 @@ def output(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]
 def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     document = output(capsys, "plan", *BASE)
     assert document["world"] == 8
-    assert document["degrees"] == {"tp": 2, "pp": 1, "vpp": 1, "cp": 1, "ep": 1, "etp": 1, "dp": 4, "edp": 8}
+    assert document["degrees"] == {"tp": 2, "pp": 1, "vpp": 1, "cp": 1, "ep": 1, "etp": 1, "dp": 4, "edp": 8} | {
+        "gtp": 1,
+        "egtp": 1,
+    }
     assert document["batch"]["global"] == 4  # type: ignore[index]
     assert [stage["world"] for stage in document["stages"]] == [8]  # type: ignore[attr-defined]
 

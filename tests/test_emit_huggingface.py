@@ -82,6 +82,7 @@ def test_transformers_reads_every_key_we_write(expressible: dict[str, Model]) ->
     transformers = pytest.importorskip("transformers")
     common = {"architectures", "model_type", "use_cache", "tie_word_embeddings", "output_router_logits"}
     unread = {
+        "use_qk_norm",
         "use_sliding_window",
         "seq_length",
         "topk_method",

@@ -289,6 +289,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "model.full_attention_every": "a pattern of sliding windows; without a window there is none",
         "model.max_positions": "rotary positions have no end",
         "model.position_offset": "learned positions only",
+        "model.norm_before_positions": "learned positions only",
         "model.shared_parallel_norm": "without a parallel residual there is no norm to share",
         "model.attention_bias": "without linear biases there is none to leave out",
         "model.transformers": "the name in transformers",

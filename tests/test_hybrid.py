@@ -144,7 +144,6 @@ BROKEN: dict[str, Spec] = {
     "megatron.hybrid_mtp": replace(unevenly("M*GE*", "Ettttt|mL"), model=mixed("M*GE*", mtp=1)),
     "megatron.variant_transformer": plainly(spec(mixed("M-M*"), 8)),
     "megatron.delta_net_beside": spec(mixed("2x(G- W-)", sliding_window=8), 8),
-    "megatron.delta_net_mtp": spec(mixed("2x(G- *-)", mtp=1), 8),
     "megatron.delta_net_activation": spec(mixed("2x(G- *-)", activation="squared_relu"), 8),
     "megatron.delta_net_heads": spec(mixed("2x(G- *-)", delta_net=replace(NET, value_heads=6)), 8),
     "megatron.delta_net_tp": spec(mixed("2x(G- *-)"), 8, tp=8),

@@ -182,6 +182,7 @@ OURS = {
     "offload_overlap": "it would be lost",
     "double_buffer": "it would be lost",
     "nccl_buffers": "the double buffers are turned on",
+    "latent_overlap": "the layer says so in the first step",
     "outer_optimizer": "Megatron-FSDP says so when it wraps the model",
     "master": "the optimizer says so when it is made",
     "graphs_mamba": "nothing would be captured",

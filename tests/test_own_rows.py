@@ -90,7 +90,7 @@ def test_a_cell_that_means_nothing_skips_its_row(cells, reason):
     ("cells", "reason"),
     [
         ({"gpus": "10"}, "tp·cp·pp = 4·1·1 does not divide the world of 10 GPUs"),
-        ({"ep": "3"}, "ep = 3, etp = 1, but llama has no experts"),
+        ({"ep": "3"}, "ep = 3, etp = 1, egtp = 1, but llama has no experts"),
         ({"pp": "5", "gpus": "20"}, "32 layers do not split over pp·vpp = 5·1"),
         ({"gbs": "63"}, "63 sequences do not divide by micro_batch·dp = 1·4"),
         ({"hidden": "16"}, "model.head_dim: 0 is not a positive count"),

@@ -84,8 +84,7 @@ _FLAGS = {
         "moe-expert-capacity-factor moe-router-bias-update-rate moe-router-dtype moe-router-enable-expert-bias "
         "moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type moe-router-pre-softmax "
         "moe-router-score-function moe-router-topk-scaling-factor moe-shared-expert-gate "
-        "moe-shared-expert-intermediate-size moe-apply-probs-on-input"
-        "moe-shared-expert-intermediate-size moe-latent-size"
+        "moe-shared-expert-intermediate-size moe-apply-probs-on-input moe-latent-size"
     ),
     "backend.megatron.attention": "attention-backend",
     "backend.megatron.transformer": "transformer-impl",

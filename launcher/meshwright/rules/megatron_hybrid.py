@@ -81,8 +81,10 @@ _HYBRID = (
         "gpt",
         "backend.megatron.model",
         lambda r: r.backend.megatron.model != "gpt" or not needs_hybrid(r.model),
-        "gpt builds layers of a mixer and a feed-forward part, and no Mamba; model.pattern has others",
-        "core/transformer/transformer_layer.py; core/models/gpt/experimental_attention_variant_module_specs.py",
+        "gpt builds layers of a mixer and a feed-forward part, no Mamba, and no multi-token prediction beside delta "
+        "nets or sparse attention; model.pattern or model.mtp has others",
+        "core/transformer/transformer_layer.py; core/models/gpt/experimental_attention_variant_module_specs.py; "
+        "core/models/gpt/gpt_layer_specs.py:572",
         _GPT,
     ),
     _lacks(
@@ -129,14 +131,6 @@ _DELTA_NET = (
         lambda r: "delta_net" not in _mixers(r) or set(_mixers(r)) <= {"attention", "delta_net", "mamba"},
         "Megatron mixes delta nets with full attention and Mamba, not with windows or latent attention",
         "core/models/gpt/experimental_attention_variant_module_specs.py; tried with these",
-    ),
-    _rule(
-        "delta_net_mtp",
-        "model.mtp",
-        lambda r: not ("delta_net" in _mixers(r) and r.model.mtp) or _hybrid(r),
-        "GPTModel builds multi-token prediction of layers that it has no delta nets among",
-        "core/models/gpt/gpt_layer_specs.py:572",
-        any_of(change(backend__megatron__model="hybrid"), change(model__mtp=0)),
     ),
     _rule(
         "delta_net_activation",
