@@ -80,3 +80,17 @@ def test_keys_of_parts_that_most_runs_lack_are_explained_too() -> None:
         assert line.split("|")[4].strip()
     assert "| `model.moe.score` | `softmax` | softmax, sigmoid | Of the router's logits. |" in page
     assert not list(parts("recipe", ()))
+
+
+def test_every_option_has_a_meaning() -> None:
+    rows = [
+        line.split(" | ") for line in options_page().splitlines() if line.startswith("| `") and line.count(" | ") > 2
+    ]
+    assert len(rows) > 300
+    assert [row[0] for row in rows if not row[-1].strip(" |")] == []
+
+
+def test_each_question_of_the_architecture_stands_once() -> None:
+    rows = [line.split("|")[1] for line in (DOCS / "architecture.md").read_text("utf-8").splitlines() if "? |" in line]
+    assert len(rows) > 30
+    assert sorted(set(rows)) == sorted(rows)

@@ -194,3 +194,8 @@ def test_a_search_tries_it_where_nodes_may_have_what_it_needs() -> None:
     assert {c.spec.parallelism.gtp for c in found.best} == {1, 8}
     for c in found.best:
         assert not refusals(c.spec, "megatron")
+
+
+def test_no_count_at_all_is_said_once() -> None:
+    one = override(override(parts(), "training.global_batch", None), "parallelism.gtp", 0)
+    assert [problem.path for problem in refusals(one, "megatron")] == ["parallelism.gtp"]

@@ -120,6 +120,15 @@ def test_a_plan_says_what_its_nodes_need(
     assert component in line
 
 
+def test_a_component_is_named_once_in_its_newest_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from meshwright.cli import main
+
+    assert main(["plan", *H100, "software=ngc", "parallelism=zero1", "parallelism.gtp=2"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "nodes need" in line)
+    assert line.count("Transformer Engine") == 1
+    assert "Transformer Engine 2.19.0 (in software=ngc, which does not say its version)" in line
+
+
 def test_a_cpu_needs_none_of_it() -> None:
     assert needed(load(["model=tiny", "cluster=local_cpu", "cluster.gpus=2"]).stages[0]) == ()
 

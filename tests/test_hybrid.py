@@ -159,6 +159,12 @@ def test_what_megatron_cannot_build_is_refused(rule: str) -> None:
     assert rule in {problem.rule for problem in refusals(BROKEN[rule], "megatron")}
 
 
+def test_an_indexer_that_cannot_be_fed_is_left_out() -> None:
+    whole = small_model(mla=replace(MLA, q_lora_rank=None), indexer=INDEXER)
+    (problem,) = refusals(spec(whole, 8), "megatron")
+    assert (problem.rule, problem.repairs) == ("megatron.sparse_queries", ({"model.indexer": None},))
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

@@ -265,3 +265,9 @@ def test_what_a_technique_wants_of_the_environment_has_a_reason() -> None:
 def test_two_micro_batches_side_by_side_get_queues_of_their_own() -> None:
     found = environment(resolve(described(GOOD["hidden all-to-all"])))
     assert found["CUDA_DEVICE_MAX_CONNECTIONS"].value == "32"
+
+
+def test_pages_that_nothing_sizes_are_left_out_with_their_sizes() -> None:
+    (problem,) = refusals(described({B + "moe_paged_stash": True, FED + "stash_host": 0.5}), "megatron")
+    assert problem.rule == "megatron.paged_stash"
+    assert problem.repairs == ({B + "moe_paged_stash": False, FED + "stash_gpu": 1.1, FED + "stash_host": 0.0},)

@@ -96,10 +96,13 @@ def test_a_range_in_words() -> None:
     [
         ({"model.mla": None, "model.head_dim": 15}, "model.head_dim: 15 of 15 channels of a head are rotated"),
         ({"model.mla.qk_rope_dim": 7}, "model.mla.qk_rope_dim: 7 of 7 channels of a head are rotated"),
-        ({"model.indexer": Indexer(heads=4, head_dim=4, topk=32)}, "model.indexer.head_dim: 4 channels hold no posit"),
+        (
+            {"model.indexer": Indexer(heads=4, head_dim=4, topk=32)},
+            "model.indexer.head_dim: 4 channels hold no positions of 8; set model.indexer.head_dim=8",
+        ),
         (
             {"model.indexer": Indexer(heads=4, head_dim=16, topk=32), "model.mla": None},
-            "model.mla: not set, and model.indexer chooses tokens for latent attention",
+            "model.mla: not set, and model.indexer chooses tokens for latent attention; set model.indexer=null",
         ),
         ({"training.schedule.min_lr": 1.0}, "training.schedule.min_lr: 1.0 is more than the peak"),
         (

@@ -69,7 +69,8 @@ def normalise(spec: Spec) -> Spec:
     dp = parallelism.dp if parallelism.dp is not None else max(1, world // model_degree) if model_degree > 0 else 1
     batch = training.global_batch
     if batch is None:
-        batch = training.micro_batch * parallelism.gtp * dp * (training.microbatches or 1)
+        gathered = max(1, parallelism.gtp)  # one that is no count is said once, as parallelism.gtp
+        batch = training.micro_batch * gathered * dp * (training.microbatches or 1)
     nodes = spec.cluster.nodes or -(-world // max(1, spec.cluster.gpus_per_node))
     return replace(
         spec,

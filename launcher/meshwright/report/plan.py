@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.layout.plan import Plan, Stage
-from meshwright.rules.requirements import needed
+from meshwright.rules.requirements import Requirement, needed
 from meshwright.spec.effect import Effect, effect_of, unequal
 from meshwright.spec.software import HERE
 
@@ -48,8 +48,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "batch", f"{batch.global_batch:,} sequences of {batch.sequence:,} = {batch.tokens:,} tokens = {product}"
     if plan.steps:
         yield "steps", f"{plan.steps:,}"
-    needs = dict.fromkeys(f"{row.name} ({_version(plan, row.component)})" for row in needed(plan.spec))
-    if needs:
+    if needs := _needs(plan):
         yield "nodes need", ", ".join(needs)
     active = f", {plan.active_parameters:,} active" if plan.spec.model.moe else ""
     yield (
@@ -78,11 +77,23 @@ def _said(value: object) -> str:
     return str(value) if isinstance(value, float | str | bool) else "..."
 
 
-def _version(plan: Plan, component: str) -> str:
+def _needs(plan: Plan) -> list[str]:
+    """Each component once, in the newest of the versions that options ask for, and what the software has of it."""
+    rows: dict[str, Requirement] = {}
+    for row in sorted(needed(plan.spec), key=_least):
+        rows[row.component] = row
+    return [f"{row.name} ({_version(plan, row)})" for row in rows.values()]
+
+
+def _least(row: Requirement) -> tuple[int, ...]:
+    return tuple(int(part) for part in (row.least or "0").split("."))
+
+
+def _version(plan: Plan, row: Requirement) -> str:
     software = plan.spec.software
-    found = software.components.get(component)
+    found = software.components.get(row.component)
     if found == HERE:
-        return f"in software={software.name}"
+        return f"in software={software.name}" + (", which does not say its version" if row.least else "")
     return f"software={software.name} has {found}" if found else f"software={software.name} does not say"
 
 

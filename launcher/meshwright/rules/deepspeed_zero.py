@@ -64,8 +64,9 @@ _OPTIMIZER = (
             r.backend.deepspeed.bf16_states,
             (r.training.precision == "bf16") & (r.zero >= 1) & (_optimizer(r).device == "none"),
         ),
-        message="bf16 states need precision=bf16, not {training.precision}, zero >= 1, not {zero}, and the optimizer "
-        "on the GPU: DeepSpeed's Adam on the CPU keeps them in fp32 unless it is built otherwise",
+        message="precision = {training.precision}, zero = {zero}, offload_optimizer.device = "
+        "{backend.deepspeed.offload_optimizer.device}, and bf16 states need bf16, at least 1, and none: DeepSpeed's "
+        "Adam on the CPU keeps them in fp32 unless it is built otherwise",
         source="runtime/config.py:706; runtime/base_optimizer.py:516",
         repairs=any_of(
             change(backend__deepspeed__bf16_states=False),

@@ -10,6 +10,8 @@ from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["RULES"]
 
+_PLAIN = ExpertOptions()
+
 
 def _flex(r: Layout) -> bool:
     return r.model.moe is not None and options_of(r).moe_dispatcher == "flex"
@@ -123,7 +125,14 @@ RULES: tuple[Rule, ...] = (
         ),
         "pages are sized by moe_rank_capacity, which is not set",
         ":1907",
-        off("moe_paged_stash"),
+        any_of(
+            off("moe_paged_stash"),
+            change(
+                backend__megatron__moe_paged_stash=False,
+                backend__megatron__experts__stash_gpu=_PLAIN.stash_gpu,
+                backend__megatron__experts__stash_host=_PLAIN.stash_host,
+            ),
+        ),
     ),
     option_rule(
         "padded",

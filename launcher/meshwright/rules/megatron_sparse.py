@@ -54,6 +54,7 @@ RULES = (
         lambda r: r.model.mla is None or r.model.mla.q_lora_rank is not None,
         "Megatron's indexer reads compressed queries, and model.mla.q_lora_rank is not set",
         "core/transformer/mla_qk_norm_config.py:114",
+        change(model__indexer=None),
     ),
     _rule(
         "bias",

@@ -196,9 +196,14 @@ def _indexed(model: Model) -> Iterator[Problem]:
     if model.indexer is None:
         return
     if model.mla is None:
-        yield Problem("model.mla", "not set, and model.indexer chooses tokens for latent attention", "value.indexer")
+        yield Problem(
+            "model.mla",
+            "not set, and model.indexer chooses tokens for latent attention; set model.indexer=null",
+            "value.indexer",
+        )
     elif model.indexer.head_dim < model.mla.qk_rope_dim:
-        message = f"{model.indexer.head_dim} channels hold no positions of {model.mla.qk_rope_dim}; give it as many"
+        least = model.mla.qk_rope_dim
+        message = f"{model.indexer.head_dim} channels hold no positions of {least}; set model.indexer.head_dim={least}"
         yield Problem("model.indexer.head_dim", message, "value.indexer")
 
 

@@ -62,8 +62,8 @@ class Indexer:
     Heads of its own score every token before; attention reads the ``topk`` highest alone.
     """
 
-    heads: int
-    head_dim: int
+    heads: int  # of the indexer, which score every token before
+    head_dim: int  # channels of one, positions among them
     topk: int  # tokens that each one attends to
     interleaved: bool = False  # its rotary positions turn neighbours (GLM-5), not halves
     loss: float = 0.001  # coefficient of the loss that teaches it attention's own weights; 0: it is not trained
@@ -74,10 +74,10 @@ class Indexer:
 class DeltaNet:
     """Gated delta nets (arXiv:2412.06464), layers G of a pattern. Each head of keys serves as many heads of values."""
 
-    key_heads: int
-    value_heads: int
-    key_dim: int
-    value_dim: int
+    key_heads: int  # of queries and keys
+    value_heads: int  # of values: a multiple of these
+    key_dim: int  # channels of one head's query and key
+    value_dim: int  # channels of a head's value
     kernel: int = 4  # tokens that the convolution over queries, keys and values sees
 
 
@@ -85,9 +85,9 @@ class DeltaNet:
 class Mamba:
     """Mamba-2 (arXiv:2405.21060), layers M of a pattern. The heads of a group share what goes in and out of a state."""
 
-    heads: int
-    head_dim: int
-    groups: int
+    heads: int  # of the scan, each with a state of its own
+    head_dim: int  # channels of one
+    groups: int  # of heads that share what goes in and out of a state
     state: int  # channels of a state
     kernel: int = 4  # tokens that the convolution before the scan sees
 
