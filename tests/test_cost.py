@@ -288,6 +288,29 @@ def test_a_sliding_window_makes_attention_cheaper() -> None:
     assert windowed.notes == ("MFU and HFU count attention in full, as if there were no sliding window",)
 
 
+def sparse(kernels: str, *words: str) -> Plan:
+    """DeepSeek-V3.2 on a layout whose host is slower than tp = 8 with fused kernels."""
+    grid = ("cluster.nodes=64", "parallelism.tp=8", "parallelism.sp=true", "parallelism.pp=8", "parallelism.ep=32")
+    split = ("parallelism.pipeline_split.last=5", "training.sequence=4096", "training.global_batch=2048")
+    chosen = f"backend.megatron.dsa_kernels={kernels}"
+    return resolve(load(["model=deepseek_v3_2", "cluster=dgx_h100", *grid, *split, chosen, *words]).stages[0])
+
+
+def test_kernels_of_sparse_attention_change_no_communication_but_what_hides_it() -> None:
+    none, cudnn = (cost(sparse(kernels)) for kernels in ("none", "cudnn"))
+    assert none.traffic == cudnn.traffic
+    assert none.step.expert > cudnn.step.expert  # which runs while the device waits for the host
+    none, cudnn = (cost(sparse(kernels, "cluster.efficiency.launch_us=0.0")) for kernels in ("none", "cudnn"))
+    assert (none.step.tensor, none.step.expert) == (cudnn.step.tensor, cudnn.step.expert)
+
+
+def test_sparse_attention_without_kernels_multiplies_in_32_bits() -> None:
+    slower = "cluster.accelerator.fp32_tflops=100"
+    none, slow = (cost(sparse("none", *words)).step for words in ((), (slower,)))
+    assert slow.compute > 1.1 * none.compute
+    assert cost(sparse("cudnn")).step == cost(sparse("cudnn", slower)).step
+
+
 @pytest.mark.parametrize(("vpp", "first"), [(1, 1), (2, 3), (4, 7)])
 def test_each_chunk_sends_forward_but_the_last_and_backward_but_the_first(vpp: int, first: int) -> None:
     plan = planned("parallelism.tp=8", "parallelism.pp=2", f"parallelism.vpp={vpp}")

@@ -1,4 +1,4 @@
-"""Fused attention: which part of the scores is computed, at which part of the fitted rate, and softmax beside it.
+"""Attention: which part of the scores is computed, in which precision, at which part of the fitted rate, and softmax.
 
 ``efficiency.attention`` was fitted on heads of 128 channels; what is not such attention differs from it here.
 """
@@ -10,7 +10,7 @@ from meshwright.cost.numbers import Number, maximum, minimum
 from meshwright.model.operations import Operation
 from meshwright.spec import Model
 
-__all__ = ["narrow", "rate", "seen"]
+__all__ = ["narrow", "peak", "rate", "seen"]
 
 FITTED_CHANNELS = 128  # of a head, in most rows that efficiency.attention was fitted on
 EXPONENTIALS = {"9": 3.9e12, "10": 4.4e12}
@@ -27,6 +27,15 @@ SOFTMAX = 2.0
 """Work on a score in exponentials' time: FlashAttention-3's causal forward at 4K on H100 reaches 1.4 times less with 64
 channels than with 128 (arXiv:2407.08608, figure 5)."""
 TILE = 128  # keys that attention's kernels compute at a time: a window's edge is masked, not skipped
+
+
+def peak(s: Scene, o: Operation) -> float:
+    """FLOP/s of the matrix units over attention's two products, of which ``single`` is in 32 bits.
+
+    TF32 where the hardware has it: PyTorch takes it where it is allowed to, and multiplies in full slower than this.
+    """
+    gpu, part = s.layout.cluster.accelerator, o.single / (o.computed or o.scores or 1)
+    return 1e12 / (part / gpu.fp32_tflops + (1 - part) / gpu.bf16_tflops)
 
 
 def rate(s: Scene) -> Number:

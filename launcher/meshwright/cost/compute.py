@@ -127,7 +127,7 @@ def weight_gradients(s: Scene, operations: Iterable[Operation]) -> Number:
 def roofline(s: Scene, o: Operation) -> Roofline:
     """One operation's forward, in the matrix units and in moving bytes."""
     kernel, products, scores = _kernel(s, o), _products(s, o), _scores(s, o)
-    units = s.layout.cluster.accelerator.bf16_tflops * 1e12 if o.scores or o.products else peak(s)
+    units = attention.peak(s, o) if o.scores or o.products else peak(s)
     moving = kernel.memory + kernel.casts[0]
     return Roofline(products + scores, _moved(s, o), kernel.matmul + kernel.attention, moving, units)
 
@@ -163,7 +163,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     kernels = o.kernels + _pieces(s, o)
     captured = o.name.startswith(s.framework.captured) or s.framework.captures_all
     fused = s.framework.kernels.flash and not o.dense
-    attention_peak = gpu.bf16_tflops * 1e12 * (attention.rate(s) if fused else e.matmul)
+    attention_peak = attention.peak(s, o) * (attention.rate(s) if fused else e.matmul)
     return _Kernel(
         matmul=_products(s, o) / (peak(s) * e.matmul),
         attention=_scores(s, o) / attention_peak + attention.narrow(s, o),

@@ -154,9 +154,10 @@ class Operation:
     A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
     earlier token (query-key plus probability-value), or the last ``window`` of them; ``products`` are multiplications
     of a token with states, without weights, cut over ``tp``. ``computed``: the width that a kernel multiplies, where it
-    is another than the model's. ``dense``: every pair of tokens is computed, those behind the mask, too. ``shared``:
-    every rank of the tensor-parallel group does all of it. ``region``: the input enters, or the output leaves, the
-    part of the layer that ``tp`` cuts; a routed token enters and leaves its expert.
+    is another than the model's; ``single``: of that, what is multiplied in 32 bits. ``dense``: every pair of tokens is
+    computed, those behind the mask, too. ``shared``: every rank of the tensor-parallel group does all of it.
+    ``region``: the input enters, or the output leaves, the part of the layer that ``tp`` cuts; a routed token enters
+    and leaves its expert.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Operation:
     scores: int = 0
     window: int | None = None
     computed: int = 0
+    single: int = 0
     dense: bool = False
     shared: bool = False
     products: int = 0

@@ -4,7 +4,8 @@ Parameters as megatron/core/transformer/experimental_attention_variant/dsa.py ma
 tensor-parallel group holds the whole indexer, and scores the whole sequence. Attention reads what is compressed, one
 head for all: the up-projections of keys and values are multiplied with queries and with what was read
 (absorbed_mla.py), as many products as multiplying them with every token. Without a kernel for the chosen tokens, the
-scores of all pairs are computed and written in 32 bits (``_unfused_absorbed_dsa_fn``).
+scores of all pairs are computed, from inputs cast to 32 bits, and written (``_unfused_absorbed_dsa_fn``,
+``_compute_index_scores``); what they weigh is multiplied in 16.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def _scoring(indexer: Indexer, kernels: Kernels) -> Operation:
         saved=(Tensor(trained + chosen, "replicated"),),
         moved=(Tensor(2 * width + chosen, "replicated"), Tensor(passes, "replicated", squared=True)),
         scores=width,
+        single=0 if kernels.sparse else width,
         dense=not kernels.sparse,
         shared=True,
         kernels=2 if kernels.sparse else 8,
@@ -74,7 +76,8 @@ def _core(model: Model, kernels: Kernels) -> Operation:
         return found
     pairs = Tensor(6 * model.heads, "tp", "core_attn", squared=True)  # probabilities in 32 bits, and in 16 to multiply
     passes = Tensor(34 * model.heads, "tp", squared=True)  # product, mask, softmax and cast, read and written
-    return replace(found, saved=(*found.saved, pairs), moved=(*found.moved, passes), dense=True, kernels=12)
+    saved, moved = (*found.saved, pairs), (*found.moved, passes)
+    return replace(found, saved=saved, moved=moved, dense=True, single=absorbed, kernels=12)
 
 
 def _options(model: Model) -> Indexer:
