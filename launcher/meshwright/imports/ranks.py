@@ -93,11 +93,10 @@ def _tasks(program: Program, headers: Headers) -> Ranks:
     if "srun" not in program.outer and not headers:
         return Ranks(1, 1)
     nodes, tasks = _slurm(program, headers, "nodes"), _slurm(program, headers, "ntasks")
-    per_node = _slurm(program, headers, "ntasks-per-node")
-    if tasks and per_node and nodes is None:
-        nodes = -(-tasks // per_node)
-    nodes = nodes or 1
-    return Ranks(nodes, max(1, per_node or (tasks // nodes if tasks else 1)))
+    each = _slurm(program, headers, "ntasks-per-node")
+    filled = -(-tasks // each) if tasks and each else 1
+    nodes = nodes or filled
+    return Ranks(nodes, max(1, each or (tasks // nodes if tasks else 1)))
 
 
 def _mpi(program: Program) -> int | None:
