@@ -196,6 +196,22 @@ def test_what_the_launcher_gets_wrong(before: str, after: str, rule: str) -> Non
     assert (remark.level, remark.rule) == ("error", rule)
 
 
+@pytest.mark.parametrize(
+    ("options", "world", "rules"),
+    [
+        ("--nodes=2 --ntasks-per-node=8", 16, []),
+        ("--ntasks=16 --ntasks-per-node=8", 16, []),  # the nodes follow
+        ("--ntasks=12 --ntasks-per-node=8", 16, ["launch.partial"]),
+        ("--nodes=2 --ntasks=15", 14, ["launch.partial"]),
+    ],
+)
+def test_tasks_that_do_not_fill_the_last_node(options: str, world: int, rules: list[str]) -> None:
+    head = f"#!/bin/bash\n#SBATCH {options} --exclusive\n"
+    job = source(f"{head}srun python pretrain_gpt.py {GPT}\n")
+    assert job.values["cluster.gpus"] == world
+    assert [one.rule for one in job.remarks if one.rule.startswith("launch.")] == rules
+
+
 def test_what_is_open_is_asked_for_by_name() -> None:
     script = (
         f"torchrun --nnodes $NODES --nproc_per_node 8 pretrain_gpt.py {GPT} --tensor-model-parallel-size $TP".replace(

@@ -7,26 +7,31 @@ from typing import Any
 from meshwright.imports.documents import Leaves
 from meshwright.imports.foreign_parts import OTHER
 from meshwright.imports.known_models import vocabulary_of
-from meshwright.imports.shape_values import KERNELS, OWN, STYLES, activation, first, on, second_beta
+from meshwright.imports.shape_values import KERNELS, OWN, STYLES, activation, first, on, second_beta, switch
 from meshwright.imports.shaped import Shape, To
 
 __all__ = ["NEMO"]
 
 
 _SCHED = "model.optim.sched."
+_HALF = ("16", "fp16", "16_mixed")
+_ACTIVATIONS: dict[str, dict[str, Any]] = {
+    "squared_relu": {"squared_relu": True},
+    **{name: {"glu_activation": "geglu"} for name in ("geglu", "fast_geglu")},
+}
+"""Those beside SwiGLU, which is a switch of Megatron-LM's own."""
 
 
 def _of_nemo(leaves: Leaves) -> dict[str, Any]:
     centred = "model.normalization" in leaves and leaves["model.normalization"].value == "layernorm1p"
     zero = {"layernorm_zero_centered_gamma": True} if centred else {}
-    return {**second_beta("model.optim.betas")(leaves), **zero, **_tokens(leaves), **_activation(leaves)}
+    half = {"fp16": True} if _word(leaves, "trainer.precision") in _HALF else {}
+    kind = _ACTIVATIONS.get(_word(leaves, "model.activation"), {})
+    return {**second_beta("model.optim.betas")(leaves), **zero, **_tokens(leaves), **kind, **half}
 
 
-def _activation(leaves: Leaves) -> dict[str, Any]:
-    """Those beside SwiGLU, which is a switch of Megatron-LM's own."""
-    kind = str(leaves["model.activation"].value) if "model.activation" in leaves else ""
-    kinds: dict[str, dict[str, Any]] = {"squared-relu": {"squared_relu": True}, "geglu": {"glu_activation": "geglu"}}
-    return kinds.get(kind.replace("_", "-").removeprefix("fast-"), {})
+def _word(leaves: Leaves, key: str) -> str:
+    return str(leaves[key].value).lower().replace("-", "_") if key in leaves else ""
 
 
 def _tokens(leaves: Leaves) -> dict[str, Any]:
@@ -44,31 +49,38 @@ NEMO = Shape(
     sections=("model",),
     defaults={"bf16": False, "bias_gelu_fusion": False},
     keys={
-        "trainer.precision": To("bf16", lambda kind: True if "bf16" in str(kind) else None),
+        "trainer.precision": To(
+            "bf16", lambda kind: True if "bf16" in str(kind) else None, usual=("32", "32_true"), beside=_HALF
+        ),
         "trainer.max_steps": To("train_iters"),
         "trainer.gradient_clip_val": To("clip_grad", float),
         "trainer.log_every_n_steps": To("log_interval"),
-        "trainer.val_check_interval": To("eval_interval", lambda value: None),
         "model.encoder_seq_length": To("seq_length"),
         "model.num_query_groups": To("num_query_groups"),
         "model.rotary_percentage": To("rotary_percent", float),
         "model.normalization": To(
             "normalization", {"layernorm1p": "LayerNorm", "layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}.__getitem__
         ),
-        "model.activation": To("swiglu", activation("swiglu")),
-        "model.share_embeddings_and_output_weights": To("untie_embeddings_and_output_weights", lambda on: not on),
-        "model.bias": To("add_bias_linear", bool),
+        "model.activation": To("swiglu", activation("swiglu"), usual=("gelu",), beside=tuple(_ACTIVATIONS)),
+        "model.share_embeddings_and_output_weights": To(
+            "untie_embeddings_and_output_weights", lambda on: not switch(on)
+        ),
+        "model.bias": To("add_bias_linear", switch),
         "model.activations_checkpoint_granularity": To("recompute_granularity"),
         "model.activations_checkpoint_method": To("recompute_method"),
         "model.activations_checkpoint_num_layers": To("recompute_num_layers"),
         "model.use_flash_attention": To("attention_backend", lambda on: "flash" if on else None),
         "model.fp8": To("fp8", lambda on: "hybrid" if on else None),
         "model.ub_tp_comm_overlap": To("tp_comm_overlap", on),
-        "model.qkv_bias": To("add_qkv_bias", bool),
+        "model.qkv_bias": To("add_qkv_bias", switch),
         "model.override_vocab_size": To("padded_vocab_size"),
         "model.seq_len_interpolation_factor": To("rotary_seq_len_interpolation_factor"),
         "model.fsdp": To("use_torch_fsdp2", on),
-        "model.optim.name": To("use_distributed_optimizer", lambda name: True if "distributed" in str(name) else None),
+        "model.optim.name": To(
+            "use_distributed_optimizer",
+            lambda name: True if "distributed" in str(name) else None,
+            usual=("adam", "adamw", "fused_adam"),
+        ),
         "model.optim.lr": To("lr", float),
         "model.optim.weight_decay": To("weight_decay", float),
         "model.optim.betas": To("adam_beta1", first),

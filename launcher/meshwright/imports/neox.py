@@ -6,7 +6,18 @@ from typing import Any
 
 from meshwright.imports.documents import Leaves
 from meshwright.imports.foreign_parts import OTHER
-from meshwright.imports.shape_values import KERNELS, OWN, POSITIONS, STYLES, activation, first, on, paths, second_beta
+from meshwright.imports.shape_values import (
+    KERNELS,
+    OWN,
+    POSITIONS,
+    STYLES,
+    activation,
+    first,
+    on,
+    paths,
+    second_beta,
+    switch,
+)
 from meshwright.imports.shaped import Shape, To
 
 __all__ = ["NEOX"]
@@ -20,6 +31,8 @@ def _of_neox(leaves: Leaves) -> dict[str, Any]:
     """
     said = {key: leaves[key].value for key in ("activation", "intermediate_size", "hidden_size") if key in leaves}
     more = second_beta("optimizer.params.betas")(leaves)
+    more |= {"fp16": True} if "precision" in leaves and leaves["precision"].value == "fp16" else {}
+    more |= {"glu_activation": "geglu"} if said.get("activation") == "geglu" else {}
     if said.get("activation") not in ("swiglu", "geglu") or not isinstance(said.get("hidden_size"), int):
         return more
     hidden, stated = said["hidden_size"], said.get("intermediate_size")
@@ -45,10 +58,12 @@ NEOX = Shape(
         "pos_emb": To("position_embedding_type", POSITIONS.__getitem__),
         "rotary_pct": To("rotary_percent", float),
         "rotary_emb_base": To("rotary_base"),
-        "no_weight_tying": To("untie_embeddings_and_output_weights", bool),
-        "activation": To("swiglu", activation("swiglu")),
-        "use_bias_in_attn_linear": To("add_bias_linear", bool),
-        "optimizer.type": To("optimizer", {"Adam": "adam", "AdamW": "adam", "OneBitAdam": "adam", "SGD": "sgd"}.get),
+        "no_weight_tying": To("untie_embeddings_and_output_weights", switch),
+        "activation": To("swiglu", activation("swiglu"), usual=("gelu",), beside=("geglu",)),
+        "use_bias_in_attn_linear": To("add_bias_linear", switch),
+        "optimizer.type": To(
+            "optimizer", {"Adam": "adam", "AdamW": "adam", "OneBitAdam": "adam", "SGD": "sgd"}.__getitem__
+        ),
         "optimizer.params.lr": To("lr", float),
         "optimizer.params.betas": To("adam_beta1", first),
         "optimizer.params.eps": To("adam_eps", float),
@@ -61,7 +76,7 @@ NEOX = Shape(
         "lr_decay_style": To("lr_decay_style", STYLES.__getitem__),
         "fp16.enabled": To("fp16", on),
         "bf16.enabled": To("bf16", on),
-        "precision": To("bf16", lambda kind: True if kind == "bfloat16" else None),
+        "precision": To("bf16", lambda kind: True if kind == "bfloat16" else None, usual=("fp32",), beside=("fp16",)),
         "checkpoint_activations": To("checkpoint_activations", on),
         "checkpoint_num_layers": To("recompute_num_layers"),
         "checkpoint_factor": To("save_interval"),

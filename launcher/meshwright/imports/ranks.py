@@ -92,9 +92,11 @@ def _tasks(program: Program, headers: Headers) -> Ranks:
         return Ranks(max(1, whole // per_node), min(per_node, whole))
     if "srun" not in program.outer and not headers:
         return Ranks(1, 1)
-    nodes, tasks = _slurm(program, headers, "nodes") or 1, _slurm(program, headers, "ntasks")
-    per_node = _slurm(program, headers, "ntasks-per-node") or (tasks // nodes if tasks else 1)
-    return Ranks(nodes, max(1, per_node))
+    nodes, tasks = _slurm(program, headers, "nodes"), _slurm(program, headers, "ntasks")
+    each = _slurm(program, headers, "ntasks-per-node")
+    filled = -(-tasks // each) if tasks and each else 1
+    nodes = nodes or filled
+    return Ranks(nodes, max(1, each or (tasks // nodes if tasks else 1)))
 
 
 def _mpi(program: Program) -> int | None:
@@ -140,6 +142,7 @@ def remarks(program: Program, headers: Headers, found: Ranks) -> Iterator[Remark
     if asked and found.nodes and found.nodes != asked and program.launcher != "python":
         message = f"sbatch asks for {asked} nodes, {program.launcher} starts ranks on {found.nodes}"
         yield Remark("error", "launch.nodes", message, headers["nodes"][1])
+    yield from _partial(program, headers, found)
     yield from _first_node(program, headers, found)
     if headers and sbatch.says_no_cpus(headers):
         message = (
@@ -147,6 +150,17 @@ def remarks(program: Program, headers: Headers, found: Ranks) -> Iterator[Remark
         )
         where = next(iter(headers.values()))[1]
         yield Remark("warning", "launch.cpus", f"{message}; read as --exclusive", where)
+
+
+def _partial(program: Program, headers: Headers, found: Ranks) -> Iterator[Remark]:
+    """Tasks that leave GPUs of the last nodes without a rank; mpirun's words count otherwise."""
+    tasks = _slurm(program, headers, "ntasks") if program.launcher == "python" and not _mpi(program) else None
+    if tasks and found.world and tasks != found.world:
+        message = (
+            f"{tasks} tasks are not {found.nodes} nodes with {found.per_node} each, which is read: "
+            f"every node has as many ranks; set --ntasks={found.world}"
+        )
+        yield Remark("error", "launch.partial", message, headers.get("ntasks", ("", program.place))[1])
 
 
 def _first_node(program: Program, headers: Headers, found: Ranks) -> Iterator[Remark]:

@@ -7,12 +7,19 @@ from typing import Any
 
 from meshwright.imports.documents import Leaves
 
-__all__ = ["KERNELS", "OWN", "POSITIONS", "STYLES", "activation", "first", "on", "paths", "second_beta"]
+__all__ = ["KERNELS", "OWN", "POSITIONS", "STYLES", "activation", "first", "on", "paths", "second_beta", "switch"]
 
 
 def on(value: Any) -> Any:
     """A switch: it says something where it is on."""
     return True if value is True else None
+
+
+def switch(value: Any) -> bool:
+    """A switch that says something on and off; what is neither is left for its reader to name."""
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
 
 
 def first(value: Any) -> Any:

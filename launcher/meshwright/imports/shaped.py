@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 from meshwright.errors import Problem
@@ -22,10 +23,16 @@ __all__ = ["Shape", "To", "of_shape"]
 
 @dataclass(frozen=True)
 class To:
-    """The argument that a key is, and how its value reads; None: it says nothing."""
+    """The argument that a key is, and how its value reads; None: it says nothing.
+
+    ``usual``: values that leave it at Megatron-LM's default, beside those that are off; ``beside``: those that the
+    shape's ``more`` carries. Any other one that reads as nothing is not carried.
+    """
 
     argument: str
     read: Callable[[Any], Any] = lambda value: value
+    usual: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,7 @@ def of_shape(leaves: Leaves, shape: Shape, world: int | None = None) -> Source:
     carried = (_own(key, resolved[key], path) for key, (path, _) in shape.own.items() if key in resolved)
     source = _named(source, resolved, shape)
     stated = tuple(one for one in source.found if one.key)
-    return replace(source, values={**source.values, **own}, found=(*stated, *carried, *_quiet(resolved, shape)))
+    return replace(source, values={**source.values, **own}, found=(*stated, *carried, *_quiet(leaves, resolved, shape)))
 
 
 def _named(source: Source, leaves: Leaves, shape: Shape) -> Source:
@@ -77,8 +84,20 @@ def _named(source: Source, leaves: Leaves, shape: Shape) -> Source:
     values = {path: value for path, value in source.values.items() if not path.startswith("model.")}
     hint = f"{readable(name)} is none of ours; give model=NAME, or model=hf model.path=DIR"
     asked = () if model else (Ask("model", Problem("model", hint, "import.missing")),)
-    others = tuple(ask for ask in source.asks if not ask.path.startswith("model."))
-    return replace(source, values={**values, **model}, asks=(*asked, *others))
+    others = tuple(ask for ask in source.asks if not _of_model(ask.path) or ask.problem.rule == "import.value")
+    found = tuple(map(_beside_name, source.found))
+    return replace(source, values={**values, **model}, asks=(*asked, *others), found=found)
+
+
+def _of_model(path: str) -> bool:
+    return path.startswith("model.")
+
+
+def _beside_name(one: Found) -> Found:
+    """A size, or a kind of layer, that the named model does not take from here."""
+    if not one.path or not all(map(_of_model, one.path.split())):
+        return one
+    return replace(one, fate="dropped", path="", reason="the model that is named is read as it is published")
 
 
 def _grouped(given: Mapping[str, Given]) -> dict[str, bool]:
@@ -121,18 +140,35 @@ def _own(key: str, one: Given, path: str) -> Found:
     return Found(key, shown(one.value), one.place, "mapped", path)
 
 
-def _quiet(leaves: Leaves, shape: Shape) -> Iterator[Found]:
-    """Keys that are known and say nothing with this value."""
+def _quiet(stated: Leaves, leaves: Leaves, shape: Shape) -> Iterator[Found]:
+    """Keys that are known and set no argument with this value."""
     for key, one in leaves.items():
         made = _argument(key, one, shape)
         if made is not None and made[1] is None:
-            yield Found(key, shown(one.value), one.place, "default", PATHS.get(made[0], ""))
+            open_value = one.value is None and stated[key].value is not None
+            yield _unset(key, stated[key] if open_value else one, shape.keys.get(key, To(made[0])))
+
+
+def _unset(key: str, one: Given, row: To) -> Found:
+    """A value that is off, or as usual; one that is carried beside its argument; else one that nothing here says."""
+    value = str(one.value).lower().replace("-", "_")
+    kept = Found(key, shown(one.value), one.place, "default", PATHS.get(row.argument, ""))
+    if value in row.beside:
+        return replace(kept, fate="mapped")
+    return kept if value in (*_OFF, *row.usual) else replace(kept, fate="dropped", path="", reason=_NO_SUCH)
+
+
+_OFF = ("none", "false", "", "[]")
+_NO_SUCH = "no value of ours says so: read as the default"
 
 
 def _interpolated(key: str, value: Any, leaves: Leaves) -> Any:
-    """OmegaConf's ``${.name}`` and ``${a.b}``; what computes (``${multiply:4,...}``) is left to the default."""
+    """OmegaConf's ``${.name}`` and ``${a.b}``, and NeMo's ``${multiply:4,...}``; other resolvers are None."""
     if not isinstance(value, str) or "${" not in value:
         return value
+    if product := _PRODUCT.fullmatch(value):
+        factors = [_factor(key, text, leaves) for text in product[1].split(",")]
+        return prod(factors) if all(isinstance(factor, int) for factor in factors) else None
     match = re.fullmatch(r"\$\{(\.*)([\w.]+)\}", value)
     if not match:
         return None
@@ -142,3 +178,10 @@ def _interpolated(key: str, value: Any, leaves: Leaves) -> Any:
     path = f"{section}.{match[2]}" if section else match[2]
     target = leaves[path].value if path in leaves else None
     return None if isinstance(target, str) and "${" in target else target
+
+
+_PRODUCT = re.compile(r"\$\{multiply:([^:]+)\}")
+
+
+def _factor(key: str, text: str, leaves: Leaves) -> Any:
+    return int(text) if text.strip().isdigit() else _interpolated(key, text.strip(), leaves)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 from meshwright.errors import Problem
@@ -20,6 +21,11 @@ def _each(name: str, row: Row) -> dict[str, Row]:
     return {f"{section}{name}": row for section in _P}
 
 
+def _stage(count: Any) -> int:
+    """Of the ranks that states are sharded over; 1: they are not."""
+    return 0 if int(count) == 1 else 3
+
+
 ROWS: Mapping[str, Row] = {
     **_each("tensor_parallel_degree", Row("parallelism.tp", int)),
     **_each("pipeline_parallel_degree", Row("parallelism.pp", int)),
@@ -28,8 +34,8 @@ ROWS: Mapping[str, Row] = {
     **_each("expert_tensor_parallel_degree", Row("parallelism.etp", int)),
     **_each("enable_async_tensor_parallel", Row("parallelism.overlap_tp", bool)),
     **_each("data_parallel_replicate_degree", Row("parallelism.optimizer_instances", int)),
-    **_each("data_parallel_shard_degree", Row("parallelism.zero", lambda count: 0 if count == 1 else 3)),
-    **_each("data_parallel_degree", Row("parallelism.zero", lambda count: 3)),
+    **_each("data_parallel_shard_degree", Row("parallelism.zero", _stage)),
+    **_each("data_parallel_degree", Row("parallelism.zero", _stage)),
     "training.local_batch_size": Row("training.micro_batch", int),
     "training.batch_size": Row("training.micro_batch", int),
     "training.global_batch_size": Row("training.global_batch", lambda size: size if size > 0 else None),
@@ -49,7 +55,7 @@ ROWS: Mapping[str, Row] = {
     "optimizer.beta2": Row("training.optimizer.beta2", float),
     "optimizer.weight_decay": Row("training.optimizer.weight_decay", float),
     "lr_scheduler.warmup_steps": Row("training.schedule.warmup_steps", int),
-    "lr_scheduler.decay_type": Row("training.schedule.style", lambda kind: kind if kind == "cosine" else "linear"),
+    "lr_scheduler.decay_type": Row("training.schedule.style", {"linear": "linear", "cosine": "cosine"}.__getitem__),
     "activation_checkpoint.mode": Row(
         "parallelism.recompute", {"none": "none", "selective": "selective", "full": "full"}.__getitem__
     ),
@@ -80,8 +86,8 @@ _DEFAULTS = {
 def of_toml(leaves: Leaves) -> Source:
     """What the file says; its model is one of ours where the flavour is."""
     values = {**_DEFAULTS, **carried(leaves, ROWS)}
-    values |= {"parallelism.sp": values.get("parallelism.tp", 1) > 1}
-    piped = values.get("parallelism.pp", 1) > 1 and values["parallelism.zero"] == 3
+    values |= {"parallelism.sp": _degree(values, "tp") > 1}
+    piped = _degree(values, "pp") > 1 and values["parallelism.zero"] == 3
     if piped:
         values |= {"parallelism.zero": 1, "backend.megatron.fsdp": "megatron"}
     flavour = "_".join(str(leaves[key].value) for key in ("model.name", "model.flavor") if key in leaves)
@@ -106,10 +112,14 @@ def _world(leaves: Leaves, values: Mapping[str, Any]) -> dict[str, int]:
     shards = [leaves[f"{at}data_parallel_shard_degree"] for at in _P if f"{at}data_parallel_shard_degree" in leaves]
     if not shards or not isinstance(shards[0].value, int) or shards[0].value < 1:
         return {}
-    world = shards[0].value * values.get("parallelism.optimizer_instances", 1)
-    for axis in ("tp", "pp", "cp"):
-        world *= values.get(f"parallelism.{axis}", 1)
-    return {"cluster.gpus": world}
+    degrees = (_degree(values, axis) for axis in ("optimizer_instances", "tp", "pp", "cp"))
+    return {"cluster.gpus": shards[0].value * prod(degrees)}
+
+
+def _degree(values: Mapping[str, Any], axis: str) -> int:
+    """1 where the file says none, or no number, which the decoder names."""
+    degree = values.get(f"parallelism.{axis}", 1)
+    return degree if isinstance(degree, int) else 1
 
 
 def _remarks(leaves: Leaves, piped: bool) -> Iterator[Remark]:

@@ -33,12 +33,19 @@ def _true(value: Any) -> bool:
     return value is True or str(value).lower() in ("true", "yes", "1")
 
 
+def _switch(value: Any) -> bool:
+    """What is neither on nor off is left for the decoder to name."""
+    if not _true(value) and str(value).lower() not in ("false", "no", "0", "none", ""):
+        raise ValueError(value)
+    return _true(value)
+
+
 def _bf16(value: Any) -> str | None:
-    return "bf16" if _true(value) or value == "full" else None
+    return "bf16" if value == "full" or _switch(value) else None
 
 
 def _recompute(value: Any) -> str:
-    return "full" if _true(value) else "none"
+    return "full" if _switch(value) else "none"
 
 
 _SEQUENCE = (
@@ -75,7 +82,7 @@ TRAINER: Mapping[str, Row] = {
     "tensor_parallel_size": Row("parallelism.tp", int),
     "pure_bf16": Row("training.precision", _bf16),
     "bf16": Row("training.precision", _bf16),
-    "fp16": Row("training.precision", lambda on: "fp16" if _true(on) else None),
+    "fp16": Row("training.precision", lambda on: "fp16" if _switch(on) else None),
     "gradient_checkpointing": Row("parallelism.recompute", _recompute),
     "seed": Row("training.seed", int),
     "logging_steps": Row("training.logging.interval", int),
@@ -168,15 +175,15 @@ ACCELERATE: Mapping[str, Row] = {
     ),
     f"{_FSDP}fsdp_activation_checkpointing": Row("parallelism.recompute", _recompute),
     f"{_FSDP}fsdp_offload_params": Row(
-        "backend.deepspeed.offload_param.device", lambda on: "cpu" if _true(on) else "none"
+        "backend.deepspeed.offload_param.device", lambda on: "cpu" if _switch(on) else "none"
     ),
     f"{_LM}tp_degree": Row("parallelism.tp", int),
     f"{_LM}pp_degree": Row("parallelism.pp", int),
     f"{_LM}num_micro_batches": Row("training.microbatches", int),
     f"{_LM}gradient_clipping": Row("training.optimizer.clip", float),
-    f"{_LM}recompute_activations": Row("parallelism.recompute", lambda on: "selective" if _true(on) else "none"),
-    f"{_LM}sequence_parallelism": Row("parallelism.sp", _true),
-    f"{_LM}use_distributed_optimizer": Row("parallelism.zero", lambda on: int(_true(on))),
+    f"{_LM}recompute_activations": Row("parallelism.recompute", lambda on: "selective" if _switch(on) else "none"),
+    f"{_LM}sequence_parallelism": Row("parallelism.sp", _switch),
+    f"{_LM}use_distributed_optimizer": Row("parallelism.zero", lambda on: int(_switch(on))),
     f"{_ND}parallelism_config_tp_size": Row("parallelism.tp", int),
     f"{_ND}parallelism_config_cp_size": Row("parallelism.cp", int),
     f"{_ND}parallelism_config_dp_replicate_size": Row("parallelism.optimizer_instances", int),
