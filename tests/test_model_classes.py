@@ -150,7 +150,7 @@ def indexers(model: Model) -> tuple[list[int], list[float]]:
 
 
 def test_an_indexer_that_predicts_further_ahead_keeps_its_loss_within_the_rows_of_the_decoder() -> None:
-    """Its numbers start at 1 again (megatron-core 0.19.2, core/models/hybrid/hybrid_block.py:126), so no rule is due."""
+    """Its numbers start at 1 again (megatron-core 0.19.2, core/models/hybrid/hybrid_block.py:126): no rule is due."""
     pytest.importorskip("megatron.core", reason="megatron-core is not installed")
     (found,) = fork_map(indexers, [replace(MODELS["sparse attention"], layers=2, mtp=2)])
     assert not isinstance(found, Crash), found
