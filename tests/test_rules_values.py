@@ -13,7 +13,7 @@ from meshwright.errors import ConfigError
 from meshwright.loading import load
 from meshwright.resolver import override, refusals, resolve
 from meshwright.rules import POSITIVE
-from meshwright.rules.values import RANGES, Range
+from meshwright.rules.ranges import RANGES, Range
 from meshwright.spec import EnvVariable, RampStep, Spec
 from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Rope, RopeScaling
 

@@ -10,31 +10,24 @@ from dataclasses import dataclass, fields
 
 from meshwright.cost import gathered, messages, offload
 from meshwright.cost.collectives import (
-    all_to_all,
     beside,
-    context_group,
-    context_groups,
     data_group,
     expert_data_group,
     group,
     pipeline_group,
     point_to_point,
     ring,
-    round_trip,
 )
-from meshwright.cost.compute import Seconds, head, layer
+from meshwright.cost.compute import Seconds, head
 from meshwright.cost.inputs import Load, Scene, recomputed_part
+from meshwright.cost.layer_time import LayerTime, Triple, layer_time
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Placed, Work, bound
 from meshwright.cost.stage_loads import Stages
 from meshwright.cost.traffic import scatters
-from meshwright.model.layers import LayerKind
-from meshwright.model.operations import Operation
 
 __all__ = ["StageTime", "Step", "sends", "stage_time", "stage_times", "step", "times_of_one"]
-
-Triple = tuple[Number, Number, Number]  # forward, backward, computed again
 
 
 @dataclass(frozen=True)
@@ -75,16 +68,6 @@ class Step:
         return sum(getattr(self, f.name) for f in fields(self))
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """One layer with its communication, forward and backward."""
-
-    seconds: Seconds
-    tensor: Triple
-    expert: Triple
-    context: Triple
-
-
 def stage_time(s: Scene, load: Load) -> StageTime:
     """One micro-batch on the stage ``load``."""
     return stage_times(s, [load])[0]
@@ -92,12 +75,12 @@ def stage_time(s: Scene, load: Load) -> StageTime:
 
 def stage_times(s: Scene, loads: Iterable[Load]) -> list[StageTime]:
     """The same for several stages, whose layers are looked at once."""
-    each = [_layer(s, kind, operations) for kind, operations in zip(s.kinds, s.layers, strict=True)]
+    each = [layer_time(s, kind, operations) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     ends = head(s)
     return [_stage_time(s, load, each, ends) for load in loads]
 
 
-def _stage_time(s: Scene, load: Load, each: Sequence[_Layer], ends: Seconds) -> StageTime:
+def _stage_time(s: Scene, load: Load, each: Sequence[LayerTime], ends: Seconds) -> StageTime:
     def total(kind: str, index: int) -> Number:
         return load.total(getattr(layer, kind)[index] for layer in each)
 
@@ -121,79 +104,6 @@ def times_of_one(s: Scene, loads: Sequence[Load]) -> list[StageTime]:
     known = {load.work: load for load in loads}
     times = dict(zip(known, stage_times(s, known.values()), strict=True))
     return [times[load.work] for load in loads]
-
-
-def _layer(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> _Layer:
-    seconds = layer(s, operations)
-    idle = seconds.idle
-    tensor, idle = _hidden(_tensor(s, kind), idle)
-    expert, idle = _hidden(_expert(s, kind, _beside_dispatch(s, operations)), idle)
-    context, _ = _hidden(_context(s, kind), idle)
-    return _Layer(seconds, tensor, expert, context)
-
-
-def _hidden(seconds: Triple, idle: Triple) -> tuple[Triple, Triple]:
-    """Communication fills the time in which the device waits for the host: what is left of both."""
-    (a, b, c), (x, y, z) = seconds, idle
-    left = maximum(0, a - x), maximum(0, b - y), maximum(0, c - z)
-    return left, (maximum(0, x - a), maximum(0, y - b), maximum(0, z - c))
-
-
-def _tensor(s: Scene, kind: LayerKind) -> Triple:
-    """Exposed tensor-parallel time of a layer.
-
-    Without sequence parallelism: all-reduces, of which the backward's run beside the weight gradients. With it:
-    all-gathers on entering and reduce-scatters on leaving; backward, what was gathered is gathered again, and both that
-    and the scatter on the way out run beside products.
-    """
-    r, p = s.layout, s.layout.spec.parallelism
-    hidden = r.cluster.efficiency.overlap
-    beside = hidden * s.framework.overlaps_gradients
-    enter, leave = (sum(ring(s, group(s, r.tp, 1), size) for size in sizes) for sizes in messages.tensor(s, kind))
-    forward = (enter + leave) * (1 - hidden * (p.overlap_tp + 0))
-    backward = where(r.sp, leave + 2 * (1 - beside) * enter, (enter + leave) * (1 - beside))
-    on = (r.tp > 1) + 0
-    return on * forward, on * backward, on * (r.recompute == 2) * forward
-
-
-def _expert(s: Scene, kind: LayerKind, beside: Number) -> Triple:
-    """Dispatch and combine: one all-to-all each, and as many backward; etp gathers and scatters besides.
-
-    ``beside``: seconds of a forward pass that run beside them. Delayed weight gradients are beside the backward's.
-    """
-    r = s.layout
-    if not messages.routed(kind):
-        return 0, 0, 0
-    size, g = messages.expert(s), group(s, r.ep, r.etp)
-    exchange = (r.ep > 1) * all_to_all(s, g, size, messages.between_nodes(s, g))
-    gather = (r.etp > 1) * ring(s, group(s, r.etp, 1), size * r.etp)
-    hidden = r.cluster.efficiency.overlap if r.spec.parallelism.overlap_ep else 0
-    once = 2 * (exchange + gather) * (1 - hidden)
-    back = once * (1 - hidden * r.backend.megatron.delay_wgrad)
-    overlap = r.cluster.efficiency.overlap
-    forward, backward = (x - minimum(overlap * x, n * beside) for x, n in ((once, 1), (back, 2)))
-    return forward, backward, messages.again(s, "moe") * forward
-
-
-def _beside_dispatch(s: Scene, operations: tuple[Operation, ...]) -> Number:
-    """Seconds of the shared experts where they run beside the dispatch."""
-    if not s.layout.backend.megatron.moe_shared_expert_overlap or s.layout.backend.name != "megatron":
-        return 0
-    shared = tuple(o for o in operations if o.name.startswith("shared_experts."))
-    return layer(s, shared).forward if shared else 0
-
-
-def _context(s: Scene, kind: LayerKind) -> Triple:
-    """Key and value blocks travel the ring while attention computes on the last ones; a2a waits for its exchange."""
-    r, (heads, rounds) = s.layout, context_groups(s)
-    exchanged = all_to_all(s, heads, messages.keys(s, kind)) + all_to_all(s, heads, messages.queries(s, kind))
-    keys = messages.keys(s, kind)
-    gathers = r.spec.parallelism.cp_comm == "all_gather"
-    went_round = ring(s, rounds, keys * rounds.size) if gathers else round_trip(s, rounds, keys)
-    dealt = all_to_all(s, context_group(s), messages.dealt(s, kind))
-    once = exchanged + dealt + (1 - r.cluster.efficiency.overlap) * went_round
-    on = (r.cp > 1) + 0
-    return on * once, on * 2 * once, on * messages.again(s, "core_attn") * once
 
 
 def _send(s: Scene) -> Number:

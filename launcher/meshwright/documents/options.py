@@ -12,7 +12,7 @@ import yaml
 from meshwright.documents.parts import parts
 from meshwright.documents.table import table
 from meshwright.library import files as library
-from meshwright.rules.values import RANGES
+from meshwright.rules.ranges import RANGES
 
 __all__ = ["Option", "options", "options_page"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.documents.table import row
 from meshwright.rules import Rule, every_rule
-from meshwright.rules.values import RANGES
+from meshwright.rules.ranges import RANGES
 
 __all__ = ["rules_page"]
 
