@@ -11,8 +11,8 @@ from typing import Any
 
 from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_extra import overlaid
-from meshwright.emit.megatron_hybrid import hybrid, hybrid_kwargs, hybrid_pattern
-from meshwright.emit.megatron_kwargs_model import model_kwargs
+from meshwright.emit.megatron_hybrid import hybrid, hybrid_pattern
+from meshwright.emit.megatron_kwargs_model import layers, sizes
 from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
 from meshwright.spec.model import RopeScaling
@@ -38,12 +38,12 @@ def kwargs(plan: Plan) -> dict[str, Kwargs]:
 
 def _transformer(plan: Plan) -> Kwargs:
     return {
-        **model_kwargs(plan),
+        **sizes(plan),
         **_layout(plan),
         **_precision(plan),
         **_recompute(plan),
         **_kernels(plan),
-        **hybrid_kwargs(plan),
+        **layers(plan),
     }
 
 

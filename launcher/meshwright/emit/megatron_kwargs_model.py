@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshwright.emit.megatron_hybrid import hybrid, layers_built
+from meshwright.emit.megatron_hybrid import hybrid, hybrid_kwargs, layers_built
 from meshwright.emit.megatron_model import moe_pattern, windows, without_positions
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.model.megatron_parts import parts
 from meshwright.spec.model import Mla, Model, Moe, RopeScaling
 
-__all__ = ["model_kwargs"]
+__all__ = ["layers", "sizes"]
 
 Kwargs = dict[str, Any]
 
 
-def model_kwargs(plan: Plan) -> Kwargs:
-    """By field; what layouts, kernels and precision decide is not among them."""
+def layers(plan: Plan) -> Kwargs:
+    """What layers are made of, by field."""
     model = plan.spec.model
     return {
-        **_sizes(plan),
         **(_latent(model.mla, model) if model.mla else _heads(model)),
         **_scales(model),
+        **hybrid_kwargs(plan),
         **(_experts(plan, model.moe) if model.moe else {}),
         **({"mtp_num_layers": model.mtp, "mtp_loss_scaling_factor": model.mtp_loss_weight} if model.mtp else {}),
     }
@@ -43,7 +43,8 @@ def _activation(model: Model) -> str:
     return "gelu_tanh" if unfused else _ACTIVATIONS.get(model.activation, "gelu")
 
 
-def _sizes(plan: Plan) -> Kwargs:
+def sizes(plan: Plan) -> Kwargs:
+    """Of the model, with its norms and activation, by field."""
     model = plan.spec.model
     return {
         "num_layers": layers_built(plan),
