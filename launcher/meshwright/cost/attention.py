@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from meshwright.cost.inputs import Scene
-from meshwright.cost.numbers import Number, maximum, minimum
+from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.operations import Operation
 from meshwright.spec import Model
 
@@ -29,12 +29,13 @@ channels than with 128 (arXiv:2407.08608, figure 5)."""
 TILE = 128  # keys that attention's kernels compute at a time: a window's edge is masked, not skipped
 
 
-def peak(s: Scene, o: Operation) -> float:
+def peak(s: Scene, o: Operation) -> Number:
     """FLOP/s of the matrix units over attention's two products, of which ``single`` is in 32 bits.
 
     TF32 where the hardware has it: PyTorch takes it where it is allowed to, and multiplies in full slower than this.
     """
-    gpu, part = s.layout.cluster.accelerator, o.single / (o.computed or o.scores or 1)
+    gpu = s.layout.cluster.accelerator
+    part = o.single / maximum(where(o.computed > 0, o.computed, o.scores), 1)
     return 1e12 / (part / gpu.fp32_tflops + (1 - part) / gpu.bf16_tflops)
 
 
