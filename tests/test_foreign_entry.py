@@ -55,8 +55,8 @@ def folder_of(asked: Spec, program: str, where: Path) -> Path:
     return where / "run"
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(Path(meshwright.__file__).parents[1])}
+def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(Path(meshwright.__file__).parents[1]), **environment}
     return subprocess.run(["bash", str(folder / "launch.sh")], env=env, capture_output=True, text=True, check=False)
 
 
@@ -102,6 +102,10 @@ for step in range(1, 4):
 NO_STEP_FOR_LONG = "import time; time.sleep(3)"
 
 
+SLOW = '#!/usr/bin/env bash\nsleep 0.5\nPATH=${PATH#*:} exec cat "$@"\n'
+"""Stands in for ``cat`` on a busy machine: the program has written all its lines before the watch first counts them."""
+
+
 @pytest.mark.parametrize(
     ("program", "hangs"), [(STEPS + "time.sleep(60)", True), (STEPS, False), (NO_STEP_FOR_LONG + STEPS, False)]
 )
@@ -109,7 +113,10 @@ def test_one_that_hangs_is_ended_from_outside(program: str, hangs: bool, tmp_pat
     """It writes nothing for two seconds; one that has no step yet may take as long as it likes."""
     asked = replace(small(), launch=replace(small().launch, watchdog=Watchdog(factor=3, seconds=2)))
     folder = folder_of(asked, program, tmp_path)
-    done = run(folder)
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "cat").write_text(SLOW)
+    (tmp_path / "slow" / "cat").chmod(0o755)
+    done = run(folder, PATH=f"{tmp_path / 'slow'}:{os.environ['PATH']}")
     assert ("hangs: nothing was written for 2 s" in done.stderr) == hangs
     assert (done.returncode != 0) == hangs
     assert (folder / "RESTARTS").exists() == hangs

@@ -13,7 +13,11 @@ __all__ = ["watches", "watching"]
 WATCH = """
 # A run that hangs writes nothing: it is ended after @FACTOR@ times the usual between two lines of its log, at least
 # @SECONDS@ s (launch.watchdog). Before its first step nothing is due.
-times() { cat "$folder"/logs/@LOGS@ 2>/dev/null | sed -n 's/.*elapsed time per iteration (ms): \\([0-9]*\\).*/\\1/p'; }
+times() { # of all its logs, if there are any
+    { cat "$folder"/logs/@LOGS@ 2>/dev/null || true; } |
+        sed -n 's/.*elapsed time per iteration (ms): \\([0-9]*\\).*/\\1/p'
+}
+before=$(times | wc -l) # of earlier starts; counted before this one can write its first
 patience() { # seconds, of the median of the last 20
     times | tail -n 20 | sort -n | awk '{ all[NR] = $1 } END {
         usual = all[int((NR + 1) / 2)] / 1000 * @INTERVAL@ * @FACTOR@
@@ -23,8 +27,7 @@ written() { # SECONDS: a file of the last ones
     find "$folder/logs" "$checkpoints" -type f -newermt "-$1 seconds" -print -quit 2>/dev/null
 }
 watch() { # PROCESS
-    local before limit
-    before=$(times | wc -l)
+    local limit
     while sleep @EVERY@ 9>&- >/dev/null 2>&1 && kill -0 "$1" 2>/dev/null; do
         [ "$(times | wc -l)" -gt "$before" ] || continue
         limit=$(patience)
