@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -13,6 +13,7 @@ from meshwright.layout.plan import Plan
 from meshwright.resolver import layout, normalise, override
 from meshwright.rules import Layout, broken
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Advice", "advice"]
 

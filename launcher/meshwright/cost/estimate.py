@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from meshwright.cost.framework import Framework
 from meshwright.cost.inputs import scene
 from meshwright.cost.memory import Memory, memories
@@ -11,6 +9,7 @@ from meshwright.cost.numbers import Number, maximum
 from meshwright.cost.stage_loads import stages_of
 from meshwright.cost.time import Step, step
 from meshwright.rules import Layout
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Estimate", "estimate", "peak_memory"]
 

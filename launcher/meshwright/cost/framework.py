@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from meshwright.cost.numbers import Number, where
 from meshwright.model.low_precision import CODED, low_bytes
@@ -13,6 +12,7 @@ from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
 from meshwright.rules.host import offload, owned
 from meshwright.spec import CudaGraphs, MegatronOptions
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["SPREAD", "Framework", "framework_of"]
 

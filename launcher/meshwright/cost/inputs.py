@@ -7,7 +7,7 @@ A ``Scene`` holds the numbers of one layout, or of many as arrays. A ``Load`` is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
@@ -18,6 +18,7 @@ from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
 from meshwright.spec import Efficiency
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
 __all__ = ["Load", "Scene", "add_prediction", "in_flight", "recomputed_part", "scene"]

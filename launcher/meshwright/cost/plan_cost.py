@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from itertools import islice
 from math import exp
@@ -27,6 +27,7 @@ from meshwright.layout.notebook import html_table
 from meshwright.layout.plan import Plan
 from meshwright.resolver import layout
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Cost", "Pipeline", "cost", "pipeline"]
 

@@ -8,12 +8,14 @@ are skipped, so that a step of thousands of micro-batches costs no more than one
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Literal
 
 from meshwright.cost.pipeline_time import Work
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Fold", "Pass", "Schedule", "schedule", "simulate"]
 
@@ -101,7 +103,7 @@ class _Order:
         return first + (k - first * self.vpp) % self.places[k][1]
 
 
-@dataclass
+@dataclasses.dataclass
 class _Walk:
     """The moments at which each stage's forwards and backwards end, as far as they are known."""
 

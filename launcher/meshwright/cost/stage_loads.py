@@ -7,7 +7,7 @@ last say everything, for arrays of layouts at once. Else the split itself is ask
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from meshwright.layout.plan import Chunk
 from meshwright.model.kinds import kinds, running_counts
 from meshwright.rules import Layout
 from meshwright.spec import PipelineSplit
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
 __all__ = ["Place", "Stages", "load_of", "stages_of"]

@@ -8,12 +8,12 @@ Megatron expresses a split as even, with a slot for the embedding or the loss, w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby, product
 
 from meshwright.layout.pipeline import split
 from meshwright.layout.plan import Chunk
 from meshwright.spec import PipelineSplit
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
 __all__ = ["NEAR", "Balance", "Work", "best_splits", "stage_works"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, get_args
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.spec.decode import decode, join
+from meshwright.spec.frozen import dataclass
 
 __all__ = [
     "DISCLOSED",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
@@ -12,6 +11,7 @@ from meshwright.cost import Cost
 from meshwright.cost.fitting import fit_words
 from meshwright.cost.memory import GIB
 from meshwright.errors import Problem
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Row", "show"]
 
