@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     except KeyboardInterrupt:
         return 130
+    finally:
+        if arguments is None:
+            gc.freeze()  # the process ends: what is alive now need not be gone through once more
     return code
 
 
