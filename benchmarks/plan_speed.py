@@ -1,8 +1,8 @@
 """CPU seconds of ``meshwright plan``: ``python benchmarks/plan_speed.py [RUNS]``. Prints a table; nothing is written.
 
-Seconds are a process's own (user and system), the interpreter's start included; the median is what to quote. Bytecode is
-kept, as after an installation: a first run, which may write it, does not count. Compiling a plan's 130 modules each time
-(PYTHONDONTWRITEBYTECODE) takes a tenth of a second more.
+Seconds are a process's own (user and system), the interpreter's start included; the median is what to quote. Bytecode
+is kept, as after an installation: a first run, which may write it, does not count. Compiling a plan's 130 modules each
+time (PYTHONDONTWRITEBYTECODE) takes a tenth of a second more.
 """
 
 from __future__ import annotations
