@@ -13,6 +13,7 @@ from builders import LLAMA_405B, spec
 from meshwright.errors import Problem
 from meshwright.layout.balance import NEAR, Work, best_splits, stage_works
 from meshwright.layout.pipeline import split
+from meshwright.loading import load
 from meshwright.model.work import pipeline_work
 from meshwright.resolver import override, refusals
 from meshwright.spec import PipelineSplit, Spec
@@ -113,6 +114,18 @@ def test_layers_that_differ_are_balanced_by_work() -> None:
     best = best_splits(replace(LLAMA_405B, layers=21), work, 3, 1)[0]
     assert best.slowest == 6.0
     assert best.division == PipelineSplit(first=9)
+
+
+@pytest.mark.parametrize(("pp", "dealt"), [(4, [8] * 7 + [5]), (8, [4] * 15 + [1]), (16, [2] * 30 + [1, 0])])
+def test_stages_that_wait_for_one_long_chunk_are_slow(pp: int, dealt: list[int]) -> None:
+    """A last chunk of the loss alone makes another of its stage twice as long, and all stages wait for that one."""
+    words = ["model=deepseek_v3", "cluster=dgx_h100", f"cluster.gpus={16 * pp}", "training.global_batch=480"]
+    asked = load([*words, "parallelism.tp=8", f"parallelism.pp={pp}", "parallelism.vpp=2", "parallelism.zero=1"])
+    (candidate,) = asked.stages
+    work = pipeline_work(candidate.model, candidate.training.sequence)
+    (best,) = best_splits(candidate.model, work, pp, 2)
+    stages = split(candidate.model, pp, 2, best.division)
+    assert [stage[v].layers for v in (0, 1) for stage in stages] == dealt
 
 
 def test_a_layout_string_is_shown_quoted() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshwright.compose import Run, run_of
+from meshwright.compose import Run, by_hydra, compose, run_of
 from meshwright.compose.sweep import expand
 from meshwright.errors import ConfigError
 from meshwright.jobs.run_folder import folder_name
@@ -216,8 +216,43 @@ def test_a_run_is_resolved_stage_by_stage() -> None:
         resolve(load(BASE))  # type: ignore[arg-type]
 
 
+WORDS = [
+    [],
+    ["recipe=llama3_405b", "stages.gpus_16384.training.micro_batch=2"],
+    ["recipe=mine", "variant=narrow", "training.sequence=128"],
+    ["model=deepseek_v3", "cluster=gb200_nvl72", "~training.data", "++parallelism.tp=8"],
+    ["backend=deepspeed", "software=ngc", "+backend.megatron.extra=[--a, b=1]", "launch=slurm"],
+    ["model=nosuch"],
+    ["training.micro_batch=1,2"],
+    ["parallelism=[1"],
+    ["model=tiny", "model.activation=${model.nosuch}"],
+]
+
+
+@pytest.mark.parametrize("words", WORDS, ids=lambda words: " ".join(words) or "nothing")
+def test_what_is_composed_without_hydras_settings_is_what_hydra_composes(
+    words: list[str], private: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def composed() -> object:
+        try:
+            return compose(words, private)
+        except ConfigError as error:
+            return str(error)
+
+    ours = composed()
+    monkeypatch.setattr(by_hydra, "_ours_alone", by_hydra._with_its_settings)
+    assert composed() == ours
+
+
+@pytest.mark.parametrize("word", ["hydra.verbose=true", "hydra/job_logging=none", "hydra.run.dir=elsewhere"])
+def test_hydras_own_settings_are_hydras_to_judge(word: str) -> None:
+    assert compose([*BASE, word]) == compose(BASE)
+    assert problems(*BASE, "hydra.verboze=true") == ["hydra.verboze: unknown key"]
+
+
 def test_a_program_that_uses_hydra_itself_goes_on_with_its_own() -> None:
-    from hydra import compose, initialize_config_module, version
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module, version
     from hydra.core.global_hydra import GlobalHydra
 
     with initialize_config_module("meshwright.conf", version_base="1.2"):
@@ -225,5 +260,5 @@ def test_a_program_that_uses_hydra_itself_goes_on_with_its_own() -> None:
         assert load(BASE).name == "tiny"
         assert GlobalHydra.instance().hydra is host
         assert str(version.getbase()) == "1.2"
-        assert compose("config", ["model=tiny"]).model.name == "tiny"
+        assert hydra_compose("config", ["model=tiny"]).model.name == "tiny"
     assert not GlobalHydra.instance().is_initialized()

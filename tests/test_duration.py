@@ -10,7 +10,7 @@ from builders import small_model, spec
 from meshwright.cost import cost
 from meshwright.cost.duration import Duration, duration, together
 from meshwright.layout.plan import Plan
-from meshwright.library.files import departures
+from meshwright.library.published import departures
 from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.spec import Launch, Spec

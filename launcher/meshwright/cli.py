@@ -8,25 +8,19 @@ from __future__ import annotations
 import gc
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
 
-from meshwright.errors import ConfigError, Problem
-from meshwright.verbs import VERBS, Words
+from meshwright.errors import ConfigError
+from meshwright.verbs import VERBS, Words, config_dir, no_verb
 
 __all__ = ["main"]
 
 HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--shell-completion", "-sc", "--resolve")
 """Flags that Hydra answers by itself."""
-
-_WITH_VALUE = ("--cfg", "-c", "--info", "-i", "--config-dir", "-cd")
-"""Flags whose value may be the next word."""
-
-_COMPLETION = ("--shell-completion", "-sc")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     except KeyboardInterrupt:
         return 130
+    finally:
+        if arguments is None:
+            gc.freeze()  # the process ends: what is alive now need not be gone through once more
     return code
 
 
@@ -78,8 +75,7 @@ def _run(words: list[str]) -> int:
         return 0
     verb = words.pop(0) if words and words[0] in VERBS else None
     if any(word.split("=")[0] in HYDRA_ONLY for word in words):
-        _refuse_strays(words, verb)
-        return _hydra(words)
+        return _answered_by_hydra(words, verb)
     if verb is None:
         return _usage(words)
     module = import_module(VERBS[verb].module)
@@ -121,146 +117,38 @@ def _attempted(run: Callable[[Words], int], job: Words, as_json: bool) -> int:
         return 2
 
 
+def _answered_by_hydra(words: list[str], verb: str | None) -> int:
+    from meshwright.verbs import hydra_flags
+
+    hydra_flags.answer(words, verb)
+    return 0
+
+
 def _usage(words: list[str]) -> int:
     lines = [f"  meshwright {name:10} {verb.summary}" for name, verb in VERBS.items()]
     print("usage: meshwright VERB [group=option] [key=value] ...", *lines, sep="\n")
     print("Then Hydra's grammar: recipe=llama3_405b parallelism.tp=8 -m 'training.micro_batch=1,2' --cfg job --help")
     if not words:
         return 0
-    raise ConfigError(_no_verb(words[0]))
-
-
-def _no_verb(word: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, VERBS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
-    return f"{word}: no such verb; {hint}"
-
-
-def _refuse_strays(words: list[str], verb: str | None) -> None:
-    """Words beside Hydra's flags that are neither flag, a flag's value nor an override: Hydra has a traceback for them.
-
-    Raises:
-        ConfigError: naming each of them.
-
-    """
-    before = ["", *words]
-    strays = [
-        word
-        for word, last in zip(words, before, strict=False)
-        if not word.startswith(("-", "~")) and "=" not in word and last not in _WITH_VALUE
-    ]
-    if strays:
-        said = [] if verb else [_no_verb(strays.pop(0))]
-        said += [f"{word}: overrides are written key=value, see meshwright --help" for word in strays]
-        raise ConfigError([Problem("", text) for text in said])
-
-
-def _hydra(words: list[str]) -> int:
-    """Let Hydra answer: --help, --cfg, --info, completion."""
-    import hydra
-
-    completion = any(word in _COMPLETION for word in words)
-    if _completed(words) if completion else _configuration(words):
-        return 0
-    sys.argv = ["meshwright", *words]
-    with _ended_by_a_closed_pipe():
-        hydra.main(version_base="1.3", config_path="pkg://meshwright.conf", config_name="config")(lambda _: None)()
-        sys.stdout.flush()
-    return 0
-
-
-@contextmanager
-def _ended_by_a_closed_pipe() -> Iterator[None]:
-    """Exit with 0 at the first write nobody reads: Hydra's loggers and its report of errors print tracebacks for it."""
-    before = signal.signal(signal.SIGPIPE, lambda *_: os._exit(0))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGPIPE, before)
-
-
-def _completed(words: list[str]) -> bool:
-    """Answer a query for verbs ourselves; Hydra prints what a shell evaluates to install or remove completion.
-
-    Raises:
-        ConfigError: for a task or a shell that Hydra has none of, which it meets with a traceback.
-
-    """
-    tasks = [f"{task}={shell}" for task in ("install", "uninstall", "query") for shell in ("bash", "fish", "zsh")]
-    asked = [word for word in words if word not in _COMPLETION]
-    if len(asked) != 1 or asked[0] not in tasks:
-        raise ConfigError(f"-sc: expected one of {', '.join(tasks)}, got {' '.join(asked) or 'nothing'}")
-    return asked[0].startswith("query=") and (_complete_verb() or _complete_part())
-
-
-def _configuration(words: list[str]) -> bool:
-    """Answer ``--cfg job`` ourselves, since Hydra knows no stages; refuse what it would answer with a traceback."""
-    from meshwright.compose import compose, run_of, whole
-
-    config_dir, rest = _config_dir(words)
-    overrides = [word for word in rest if not word.startswith("-") and ("=" in word or word.startswith("~"))]
-    flags = [word for word in rest if word not in (*overrides, "--resolve")]
-    if "--resolve" in rest and not {"--cfg", "-c", "--help", "-h"}.intersection(flags):
-        raise ConfigError("--resolve: belongs to --cfg job; give both")
-    composed = compose(overrides, config_dir)
-    if overrides and "parallelism=auto" not in overrides:  # which would search
-        run_of(composed, overrides, config_dir)
-    if flags not in (["--cfg", "job"], ["-c", "job"]):
-        return False
-    _print_yaml(whole(composed, overrides, config_dir))
-    return True
-
-
-def _print_yaml(document: Mapping[str, object]) -> None:
-    import yaml
-
-    print(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True), end="")
-
-
-def _complete_verb() -> bool:
-    """Tab completion of the first word is ours; behind it, the verb is taken out of the line that Hydra completes."""
-    program, *typed = os.environ.get("COMP_LINE", "").split(" ")
-    if len(typed) <= 1:
-        print(*(verb for verb in VERBS if verb.startswith(typed[0] if typed else "")), sep="\n")
-        return True
-    if typed[0] in VERBS:
-        os.environ["COMP_LINE"] = " ".join([program, *typed[1:]])
-    return False
-
-
-def _complete_part() -> bool:
-    """Tab completion of ``variant=`` and ``stage=``: a recipe's, of which Hydra knows nothing."""
-    typed = os.environ.get("COMP_LINE", "").split(" ")
-    kind, equals, part = typed[-1].partition("=")
-    chosen = [word.removeprefix("recipe=") for word in typed if word.startswith("recipe=")]
-    if kind not in ("variant", "stage") or not equals or not chosen:
-        return False
-    from meshwright.library import files
-
-    records = files.recipe(chosen[-1]).records if chosen[-1] in files.names() else ()
-    names = [str(name) for record in records if (name := getattr(record, kind))]
-    print(*(f"{kind}={name}" for name in names if name.startswith(part)), sep="\n")
-    return True
+    raise ConfigError(no_verb(words[0]))
 
 
 def _jobs(words: list[str], own: Sequence[str]) -> list[Words]:
     """The overrides of each job: one, or with ``-m`` one for every point of the sweep; ``own``: the verb's flags."""
     sweep = any(word in ("-m", "--multirun") for word in words)
-    config_dir, rest = _config_dir([word for word in words if word not in ("-m", "--multirun")])
+    folder, rest = config_dir([word for word in words if word not in ("-m", "--multirun")])
     flags = [word for word in rest if word.startswith("-") and word not in own]
     if flags:
         raise ConfigError(_no_flag(flags[0]))
     if not sweep:
-        return [Words(tuple(rest), config_dir)]
+        return [Words(tuple(rest), folder)]
     from meshwright.compose.sweep import expand
 
-    points = expand(rest, config_dir)
+    points = expand(rest, folder)
     if not points:
         raise ConfigError("the sweep has no points: a glob(), range() or choice() in it matches nothing")
     swept = [i for i, values in enumerate(zip(*points, strict=True)) if len(set(values)) > 1]
-    return [Words(tuple(point), config_dir, _assigned([point[i] for i in swept])) for point in points]
+    return [Words(tuple(point), folder, _assigned([point[i] for i in swept])) for point in points]
 
 
 def _no_flag(flag: str) -> str:
@@ -276,17 +164,6 @@ def _no_flag(flag: str) -> str:
 
 def _assigned(overrides: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in (word.partition("=") for word in overrides)}
-
-
-def _config_dir(words: list[str]) -> tuple[str | None, list[str]]:
-    """Hydra's ``--config-dir DIR`` or ``-cd DIR`` and the other words."""
-    for i, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            if not equals and i + 1 == len(words):
-                raise ConfigError(f"{word}: needs a folder")
-            return (value, words[:i] + words[i + 1 :]) if equals else (words[i + 1], words[:i] + words[i + 2 :])
-    return None, words
 
 
 if __name__ == "__main__":

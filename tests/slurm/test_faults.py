@@ -85,12 +85,17 @@ class Job:
         program = f"meshwright.train.{self.backend}".encode()
         return words[1:4] == [b"-u", b"-m", program] and os.fsencode(self.folder) in words
 
-    def disturb_a_checkpoint(self, disturb: Callable[[Path], object]) -> Path:
-        """Lay something in the way of one file of the checkpoint of step NEXT."""
+    def disturb_a_checkpoint(self, disturb: Callable[[Path], object], file: str = "__0_0.distcp") -> Path:
+        """Lay something in the way of one ``file`` of the checkpoint of step NEXT."""
         self.checkpoint(NEXT).mkdir(parents=True)
-        path = self.checkpoint(NEXT) / "__0_0.distcp"
+        path = self.checkpoint(NEXT) / file
         disturb(path)
         return path
+
+
+def _full(path: Path) -> None:
+    """A disk on which there is no room for this file."""
+    path.symlink_to("/dev/full")
 
 
 def _parent(process: Path) -> int:
@@ -213,7 +218,7 @@ def test_killed_while_it_writes_a_checkpoint(job: Job, unbroken: Unbroken) -> No
 @slow
 def test_a_full_disk(job: Job, unbroken: Unbroken) -> None:
     """The checkpoint before is the one that counts, and the run goes on once there is room."""
-    full = job.disturb_a_checkpoint(lambda path: path.symlink_to("/dev/full"))
+    full = job.disturb_a_checkpoint(_full)
     job.until(lambda: " failed " in job.events, "it does not fail")
     assert any("No space left on device" in path.read_text() for path in job.log_files)
     assert job.saved == NEXT - EVERY
@@ -222,14 +227,26 @@ def test_a_full_disk(job: Job, unbroken: Unbroken) -> None:
 
 
 @slow
-def test_three_weeks_in_miniature(job: Job, unbroken: Unbroken, cluster: Cluster) -> None:
-    """A time limit, a full disk and a hang, one after the other, in one run that keeps its last two checkpoints.
+def test_three_weeks_in_miniature(job: Job, unbroken: Unbroken) -> None:
+    """``test_a_killed_rank`` is its short form."""
+    three_weeks(job, unbroken, job.disturb_a_checkpoint(_full))
 
-    ``test_a_killed_rank`` is its short form.
-    """
-    full = job.disturb_a_checkpoint(lambda path: path.symlink_to("/dev/full"))
+
+@slow
+def test_three_weeks_under_deepspeed(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same; what fills its disk is the file of the model's states."""
+    pytest.importorskip("deepspeed")
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    asked = plan("deepspeed")
+    undisturbed = trained_here(asked, tmp_path / "unbroken")
+    job = submitted(asked, cluster, tmp_path / "slurm")
+    three_weeks(job, undisturbed, job.disturb_a_checkpoint(_full, "mp_rank_00_model_states.pt"))
+
+
+def three_weeks(job: Job, unbroken: Unbroken, full: Path) -> None:
+    """A time limit, a full disk and a hang, one after the other, in one run that keeps its last two checkpoints."""
     job.until_step(5)
-    cluster.run("scancel", "--batch", "--signal=USR1", job.number)
+    job.cluster.run("scancel", "--batch", "--signal=USR1", job.number)
     job.until(lambda: "stopped before the time limit" in job.events, "it does not stop")
     job.until(lambda: " failed " in job.events, "the disk is not full")
     assert job.saved == NEXT - EVERY
@@ -237,29 +254,5 @@ def test_three_weeks_in_miniature(job: Job, unbroken: Unbroken, cluster: Cluster
     job.until_step(NEXT + 2)
     job.kill_a_rank(signal.SIGSTOP)
     ends_well(job, unbroken, lost=3 * EVERY)
-    assert job.events.count(" failed ") == 2
-    assert any("hangs: no step for" in path.read_text() for path in job.log_files)
-
-
-@slow
-def test_three_weeks_under_deepspeed(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same; what fills its disk is the folder of the optimizer's states."""
-    pytest.importorskip("deepspeed")
-    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-    asked = plan("deepspeed")
-    undisturbed = trained_here(asked, tmp_path / "unbroken")
-    job = submitted(asked, cluster, tmp_path / "slurm")
-    full = job.checkpoint(NEXT) / "mp_rank_00_model_states.pt"
-    full.parent.mkdir(parents=True)
-    full.symlink_to("/dev/full")
-    job.until_step(5)
-    cluster.run("scancel", "--batch", "--signal=USR1", job.number)
-    job.until(lambda: "stopped before the time limit" in job.events, "it does not stop")
-    job.until(lambda: " failed " in job.events, "the disk is not full")
-    assert job.saved == NEXT - EVERY
-    full.unlink()
-    job.until_step(NEXT + 2)
-    job.kill_a_rank(signal.SIGSTOP)
-    ends_well(job, undisturbed, lost=3 * EVERY)
     assert job.events.count(" failed ") == 2
     assert any("hangs: no step for" in path.read_text() for path in job.log_files)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from meshwright.bench.measurement import LINKS, Measurement, Rate
 from meshwright.spec import Cluster, Efficiency
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Machine", "collectives", "machine"]
 

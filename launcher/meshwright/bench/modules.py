@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from meshwright.cost.compute import head, layer, operation
@@ -11,6 +11,7 @@ from meshwright.cost.inputs import Scene, scene
 from meshwright.layout.plan import Plan
 from meshwright.model.operations import Operation
 from meshwright.resolver import layout
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Row", "rows"]
 

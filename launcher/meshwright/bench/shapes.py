@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from meshwright.cost.inputs import Scene, scene
 from meshwright.layout.plan import Plan
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.resolver import layout
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Attention", "Product", "attention", "products", "small"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from meshwright.cost.summary import plan_summary
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
 from meshwright.spec.effect import Effect
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Comparison", "Pair", "Side", "Stage", "compare"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from meshwright.compare.emitted import TWICE
@@ -14,6 +14,7 @@ from meshwright.errors import ConfigError
 from meshwright.resolver import holds, override, resolve
 from meshwright.spec import Spec
 from meshwright.spec.effect import Effect, effect_of, effect_of_flags, unequal
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.identity import plain
 
 __all__ = ["Difference", "differences", "written"]

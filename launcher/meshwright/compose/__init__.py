@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from meshwright.compose import software
+from meshwright.compose.by_hydra import configuration
 from meshwright.compose.precedence import LIBRARY, SPEC, laid, merged, new_names, of_recipe, selected, staged, varied
-from meshwright.compose.quick_yaml import quick_yaml
 from meshwright.compose.run import Listing, Options, Rehearsal, Run, Search, Text
 from meshwright.compose.sets import split_sets
 from meshwright.compose.words import CONF, GROUPS, folders, opened, problem_of, refuse
@@ -149,39 +148,18 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
 
 
 def _composed(overrides: Sequence[str], config_dir: str | Path | None) -> dict[str, Any]:
-    from hydra import compose as hydra_compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    quoted = [str(folder.absolute()).replace("'", r"\'") for folder in folders(config_dir)[1:]]
-    search = [f"hydra.searchpath=['file://{folder}']" for folder in quoted]
+    lie = folders(config_dir)
     try:
-        with _hydra(), quick_yaml():
-            config = hydra_compose("config", [*search, *map(opened, overrides)])
+        config = configuration([opened(word) for word in overrides], lie)
         plain: Any = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         raise ConfigError([problem_of(error, config_dir)]) from None
     return {str(key): value for key, value in plain.items()}
-
-
-@contextmanager
-def _hydra() -> Iterator[None]:
-    """A Hydra of our own: the program that calls us may have one under way, of which there can be only one."""
-    from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.singleton import Singleton
-    from hydra.version import VersionBase
-
-    theirs = {kind: Singleton._instances.pop(kind, None) for kind in (GlobalHydra, VersionBase)}
-    try:
-        with initialize_config_module("meshwright.conf", version_base="1.3"):
-            yield
-    finally:
-        for kind, instance in theirs.items():
-            Singleton._instances.pop(kind, None)
-            Singleton._instances |= {} if instance is None else {kind: instance}
 
 
 def _spec(data: dict[str, Any], stage: str | None, variant: str | None) -> Spec:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from meshwright.layout.notebook import html_table
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Listing", "Options", "Rehearsal", "Run", "Search", "Text"]
 

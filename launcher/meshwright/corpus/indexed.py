@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from meshwright.spec.frozen import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

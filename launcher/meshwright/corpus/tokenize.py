@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +22,7 @@ from meshwright.compose import Text
 from meshwright.corpus.indexed import lengths, token_type, write_index
 from meshwright.errors import ConfigError, Problem
 from meshwright.spec import Tokenizer
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Job", "Part", "job", "parts", "tokenize"]
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, islice
 from typing import Any
 
-from meshwright.cost.estimate import Estimate, estimate, peak_memory
+from meshwright.cost.estimate import Estimate, estimate_within
 from meshwright.cost.memory import GIB
 from meshwright.layout.plan import Plan
 from meshwright.resolver import layout, normalise, override
 from meshwright.rules import Layout, broken
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Advice", "advice"]
 
@@ -30,18 +31,27 @@ class Advice:
     message: str
 
 
-def advice(plan: Plan, limit: float) -> tuple[Advice, ...]:
+def advice(plan: Plan, limit: float, now: Estimate) -> tuple[Advice, ...]:
     """The best changes by step time: one key that makes a plan fit that does not, or two; else one that is faster.
 
-    ``limit``: bytes that the allocator can use.
+    ``limit``: bytes that the allocator can use. ``now``: what the plan's own layout takes.
     """
-    now, singles = estimate(layout(plan.spec)), list(_changes(plan.spec))
-    found = _fitting(plan.spec, singles, limit)
+    singles = list(_changes(plan.spec))
     if now.peak_memory <= limit:
-        faster = [(c, e) for c, e in found if e.step_time < (1 - WORTH) * now.step_time]
-        return tuple(_faster(plan.spec, change, e, now, limit) for change, e in faster[:SHOWN])
+        lighter = singles if now.parts.offload else [c for c in singles if not _recomputes_more(plan.spec, c)]
+        faster = (one for one in _fitting(plan.spec, lighter, limit) if one[1].step_time < (1 - WORTH) * now.step_time)
+        return tuple(_faster(plan.spec, change, e, now, limit) for change, e in islice(faster, SHOWN))
     pairs = ({**a, **b} for a, b in combinations(singles, 2) if a.keys().isdisjoint(b))
-    return tuple(_fits(change, e, now, limit) for change, e in (found or _fitting(plan.spec, pairs, limit))[:SHOWN])
+    found = _fitting(plan.spec, singles, limit) or _fitting(plan.spec, pairs, limit)
+    return tuple(_fits(change, e, now, limit) for change, e in found[:SHOWN])
+
+
+def _recomputes_more(spec: Spec, change: Change) -> bool:
+    """Such a change shortens no step, unless by what then need not leave the GPU."""
+    return _LEVELS.index(change.get("parallelism.recompute", "none")) > _LEVELS.index(spec.parallelism.recompute)
+
+
+_LEVELS = ("none", "selective", "full")
 
 
 def _changes(spec: Spec) -> Iterator[Change]:
@@ -62,9 +72,10 @@ def _changes(spec: Spec) -> Iterator[Change]:
 
 
 def _fitting(spec: Spec, changes: Iterator[Change] | list[Change], limit: float) -> list[tuple[Change, Estimate]]:
-    """The changes that fit, the fastest first. Memory first: it is a fifth of an estimate's work."""
+    """The changes that fit, the fastest first."""
     layouts = ((change, _changed(spec, change)) for change in changes)
-    fitting = [(c, estimate(r)) for c, r in layouts if r is not None and peak_memory(r) <= limit]
+    looked_at = ((change, None if r is None else estimate_within(r, limit)) for change, r in layouts)
+    fitting = [(change, found) for change, found in looked_at if found is not None]
     return sorted(fitting, key=lambda one: float(one[1].step_time))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import sqrt
 
 from meshwright.layout.plan import Plan
 from meshwright.model.optimizer_state import checkpoint_gib
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["GB", "Checkpoints", "advised_interval", "checkpoints"]
 

@@ -7,10 +7,9 @@ A ring crosses the border of a pod once, and so do those of the groups beside it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, clip, log2, maximum, minimum, where
+from meshwright.spec.frozen import dataclass
 
 __all__ = [
     "Group",

@@ -7,7 +7,6 @@ start its kernels. The sum, rather than the larger of the two, is what makes sma
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from meshwright.cost import attention
 from meshwright.cost.counts import recomputed
@@ -16,6 +15,7 @@ from meshwright.cost.numbers import Number, maximum, where
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Roofline", "Seconds", "head", "layer", "operation", "peak", "roofline", "weight_gradients"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 
 from meshwright.cost.plan_cost import Cost
 from meshwright.layout.length import evaluations
 from meshwright.layout.plan import Plan
 from meshwright.rules.launch import seconds as seconds_of
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Duration", "duration", "together"]
 

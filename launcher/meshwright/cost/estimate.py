@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from meshwright.cost.framework import Framework
-from meshwright.cost.inputs import scene
+from meshwright.cost.inputs import Scene, scene
 from meshwright.cost.memory import Memory, memories
 from meshwright.cost.numbers import Number, maximum
-from meshwright.cost.stage_loads import stages_of
+from meshwright.cost.stage_loads import Stages, stages_of
 from meshwright.cost.time import Step, step
 from meshwright.rules import Layout
+from meshwright.spec.frozen import dataclass
 
-__all__ = ["Estimate", "estimate", "peak_memory"]
+__all__ = ["Estimate", "estimate", "estimate_within", "peak_memory"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,27 @@ def estimate(layout: Layout, framework: Framework | None = None) -> Estimate:
     """
     s = scene(layout, framework)
     found = stages_of(s)
-    parts, stages = step(s, found), memories(s, found.loads)
-    return Estimate(parts.total, maximum(*(stage.total for stage in stages)), parts, stages)
+    return _timed(s, found, memories(s, found.loads))
+
+
+def estimate_within(layout: Layout, limit: float) -> Estimate | None:
+    """Cost of one layout; None where it needs more than ``limit`` bytes, which is known after a fifth of the work."""
+    s = scene(layout)
+    found = stages_of(s)
+    stages = memories(s, found.loads)
+    return _timed(s, found, stages) if _fullest(stages) <= limit else None
+
+
+def _timed(s: Scene, found: Stages, stages: tuple[Memory, ...]) -> Estimate:
+    parts = step(s, found)
+    return Estimate(parts.total, _fullest(stages), parts, stages)
+
+
+def _fullest(stages: Iterable[Memory]) -> Number:
+    return maximum(*(stage.total for stage in stages))
 
 
 def peak_memory(layout: Layout) -> Number:
     """Bytes of the fullest rank of every layout: a fifth of the work of an estimate."""
     s = scene(layout)
-    return maximum(*(stage.total for stage in memories(s, stages_of(s).loads)))
+    return _fullest(memories(s, stages_of(s).loads))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
+from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.low_precision import CODED, low_bytes
 from meshwright.model.offload import optimizer_part
@@ -12,7 +13,8 @@ from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
 from meshwright.rules.host import offload, owned
-from meshwright.spec import CudaGraphs, MegatronOptions
+from meshwright.spec import MegatronOptions
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["SPREAD", "Framework", "framework_of"]
 
@@ -74,54 +76,98 @@ def framework_of(layout: Layout) -> Framework:
 
 
 def _megatron(layout: Layout) -> Framework:
-    """FSDP2 keeps fp32 shards and casts what it gathers, so it needs no other master copy; it realises ZeRO 2 and 3."""
-    options, training = layout.backend.megatron, layout.training
-    local = options.transformer == "local"
-    low = not local and training.precision not in ("fp32", "fp16", "bf16")
-    unfused = options.attention == "unfused" or training.precision == "fp32"
-    fsdp2 = layout.zero >= 2 if options.fsdp == "torch" else False
+    parts = _loss(layout) | _states_of(layout) | _buffers(layout) | _done(layout)
+    return Framework(kernels=_kernels(layout), **parts)
+
+
+def _kernels(layout: Layout) -> Kernels:
+    options, local = layout.backend.megatron, _local(layout)
+    return Kernels(
+        flash=not _unfused(layout),
+        norm=not (local and layout.model.norm == "rmsnorm"),
+        joined=not local,
+        eight_bit=_low(layout),
+        low_bytes=CODED.get(layout.training.precision, 1.0),
+        router=options.moe_router_fusion,
+        permute=options.moe_permute_fusion,
+        sparse=options.dsa_kernels != "none",
+    )
+
+
+def _local(layout: Layout) -> bool:
+    """Whether layers are Megatron's own, not Transformer Engine's."""
+    return layout.backend.megatron.transformer == "local"
+
+
+def _unfused(layout: Layout) -> bool:
+    return layout.backend.megatron.attention == "unfused" or layout.training.precision == "fp32"
+
+
+def _low(layout: Layout) -> bool:
+    """Whether products are in 8 bits or fewer, which only Transformer Engine's layers have."""
+    return not _local(layout) and layout.training.precision not in ("fp32", "fp16", "bf16")
+
+
+def _fsdp2(layout: Layout) -> Number:
+    """PyTorch's, which realises ZeRO 2 and 3."""
+    return layout.zero >= 2 if layout.backend.megatron.fsdp == "torch" else False
+
+
+def _loss(layout: Layout) -> dict[str, Any]:
+    """Of the head, the logits and their loss."""
+    options = layout.backend.megatron
+    return {
+        "loss_bytes": where(_fsdp2(layout), 14.0, 2.0 if options.cross_entropy_fusion else 6.0),
+        "fused_loss": options.cross_entropy_fusion,
+        "low_head": options.quantization.output_projection,
+    }
+
+
+def _states_of(layout: Layout) -> dict[str, Any]:
+    """Bytes of a parameter, its gradient and states, kept and sent.
+
+    FSDP2 keeps fp32 shards and casts what it gathers, so it needs no other master copy.
+    """
+    options, training, fsdp2, part = layout.backend.megatron, layout.training, _fsdp2(layout), _low_part(layout)
     weight, gradient, optimizer = _states(layout, options.optimizer_moments)
-    optimizer = optimizer - _saved_of_master(layout)
-    part = _low_part(layout)
-    in_low, gathered = (
-        low_bytes(options.quantization, training.precision, layout.cluster.accelerator.capability)
-        if low
-        else (0.0, 0.0)
-    )
-    return Framework(
-        kernels=Kernels(
-            flash=not unfused,
-            norm=not (local and layout.model.norm == "rmsnorm"),
-            joined=not local,
-            eight_bit=low,
-            low_bytes=CODED.get(training.precision, 1.0),
-            router=options.moe_router_fusion,
-            permute=options.moe_permute_fusion,
-            sparse=options.dsa_kernels != "none",
-        ),
-        loss_bytes=where(fsdp2, 14.0, 2.0 if options.cross_entropy_fusion else 6.0),
-        fused_loss=options.cross_entropy_fusion,
-        dummy_gradients=not local and options.gradient_accumulation_fusion,
-        weight_bytes=where(fsdp2, 4.0, weight) + part * in_low,
-        gather_bytes=part * gathered + (1 - part) * 2.0 if gathered else 0.0,
-        low_layers=part,
-        low_head=options.quantization.output_projection,
-        captured=_captured(options.cuda_graphs),
-        captures_all=options.cuda_graphs.kind == "full_iteration",
-        dispatcher_copies=2.0 if layout.model.moe and _hybrid(options) else 0.0,
-        memory_spread=SPREAD if local else _ENGINE_SPREAD,
-        grouped_workspace=0.0 if local or not layout.model.moe else _GROUPED,
-        optimizer_away=options.optimizer_offload.fraction,
-        gradient_bytes=where(fsdp2, 4.0, gradient),
-        optimizer_bytes=where(fsdp2, 8.0, optimizer) * (1 - options.optimizer_offload.fraction),
-        reduce_bytes=_reduced(layout),
-        fused_gradients=options.gradient_accumulation_fusion,
-        gradient_launches=0.0 if options.gradient_accumulation_fusion else HOOKED,
-        fsdp2=fsdp2,
-        exchanges_heads=layout.spec.parallelism.cp_comm == "a2a",
-        overlaps_gather=layout.spec.parallelism.overlap_param_gather,
-        grouped_softmax=unfused,
-    )
+    capability = layout.cluster.accelerator.capability
+    kept, sent = low_bytes(options.quantization, training.precision, capability) if _low(layout) else (0.0, 0.0)
+    away = options.optimizer_offload.fraction
+    return {
+        "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
+        "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
+        "low_layers": part,
+        "gradient_bytes": where(fsdp2, 4.0, gradient),
+        "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
+        "optimizer_away": away,
+        "reduce_bytes": _reduced(layout),
+        "fsdp2": fsdp2,
+    }
+
+
+def _buffers(layout: Layout) -> dict[str, Any]:
+    """What stays allocated beside parameters and activations, and how well the whole is known."""
+    options, local = layout.backend.megatron, _local(layout)
+    return {
+        "dummy_gradients": not local and options.gradient_accumulation_fusion,
+        "dispatcher_copies": 2.0 if layout.model.moe and _hybrid(options) else 0.0,
+        "grouped_workspace": 0.0 if local or not layout.model.moe else _GROUPED,
+        "memory_spread": SPREAD if local else _ENGINE_SPREAD,
+    }
+
+
+def _done(layout: Layout) -> dict[str, Any]:
+    """How the work of a step is started, overlapped and sent."""
+    options, p = layout.backend.megatron, layout.spec.parallelism
+    return {
+        "captured": captured(options.cuda_graphs),
+        "captures_all": options.cuda_graphs.kind == "full_iteration",
+        "fused_gradients": options.gradient_accumulation_fusion,
+        "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,
+        "grouped_softmax": _unfused(layout),
+        "exchanges_heads": p.cp_comm == "a2a",
+        "overlaps_gather": p.overlap_param_gather,
+    }
 
 
 def _saved_of_master(layout: Layout) -> float:
@@ -134,24 +180,6 @@ def _saved_of_master(layout: Layout) -> float:
     plain = layout.training.precision in ("bf16", "fp8_delayed") and not details.param_gather
     remainders = options.precision_aware_optimizer and plain and options.optimizer_offload.fraction == 0
     return 2.0 if remainders or options.optimizer_master == "fp16" else 0.0
-
-
-_SCOPES = {
-    "attn": ("attention.",),
-    "mlp": ("mlp.",),
-    "moe_router": ("mlp.norm", "router", "shared_experts."),
-    "moe_preprocess": (),
-    "mamba": ("mamba.",),
-}
-"""Operations inside a graph of each module (core/transformer/transformer_layer.py, moe/moe_layer.py). Preparing a
-dispatch is counted with the router; the dispatch itself is in no graph but a whole iteration's."""
-
-
-def _captured(graphs: CudaGraphs) -> tuple[str, ...]:
-    """By the beginning of their names; whole layers and iterations hold all."""
-    if graphs.kind == "none":
-        return ()
-    return tuple(name for module in graphs.modules for name in _SCOPES.get(module, ())) if graphs.modules else ("",)
 
 
 def _hybrid(options: MegatronOptions) -> bool:

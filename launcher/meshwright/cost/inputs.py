@@ -7,17 +7,18 @@ A ``Scene`` holds the numbers of one layout, or of many as arrays. A ``Load`` is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.count import padded_vocab, parts_of
-from meshwright.model.kinds import kinds, layer_kinds
+from meshwright.model.kinds import kinds, layer_kinds, running_counts
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
 from meshwright.spec import Efficiency
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
 __all__ = ["Load", "Scene", "add_prediction", "in_flight", "recomputed_part", "scene"]
@@ -69,6 +70,12 @@ class Scene:
     def kinds(self) -> tuple[LayerKind, ...]:
         """Of the model's layers."""
         return kinds(self.layout.model)
+
+    @cached_property
+    def standing(self) -> tuple[tuple[int, ...], ...]:
+        """Of each kind, how many of one model's layers stand before layer 0, 1, ... and after the last."""
+        counts = running_counts(self.layout.model)
+        return tuple(counts[kind] for kind in self.kinds)
 
     @cached_property
     def layers(self) -> tuple[tuple[Operation, ...], ...]:
@@ -133,6 +140,8 @@ def scene(layout: Layout, framework: Framework | None = None) -> Scene:
 
 def add_prediction(model: Model, of_kind: Iterable[Number], mtp: Number) -> tuple[Number, ...]:
     """``of_kind`` with ``mtp`` more layers of the last one's kind: they cost as much."""
+    if not model.mtp:
+        return tuple(of_kind)
     known = kinds(model)
     last = 0 if len(known) == 1 else known.index(layer_kinds(model)[-1])
     return tuple(n + mtp if i == last else n for i, n in enumerate(of_kind))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from meshwright.cost import messages
 from meshwright.cost.collectives import all_to_all, context_group, context_groups, group, ring, round_trip
 from meshwright.cost.compute import Seconds, layer
@@ -11,6 +9,7 @@ from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Operation
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["LayerTime", "Triple", "layer_time"]
 

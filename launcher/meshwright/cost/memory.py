@@ -7,7 +7,7 @@ activations follow the operations' saved tensors (Korthikanti et al. 2022, secti
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from meshwright.cost import gathered
 from meshwright.cost.activation_offload import leaving
@@ -15,6 +15,7 @@ from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["GIB", "Memory", "allocatable", "layer_input", "memories", "memory", "saved", "stage_parameters"]
 

@@ -11,11 +11,12 @@ __all__ = ["Number", "ceil_div", "clip", "interpolate", "log2", "maximum", "mini
 Number = Any  # an int, float or bool, or a NumPy array of them
 
 _SCALARS = (int, float, bool)
+_PLAIN = frozenset(_SCALARS)
 
 
 def maximum(*values: Number) -> Number:
     """The largest, elementwise."""
-    if all(isinstance(v, _SCALARS) for v in values):
+    if _PLAIN.issuperset(map(type, values)):
         return max(values)
     import numpy as np
 

@@ -7,7 +7,6 @@ they are pinned and ``overlap_grad_reduce`` is set; the CPU's Adam, the new weig
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from meshwright.cost.activation_offload import copied, offloads_activations
 from meshwright.cost.inputs import Load, Scene
@@ -27,6 +26,7 @@ from meshwright.rules.host import (
     stages_whole,
     worker_bytes,
 )
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Host", "host", "notes", "seconds"]
 

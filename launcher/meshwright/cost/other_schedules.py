@@ -30,8 +30,8 @@ def other_schedules(s: Scene, loads: Sequence[Load], step: Step, microbatches: i
 def _seconds(s: Scene, loads: Sequence[Load], m: int, worth: float) -> dict[str, float]:
     """Of the micro-batches alone; infinity where a schedule cannot come under ``worth``."""
     times = times_of_one(s, loads)
-    weights = {load.work: float(load.total(weight_gradients(s, layer) for layer in s.layers)) for load in loads}
-    splits = [_split(time, weights[load.work]) for time, load in zip(times, loads, strict=True)]
+    weights = [weight_gradients(s, layer) for layer in s.layers]
+    splits = [_split(time, float(load.total(weights))) for time, load in zip(times, loads, strict=True)]
     hidden = s.layout.cluster.efficiency.overlap * max(float(sum(time.expert)) for time in times)
     latency = float(sends(s)[1])
     return {

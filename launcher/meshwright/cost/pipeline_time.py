@@ -7,9 +7,9 @@ its last gradient has left the pipeline. For even stages it is exact; for uneven
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Placed", "Work", "bound"]
 

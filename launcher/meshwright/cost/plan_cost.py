@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from itertools import islice
 from math import exp
@@ -27,6 +27,7 @@ from meshwright.layout.notebook import html_table
 from meshwright.layout.plan import Plan
 from meshwright.resolver import layout
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Cost", "Pipeline", "cost", "pipeline"]
 
@@ -102,7 +103,8 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
     spec = plan.spec
     s = scene(layout(spec))
     loads = [load_of(s, i, stage.chunks) for i, stage in enumerate(plan.stages)]
-    step = _step(s, plan)
+    closed = estimate(s.layout, s.framework)
+    step = _step(s, plan, closed.parts)
     tokens = plan.batch.tokens
     seconds = float(step.total)
     peak = spec.cluster.accelerator.bf16_tflops * 1e12
@@ -128,17 +130,16 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
         host=offload.host(s, loads),
         host_limit=spec.cluster.host_memory_gib * GIB,
         conventions={c: training_flops(spec.model, sequence, c) * rate / peak for c in CONVENTIONS},
-        notes=tuple(_said(s, plan, step)) if explained else (),
-        advice=advice(plan, limit) if explained else (),
+        notes=tuple(_said(s, plan, loads, step)) if explained else (),
+        advice=advice(plan, limit, closed) if explained else (),
     )
 
 
-def _said(s: Scene, plan: Plan, step: Step) -> Iterator[str]:
+def _said(s: Scene, plan: Plan, loads: Sequence[Load], step: Step) -> Iterator[str]:
     """What leaves the GPU, what techniques and placement do, what others' schedules would, what is left out."""
     yield from offload.notes(s)
     yield from brought(plan.spec)
     yield from placed(plan.spec, step)
-    loads = [load_of(s, i, stage.chunks) for i, stage in enumerate(plan.stages)]
     yield from other_schedules(s, loads, step, plan.batch.microbatches)
     yield from _notes(plan.spec)
 
@@ -195,9 +196,8 @@ def pipeline(plan: Plan, s: Scene | None = None) -> Pipeline:
 _simulated = lru_cache(maxsize=64)(simulate)  # a run's stages often differ in the number of replicas alone
 
 
-def _step(s: Scene, plan: Plan) -> Step:
-    """The closed form, with its bubble replaced by the simulated one."""
-    parts = estimate(s.layout, s.framework).parts
+def _step(s: Scene, plan: Plan, parts: Step) -> Step:
+    """The closed form's ``parts``, with their bubble replaced by the simulated one."""
     if plan.grid.pp == 1:
         return parts
     p = pipeline(plan, s)

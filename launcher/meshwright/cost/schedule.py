@@ -8,12 +8,14 @@ are skipped, so that a step of thousands of micro-batches costs no more than one
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Literal
 
 from meshwright.cost.pipeline_time import Work
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Fold", "Pass", "Schedule", "schedule", "simulate"]
 
@@ -61,24 +63,28 @@ class _Order:
     microbatches: int
     group: int  # contiguous micro-batches of one chunk
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Virtual micro-batches."""
         return self.microbatches * self.vpp
 
-    @property
+    @cached_property
     def period(self) -> int:
         """Virtual micro-batches of a whole group."""
         return self.group * self.vpp
 
-    def warm_up(self, stage: int) -> int:
-        """Forwards before the first backward, were there enough micro-batches."""
+    @cached_property
+    def warm_up(self) -> tuple[int, ...]:
+        """Of each stage, forwards before the first backward, were there enough micro-batches."""
+        return tuple(map(self._warm_up, range(self.pp)))
+
+    def _warm_up(self, stage: int) -> int:
         ahead = self.pp - stage - 1
         return ahead if self.vpp == 1 else 2 * ahead + (self.vpp - 1) * self.group
 
     def next(self, stage: int, begun: int, ended: int) -> tuple[bool, int]:
         """Whether a stage's next pass is a forward, and its number, after so many forwards and backwards."""
-        forward = begun < self.total and begun <= self.warm_up(stage) + ended
+        forward = begun < self.total and begun <= self.warm_up[stage] + ended
         return forward, begun if forward else ended
 
     @cached_property
@@ -101,7 +107,7 @@ class _Order:
         return first + (k - first * self.vpp) % self.places[k][1]
 
 
-@dataclass
+@dataclasses.dataclass
 class _Walk:
     """The moments at which each stage's forwards and backwards end, as far as they are known."""
 
@@ -118,9 +124,9 @@ class _Walk:
 
     def until(self, limits: Sequence[int]) -> None:
         """Run every stage up to so many operations; what they wait for must lie within the limits."""
-        waiting = True
-        while waiting:
-            waiting = not all([self._advanced(stage, limit) for stage, limit in enumerate(limits)])
+        around = list(enumerate(limits))
+        while not all([self._advanced(stage, limit) for stage, limit in around]):
+            around.reverse()  # forwards go down the stages, backwards up
 
     def to_the_end(self) -> None:
         """Run every pass that is left."""
@@ -160,7 +166,7 @@ class _Walk:
     def cut(self, groups: int) -> list[int]:
         """Operations of each stage with ``groups`` groups back at the first: what they wait for is among them."""
         s = self.schedule
-        return [s.warm_up(stage) + 2 * (groups * s.period + stage) for stage in range(s.pp)]
+        return [s.warm_up[stage] + 2 * (groups * s.period + stage) for stage in range(s.pp)]
 
     def state(self) -> list[float]:
         """At a cut, the moments on which anything later depends."""
@@ -221,7 +227,7 @@ def _pass(walk: _Walk, stage: int, forward: bool, k: int, moved: Fold) -> Pass:
 def _fold(walk: _Walk) -> Fold:
     """Walk until groups repeat, and take those that do out of the schedule."""
     s = walk.schedule
-    steady = s.microbatches // s.group - -(-(s.warm_up(0) + s.pp) // s.period)  # cuts before the last groups' forwards
+    steady = s.microbatches // s.group - -(-(s.warm_up[0] + s.pp) // s.period)  # cuts before the last groups' forwards
     states: list[list[float]] = []
     for groups in range(1, steady):
         walk.until(walk.cut(groups))

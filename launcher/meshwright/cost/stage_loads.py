@@ -7,7 +7,7 @@ last say everything, for arrays of layouts at once. Else the split itself is ask
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,9 +18,13 @@ from meshwright.layout.plan import Chunk
 from meshwright.model.kinds import kinds, running_counts
 from meshwright.rules import Layout
 from meshwright.spec import PipelineSplit
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
 __all__ = ["Place", "Stages", "load_of", "stages_of"]
+
+
+Standing = Sequence[tuple[int, ...]]  # of each kind, layers before layer 0, 1, ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def stages_of(s: Scene) -> Stages:
 
 def load_of(s: Scene, index: int, chunks: Sequence[Chunk]) -> Load:
     """What some chunks of a stage put on it."""
-    return replace(_load(s.layout.model, index, chunks, _most(s.layout)), in_flight=in_flight(s.layout, index))
+    return _load(s.layout.model, s.standing, index, chunks, _most(s.layout), in_flight(s.layout, index))
 
 
 def _sizeless(model: Model) -> Model:
@@ -93,15 +97,16 @@ def _held(r: Layout, place: Place) -> Place:
     return replace(place, load=replace(place.load, in_flight=in_flight(r, place.load.index)))
 
 
-def _load(model: Model, index: int, chunks: Sequence[Chunk], most: int) -> Load:
-    before = [running_counts(model)[kind] for kind in kinds(model)]
+def _load(
+    model: Model, standing: Standing, index: int, chunks: Sequence[Chunk], most: int, in_flight: Number = 0
+) -> Load:
     mtp = sum(chunk.mtp for chunk in chunks)
     return Load(
         index=index,
-        of_kind=add_prediction(model, (sum(n[c.first + c.layers] - n[c.first] for c in chunks) for n in before), mtp),
+        of_kind=add_prediction(model, (sum(n[c.first + c.layers] - n[c.first] for c in chunks) for n in standing), mtp),
         embedding=int(any(chunk.embedding for chunk in chunks)),
         head=int(any(chunk.loss for chunk in chunks)),
-        in_flight=0,
+        in_flight=in_flight,
         mtp=mtp,
         blocks=sum(min(most, chunk.layers + chunk.mtp) for chunk in chunks),
     )
@@ -145,8 +150,9 @@ def _split(model: Model, cut: _Cut) -> Stages:
     stages = split(model, cut.pp, cut.vpp, division)
     if sum(chunk.layers for chunks in stages for chunk in chunks) != model.layers:
         return _ends(model, cut)
-    loads = [_load(model, i, chunks, cut.most) for i, chunks in enumerate(stages)]
-    firsts = [_load(model, 0, chunks[:1], cut.most) for chunks in stages]
+    standing = [running_counts(model)[kind] for kind in kinds(model)]
+    loads = [_load(model, standing, i, chunks, cut.most) for i, chunks in enumerate(stages)]
+    firsts = [_load(model, standing, 0, chunks[:1], cut.most) for chunks in stages]
     alike: dict[Load, list[int]] = {}
     for i, load in enumerate(loads):
         alike.setdefault(replace(load, index=0), []).append(i)

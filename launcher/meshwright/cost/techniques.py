@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import gcd
 from typing import Any
 
@@ -14,6 +14,7 @@ from meshwright.resolver import layout, normalise, override
 from meshwright.rules import Layout, broken
 from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["SAID", "TECHNIQUES", "Technique", "applied", "brought", "placed", "used"]
 

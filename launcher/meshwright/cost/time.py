@@ -6,7 +6,7 @@ The pipeline's time is a lower bound that is exact for even stages (see ``pipeli
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from meshwright.cost import gathered, messages, offload
 from meshwright.cost.collectives import (
@@ -26,6 +26,7 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Placed, Work, bound
 from meshwright.cost.stage_loads import Stages
 from meshwright.cost.traffic import scatters
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["StageTime", "Step", "sends", "stage_time", "stage_times", "step", "times_of_one"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 from meshwright.cost.plan_cost import Pipeline, pipeline
 from meshwright.cost.schedule import Pass, Schedule, schedule
 from meshwright.cost.time import StageTime, Step
 from meshwright.layout.plan import Plan
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["PARTS", "Part", "Timeline", "timeline"]
 

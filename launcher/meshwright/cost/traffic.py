@@ -6,8 +6,6 @@ dp groups large the ZeRO paper's table follows: 2, 2, 2 and 3 times the paramete
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from meshwright.cost import gathered, messages
 from meshwright.cost.collectives import (
     Group,
@@ -22,6 +20,7 @@ from meshwright.cost.collectives import (
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, where
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Flow", "Traffic", "data_volume", "scatters", "traffic"]
 

@@ -8,11 +8,14 @@ none of them (core/pipeline_parallel/schedules.py): they are named, never run.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import accumulate
 from math import inf
 from operator import itemgetter
+
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Split", "dual_pipe", "zb_h1", "zb_v"]
 
@@ -85,7 +88,7 @@ def _least(chunks: Sequence[Split], places: list[list[int]], microbatches: int, 
     return max(begins[here[0]] + microbatches * sum(chunks[c].total for c in here) for here in places)
 
 
-@dataclass
+@dataclasses.dataclass
 class _Walk:
     """``places``: the chunks of each stage, in the model's order; ``room``: forwards that may lack their backward."""
 

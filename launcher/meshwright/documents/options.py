@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -13,6 +12,7 @@ from meshwright.documents.parts import parts
 from meshwright.documents.table import table
 from meshwright.library import files as library
 from meshwright.rules.ranges import RANGES
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Option", "options", "options_page"]
 

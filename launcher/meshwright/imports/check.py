@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ from meshwright.imports.found import Imported, Place
 from meshwright.imports.run import described, open_asks
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Checked", "Level", "Said", "checked"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from meshwright.errors import Problem
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Ask", "Fate", "Found", "Given", "Imported", "Place", "Remark", "Source", "is_secret", "shown", "together"]
 

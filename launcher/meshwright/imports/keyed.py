@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from meshwright.imports.asks import left_open, open_ask
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Ask, Found, shown
 from meshwright.imports.unknown import is_known, readable
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Row", "carried", "either", "fates", "opened"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import PurePosixPath
 
 from meshwright.imports.found import Place
 from meshwright.imports.shell.scope import Command
 from meshwright.imports.shell.value import place, said
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Program", "program"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from meshwright.imports.asks import open_ask
 from meshwright.imports.found import Ask, Found, Given, Place, Remark
@@ -12,6 +11,7 @@ from meshwright.imports.launchers import Program
 from meshwright.imports.shell import sbatch
 from meshwright.imports.shell.sbatch import Headers
 from meshwright.imports.unknown import is_known, readable
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Ranks", "ranks", "remarks", "used"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import prod
 from typing import Any
 
@@ -17,6 +17,7 @@ from meshwright.imports.megatron import PATHS, of_arguments
 from meshwright.imports.megatron_arguments import kinds, known
 from meshwright.imports.megatron_yaml import argument_of
 from meshwright.imports.unknown import readable
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Shape", "To", "of_shape"]
 

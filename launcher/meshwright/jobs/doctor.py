@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from meshwright.rules.requirements import REQUIREMENTS, Requirement
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.gpu_names import cluster_with, unknown_gpu
 from meshwright.spec.software import COMPONENTS
 from meshwright.train.installed import found, installed, torch_build

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from meshwright.errors import Problem
 from meshwright.layout.plan import Plan
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Handover", "resharded"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from meshwright.resolver import resolve
 from meshwright.rules.launch import launch_problems, slurm_problems
 from meshwright.rules.requirements import needed
 from meshwright.spec import Launch, Spec
+from meshwright.spec.frozen import dataclass
 from meshwright.train.installed import found
 
 __all__ = ["AFTER", "Launched", "here", "links", "planned", "problems", "submit", "try_out", "undo", "unstarted"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from meshwright.errors import ConfigError
 from meshwright.jobs.damaged import reading
 from meshwright.jobs.status import Status
 from meshwright.jobs.written_spec import read_spec
+from meshwright.spec.frozen import dataclass
 from meshwright.train.metrics import read
 
 __all__ = ["Outlook", "outlook", "seconds_left"]

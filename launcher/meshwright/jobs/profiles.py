@@ -6,11 +6,11 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from meshwright.errors import ConfigError, Problem
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Profile", "profiles", "read"]
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from meshwright.cost import cost
@@ -15,6 +14,7 @@ from meshwright.cost.fitting import fits
 from meshwright.cost.memory import GIB
 from meshwright.errors import Problem
 from meshwright.layout.plan import Plan
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Room", "no_room", "room", "room_warnings"]
 

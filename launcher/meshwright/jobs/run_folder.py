@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from meshwright.resolver import refusals
 from meshwright.rules.launch import slurm_problems
 from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.identity import as_json, identity, plain
 
 if TYPE_CHECKING:

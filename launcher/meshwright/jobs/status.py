@@ -6,7 +6,6 @@ import fcntl
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.jobs import lock
 from meshwright.jobs.damaged import json_object, reading
 from meshwright.jobs.losses import slow_ranks, told
+from meshwright.spec.frozen import dataclass
 from meshwright.train.metrics import WARM_UP, Measured, measured, read
 from meshwright.train.stages import SAVED
 

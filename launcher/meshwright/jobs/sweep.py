@@ -6,7 +6,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from meshwright.jobs import launch, lock, slurm
 from meshwright.jobs.launch import Launched
 from meshwright.jobs.transition import Chain
 from meshwright.layout.plan import Plan
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["planned", "script", "submit", "try_out"]
 

@@ -9,7 +9,7 @@ universal ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 from meshwright.errors import ConfigError, Problem
@@ -19,6 +19,7 @@ from meshwright.jobs.run_folder import folder_name
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import After, Model, Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Chain", "Transition", "alternatives", "chain", "joined"]
 

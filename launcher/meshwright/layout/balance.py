@@ -8,12 +8,12 @@ Megatron expresses a split as even, with a slot for the embedding or the loss, w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby, product
 
 from meshwright.layout.pipeline import split
 from meshwright.layout.plan import Chunk
 from meshwright.spec import PipelineSplit
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
 __all__ = ["NEAR", "Balance", "Work", "best_splits", "stage_works"]
@@ -34,11 +34,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Balance:
-    """A split and what it comes to: the work of the slowest stage, and the mean square over stages."""
+    """A split and what it comes to: the work of the slowest stage, the mean square over stages, and of all rounds.
+
+    ``rounds``: stages run their first chunks at the same time, then their second ones; of each the longest, added up.
+    """
 
     division: PipelineSplit
     slowest: float
     square: float
+    rounds: float
 
 
 def stage_works(work: Work, stages: tuple[tuple[Chunk, ...], ...]) -> list[float]:
@@ -63,8 +67,10 @@ def _chunk_work(work: Work, chunk: Chunk) -> float:
 
 
 def _judged(model: Model, work: Work, pp: int, vpp: int, division: PipelineSplit) -> Balance:
-    works = stage_works(work, split(model, pp, vpp, division))
-    return Balance(division, max(works), sum(w * w for w in works) / pp)
+    stages = split(model, pp, vpp, division)
+    works = stage_works(work, stages)
+    rounds = sum(max(_chunk_work(work, chunk) for chunk in chunks) for chunks in zip(*stages, strict=True))
+    return Balance(division, max(works), sum(w * w for w in works) / pp, rounds)
 
 
 def _simple(layers: int, pp: int, vpp: int, most: int) -> Iterator[PipelineSplit]:
@@ -98,7 +104,8 @@ def _best_layout(model: Model, work: Work, pp: int, vpp: int) -> Balance | None:
     tails = (0, 1) if model.mtp and pp > 1 else (0,)
     dealt = [sizes for tail in tails if (sizes := _deal(model, work, pp, vpp, tail))]
     judged = [_judged(model, work, pp, vpp, PipelineSplit(layout=_spelled(chunks))) for chunks in dealt]
-    return min(judged, key=lambda b: b.slowest, default=None)
+    limit = NEAR * min((b.slowest for b in judged), default=0.0)
+    return min((b for b in judged if b.slowest <= limit), key=lambda b: (b.rounds, b.slowest), default=None)
 
 
 def _deal(model: Model, work: Work, pp: int, vpp: int, tail: int) -> list[str] | None:

@@ -9,9 +9,10 @@ where they are 1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Axes", "Grid"]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from meshwright.layout.grid import Grid
 from meshwright.layout.length import sequences
 from meshwright.layout.notebook import html_table
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Batch", "Caution", "Chunk", "Plan", "Stage"]
 

@@ -6,7 +6,7 @@ to the same result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -16,22 +16,20 @@ from typing import Any, Literal
 import yaml
 
 from meshwright.compose import Run, run_of
-from meshwright.library.recipe import DISCLOSED, Recipe, Status, provenance_of
+from meshwright.library.published import DISCLOSED, Status
+from meshwright.library.recipe import Recipe, provenance_of
 
 __all__ = [
     "composed",
-    "departures",
     "disclosure",
     "has_option",
     "names",
     "option",
     "options",
-    "published_hours",
     "recipe",
     "run",
     "runs",
     "sketch",
-    "sketched",
     "statuses",
     "unstated",
 ]
@@ -131,29 +129,6 @@ def sketch(name: str) -> str | None:
     if name not in names() or disclosure(recipe(name)) != "sketch":
         return None
     return recipe(name).about.title
-
-
-def published_hours(run: Run) -> str | None:
-    """The GPU hours that the authors of a recipe claim, with where and what they count; None where they do not."""
-    claim = (run.about.get("claims") or {}).get("gpu_hours")
-    if claim is None:
-        return None
-    note = f"; {claim['note']}" if claim.get("note") else ""
-    return f"{claim['value']:,.0f} GPU hours ({claim['source']}, {claim['where']}{note})"
-
-
-def departures(run: Run) -> Iterator[str]:
-    """Values that could not be taken as they were published: what was, and why not."""
-    for path, said in run.provenance.items():
-        if isinstance(said, Mapping) and said.get("published") is not None:
-            yield f"{path}, published as {said['published']}: {said['why']}"
-
-
-def sketched(run: Run) -> str | None:
-    """The title of a run's recipe, of whatever folder, where its authors do not even publish the model."""
-    model = run.provenance.get("model")
-    disclosed = not isinstance(model, Mapping) or model.get("status") in DISCLOSED
-    return None if disclosed else str(run.about.get("title"))
 
 
 def _conf() -> Traversable:

@@ -7,7 +7,8 @@ convention of counting needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Finding", "compare", "contradictions", "possible", "same_digits"]
 

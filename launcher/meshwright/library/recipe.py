@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, get_args
 
 from meshwright.errors import ConfigError, Problem
+from meshwright.library.published import Status
 from meshwright.spec.decode import decode, join
+from meshwright.spec.frozen import dataclass
 
 __all__ = [
-    "DISCLOSED",
     "OF_THE_RUN",
     "About",
     "Claim",
@@ -19,14 +20,9 @@ __all__ = [
     "Recipe",
     "Record",
     "Source",
-    "Status",
     "leaves",
     "provenance_of",
 ]
-
-Status = Literal["published", "derived", "inferred", "ours"]
-DISCLOSED: frozenset[Status] = frozenset({"published", "derived"})
-"""What the authors print, or what follows from it."""
 
 Metric = Literal[
     "active_parameters",  # used by one token

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from meshwright.compose import Listing, Run
 from meshwright.errors import ConfigError, Problem
 from meshwright.library.files import Disclosure, disclosure
 from meshwright.library.recipe import Recipe
 from meshwright.spec import Model, Spec
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.gpu_names import cluster_with
 
 __all__ = ["LONG", "Traits", "listed", "traits"]

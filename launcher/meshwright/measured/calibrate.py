@@ -7,7 +7,7 @@ constants that the rows say nothing about at their start. Every step evaluates a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from math import exp
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from meshwright.cost.time import step
 from meshwright.measured.gpu_names import same_gpu
 from meshwright.measured.rows import Row, stack
 from meshwright.spec import Cluster, Efficiency
+from meshwright.spec.frozen import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

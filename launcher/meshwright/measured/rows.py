@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from meshwright.model.kinds import pattern
 from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency, Launch, Model, Spec
 from meshwright.spec.decode import decode
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.gpu_names import cluster_with, unknown_gpu
 
 if TYPE_CHECKING:

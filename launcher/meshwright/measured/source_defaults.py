@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from meshwright.cost.framework import HOOKED
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["DEFAULT", "PRACTICES", "Practice"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from math import exp, isfinite, log
 from statistics import mean, median
@@ -12,6 +11,7 @@ from typing import Any
 from meshwright.cost.memory import GIB, allocatable
 from meshwright.measured.rows import Row, predict, usable
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Judged", "document", "judge", "judge_rows", "kendall", "summary"]
 

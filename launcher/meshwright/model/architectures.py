@@ -8,9 +8,10 @@ here: ``{"layers": 32, "moe.experts": 8, ...}``. Sources: transformers 5.24 mode
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Indexer, Model, Moe, Rope
 
 __all__ = [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
 from meshwright.model.layers import LayerKind, measured_kind
 from meshwright.model.pattern import read_pattern
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
 __all__ = ["Pattern", "count_kinds", "kinds", "layer_kinds", "pattern", "running_counts"]

@@ -6,11 +6,12 @@ Arithmetic takes numbers or arrays of them, as a rule's ``holds`` does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from meshwright.model.optimizer_state import state_bytes
 from meshwright.spec import DeepSpeedOptions, Training
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["GRADIENT", "MASTER", "Kept", "hybrid", "kept", "optimizer_part", "summed_bytes", "weight_bytes"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from meshwright.emit.backends import trainer
@@ -15,6 +15,7 @@ from meshwright.rehearse.result import Curve, Rehearsal
 from meshwright.rehearse.shrink import miniature, one_process, substitutions
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 from meshwright.train.metrics import read
 
 __all__ = ["Scene", "curve", "expected_drop", "layout_name", "prepare", "rehearse"]

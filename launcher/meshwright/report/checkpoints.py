@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from meshwright.cost.checkpoints import Checkpoints, advised_interval, checkpoints
 from meshwright.layout.plan import Plan
+from meshwright.report.terminal import terminal
 
 __all__ = ["show", "show_room"]
 
 
 def show(plan: Plan, step_time: float) -> None:
     """Print one stage's, nothing where it writes none; advice where the cluster states how often nodes fail."""
-    console, found = Console(highlight=False, soft_wrap=True), checkpoints(plan)
+    console, found = terminal(), checkpoints(plan)
     if found is None:
         return
     console.print(Text(f"  {'saves':<10} ", style="dim"), Text(", ".join(_words(found))), sep="")

@@ -14,6 +14,7 @@ from meshwright.cost.memory import GIB
 from meshwright.jobs.run_folder import Compiled
 from meshwright.layout.plan import Plan
 from meshwright.report.checkpoints import show_room
+from meshwright.report.terminal import terminal
 
 if TYPE_CHECKING:
     from meshwright.verify.verdict import Verdict
@@ -23,7 +24,7 @@ __all__ = ["show", "show_verdicts"]
 
 def show(plan: Plan, compiled: Compiled, point: str = "", console: Console | None = None) -> None:
     """Print the folder, its files, the plan's warnings, and one line for each check; of a sweep, the ``point``."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     gpus = f"{plan.grid.world:,} GPUs"
     console.print(Text(str(compiled.folder), style="bold"), *map(Text, filter(None, (gpus, point))), sep="  ")
     for name in compiled.files:

@@ -12,6 +12,7 @@ from rich.text import Text
 from meshwright.cost import Cost
 from meshwright.cost.fitting import fit_words
 from meshwright.cost.memory import GIB, Memory
+from meshwright.report.terminal import terminal
 
 __all__ = ["PARTS", "show_cost"]
 
@@ -33,7 +34,7 @@ PARTS = {
 
 def show_cost(cost: Cost, console: Console | None = None) -> None:
     """Print ``cost`` to the terminal."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     for name, value in _headlines(cost):
         console.print(Text(f"  {name:<10} ", style="dim"), Text(value), sep="")
     console.print(_bars({PARTS[f.name]: float(getattr(cost.step, f.name)) for f in fields(cost.step)}, "s"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.text import Text
 
 from meshwright.cost.duration import Duration
+from meshwright.report.terminal import terminal
 
 __all__ = ["show_duration", "show_total"]
 
@@ -24,7 +24,7 @@ def show_total(length: Duration | None) -> None:
 
 def _print(name: str, length: Duration | None) -> None:
     if length is not None:
-        console = Console(highlight=False, soft_wrap=True)
+        console = terminal()
         console.print(Text(f"  {name:<10} ", style="dim"), Text(", ".join(_words(length))), sep="")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from meshwright.report.terminal import terminal
 from meshwright.search.candidate import changed, differences, layout_words
 from meshwright.search.checkpoint_fate import position
 from meshwright.search.elastic import Continuation
@@ -22,7 +23,7 @@ __all__ = ["document", "show"]
 
 def show(spec: Spec, folder: Path, healthy: int, found: Sequence[Continuation], console: Console | None = None) -> None:
     """Print each continuation with what it changes, how the checkpoint goes over, and the words that compile it."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     console.print(
         Text(spec.name, style="bold"), Text(f"  from {spec.cluster.nodes} nodes to {healthy} healthy ones"), sep=""
     )

@@ -15,6 +15,7 @@ from meshwright.imports.check import Checked, Said
 from meshwright.imports.found import Fate, Found, Imported
 from meshwright.report.cost import show_cost
 from meshwright.report.plan import show as show_plan
+from meshwright.report.terminal import terminal
 
 __all__ = ["document", "github", "markdown", "show", "show_account"]
 
@@ -29,7 +30,7 @@ _STYLES = {"error": "red", "warning": "yellow", "advice": "green"}
 
 def show(checked: Checked, console: Console | None = None) -> None:
     """Print the account, what is said, the plan and its cost."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     show_account(checked.imported, console)
     for one in checked.said:
         console.print(Text(f"  {one.level:8}", style=_STYLES[one.level]), Text(_line(one)), sep="")

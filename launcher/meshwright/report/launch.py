@@ -14,13 +14,14 @@ from rich.text import Text
 
 from meshwright.jobs.launch import Launched
 from meshwright.jobs.transition import Chain
+from meshwright.report.terminal import terminal
 
 __all__ = ["document", "show_chain", "show_launched"]
 
 
 def show_chain(links: Chain, console: Console | None = None) -> None:
     """Print how each stage takes over from the one before it."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     for link in links.transitions:
         console.print(Text(f"{link.before} -> {link.after}", style="bold"))
         for line in link.lines:
@@ -31,7 +32,7 @@ def show_chain(links: Chain, console: Console | None = None) -> None:
 
 def show_launched(launched: Sequence[Launched], points: Mapping[Path, str], console: Console | None = None) -> None:
     """Print each command, an array's once, and what came of it; ``points`` are a sweep's, by folder."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     for (within, command), of_command in groupby(launched, key=lambda one: (one.within or one.folder, one.command)):
         console.print(Text(f"{within}: {shlex.join(command) or 'nothing to start'}"))
         _show_each(list(of_command), points, console)

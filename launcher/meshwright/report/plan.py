@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.layout.plan import Plan, Stage
+from meshwright.report.terminal import terminal
 from meshwright.rules.requirements import Requirement, needed
 from meshwright.spec.effect import Effect, effect_of, unequal
 from meshwright.spec.software import HERE
@@ -19,7 +20,7 @@ __all__ = ["show"]
 
 def show(plan: Plan, console: Console | None = None, before: Plan | None = None) -> None:
     """Print ``plan`` to the terminal; ``before``: the stage that it goes on from."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     console.print(Text("/".join(plan.spec.names), style="bold"), Text(f" {_headline(plan)}"), sep="")
     for name, value in (*_facts(plan), *_changes(before, plan)):
         console.print(Text(f"  {name:<10} ", style="dim"), Text(value), sep="")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from meshwright.library.finding import Finding
 from meshwright.library.recipe import Claim, Provenance, Recipe, Record, provenance_of
+from meshwright.report.terminal import terminal
 
 __all__ = ["disclosed", "layout", "literal", "origin", "show_all", "show_one"]
 
@@ -47,7 +48,7 @@ def show_one(
     recipe: Recipe, unstated: Mapping[str, object], findings: Sequence[Finding], console: Console | None = None
 ) -> None:
     """Sources, every value with its status, what nobody states, differences from the authors' run, and the audit."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     console.print(Text(f"{recipe.name}: {recipe.about.title}", style="bold"))
     console.print(f"trained with {recipe.about.authors_framework}")
     for key, source in recipe.about.sources.items():

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.rehearse.result import Curve, Rehearsal
+from meshwright.report.terminal import terminal
 
 __all__ = ["document", "show", "sparkline"]
 
@@ -20,7 +21,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def show(rehearsal: Rehearsal, console: Console | None = None) -> None:
     """Print the curves, their differences and the outcome."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     curves = (rehearsal.reference, *rehearsal.miniatures)
     console.print(_losses(curves))
     for curve, difference in zip(curves, (None, *rehearsal.differences), strict=True):

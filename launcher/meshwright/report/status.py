@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from meshwright.jobs.status import GIB, Status
+from meshwright.report.terminal import terminal
 
 __all__ = ["document", "show"]
 
 
 def show(statuses: Sequence[Status], console: Console | None = None) -> None:
     """Print each run folder's status."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     for one in statuses:
         parts = [f", {kind} {name}" for kind in ("variant", "stage") if (name := getattr(one, kind))]
         name = "".join([one.name, *parts])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
@@ -12,6 +11,8 @@ from meshwright.cost import Cost
 from meshwright.cost.fitting import fit_words
 from meshwright.cost.memory import GIB
 from meshwright.errors import Problem
+from meshwright.report.terminal import terminal
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Row", "show"]
 
@@ -29,7 +30,7 @@ class Row:
 
 def show(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print the table. Rich's own would pad every line to the longest problem, or cut it."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     keys = list(dict.fromkeys(key for row in rows for key in row.point))
     named = [*keys, *["stage"] * any(row.stage for row in rows)]
     cells = [[*named, *_COSTS], *([*_names(row, named), *_outcome(row.outcome)] for row in rows)]

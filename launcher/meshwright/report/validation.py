@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from meshwright.report.terminal import terminal
+
 __all__ = ["calibration", "show", "skipped_lines", "statistics_line"]
 
 _NAMED = 3  # skipped rows that are named for one reason
@@ -17,7 +19,7 @@ _NAMED = 3  # skipped rows that are named for one reason
 
 def show(result: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the tables of a validation document."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or terminal()
     sources = {**result["summary"]["sources"], "all": result["summary"]["overall"]}
     for title, part in (("step time", "step_time"), ("peak memory", "peak_memory")):
         rows = {name: values[part] for name, values in sources.items() if values[part]}

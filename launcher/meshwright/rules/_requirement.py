@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from meshwright.spec import Software, Spec
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.software import COMPONENTS, HERE
 
 __all__ = ["Default", "Requirement"]

@@ -8,12 +8,13 @@ one layout with it, ``search`` masks a million.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from meshwright.errors import Problem, Repair
 from meshwright.spec import Backend, Cluster, Model, Spec, Training
+from meshwright.spec.frozen import dataclass
 
 __all__ = [
     "DEEPSPEED",

@@ -22,16 +22,37 @@ def _on_deepspeed(r: Layout) -> Iterable[Repair]:
     yield {"backend.name": "deepspeed", **shards, **whole}
 
 
-def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, hint: str = "") -> Rule:
-    """A part of the model that stock Megatron-core 0.19 has no flag for."""
+def _without(
+    part: str, path: str, needed: Callable[[Model], object], message: str | Callable[[Layout], str], source: str
+) -> Rule:
+    """A part of the model that has no place here."""
     return Rule(
         id=f"megatron.{part}",
         path=path,
         backends=MEGATRON,
         holds=lambda r: not needed(r.model),
-        message=f"Megatron has no {what}{hint}",
-        source="no such flag in training/arguments.py, no such field in core/transformer/transformer_config.py",
+        message=message,
+        source=source,
         repairs=_on_deepspeed,
+    )
+
+
+def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, hint: str = "") -> Rule:
+    """A part of the model that stock Megatron-core 0.19 has no flag for."""
+    source = "no such flag in training/arguments.py, no such field in core/transformer/transformer_config.py"
+    return _without(part, path, needed, f"Megatron has no {what}{hint}", source)
+
+
+def _up_to(part: str, length: Callable[[Model], int | None], message: str, source: str) -> Rule:
+    """Attention that is plain in sequences of so many tokens, and that Megatron lacks beyond them."""
+    return Rule(
+        id=f"megatron.{part}",
+        path="training.sequence",
+        backends=MEGATRON,
+        holds=lambda r: (length(r.model) or r.training.sequence) >= r.training.sequence,
+        message=message,
+        source=source,
+        repairs=any_of(lambda r: [{"training.sequence": length(r.model)}], _on_deepspeed),
     )
 
 
@@ -87,32 +108,26 @@ _OUR_LAYERS = (
         source="megatron_parts.py: our layer specifications, for --spec",
         repairs=any_of(change(backend__megatron__spec=True), _on_deepspeed),
     ),
-    Rule(
-        id="megatron.parts_mla",
-        path="model.mla",
-        backends=MEGATRON,
-        holds=lambda r: r.model.mla is None or not parts(r.model).keys() - set(GLOBAL),
-        message=lambda r: f"our layers with {', '.join(parts(r.model).keys() - set(GLOBAL))} have no latent attention",
-        source="train/layers",
-        repairs=_on_deepspeed,
+    _without(
+        "parts_mla",
+        "model.mla",
+        lambda m: m.mla and parts(m).keys() - set(GLOBAL),
+        lambda r: f"our layers with {', '.join(sorted(parts(r.model).keys() - set(GLOBAL)))} have no latent attention",
+        "train/layers",
     ),
-    Rule(
-        id="megatron.experts_activation",
-        path="model.activation",
-        backends=MEGATRON,
-        holds=lambda r: not (r.model.moe and r.model.activation == "xielu"),
-        message="xielu learns two scalars a layer, and our layer keeps none for experts",
-        source="train/blocks.py",
-        repairs=_on_deepspeed,
+    _without(
+        "experts_activation",
+        "model.activation",
+        lambda m: m.moe and m.activation == "xielu",
+        "xielu learns two scalars a layer, and our layer keeps none for experts",
+        "train/blocks.py",
     ),
-    Rule(
-        id="megatron.full_norm",
-        path="model.norm",
-        backends=MEGATRON,
-        holds=lambda r: r.model.qk_norm != "full" or (r.model.norm == "rmsnorm" and not r.model.norm_zero_centered),
-        message="our norm of all heads at once is an RMSNorm whose weight starts at one",
-        source="train/norms.py",
-        repairs=_on_deepspeed,
+    _without(
+        "full_norm",
+        "model.norm",
+        lambda m: m.qk_norm == "full" and (m.norm != "rmsnorm" or m.norm_zero_centered),
+        "our norm of all heads at once is an RMSNorm whose weight starts at one",
+        "train/norms.py",
     ),
     Rule(
         id="megatron.one_norm",
@@ -126,23 +141,17 @@ _OUR_LAYERS = (
         source="train/blocks.py",
         repairs=change(parallelism__recompute_modules=None),
     ),
-    Rule(
-        id="megatron.chunk",
-        path="training.sequence",
-        backends=MEGATRON,
-        holds=lambda r: (r.model.attention_chunk or r.spec.training.sequence) >= r.spec.training.sequence,
-        message="Megatron has no chunks of {model.attention_chunk} in a sequence of {training.sequence} tokens",
-        source="no such flag in training/arguments.py; in one chunk it is plain attention",
-        repairs=any_of(lambda r: [{"training.sequence": r.model.attention_chunk}], _on_deepspeed),
+    _up_to(
+        "chunk",
+        lambda m: m.attention_chunk,
+        "Megatron has no chunks of {model.attention_chunk} in a sequence of {training.sequence} tokens",
+        "no such flag in training/arguments.py; in one chunk it is plain attention",
     ),
-    Rule(
-        id="megatron.query_growth",
-        path="training.sequence",
-        backends=MEGATRON,
-        holds=lambda r: (r.model.query_growth_from or r.spec.training.sequence) >= r.spec.training.sequence,
-        message="Megatron has no queries that grow from token {model.query_growth_from} on, of {training.sequence}",
-        source="no such flag in training/arguments.py; transformers models/llama4/modeling_llama4.py",
-        repairs=any_of(lambda r: [{"training.sequence": r.model.query_growth_from}], _on_deepspeed),
+    _up_to(
+        "query_growth",
+        lambda m: m.query_growth_from,
+        "Megatron has no queries that grow from token {model.query_growth_from} on, of {training.sequence}",
+        "no such flag in training/arguments.py; transformers models/llama4/modeling_llama4.py",
     ),
     Rule(
         id="megatron.parts_cp",

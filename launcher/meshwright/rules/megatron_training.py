@@ -103,6 +103,19 @@ def _scales_by_block(gpu: Accelerator) -> bool:
     return 10 <= float(gpu.capability) < 12
 
 
+def _scaled(precision: str, fits: Callable[[Accelerator], bool], needed: str, check: str, coarser: str) -> Rule:
+    """Scales that not all GPUs with fp8 have; ``coarser``: the precision that does with less."""
+    return Rule(
+        id=f"megatron.{precision}",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: r.training.precision != precision or fits(r.cluster.accelerator),
+        message=f"{precision} needs {needed}, {{cluster.accelerator.name}} has {{cluster.accelerator.capability}}",
+        source=f"transformer_engine/pytorch/quantization.py {check}",
+        repairs=any_of(change(training__precision=coarser), change(training__precision="bf16")),
+    )
+
+
 def _of_extension(r: Layout) -> list[str]:
     """Flags of NVIDIA's resiliency extension that cannot work; Megatron-LM's own program wraps itself."""
     wraps_itself = r.spec.launch.entry != "meshwright"
@@ -127,35 +140,26 @@ _TRAINING = (
         source="transformer_engine/pytorch/quantization.py check_fp8_support",
         repairs=change(training__precision="bf16"),
     ),
-    Rule(
-        id="megatron.mxfp8",
-        path="training.precision",
-        backends=MEGATRON,
-        holds=lambda r: r.training.precision != "mxfp8" or _scales_by_block(r.cluster.accelerator),
-        message="mxfp8 needs compute capability 10.x (Blackwell) or gfx950 (MI355X), {cluster.accelerator.name} has "
-        "{cluster.accelerator.capability}",
-        source="transformer_engine/pytorch/quantization.py check_mxfp8_support, NVIDIA's and ROCm's",
-        repairs=any_of(change(training__precision="fp8_blockwise"), change(training__precision="bf16")),
+    _scaled(
+        "mxfp8",
+        _scales_by_block,
+        "compute capability 10.x (Blackwell) or gfx950 (MI355X)",
+        "check_mxfp8_support, NVIDIA's and ROCm's",
+        "fp8_blockwise",
     ),
-    Rule(
-        id="megatron.fp8_blockwise",
-        path="training.precision",
-        backends=MEGATRON,
-        holds=lambda r: r.training.precision != "fp8_blockwise" or float(r.cluster.accelerator.capability) >= 9,
-        message="fp8_blockwise needs compute capability 9 (Hopper), {cluster.accelerator.name} has "
-        "{cluster.accelerator.capability}",
-        source="transformer_engine/pytorch/quantization.py check_fp8_block_scaling_support, NVIDIA's and ROCm's",
-        repairs=any_of(change(training__precision="fp8_tensorwise"), change(training__precision="bf16")),
+    _scaled(
+        "fp8_blockwise",
+        lambda gpu: float(gpu.capability) >= 9,
+        "compute capability 9 (Hopper)",
+        "check_fp8_block_scaling_support, NVIDIA's and ROCm's",
+        "fp8_tensorwise",
     ),
-    Rule(
-        id="megatron.nvfp4",
-        path="training.precision",
-        backends=MEGATRON,
-        holds=lambda r: r.training.precision != "nvfp4" or float(r.cluster.accelerator.capability) >= 10,
-        message="nvfp4 needs compute capability 10 (Blackwell), {cluster.accelerator.name} has "
-        "{cluster.accelerator.capability}",
-        source="transformer_engine/pytorch/quantization.py check_nvfp4_support; training/arguments.py:1073",
-        repairs=any_of(change(training__precision="fp8_blockwise"), change(training__precision="bf16")),
+    _scaled(
+        "nvfp4",
+        lambda gpu: float(gpu.capability) >= 10,
+        "compute capability 10 (Blackwell)",
+        "check_nvfp4_support; training/arguments.py:1073",
+        "fp8_blockwise",
     ),
     Rule(
         id="megatron.adam",

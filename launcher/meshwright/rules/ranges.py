@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from meshwright.errors import Problem
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["RANGES", "Range", "out_of_range"]
 

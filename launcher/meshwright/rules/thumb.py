@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import lcm
 
 from meshwright.layout.grid import Grid
@@ -12,6 +11,7 @@ from meshwright.layout.length import UNSTATED_STEPS
 from meshwright.layout.plan import Caution
 from meshwright.rules.foreign import unread
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["THUMBS", "Thumb", "warnings"]
 

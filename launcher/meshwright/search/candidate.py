@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from meshwright.cost.techniques import used
 from meshwright.resolver import normalise, override
 from meshwright.search.space import COLUMNS, Variant
 from meshwright.spec import Parallelism, Spec, Training
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Candidate", "assignments", "changed", "differences", "layout_words", "spec_of", "with_layout"]
 

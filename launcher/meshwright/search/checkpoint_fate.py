@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError
@@ -11,6 +11,7 @@ from meshwright.jobs.transition import Chain, chain
 from meshwright.layout.length import UNSTATED_STEPS, sequences, steps
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Carried", "carried", "position"]
 

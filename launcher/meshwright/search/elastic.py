@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from meshwright.search.proposals import divisors
 from meshwright.search.rank import Ranking, budget, rank
 from meshwright.search.space import space
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Continuation", "continuations"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.search.candidate import Candidate, assignments
 from meshwright.search.objective import run_days
 from meshwright.search.rank import Ranking, budget
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Point", "plot", "row", "scaling", "write_csv"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from meshwright.cost.memory import GIB
 from meshwright.spec import Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["DAY", "LATE", "OBJECTIVES", "Goal", "Objective", "run_days", "run_steps", "score"]
 

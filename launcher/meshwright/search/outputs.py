@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.jobs.output_file import output_file, unwritable
 from meshwright.search import frontier
 from meshwright.search.rank import Ranking
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Outputs", "outputs", "write"]
 

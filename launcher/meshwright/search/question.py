@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from meshwright.cost.memory import GIB
@@ -16,6 +15,7 @@ from meshwright.search.objective import Goal
 from meshwright.search.rank import Progress, Ranking, rank
 from meshwright.search.reasons import Answer, Comparison, asked_of, compare, why
 from meshwright.search.space import Space
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Result", "answer"]
 

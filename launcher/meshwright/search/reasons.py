@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from meshwright.compose.sets import values_of
@@ -15,6 +15,7 @@ from meshwright.search.exact import search
 from meshwright.search.rank import Ranking, budget
 from meshwright.search.space import Space, wrong
 from meshwright.spec import Parallelism, PipelineSplit, Spec
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["PARTS", "Answer", "Comparison", "asked_of", "compare", "over", "slower", "why"]
 

@@ -8,7 +8,7 @@ it is unless it is given as a set.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from meshwright.rules import POSITIVE
 from meshwright.search.strings import strings
 from meshwright.spec import Parallelism, PipelineSplit, Spec, Training
 from meshwright.spec.decode import decode
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["COLUMNS", "Space", "Variant", "command_line", "space", "variants", "wrong"]
 

@@ -7,10 +7,11 @@ sequences, memory in GiB (2**30 bytes), rates in bytes or FLOP per second scaled
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from meshwright.spec.backend import Backend, DeepSpeedOptions, MegatronOptions, Offload
 from meshwright.spec.cluster import Accelerator, Cluster, Efficiency, EnvVariable, Link
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.launch import Launch
 from meshwright.spec.model import Model
 from meshwright.spec.parallelism import Parallelism, PipelineSplit

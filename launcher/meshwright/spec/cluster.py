@@ -6,8 +6,10 @@ Memory in GiB (2**30 bytes), rates in 1e9 bytes or 1e12 FLOP a second as the fie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Accelerator", "Cluster", "Efficiency", "EnvVariable", "Link"]
 

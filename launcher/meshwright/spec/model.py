@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.measured import Measured
 
 __all__ = ["Activation", "DeltaNet", "Indexer", "Mamba", "Mla", "Model", "Moe", "Rope", "RopeScaling"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 import torch.distributed as dist
 import transformers
 
+from meshwright.spec.frozen import dataclass
 from meshwright.train import deepspeed_patches as patches
 from meshwright.train.samples import Samples
 

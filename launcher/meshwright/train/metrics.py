@@ -6,10 +6,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Measured", "install", "install_validation", "measured", "noted", "peak_memory", "read", "write"]
 

@@ -10,13 +10,14 @@ import math
 import struct
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Indexed", "Mixture", "Mock", "Samples", "dataset"]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["VERBS", "Verb", "Words"]
+from meshwright.errors import ConfigError
+
+__all__ = ["VERBS", "Verb", "Words", "config_dir", "no_verb"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,24 @@ class Words:
         return " ".join(f"{key}={value}" for key, value in self.swept.items())
 
 
-@dataclass(frozen=True)
-class Verb:
+def config_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Hydra's ``--config-dir DIR`` or ``-cd DIR`` and the other words.
+
+    Raises:
+        ConfigError: where the folder is missing.
+
+    """
+    for i, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            if not equals and i + 1 == len(words):
+                raise ConfigError(f"{word}: needs a folder")
+            folder, behind = (value, i + 1) if equals else (words[i + 1], i + 2)
+            return folder, [*words[:i], *words[behind:]]
+    return None, list(words)
+
+
+class Verb(NamedTuple):
     """Where a verb lives and what it does."""
 
     module: str
@@ -53,3 +72,12 @@ VERBS = {
     "bench": _verb("bench", "this machine measured: a cluster file for cluster=NAME out=FILE; bench layer: one layer"),
     "calibrate": _verb("calibrate", "a cluster's constants from your own runs: the same, and cluster=NAME"),
 }
+
+
+def no_verb(word: str) -> str:
+    """What is said of a first word that is none."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, VERBS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the verbs are {', '.join(VERBS)}"
+    return f"{word}: no such verb; {hint}"

@@ -13,6 +13,7 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.imports.found import Imported
 from meshwright.imports.run import described, groups
 from meshwright.model.huggingface import nested
+from meshwright.report.terminal import terminal
 from meshwright.spec import Spec
 from meshwright.spec.identity import plain
 from meshwright.verbs import Words
@@ -25,8 +26,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {"output": ("text", "json", "yaml"), "to":
 
 def run(words: Words) -> int:
     """Print the account, and what it makes; write nothing but where ``to`` says."""
-    from rich.console import Console
-
     from meshwright.report import imports
     from meshwright.report.print_json import print_json
 
@@ -39,7 +38,7 @@ def run(words: Words) -> int:
     elif output == "yaml":
         print(text, end="")
     else:
-        imports.show_account(asked.imported, Console(highlight=False, soft_wrap=True), whole=True)
+        imports.show_account(asked.imported, terminal(), whole=True)
     if "to" in asked.options:
         print(f"meshwright plan --config-dir {asked.options['to']} recipe={_written(spec, text, asked.options['to'])}")
     elif output == "text":

@@ -9,6 +9,7 @@ from pathlib import Path
 from meshwright.errors import ConfigError, Problem
 from meshwright.jobs.doctor import findings, software
 from meshwright.loading import load
+from meshwright.report.terminal import terminal
 from meshwright.verbs import Words
 
 __all__ = ["run"]
@@ -34,10 +35,9 @@ def run(words: Words) -> int:
 
         print_json({"findings": [asdict(one) for one in found]})
         return 0
-    from rich.console import Console
-    from rich.text import Text
+        from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
     for one in found:
         mark, style = ("yes", "green") if one.found else ("no ", "yellow")
         hint = one.found or f"missing: {one.install}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from meshwright.jobs.run_folder import Compiled, folder_name
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
 from meshwright.resolver import resolve
+from meshwright.spec.frozen import dataclass
 from meshwright.verbs import Words
 from meshwright.verbs.sweep import every, print_all
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports.found import Imported
 from meshwright.imports.read import imported
+from meshwright.spec.frozen import dataclass
 from meshwright.verbs import Words
 
 __all__ = ["Foreign", "foreign"]

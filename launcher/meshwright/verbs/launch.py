@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from meshwright.jobs.launch import Launched
 from meshwright.jobs.run_folder import Compiled, compile_all, folder_name
 from meshwright.jobs.transition import Chain
 from meshwright.loading import load
+from meshwright.spec.frozen import dataclass
 from meshwright.verbs import Words
 from meshwright.verbs.sweep import every
 

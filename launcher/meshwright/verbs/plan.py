@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
-from meshwright.library.files import departures, published_hours, sketched
+from meshwright.library.published import departures, published_hours, sketched
 from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.verbs import Words

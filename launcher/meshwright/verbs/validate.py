@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from meshwright.compose import Options, compose
 from meshwright.errors import ConfigError, Problem
 from meshwright.spec import Cluster
 from meshwright.spec.decode import decode
+from meshwright.spec.frozen import dataclass
 from meshwright.verbs import Words
 
 if TYPE_CHECKING:

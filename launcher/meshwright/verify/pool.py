@@ -11,10 +11,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Crash", "fork_map"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from meshwright.model.operation import Kernels, Operation
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
 __all__ = ["NONE", "Exchange", "LayerKind", "Part"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from meshwright.library.recipe import leaves
 from meshwright.report.page.subject import Subject
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Difference", "differences", "parts", "short_titles"]
 

@@ -8,7 +8,6 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -25,6 +24,7 @@ from meshwright.report.page.rows import ROWS, points
 from meshwright.report.page.subject import Subject
 from meshwright.report.page.verdict import verdict
 from meshwright.report.page.words import FILTERS, MEMORY
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Page", "asset", "html", "packed", "templates"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from meshwright.jobs.status import Status
 from meshwright.layout.plan import Plan
 from meshwright.library.recipe import Provenance, Recipe, leaves, provenance_of
 from meshwright.report.page.words import literal
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Measured", "Subject", "Value", "values"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from meshwright.cost.fitting import Fits, fits
 from meshwright.report.cost import PARTS
 from meshwright.report.page.subject import Subject
 from meshwright.report.page.words import gib, percent, seconds
+from meshwright.spec.frozen import dataclass
 
 __all__ = ["Verdict", "verdict"]
 

@@ -1,0 +1,37 @@
+"""What a run's recipe says of its publication: how each value is known, what its authors claim, what was not taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from meshwright.compose.run import Run
+
+__all__ = ["DISCLOSED", "Status", "departures", "published_hours", "sketched"]
+
+Status = Literal["published", "derived", "inferred", "ours"]
+DISCLOSED: frozenset[Status] = frozenset({"published", "derived"})
+"""What the authors print, or what follows from it."""
+
+
+def published_hours(run: Run) -> str | None:
+    """The GPU hours that the authors of a recipe claim, with where and what they count; None where they do not."""
+    claim = (run.about.get("claims") or {}).get("gpu_hours")
+    if claim is None:
+        return None
+    note = f"; {claim['note']}" if claim.get("note") else ""
+    return f"{claim['value']:,.0f} GPU hours ({claim['source']}, {claim['where']}{note})"
+
+
+def departures(run: Run) -> Iterator[str]:
+    """Values that could not be taken as they were published: what was, and why not."""
+    for path, said in run.provenance.items():
+        if isinstance(said, Mapping) and said.get("published") is not None:
+            yield f"{path}, published as {said['published']}: {said['why']}"
+
+
+def sketched(run: Run) -> str | None:
+    """The title of a run's recipe, of whatever folder, where its authors do not even publish the model."""
+    model = run.provenance.get("model")
+    disclosed = not isinstance(model, Mapping) or model.get("status") in DISCLOSED
+    return None if disclosed else str(run.about.get("title"))
