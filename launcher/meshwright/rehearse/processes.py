@@ -21,6 +21,9 @@ __all__ = ["RankError", "train", "warm"]
 
 GRACE = 20.0  # seconds
 
+# What a program imports only while it runs, which every rank would do again: a tokenizer of bytes brings transformers.
+LATE = {"meshwright.train.megatron": ("meshwright.train.cpu", "megatron.core.tokenizers.text.models")}
+
 
 class RankError(RuntimeError):
     """A rank ended with an error; the message has the end of its log."""
@@ -28,7 +31,7 @@ class RankError(RuntimeError):
 
 def warm(program: str, log: Path) -> None:
     """Start importing what the ranks of ``program`` need, beside whatever this process does meanwhile."""
-    forkserver.set_forkserver_preload([program])
+    forkserver.set_forkserver_preload([program, *LATE.get(program, ())])
     sys.stderr.flush()
     path, terminal = os.environ.get("PYTHONPATH"), os.dup(2)
     with log.open("a") as file:
