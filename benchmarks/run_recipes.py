@@ -1,8 +1,9 @@
 """Rehearse recipes one after the other and note in docs/proofs.json how: ``run_recipes.py [--steps N] [NAME ...]``.
 
-Without names: those that have no mark yet. A recipe counts as run when the miniature of its largest stage has the losses
-of one process; the mark keeps the steps trained and the largest difference of each layout. Libraries are imported
-once, and what trains by the very same files is trained once: an H100's recipe and a GB200's often shrink to the same.
+Without names: those that have no mark yet. A recipe counts as run when the miniature of its largest stage has the
+losses of one process; the mark keeps the steps trained and the largest difference of each layout. Libraries are
+imported once, and what trains by the very same files is trained once: an H100's recipe and a GB200's often shrink to
+the same.
 """
 
 from __future__ import annotations
