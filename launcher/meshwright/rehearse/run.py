@@ -20,7 +20,7 @@ from meshwright.train.metrics import read
 __all__ = ["Scene", "curve", "expected_drop", "layout_name", "prepare", "reading", "rehearse", "result"]
 
 CHARACTERS = 400_000  # of text: more than a miniature reads
-TOLERANCE, MLA_TOLERANCE = 1e-4, 3e-4  # nats; MLA's low-rank products round more (measured: 5e-5 after 5 steps)
+TOLERANCE = 1e-4  # nats
 # nats in so many steps; the loss falls fastest at first, so fewer steps lose more than their share
 DROP, DROP_STEPS = 1.0, 40
 
@@ -53,7 +53,7 @@ def result(spec: Spec, minis: Sequence[Spec], curves: Sequence[Curve], steps: in
         backend=minis[0].backend.name,
         reference=curves[0],
         miniatures=tuple(curves[1:]),
-        tolerance=TOLERANCE if spec.model.mla is None else MLA_TOLERANCE,
+        tolerance=TOLERANCE,
         drop=expected_drop(steps),
         substitutions=tuple(substitutions(spec, tuple(minis))),
     )
