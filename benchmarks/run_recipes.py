@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from meshwright.spec import Spec
 from proofs import MARKS, note, noted
 
 RANKS, STEPS = 4, 40
+INSTALLED = {"megatron": "megatron-core", "deepspeed": "deepspeed"}
 
 
 def main(names: list[str], steps: int) -> None:
@@ -79,7 +81,8 @@ class Stage:
     def _curve(self, scene: Scene, alone: Spec, mini: Spec) -> Curve:
         key = written(alone), written(mini)
         if key not in self.curves:
-            self.curves[key] = curve(scene, resolve(reading(mini, scene.text)))
+            apart = replace(scene, folder=scene.folder / str(len(self.curves)))  # layouts of one name may differ
+            self.curves[key] = curve(apart, resolve(reading(mini, scene.text)))
         return self.curves[key]
 
 
@@ -109,6 +112,7 @@ def found(rehearsal: Rehearsal) -> dict[str, Any]:
         "steps": len(rehearsal.reference.losses),
         "fallen": round(rehearsal.fallen, 2),
         "tolerance": rehearsal.tolerance,
+        "versions": {name: version(name) for name in (INSTALLED[rehearsal.backend], "torch")},
         "differences": {one.layout: float(f"{difference:.1e}") for one, difference in layouts},
     }
 

@@ -96,8 +96,23 @@ def _audit(findings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _proofs(proven: Mapping[str, Any]) -> Iterator[str]:
+    """What was proven with which backends, what was not, and how equal the losses of the miniature were."""
     passed = [f"{step} ({' '.join(proven[step])})" for step in STEPS if proven.get(step)]
+    lacking = [step for step in STEPS if not proven.get(step)]
     yield from ("", "## Proven", "", f"{', '.join(passed) or 'nothing yet'}; [what each means](../architecture.md).")
+    if lacking and passed:
+        yield f"Not yet: {', '.join(lacking)}."
+    if "rehearsal" in proven:
+        yield from _rehearsed(proven["rehearsal"])
+
+
+def _rehearsed(found: Mapping[str, Any]) -> Iterator[str]:
+    with_ = " and ".join(f"{name} {version}" for name, version in found["versions"].items())
+    yield ""
+    yield f"Trained in miniature for {found['steps']} steps with {with_}; the loss fell by {found['fallen']:.2f} nats."
+    yield f"Largest difference of a loss from one process's, in nats (at most {found['tolerance']:.0e} passes):"
+    yield ""
+    yield from (f"* `{layout}`: {difference:.1e}" for layout, difference in found["differences"].items())
 
 
 def _values(record: Record) -> Iterator[str]:
