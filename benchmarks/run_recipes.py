@@ -49,9 +49,18 @@ def main(names: list[str], steps: int) -> None:
         subprocess.run([sys.executable, __file__, "--steps", str(steps), *group], check=False)
 
 
+def part(name: str) -> str:
+    """Which variant and stage of a recipe is the one rehearsed."""
+    return "/".join(_largest(name).names[1:]) or "run"
+
+
+def _largest(name: str) -> Spec:
+    return max(library.run(name).stages, key=lambda one: one.cluster.gpus or 0)
+
+
 def largest(name: str) -> Spec:
     """The recipe's largest stage, under one name for all: a name changes paths, not training."""
-    spec = max(library.run(name).stages, key=lambda one: one.cluster.gpus or 0)
+    spec = _largest(name)
     return replace(spec, name="rehearsed", model=replace(spec.model, name="miniature"))
 
 
@@ -100,7 +109,7 @@ def _rehearse(names: Sequence[str], stage: Stage) -> None:
             print(name, "FAILED", error, flush=True)
             continue
         note(name, "run", [MARKS[rehearsal.backend]] if rehearsal.passed else [])
-        note(name, "rehearsal", found(rehearsal))
+        note(name, "rehearsal", {"of": part(name), **found(rehearsal)})
         end = "; ".join(rehearsal.problems) or f"passed, {max(rehearsal.differences):.1e}"
         print(f"{name} {end} ({time.monotonic() - began:.0f} s)", flush=True)
 
