@@ -224,6 +224,8 @@ def test_recipes_are_found_by_what_they_have() -> None:
         assert (spec.model.moe is not None, spec.cluster.name) == (True, "dgx_h100")
         assert library.disclosure(library.recipe(name)) == "full"
     assert "llama3_405b" in listed(known, Listing(technique="long"))
+    assert listed(known, Listing(model="MoE", technique="FP8")) == listed(known, Listing(model="moe", technique="fp8"))
+    assert "kimi_k2" in listed(known, Listing(model="Kimi-K2"))
     with pytest.raises(ConfigError, match=r"recipes\.technique: no recipe has 'foo'; there are bf16, cp"):
         listed(known, Listing(technique="foo"))
 
