@@ -119,9 +119,15 @@ def _megatron(layout: Layout) -> Framework:
         gradient_launches=0.0 if options.gradient_accumulation_fusion else HOOKED,
         fsdp2=fsdp2,
         exchanges_heads=layout.spec.parallelism.cp_comm == "a2a",
-        overlaps_gather=layout.spec.parallelism.overlap_param_gather,
+        overlaps_gather=_gathers_ahead(layout),
         grouped_softmax=unfused,
     )
+
+
+def _gathers_ahead(layout: Layout) -> bool:
+    """Megatron's buckets gather ahead only where they reduce ahead (training/arguments.py:994)."""
+    p = layout.spec.parallelism
+    return p.overlap_param_gather & p.overlap_grad_reduce
 
 
 def _saved_of_master(layout: Layout) -> float:

@@ -41,7 +41,7 @@ CARRIED = {
     "training.sequence": "encoder_seq_length",
     "training.ramp": "step_batch_size_schedule rampup_batch_size",
     "training.steps": "train_iters train_samples train_tokens",
-    "training.precision": "bf16 fp16 fp8 fp8_recipe",
+    "training.precision": "bf16 fp16 fp8 fp8_recipe fp4 fp4_recipe",
     "training.grad_reduce": "accumulate_allreduce_grads_in_fp32 grad_reduce_in_bf16",
     "training.optimizer.name": "optimizer",
     "training.optimizer.lr": "lr",
@@ -132,6 +132,8 @@ def _precision(a: Arguments) -> Flat:
     kind = "bf16" if a("bf16") else "fp16" if a("fp16") else "fp32"
     if a("fp8"):
         kind = _FP8.get(a("fp8_recipe"), a("fp8_recipe"))
+    if a("fp4"):
+        kind = a("fp4_recipe")
     return {"training.precision": kind, "training.grad_reduce": "bf16" if a("grad_reduce_in_bf16") else "fp32"}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from meshwright.imports import deepspeed, nemo, neox, shapes, slime
+from meshwright.imports.bridge import of_bridge
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.files import text_of
 from meshwright.imports.found import Given, Place, Source, together
@@ -162,7 +163,7 @@ def _of_nemo(one: Program, counted: Ranks, scope: Scope) -> Source:
     """NeMo 1 counts devices in its trainer; Megatron-Bridge has a section ``train``."""
     leaves = _word_leaves(one)
     if not any(key.startswith("trainer.") for key in leaves):
-        return of_shape(leaves, shapes.BRIDGE, counted.world)
+        return of_bridge(leaves, counted.world)
     counts = [leaves[key].value for key in ("trainer.num_nodes", "trainer.devices") if key in leaves]
     known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
     return of_shape(leaves, nemo.NEMO, counts[0] * counts[1] if known else counted.world)

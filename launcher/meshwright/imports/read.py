@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.imports import megatron_yaml, nemo, neox, replicas, shapes
+from meshwright.imports import megatron_yaml, nemo, neox, replicas
+from meshwright.imports.bridge import of_bridge
 from meshwright.imports.checkpoint import of_checkpoint
 from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
@@ -154,10 +155,6 @@ def _sections(leaves: Leaves) -> Source:
     return megatron_yaml.of_yaml(leaves)
 
 
-def _bridge(leaves: Leaves) -> Source:
-    return of_shape(leaves, shapes.BRIDGE)
-
-
 def _neox(leaves: Leaves) -> Source:
     """Dashes and underscores are one in its keys."""
     return of_shape({key.replace("-", "_"): one for key, one in leaves.items()}, neox.NEOX)
@@ -182,7 +179,7 @@ _YAML: tuple[tuple[Callable[[Leaves], bool], Callable[[Leaves], Source]], ...] =
     (_has("per_device_train_batch_size", "base_model"), of_trainer),
     (_has("pipe_parallel_size", "model_parallel_size", "pos_emb", "pipe-parallel-size"), _neox),
     (_has("trainer.devices", "trainer.num_nodes"), _nemo),
-    (_has("train.global_batch_size", "train.micro_batch_size", "model.tensor_model_parallel_size"), _bridge),
+    (_has("train.global_batch_size", "train.micro_batch_size", "model.tensor_model_parallel_size"), of_bridge),
 )
 """What a file of each kind holds, and its reader; the first that fits."""
 

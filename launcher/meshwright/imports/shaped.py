@@ -39,7 +39,7 @@ class To:
 class Shape:
     """One framework. ``own``: keys that a value of ours carries directly; ``sections``: where arguments stand.
 
-    ``more``: arguments that follow from the whole file.
+    ``more``: arguments that follow from the whole file; ``unsets``: keys that, empty, take back what others said.
     """
 
     kind: str
@@ -47,6 +47,7 @@ class Shape:
     reasons: Mapping[str, str]
     sections: tuple[str, ...] = ()
     own: Mapping[str, tuple[str, Callable[[Any], Any]]] = field(default_factory=dict)
+    unsets: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     more: Callable[[Leaves], Mapping[str, Any]] = lambda leaves: {}
     model: str = ""  # the key that names a model, where no sizes are stated
@@ -60,9 +61,11 @@ def of_shape(leaves: Leaves, shape: Shape, world: int | None = None) -> Source:
     lost: list[Found] = []
     for key, one in resolved.items():
         made = _argument(key, one, shape)
-        if made is not None:
-            lost += _again(given.get(made[0]), one) if made[1] is not None else []
-            given |= {made[0]: replace(one, value=_whole(*made))} if made[1] is not None else {}
+        if made is not None and made[1] is not None:
+            lost += _again(given.get(made[0]), one)
+            given[made[0]] = replace(one, value=_whole(*made))
+        elif made is not None:
+            lost += _again(given.pop(made[0], None), one) if key in shape.unsets else []
         elif key not in shape.own:
             lost.append(_lost(key, one, shape))
     for name, value in {**_grouped(given), **shape.more(resolved)}.items():
@@ -122,7 +125,7 @@ def _again(before: Given | None, by: Given) -> list[Found]:
     """A key that another one of the same meaning overrules."""
     if before is None or not before.key:
         return []
-    reason = f"{by.key} says it, too, and comes later"
+    reason = f"{by.key} says it, too, and wins"
     return [Found(before.key, shown(before.value), before.place, "dropped", reason=reason)]
 
 
@@ -132,6 +135,8 @@ def _whole(name: str, value: Any) -> Any:
 
 
 def _lost(key: str, one: Given, shape: Shape) -> Found:
+    if one.value in (None, "", [], {}):
+        return Found(key, shown(one.value), one.place, "default", reason="it says nothing")
     reason = either(shape.reasons, key) or f"no key of a {shape.kind} that is known here"
     return Found(key, shown(one.value), one.place, "dropped", reason=reason)
 
