@@ -11,10 +11,11 @@ from pathlib import Path
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports import megatron_yaml, nemo, neox, replicas
 from meshwright.imports.bridge import of_bridge
-from meshwright.imports.checkpoint import of_checkpoint
+from meshwright.imports.checkpoint import METADATA, of_checkpoint
 from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.files import refuse_large, text_of
+from meshwright.imports.folders import told_by
 from meshwright.imports.found import Found, Given, Imported, Place, Remark, Source, shown, together
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
@@ -37,7 +38,7 @@ def imported(paths: Sequence[str | Path], answers: Mapping[str, str] | None = No
         ConfigError: where a file cannot be read, or is of no kind that is known.
 
     """
-    files = list(dict.fromkeys(file for path in paths for file in _with_company(Path(path))))
+    files = list(dict.fromkeys(file for path in paths for file in _with_company(told_by(Path(path)))))
     try:
         parts = _one_of_neox(files)
         sources = [_source(path, answers or {}) if path not in parts else parts[path] for path in files]
@@ -96,7 +97,7 @@ def _deepspeed_of(path: Path) -> Path | None:
 
 
 def _source(path: Path, answers: Mapping[str, str]) -> Source:
-    if path.suffix == ".pt":
+    if path.suffix == ".pt" or path.name == METADATA:
         return of_checkpoint(path)
     text, name = text_of(path), str(path)
     if megatron_yaml.printed(text):
