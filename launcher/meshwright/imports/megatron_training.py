@@ -134,7 +134,9 @@ def _precision(a: Arguments) -> Flat:
         kind = _FP8.get(a("fp8_recipe"), a("fp8_recipe"))
     if a("fp4"):
         kind = a("fp4_recipe")
-    return {"training.precision": kind, "training.grad_reduce": "bf16" if a("grad_reduce_in_bf16") else "fp32"}
+    half = a("main_grads_dtype") == "bf16" and not a("accumulate_allreduce_grads_in_fp32")
+    reduced = "bf16" if a("grad_reduce_in_bf16") or (a("bf16") and half) else "fp32"
+    return {"training.precision": kind, "training.grad_reduce": reduced}
 
 
 def _optimizer(a: Arguments) -> Flat:

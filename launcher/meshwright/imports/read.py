@@ -19,6 +19,8 @@ from meshwright.imports.folders import told_by
 from meshwright.imports.found import Found, Given, Imported, Place, Remark, Source, shown, together
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
+from meshwright.imports.primus import of_primus
+from meshwright.imports.primus import takes as is_primus
 from meshwright.imports.programs import READERS
 from meshwright.imports.run_folder import of_model, of_program
 from meshwright.imports.script import of_script
@@ -176,6 +178,7 @@ _YAML: tuple[tuple[Callable[[Leaves], bool], Callable[[Leaves], Source]], ...] =
         lambda leaves: any(key.startswith(("language_model.", "model_parallel.")) for key in leaves),
         megatron_yaml.of_yaml,
     ),
+    (is_primus, of_primus),
     (_has("distributed_type", "compute_environment"), of_accelerate),
     (_has("per_device_train_batch_size", "base_model"), of_trainer),
     (_has("pipe_parallel_size", "model_parallel_size", "pos_emb", "pipe-parallel-size"), _neox),

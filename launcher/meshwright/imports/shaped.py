@@ -88,8 +88,13 @@ def _named(source: Source, leaves: Leaves, shape: Shape) -> Source:
     hint = f"{readable(name)} is none of ours; give model=NAME, or model=hf model.path=DIR"
     asked = () if model else (Ask("model", Problem("model", hint, "import.missing")),)
     others = tuple(ask for ask in source.asks if not _of_model(ask.path) or ask.problem.rule == "import.value")
-    found = tuple(map(_beside_name, source.found))
+    found = tuple(_read_name(one, shape, bool(model)) for one in map(_beside_name, source.found))
     return replace(source, values={**values, **model}, asks=(*asked, *others), found=found)
+
+
+def _read_name(one: Found, shape: Shape, read: bool) -> Found:
+    """The key that names the model, where it is read."""
+    return replace(one, fate="mapped", path="model", reason="") if read and one.key == shape.model else one
 
 
 def _of_model(path: str) -> bool:

@@ -6,11 +6,12 @@ Names and defaults: transformers 5.24 training_args.py; accelerate 1.15 commands
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from meshwright.errors import Problem
 from meshwright.imports.documents import Leaves
-from meshwright.imports.found import Ask, Remark, Source
+from meshwright.imports.found import Ask, Found, Remark, Source
 from meshwright.imports.keyed import Row, carried, fates, opened
 from meshwright.imports.known_models import known_model
 from meshwright.imports.trainer_keys import LOST, adapted
@@ -108,13 +109,16 @@ _DEFAULTS = {
 def of_trainer(leaves: Leaves) -> Source:
     """TrainingArguments as YAML or JSON; ``fsdp`` words are read as the ZeRO stage that shards the same states."""
     values = {**_DEFAULTS, "backend.name": "deepspeed", **carried(leaves, TRAINER), **_fsdp(leaves)}
-    values |= {"training.grad_reduce": "fp32", **_model(leaves)}
+    model = _model(leaves)
+    values |= {"training.grad_reduce": "fp32", **model}
     if "bf16" in leaves and leaves["bf16"].value == "auto":  # axolotl's: where the GPU has it, as all of ours have
+        values["training.precision"] = "bf16"
+    if _swifts(leaves):
         values["training.precision"] = "bf16"
     return Source(
         kind="Hugging Face Trainer's arguments",
         values=values,
-        found=tuple(fates(leaves, TRAINER, LOST, lambda _: "", "the Trainer")),
+        found=tuple(_named(one, bool(model)) for one in fates(leaves, TRAINER, LOST, lambda _: "", "the Trainer")),
         asks=(*opened(leaves, TRAINER), *_asks("the Trainer's arguments say")),
         remarks=tuple(_adapters(leaves)),
     )
@@ -122,8 +126,22 @@ def of_trainer(leaves: Leaves) -> Source:
 
 def _model(leaves: Leaves) -> dict[str, Any]:
     """One of ours, where the name it is loaded by says so."""
-    named = [str(leaves[key].value) for key in ("model_name_or_path", "base_model") if key in leaves]
+    named = [str(leaves[key].value) for key in _NAMES if key in leaves]
     return known_model(named[0]) if named else {}
+
+
+_NAMES = ("model_name_or_path", "base_model", "model")  # the last is ms-swift's
+
+
+def _swifts(leaves: Leaves) -> bool:
+    """Whether ms-swift's type of weights says that it computes in bf16."""
+    own = "tuner_type" in leaves or "train_type" in leaves or "model" in leaves
+    return own and "bf16" not in leaves and "torch_dtype" in leaves and leaves["torch_dtype"].value == "bfloat16"
+
+
+def _named(one: Found, read: bool) -> Found:
+    """The key that names the model, where it is one of ours."""
+    return replace(one, fate="mapped", path="model", reason="") if read and one.key in _NAMES else one
 
 
 def _adapters(leaves: Leaves) -> Iterator[Remark]:
