@@ -123,14 +123,18 @@ LOST: Mapping[str, str] = {
 """By key: why it is not carried."""
 
 
+_ADAPTED: Mapping[str, tuple[str, ...]] = {
+    "finetuning_type": ("lora", "freeze", "oft"),
+    "adapter": ("lora", "qlora", "llama-adapter"),
+    **dict.fromkeys(("tuner_type", "train_type"), ("lora", "longlora", "adalora", "lora_llm")),
+}
+"""Values that say so, by key."""
+
+
 def adapted(values: Mapping[str, object]) -> str | None:
     """The key that says that adapters, or a few layers, are trained and not the model."""
-    words: dict[str, tuple[str, ...]] = {
-        "finetuning_type": ("lora", "freeze", "oft"),
-        "adapter": ("lora", "qlora", "llama-adapter"),
-    }
-    words |= dict.fromkeys(("tuner_type", "train_type"), ("lora", "longlora", "adalora", "lora_llm"))
-    if key := next((key for key, held in words.items() if str(values.get(key)) in held), None):
+    key = next((key for key, held in _ADAPTED.items() if str(values.get(key)) in held), None)
+    if key is not None:
         return key
     sizes = ("lora_rank", "lora_r", "lora_dim")
     return next((key for key in sizes if "finetuning_type" not in values and _positive(values.get(key))), None)
