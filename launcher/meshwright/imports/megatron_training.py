@@ -145,11 +145,12 @@ def _optimizer(a: Arguments) -> Flat:
     return flat if a("lr") is None else {**flat, "training.optimizer.lr": a("lr")}
 
 
+_PHASES = {"1-sqrt": "minus_sqrt"}  # Swiss AI's Megatron-LM
 _STYLES = {"WSD": "wsd", "inverse-square-root": "inverse_sqrt"}
 
 
 def _schedule(a: Arguments) -> Flat:
-    style = _STYLES.get(a("lr_decay_style"), a("lr_decay_style"))
+    style = _style(a)
     decay, last = _steps(a, "lr_decay"), _last_phase(a)
     warmup = _steps(a, "lr_warmup") or 0
     if a("lr_warmup_fraction") is not None:
@@ -159,8 +160,14 @@ def _schedule(a: Arguments) -> Flat:
     flat["training.schedule.decay_steps"] = decay
     if style == "wsd":
         flat["training.schedule.wsd_decay_steps"] = last
-        flat["training.schedule.wsd_decay_style"] = a("lr_wsd_decay_style")
+        flat["training.schedule.wsd_decay_style"] = _PHASES.get(a("lr_wsd_decay_style"), a("lr_wsd_decay_style"))
     return flat
+
+
+def _style(a: Arguments) -> Any:
+    """WSD without a last phase in this run stays at its height."""
+    style = _STYLES.get(a("lr_decay_style"), a("lr_decay_style"))
+    return "constant" if style == "wsd" and a("lr_wsd_decay_iters") == 0 else style
 
 
 def _last_phase(a: Arguments) -> int | None:

@@ -167,6 +167,10 @@ _CARRIED = re.compile(
 )
 
 
+_CHOSEN = frozenset(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"))
+"""Which GPUs of a node are taken: launch.sh's and SLURM's to say."""
+
+
 def _container(chosen: Program) -> sbatch.Headers:
     """Srun's options for a container; a mount that is open, such as of the run folder itself, is left out."""
     if "container-image" not in chosen.outer:
@@ -213,6 +217,8 @@ def _set_runtime(text: str, where: Place, scope: Scope) -> None:
 
 def _kept(name: str, scope: Scope) -> bool:
     value = scope.variables.get(name, ())
+    if name in _CHOSEN:
+        return False
     return bool(value) and not is_secret(name) and _CARRIED.match(name) is not None and is_known(said(value[0]))
 
 

@@ -90,7 +90,8 @@ def _found(name: str, scope: Scope) -> Path | None:
     if not is_known(name) or not name or len(name) > 255:
         return None
     here = Path(scope.file).parent
-    for candidate in (Path(name), here / name, here / PurePosixPath(name).name):
+    above = [parent / name for parent in list(here.parents)[:3]] if name.startswith(("./", "../")) else []
+    for candidate in (Path(name), here / name, here / PurePosixPath(name).name, *above):
         try:
             if candidate.is_file():
                 return candidate
