@@ -244,7 +244,7 @@ RIGHT = {
 }
 
 
-EVERY = RIGHT | FAMILIES
+EVERY = RIGHT | FAMILIES | FRAMEWORKS
 
 
 @pytest.mark.parametrize("name", EVERY)

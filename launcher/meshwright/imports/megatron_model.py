@@ -85,7 +85,13 @@ def model(a: Arguments) -> Flat:
     flat["model.tied_embeddings"] = not a("untie_embeddings_and_output_weights")
     for part in parts:
         flat |= part
-    return flat | layers(a)
+    return flat | _rows(flat) | layers(a)
+
+
+def _rows(flat: Flat) -> Flat:
+    """A table of positions with rows before the first one has as many more."""
+    rows, before = flat.get("model.max_positions"), flat.get("model.position_offset", 0)
+    return {"model.max_positions": rows - before} if before and isinstance(rows, int) else {}
 
 
 GPT2_TOKENS = 50257  # the vocabulary of GPT-2 (Radford et al. 2019, section 2.2), which GPT2BPETokenizer reads
