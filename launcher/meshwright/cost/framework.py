@@ -166,8 +166,14 @@ def _done(layout: Layout) -> dict[str, Any]:
         "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,
         "grouped_softmax": _unfused(layout),
         "exchanges_heads": p.cp_comm == "a2a",
-        "overlaps_gather": p.overlap_param_gather,
+        "overlaps_gather": _gathers_ahead(layout),
     }
+
+
+def _gathers_ahead(layout: Layout) -> bool:
+    """Megatron's buckets gather ahead only where they reduce ahead (training/arguments.py:994)."""
+    p = layout.spec.parallelism
+    return p.overlap_param_gather & p.overlap_grad_reduce
 
 
 def _saved_of_master(layout: Layout) -> float:
