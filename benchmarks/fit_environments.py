@@ -37,9 +37,9 @@ class Environment:
     like: str | None = None  # the environment whose constants the prior pulls to
 
 
-def _nvidia(gpu: str) -> Environment:
+def _nvidia(gpu: str, like: str | None = None) -> Environment:
     """But for mixtures of a source that has an environment of its own: their host was another."""
-    return Environment(dict.fromkeys(NVIDIA, 0.0), gpu, lambda row: not (row.spec.model.moe and _own(row)))
+    return Environment(dict.fromkeys(NVIDIA, 0.0), gpu, lambda row: not (row.spec.model.moe and _own(row)), like)
 
 
 def _own(row: Row) -> bool:
@@ -50,10 +50,10 @@ ENVIRONMENTS = {
     "dgx_a100_80gb": Environment({"vtrain-single": 1.0, "vtrain-multi": 1.0, "megatron_sc21": 4.0}, "A100"),
     "a100_jean_zay": Environment({"bigscience": 0.0}, "A100", like="dgx_a100_80gb"),
     "dgx_h100": _nvidia("H100-80GB"),
-    "dgx_b200": Environment({"simumax-b200": 0.0}, "B200"),
+    "dgx_b200": Environment({"simumax-b200": 0.0}, "B200", like="nvidia-megatron-bridge B200"),
     "gb200_nvl72": _nvidia("GB200"),
     "gb300_nvl72": _nvidia("GB300"),
-    "nvidia-megatron-bridge B200": _nvidia("B200"),
+    "nvidia-megatron-bridge B200": _nvidia("B200", like="gb200_nvl72"),
     "hagemann2023 A100-80GB": Environment({"hagemann2023": 0.0}, "A100", like="dgx_a100_80gb"),
     "llm-foundry A100-80GB": Environment({"llm-foundry": 0.0}, "A100-80GB"),
     "llm-foundry A100-40GB": Environment({"llm-foundry": 0.0}, "A100-40GB"),

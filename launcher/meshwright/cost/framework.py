@@ -106,7 +106,7 @@ def _megatron(layout: Layout) -> Framework:
         gather_bytes=part * gathered + (1 - part) * 2.0 if gathered else 0.0,
         low_layers=part,
         low_head=options.quantization.output_projection,
-        captured=_captured(options.cuda_graphs),
+        captured=_captured(options),
         captures_all=options.cuda_graphs.kind == "full_iteration",
         dispatcher_copies=2.0 if layout.model.moe and _hybrid(options) else 0.0,
         memory_spread=SPREAD if local else _ENGINE_SPREAD,
@@ -147,11 +147,16 @@ _SCOPES = {
 dispatch is counted with the router; the dispatch itself is in no graph but a whole iteration's."""
 
 
-def _captured(graphs: CudaGraphs) -> tuple[str, ...]:
-    """By the beginning of their names; whole layers and iterations hold all."""
+def _captured(options: MegatronOptions) -> tuple[str, ...]:
+    """By the beginning of their names; whole layers and iterations hold all.
+
+    Shared experts beside the dispatch are in no graph of a module (core/transformer/transformer_layer.py:1146).
+    """
+    graphs = options.cuda_graphs
     if graphs.kind == "none":
         return ()
-    return tuple(name for module in graphs.modules for name in _SCOPES.get(module, ())) if graphs.modules else ("",)
+    names = tuple(name for module in graphs.modules for name in _SCOPES.get(module, ())) if graphs.modules else ("",)
+    return tuple(name for name in names if name != "shared_experts." or not options.moe_shared_expert_overlap)
 
 
 def _hybrid(options: MegatronOptions) -> bool:
