@@ -8,7 +8,19 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.spec.model import Moe
 
-__all__ = ["again", "between_nodes", "copies", "deals", "dealt", "expert", "hidden", "keys", "queries", "routed", "tensor"]
+__all__ = [
+    "again",
+    "between_nodes",
+    "copies",
+    "deals",
+    "dealt",
+    "expert",
+    "hidden",
+    "keys",
+    "queries",
+    "routed",
+    "tensor",
+]
 
 
 def hidden(s: Scene) -> Number:

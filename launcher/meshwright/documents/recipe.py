@@ -12,6 +12,7 @@ from meshwright.documents.table import table
 from meshwright.layout.plan import Plan
 from meshwright.library.finding import Finding
 from meshwright.library.recipe import Claim, Recipe, Record, provenance_of
+from meshwright.library.spared import of_part, words
 from meshwright.report.recipes import literal, origin
 from meshwright.resolver import resolve
 
@@ -28,6 +29,7 @@ def recipe_page(recipe: Recipe, runs: Sequence[Run], about: Mapping[str, Any], p
         *_head(recipe, about),
         *_layout(plans),
         *_speed(recipe, plans, costs),
+        *_spared(recipe, plans, costs),
         *_audit(about["findings"]),
         *_proofs(proven),
         *_list("Differences from the authors' run", recipe.about.differences),
@@ -81,6 +83,13 @@ def _speed(recipe: Recipe, plans: Sequence[Plan], costs: Sequence[Cost]) -> Iter
         ("", *(f"{title}: published" for _, title in SPEED), *(title for _, title in SPEED), "peak GiB of usable"),
         (_row(plan, costs[i], claims.get(plan.spec.stage or plan.spec.variant, {})) for i, plan in enumerate(plans)),
     )
+
+
+def _spared(recipe: Recipe, plans: Sequence[Plan], costs: Sequence[Cost]) -> Iterator[str]:
+    """What the authors' trainer held, where no backend here can do what it did."""
+    known = ((plan, cost, of_part(recipe.about.spared, plan.spec)) for plan, cost in zip(plans, costs, strict=True))
+    lines = [f"{_part(plan)}: {words(cost, spared)}" for plan, cost, spared in known if spared]
+    yield from _list("Memory of the authors' trainer", lines)
 
 
 def _row(plan: Plan, predicted: Cost, claims: Mapping[str, Claim]) -> tuple[str, ...]:

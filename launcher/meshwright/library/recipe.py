@@ -19,6 +19,7 @@ __all__ = [
     "Recipe",
     "Record",
     "Source",
+    "Spared",
     "Status",
     "leaves",
     "provenance_of",
@@ -96,6 +97,18 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spared:
+    """GiB of the fullest GPU that the authors' trainer does without and no backend here can; ``why`` is the arithmetic.
+
+    ``of``: the stages or variants it is about; none: all.
+    """
+
+    gib: float
+    why: str
+    of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class About:
     """A recipe's title, its sources by the ids that provenance uses, and what differs from the authors' framework."""
 
@@ -103,6 +116,7 @@ class About:
     authors_framework: str
     sources: Mapping[str, Source]
     differences: tuple[str, ...] = ()
+    spared: tuple[Spared, ...] = ()
     claims: Mapping[str, Claim] = field(default_factory=dict)
 
 

@@ -106,6 +106,7 @@ def _document(point: Point | ConfigError) -> dict[str, Any]:
 def _show(asked: Run, plans: Sequence[Plan]) -> None:
     from meshwright.cost import cost
     from meshwright.cost.duration import duration, together
+    from meshwright.library.spared import spared_of, words
     from meshwright.report.checkpoints import show as show_checkpoints
     from meshwright.report.cost import show_cost
     from meshwright.report.duration import show_duration, show_total
@@ -128,3 +129,11 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
         print(f"published: {published}")
     for departure in departures(asked):
         print(f"not as published: {departure}")
+    for plan, of_plan in zip(plans, costs, strict=True):
+        if spared := spared_of(asked.about, plan.spec):
+            print(f"the authors' trainer{_in(plan)}: {words(of_plan, spared)}")
+
+
+def _in(plan: Plan) -> str:
+    """The stage, where there are several."""
+    return f" in {plan.spec.stage}" if plan.spec.stage else ""
