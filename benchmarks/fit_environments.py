@@ -69,7 +69,7 @@ def main(names: list[str]) -> None:
     timed = [row for row in rows if row.step_time]
     for name, environment in ENVIRONMENTS.items():
         if not names or name in names:
-            groups = _report(name, environment, [row for row in timed if _belongs(row, environment)])
+            groups = _report(name, environment, [row for row in timed if belongs(row, environment)])
             _note(name, groups)
 
 
@@ -78,7 +78,8 @@ def _constants(name: str) -> Efficiency:
     return environments().get(name) or cluster_named(name).efficiency
 
 
-def _belongs(row: Row, environment: Environment) -> bool:
+def belongs(row: Row, environment: Environment) -> bool:
+    """Whether a row is one of the environment's."""
     gpu = row.measured["gpu"]
     return row.source in environment.sources and gpu.startswith(environment.gpu) and environment.keep(row)
 

@@ -16,7 +16,9 @@ from typing import Any, Literal
 import yaml
 
 from meshwright.compose import Run, run_of
-from meshwright.library.recipe import DISCLOSED, Recipe, Status, provenance_of
+from meshwright.library.recipe import DISCLOSED, About, Recipe, Spared, Status, provenance_of, spared_of
+from meshwright.spec import Spec
+from meshwright.spec.decode import decode
 
 __all__ = [
     "composed",
@@ -32,6 +34,7 @@ __all__ = [
     "runs",
     "sketch",
     "sketched",
+    "spared",
     "statuses",
     "unstated",
 ]
@@ -147,6 +150,11 @@ def departures(run: Run) -> Iterator[str]:
     for path, said in run.provenance.items():
         if isinstance(said, Mapping) and said.get("published") is not None:
             yield f"{path}, published as {said['published']}: {said['why']}"
+
+
+def spared(run: Run, spec: Spec) -> tuple[Spared, ...]:
+    """What the authors' trainer did without in a stage or variant of the run."""
+    return spared_of(decode(About, run.about).spared if run.about.get("spared") else (), spec.names)
 
 
 def sketched(run: Run) -> str | None:

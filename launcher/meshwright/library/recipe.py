@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,7 @@ __all__ = [
     "Status",
     "leaves",
     "provenance_of",
+    "spared_of",
 ]
 
 Status = Literal["published", "derived", "inferred", "ours"]
@@ -179,6 +180,11 @@ def provenance_of(path: str, provenance: Mapping[str, Provenance]) -> Provenance
     while path and path not in provenance:
         path = path.rpartition(".")[0]
     return provenance.get(path)
+
+
+def spared_of(said: Iterable[Spared], names: Sequence[str]) -> tuple[Spared, ...]:
+    """Of what is said, that about the stage or variant of these ``names``."""
+    return tuple(one for one in said if not one.of or {*one.of} & {*names})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
-from meshwright.library.files import departures, published_hours, sketched
+from meshwright.library.files import departures, published_hours, sketched, spared
 from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
@@ -106,11 +106,11 @@ def _document(point: Point | ConfigError) -> dict[str, Any]:
 def _show(asked: Run, plans: Sequence[Plan]) -> None:
     from meshwright.cost import cost
     from meshwright.cost.duration import duration, together
-    from meshwright.library.spared import spared_of, words
     from meshwright.report.checkpoints import show as show_checkpoints
     from meshwright.report.cost import show_cost
     from meshwright.report.duration import show_duration, show_total
     from meshwright.report.plan import show
+    from meshwright.report.spared import words
 
     sketch = sketched(asked)
     if sketch:
@@ -130,8 +130,8 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
     for departure in departures(asked):
         print(f"not as published: {departure}")
     for plan, of_plan in zip(plans, costs, strict=True):
-        if spared := spared_of(asked.about, plan.spec):
-            print(f"the authors' trainer{_in(plan)}: {words(of_plan, spared)}")
+        if without := spared(asked, plan.spec):
+            print(f"the authors' trainer{_in(plan)}: {words(of_plan, without)}")
 
 
 def _in(plan: Plan) -> str:
