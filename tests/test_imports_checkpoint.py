@@ -9,6 +9,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ def distributed(folder: Path, state: object, **changes: object) -> Path:
     torch.save([state], bytes_)
     folder.mkdir()
     (folder / "__0_0.distcp").write_bytes(b"tensors" + bytes_.getvalue() + b"more")
-    info = {"relative_path": "__0_0.distcp", "offset": 7, "length": len(bytes_.getvalue()), **changes}
+    info: dict[str, Any] = {"relative_path": "__0_0.distcp", "offset": 7, "length": len(bytes_.getvalue()), **changes}
     key = "common_state/shard_0_1"
     index = Metadata({key: BytesStorageMetadata()}, storage_data={MetadataIndex(key): _StorageInfo(**info)})
     (folder / ".metadata").write_bytes(pickle.dumps(index))

@@ -160,7 +160,7 @@ def _done(layout: Layout) -> dict[str, Any]:
     """How the work of a step is started, overlapped and sent."""
     options, p = layout.backend.megatron, layout.spec.parallelism
     return {
-        "captured": captured(options.cuda_graphs),
+        "captured": captured(options),
         "captures_all": options.cuda_graphs.kind == "full_iteration",
         "fused_gradients": options.gradient_accumulation_fusion,
         "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,

@@ -11,8 +11,10 @@ from meshwright.documents.recipes import STEPS
 from meshwright.documents.table import table
 from meshwright.layout.plan import Plan
 from meshwright.library.finding import Finding
+from meshwright.library.published import spared_of
 from meshwright.library.recipe import Claim, Recipe, Record, provenance_of
 from meshwright.report.recipes import billions, literal, origin
+from meshwright.report.spared import words
 from meshwright.resolver import resolve
 
 __all__ = ["recipe_page"]
@@ -28,6 +30,7 @@ def recipe_page(recipe: Recipe, runs: Sequence[Run], about: Mapping[str, Any], p
         *_head(recipe, about),
         *_layout(plans),
         *_speed(recipe, plans, costs),
+        *_spared(recipe, plans, costs),
         *_audit(about["findings"]),
         *_proofs(proven),
         *_list("Differences from the authors' run", recipe.about.differences),
@@ -81,6 +84,15 @@ def _speed(recipe: Recipe, plans: Sequence[Plan], costs: Sequence[Cost]) -> Iter
         ("", *(f"{title}: published" for _, title in SPEED), *(title for _, title in SPEED), "peak GiB of usable"),
         (_row(plan, costs[i], claims.get(plan.spec.stage or plan.spec.variant, {})) for i, plan in enumerate(plans)),
     )
+
+
+def _spared(recipe: Recipe, plans: Sequence[Plan], costs: Sequence[Cost]) -> Iterator[str]:
+    """What the authors' trainer held, where no backend here can do what it did."""
+    known = (
+        (plan, cost, spared_of(recipe.about.spared, plan.spec.names)) for plan, cost in zip(plans, costs, strict=True)
+    )
+    lines = [f"{_part(plan)}: {words(cost, spared)}" for plan, cost, spared in known if spared]
+    yield from _list("Memory of the authors' trainer", lines)
 
 
 def _row(plan: Plan, predicted: Cost, claims: Mapping[str, Claim]) -> tuple[str, ...]:
