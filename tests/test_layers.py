@@ -17,7 +17,7 @@ from meshwright.model.huggingface import read
 from meshwright.model.megatron_parts import MODULE, parts, read_name, spec_name
 from meshwright.resolver import refusals, resolve
 from meshwright.spec.decode import decode
-from meshwright.spec.model import Model
+from meshwright.spec.model import Model, ShortConvolution
 from meshwright.verify.megatron_objects import objects
 from meshwright.verify.pool import Crash, fork_map
 from samples import sample
@@ -78,6 +78,7 @@ SMALL: dict[str, dict[str, Any]] = {
         **{**SIZES, "layers": 4, "sliding_window": 8, "pattern": "WE *E WE *E", "full_attention_every": 0, "ffn": 32},
         "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 32},
     },
+    "lfm2": {**SIZES, "layers": 4, "pattern": "2xC- *- C-", "short_convolution": ShortConvolution()},
     "llama4_text": {**SIZES, "layers": 4, "moe": {"experts": 4, "ffn": 32, "shared_ffn": 32}},
     "marian": WHOLE,
     "mbart": WHOLE,

@@ -14,7 +14,7 @@ TOP = {
     r"(word_embeddings|embed_in|embed_tokens|wte|tokens_embed|w)\.": "embedding.word_embeddings.",
     r"(embed_positions|wpe|positions_embed)\.": "embedding.position_embeddings.",
     r"(word_embeddings_layernorm|layernorm_embedding)\.": "embedding.embedding_norm.",
-    r"(ln_f|norm|norm_f|final_layer_norm|final_layernorm|layer_norm|layernorm)\.": "decoder.final_layernorm.",
+    r"(ln_f|norm|norm_f|embedding_norm|final_layer_norm|final_layernorm|layer_norm|layernorm)\.": "decoder.final_layernorm.",
     r"(lm_head|embed_out|output_projection)\.": "output_layer.",
     r"(h|layers|blocks)\.(\d+)\.": r"decoder.layers.\2.",
 }
@@ -44,8 +44,10 @@ IN_LAYER = {
     r"\.act_fn\.": ".activation_func.",
     r"\bfc1\.": "mlp.linear_fc1.",
     r"\bfc2\.": "mlp.linear_fc2.",
-    r"\b(ln_1|ln_attn|self_attn_layer_norm|attention_layernorm|norm_1|layernorm1)\.": "input_layernorm.",
-    r"\b(ln_2|ln_mlp|final_layer_norm|feedforward_layernorm|norm_2|layernorm2)\.": "pre_mlp_layernorm.",
+    r"\bconv\.(in_proj|out_proj)\.": r"self_attention.\1.",
+    r"\bconv\.conv\.weight": "self_attention.conv_weight",
+    r"\b(ln_1|ln_attn|operator_norm|self_attn_layer_norm|attention_layernorm|norm_1|layernorm1)\.": "input_layernorm.",
+    r"\b(ln_2|ln_mlp|ffn_norm|final_layer_norm|feedforward_layernorm|norm_2|layernorm2)\.": "pre_mlp_layernorm.",
 }
 BEHIND = {
     "pre": {r"\bpost_attention_layernorm\.": "pre_mlp_layernorm."},
@@ -116,6 +118,11 @@ def _separate(weights: dict[str, Any]) -> dict[str, Any]:
             made[re.sub(r"\.W([qkv])\.", r".\1_proj.", name)] = made.pop(name)
         elif convolved and re.search(r"\.(c_attn|c_fc|c_proj)\.weight$", name):
             made[name] = weight.t()
+        if found := re.search(r"\.feed_forward\.(w[123])\.weight$", name):  # LFM2's
+            plain = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}[found[1]]
+            made[name.replace(found[1], plain)] = made.pop(name)
+        if name.endswith(".conv.conv.weight"):
+            made[name] = weight.squeeze(1)
         if name.endswith("moe_statics.e_score_correction_bias"):
             made[name] = weight.flatten()
         if re.search(r"\.c_attn\.(weight|bias)$", name):

@@ -56,7 +56,7 @@ def _mismatches(architecture: Architecture, flat: Flat) -> Iterator[Problem]:
         {
             path.partition(".")[0]
             for path in architecture.carried
-            if path.startswith(("moe.", "mla.", "indexer.", "delta_net.", "mamba."))
+            if path.startswith(("moe.", "mla.", "indexer.", "delta_net.", "mamba.", "short_convolution."))
         }
     ):
         if part in flat and part not in architecture.optional:

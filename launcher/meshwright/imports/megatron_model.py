@@ -11,7 +11,7 @@ from typing import Any
 
 from meshwright.imports.known_models import vocabulary_of
 from meshwright.imports.megatron_arguments import Arguments
-from meshwright.imports.megatron_mixers import layers
+from meshwright.imports.megatron_mixers import layers, of_ours
 from meshwright.imports.megatron_moe import experts
 from meshwright.model.megatron_parts import MODULE, PartValue, read_name
 
@@ -244,7 +244,7 @@ def _our_layers(a: Arguments) -> Flat:
     named = read_name(words[1]) if len(words) == 2 and words[0] == MODULE else None
     flat: Flat = {}
     for part, value in (named or {}).items():
-        flat |= _part(part, value)
+        flat |= of_ours(a, str(value)) if part == "mixers" else _part(part, value)
     return flat
 
 
@@ -253,6 +253,8 @@ def _part(part: str, value: PartValue) -> Flat:
         return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
     if part in ("qk_norm", "llama3_stretch", "positions"):
         return _joined(part, str(value))
+    if part == "short_convolution":
+        return {"model.short_convolution.kernel": int(float(value))}
     if part == "plain_queries":
         return {}  # the flags say it, too
     if part == "router_bias":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from meshwright.model.architecture_convolutions import adjusted_width, convolution_layers
 from meshwright.model.architecture_embedding import scaled_embedding
 from meshwright.model.architecture_layers import (
     chunked_layers,
@@ -262,6 +263,8 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "mamba_layers": mamba_layers,
     "scaled_embedding": scaled_embedding,
     "nemotron_layers": nemotron_layers,
+    "convolution_layers": convolution_layers,
+    "adjusted_width": adjusted_width,
 }
 
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from meshwright.errors import Repair
 from meshwright.model.megatron_parts import GLOBAL, parts
-from meshwright.rules import megatron_hybrid, megatron_sparse, megatron_techniques, megatron_training
-from meshwright.rules._repairs import any_of, change
+from meshwright.rules import megatron_hybrid, megatron_mixers, megatron_sparse, megatron_techniques, megatron_training
+from meshwright.rules._repairs import any_of, change, on_deepspeed
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
 from meshwright.spec.model import Model, Moe, RopeScaling
 
 __all__ = ["RULES", "contradictions"]
-
-
-def _on_deepspeed(r: Layout) -> Iterable[Repair]:
-    """The other backend, and what it needs of the layout: ZeRO with 16 bits, no pipeline."""
-    shards = {} if r.zero else {"parallelism.zero": 1}
-    whole = {} if r.pp == 1 else {"parallelism.pp": 1, "parallelism.vpp": 1, "parallelism.zero": 3}
-    yield {"backend.name": "deepspeed", **shards, **whole}
 
 
 def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, hint: str = "") -> Rule:
@@ -31,7 +23,7 @@ def _lacks(part: str, path: str, needed: Callable[[Model], object], what: str, h
         holds=lambda r: not needed(r.model),
         message=f"Megatron has no {what}{hint}",
         source="no such flag in training/arguments.py, no such field in core/transformer/transformer_config.py",
-        repairs=_on_deepspeed,
+        repairs=on_deepspeed,
     )
 
 
@@ -51,7 +43,7 @@ _PARTS = (
         holds=lambda r: r.model.measured is None,
         message=lambda r: f"Megatron has no such model: {r.model.measured.lacks if r.model.measured else ''}",
         source="the model was looked at, built by transformers; nothing says how Megatron would build it",
-        repairs=_on_deepspeed,
+        repairs=on_deepspeed,
     ),
     _lacks("deepnorm", "model.norm_placement", lambda m: m.norm_placement == "deepnorm", "DeepNorm"),
     _lacks(
@@ -85,7 +77,7 @@ _OUR_LAYERS = (
         holds=lambda r: not parts(r.model) or r.backend.megatron.spec,
         message=lambda r: f"stock Megatron has no {' or '.join(parts(r.model))}; spec=true uses our layers",
         source="megatron_parts.py: our layer specifications, for --spec",
-        repairs=any_of(change(backend__megatron__spec=True), _on_deepspeed),
+        repairs=any_of(change(backend__megatron__spec=True), on_deepspeed),
     ),
     Rule(
         id="megatron.parts_mla",
@@ -94,7 +86,7 @@ _OUR_LAYERS = (
         holds=lambda r: r.model.mla is None or not parts(r.model).keys() - set(GLOBAL),
         message=lambda r: f"our layers with {', '.join(parts(r.model).keys() - set(GLOBAL))} have no latent attention",
         source="train/layers",
-        repairs=_on_deepspeed,
+        repairs=on_deepspeed,
     ),
     Rule(
         id="megatron.experts_activation",
@@ -103,7 +95,7 @@ _OUR_LAYERS = (
         holds=lambda r: not (r.model.moe and r.model.activation == "xielu"),
         message="xielu learns two scalars a layer, and our layer keeps none for experts",
         source="train/blocks.py",
-        repairs=_on_deepspeed,
+        repairs=on_deepspeed,
     ),
     Rule(
         id="megatron.full_norm",
@@ -112,7 +104,7 @@ _OUR_LAYERS = (
         holds=lambda r: r.model.qk_norm != "full" or (r.model.norm == "rmsnorm" and not r.model.norm_zero_centered),
         message="our norm of all heads at once is an RMSNorm whose weight starts at one",
         source="train/norms.py",
-        repairs=_on_deepspeed,
+        repairs=on_deepspeed,
     ),
     Rule(
         id="megatron.one_norm",
@@ -133,7 +125,7 @@ _OUR_LAYERS = (
         holds=lambda r: (r.model.attention_chunk or r.spec.training.sequence) >= r.spec.training.sequence,
         message="Megatron has no chunks of {model.attention_chunk} in a sequence of {training.sequence} tokens",
         source="no such flag in training/arguments.py; in one chunk it is plain attention",
-        repairs=any_of(lambda r: [{"training.sequence": r.model.attention_chunk}], _on_deepspeed),
+        repairs=any_of(lambda r: [{"training.sequence": r.model.attention_chunk}], on_deepspeed),
     ),
     Rule(
         id="megatron.query_growth",
@@ -142,7 +134,7 @@ _OUR_LAYERS = (
         holds=lambda r: (r.model.query_growth_from or r.spec.training.sequence) >= r.spec.training.sequence,
         message="Megatron has no queries that grow from token {model.query_growth_from} on, of {training.sequence}",
         source="no such flag in training/arguments.py; transformers models/llama4/modeling_llama4.py",
-        repairs=any_of(lambda r: [{"training.sequence": r.model.query_growth_from}], _on_deepspeed),
+        repairs=any_of(lambda r: [{"training.sequence": r.model.query_growth_from}], on_deepspeed),
     ),
     Rule(
         id="megatron.parts_cp",
@@ -229,6 +221,7 @@ RULES: tuple[Rule, ...] = (
     *_OUR_LAYERS,
     *_EXPERTS,
     *megatron_hybrid.RULES,
+    *megatron_mixers.RULES,
     *megatron_sparse.RULES,
     *megatron_training.RULES,
     *megatron_techniques.RULES,

@@ -7,7 +7,18 @@ from typing import Literal
 
 from meshwright.spec.measured import Measured
 
-__all__ = ["Activation", "DeltaNet", "Indexer", "Mamba", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
+__all__ = [
+    "Activation",
+    "DeltaNet",
+    "Indexer",
+    "Mamba",
+    "Mla",
+    "Model",
+    "Moe",
+    "Rope",
+    "RopeScaling",
+    "ShortConvolution",
+]
 
 Activation = Literal[
     "swiglu", "geglu", "geglu_tanh", "quick_geglu", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"
@@ -90,6 +101,13 @@ class Mamba:
     groups: int  # of heads that share what goes in and out of a state
     state: int  # channels of a state
     kernel: int = 4  # tokens that the convolution before the scan sees
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortConvolution:
+    """Doubly gated convolutions over a few tokens (LFM2), layers C of a pattern; as many channels as the model."""
+
+    kernel: int = 3  # tokens that it sees, itself and those before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +202,7 @@ class Model:
     indexer: Indexer | None = None
     delta_net: DeltaNet | None = None
     mamba: Mamba | None = None
+    short_convolution: ShortConvolution | None = None
     moe: Moe | None = None
     mtp: int = 0  # multi-token-prediction layers
     mtp_loss_weight: float = 0.1

@@ -29,7 +29,7 @@ class Layer(TransformerLayer):  # type: ignore[misc]
         self.rotary = int(bool(windowed)) if "local_base" in parts else None
         for name in ("self_attention", "mlp"):
             _change(getattr(self, name), tuple(self._changes(name)))
-        if "qkv_clip" in parts:
+        if "qkv_clip" in parts and hasattr(self.self_attention, "linear_qkv"):
             bound = float(parts["qkv_clip"])
             _change(self.self_attention.linear_qkv, (lambda x: x.clamp(-bound, bound),))
         if parts.get("activation") == "xielu":

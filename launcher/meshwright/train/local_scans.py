@@ -109,5 +109,8 @@ def without_random_state() -> None:
     from megatron.core.ssm import mamba_mixer
     from megatron.core.ssm.gated_delta_net import common
 
+    from meshwright.train import short_convolution
+
     untouched = SimpleNamespace(fork=contextlib.nullcontext)
-    mamba_mixer.get_cuda_rng_tracker = common.get_cuda_rng_tracker = lambda: untouched
+    for module in (mamba_mixer, common, short_convolution):
+        module.get_cuda_rng_tracker = lambda: untouched

@@ -17,6 +17,7 @@ from meshwright.model.layers.mamba import MAMBA
 from meshwright.model.layers.measured import measured_kind, measured_part
 from meshwright.model.layers.mlp import MLP
 from meshwright.model.layers.part import NONE, Exchange, LayerKind, Part
+from meshwright.model.layers.short_convolution import SHORT_CONVOLUTION
 from meshwright.model.layers.sparse_attention import SPARSE_ATTENTION
 
 __all__ = [
@@ -39,6 +40,7 @@ MIXERS: dict[str, Part] = {
     "sparse_attention": SPARSE_ATTENTION,
     "delta_net": DELTA_NET,
     "mamba": MAMBA,
+    "short_convolution": SHORT_CONVOLUTION,
 }
 FEED_FORWARDS: dict[str, Part] = {"mlp": MLP, "experts": EXPERTS}
 """By the name in a ``LayerKind``."""
