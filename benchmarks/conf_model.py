@@ -75,6 +75,8 @@ COMMENTS = {
     "mamba.head_dim": "Channels of a head.",
     "mamba.groups": "Groups of heads that share what goes in and out of a state.",
     "mamba.state": "Channels of a state.",
+    "short_convolution": "Gated convolutions over a few tokens.",
+    "short_convolution.kernel": "Tokens that each one sees.",
     "rope.scaling": "Stretching beyond the trained length.",
     "rope.scaling.kind": "How.",
     "rope.scaling.factor": "By how much.",

@@ -14,7 +14,7 @@ TOP = {
     r"(word_embeddings|embed_in|embed_tokens|wte|tokens_embed|w)\.": "embedding.word_embeddings.",
     r"(embed_positions|wpe|positions_embed)\.": "embedding.position_embeddings.",
     r"(word_embeddings_layernorm|layernorm_embedding)\.": "embedding.embedding_norm.",
-    r"(ln_f|norm|norm_f|embedding_norm|final_layer_norm|final_layernorm|layer_norm|layernorm)\.": "decoder.final_layernorm.",
+    r"(ln_f|norm_f|(embedding_)?norm|final_layer_?norm|layer_norm|layernorm)\.": "decoder.final_layernorm.",
     r"(lm_head|embed_out|output_projection)\.": "output_layer.",
     r"(h|layers|blocks)\.(\d+)\.": r"decoder.layers.\2.",
 }

@@ -108,9 +108,8 @@ def without_random_state() -> None:
 
     from megatron.core.ssm import mamba_mixer
     from megatron.core.ssm.gated_delta_net import common
-
-    from meshwright.train import short_convolution
+    from megatron.core.tensor_parallel import random
 
     untouched = SimpleNamespace(fork=contextlib.nullcontext)
-    for module in (mamba_mixer, common, short_convolution):
-        module.get_cuda_rng_tracker = lambda: untouched
+    mamba_mixer.get_cuda_rng_tracker = common.get_cuda_rng_tracker = lambda: untouched
+    random.get_cuda_rng_tracker = lambda: untouched

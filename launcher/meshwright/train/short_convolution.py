@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from megatron.core.ssm.utils import _split_tensor_factory
+from megatron.core.tensor_parallel import random
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
-from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.utils import (
     ensure_metadata_has_dp_cp_group,
@@ -60,7 +60,7 @@ class ShortConvolution(MegatronModule):  # type: ignore[misc]
 
     def _weight(self, kernel: int) -> nn.Parameter:
         """``[channels/tp, kernel]``, drawn as ``torch.nn.Conv1d`` draws."""
-        with get_cuda_rng_tracker().fork():
+        with random.get_cuda_rng_tracker().fork():
             device, dtype = torch.cuda.current_device(), self.config.params_dtype
             weight = nn.Parameter(torch.empty(self.channels, kernel, device=device, dtype=dtype))
             if self.config.perform_initialization:
