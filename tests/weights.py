@@ -44,10 +44,13 @@ IN_LAYER = {
     r"\.act_fn\.": ".activation_func.",
     r"\bfc1\.": "mlp.linear_fc1.",
     r"\bfc2\.": "mlp.linear_fc2.",
+    r"\bmamba\.conv1d\.": "mamba.conv1d_",
+    r"\bmamba\.": "self_attention.mamba.",
     r"\bconv\.(in_proj|out_proj)\.": r"self_attention.\1.",
     r"\bconv\.conv\.weight": "self_attention.conv_weight",
     r"\b(ln_1|ln_attn|operator_norm|self_attn_layer_norm|attention_layernorm|norm_1|layernorm1)\.": "input_layernorm.",
-    r"\b(ln_2|ln_mlp|ffn_norm|final_layer_norm|feedforward_layernorm|norm_2|layernorm2)\.": "pre_mlp_layernorm.",
+    r"\b(ffn_norm|pre_ff_layernorm)\.": "pre_mlp_layernorm.",
+    r"\b(ln_2|ln_mlp|final_layer_norm|feedforward_layernorm|norm_2|layernorm2)\.": "pre_mlp_layernorm.",
 }
 BEHIND = {
     "pre": {r"\bpost_attention_layernorm\.": "pre_mlp_layernorm."},
@@ -93,7 +96,11 @@ def megatron_weights(model: Model, state: Mapping[str, Any]) -> dict[str, Any]:
         plain = {name.replace("layernorm_embedding", "layer_norm"): weight for name, weight in plain.items()}
     joined = _joined(model, plain)
     behind = PRE_MLP if model.transformers in ("glm4", "hyperclovax", "kolibri1") else BEHIND[model.norm_placement]
-    return {_renamed(name, behind): weight for name, weight in _experts(model, joined).items()}
+    named = {_renamed(name, behind): weight for name, weight in _experts(model, joined).items()}
+    if model.transformers != "falcon_h1":
+        return named
+    beside = ("self_attention.linear_", "self_attention.attention.linear_")  # attention stands beside Mamba
+    return {name.replace(*beside): weight for name, weight in named.items()}
 
 
 def _renamed(name: str, behind: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import astuple
 
 from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.layers import MIXERS
@@ -32,10 +33,12 @@ NAMES = (
     "local_base",
     "llama3_stretch",
     "mixers",
+    "multipliers",
     "norm",
     "norms",
     "output_bias",
     "parallel_residual",
+    "plain_mamba",
     "plain_queries",
     "positions",
     "qk_norm",
@@ -67,10 +70,12 @@ def parts(model: Model) -> Parts:
         "local_base": model.rope.local_base,
         "llama3_stretch": _stretch(model),
         "mixers": _mixers(model),
+        "multipliers": ":".join(map(str, astuple(model.multipliers))) if model.multipliers else None,
         "norm": None if model.norm in ("rmsnorm", "layernorm") else model.norm,
         "norms": None if model.norm_placement == "pre" else model.norm_placement,
         "output_bias": model.output_bias,
         "parallel_residual": _parallel(model),
+        "plain_mamba": model.mamba is not None and not model.mamba.norm,
         # Megatron 0.19.2 norms the hidden states once more before them (core/transformer/mla_qk_norm_config.py:143)
         "plain_queries": model.mla is not None and model.mla.q_lora_rank is None,
         "positions": _sines(model),
@@ -84,7 +89,7 @@ def parts(model: Model) -> Parts:
     return {name: value for name, value in needed.items() if value is not None and value is not False}
 
 
-OUR_MIXERS = ("short_convolution",)
+OUR_MIXERS = ("short_convolution", "parallel_mixer")
 """Mixers that no class of Megatron's builds."""
 
 

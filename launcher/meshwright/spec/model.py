@@ -15,6 +15,7 @@ __all__ = [
     "Mla",
     "Model",
     "Moe",
+    "Multipliers",
     "Rope",
     "RopeScaling",
     "ShortConvolution",
@@ -101,6 +102,24 @@ class Mamba:
     groups: int  # of heads that share what goes in and out of a state
     state: int  # channels of a state
     kernel: int = 4  # tokens that the convolution before the scan sees
+    norm: bool = True  # a norm of groups of heads stands behind the scan (Falcon-H1 has none)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multipliers:
+    """Fixed factors inside the layers of Falcon-H1 (arXiv:2507.22448), beside those on embedding and logits."""
+
+    attention_in: float = 1.0  # on what attention reads
+    attention_out: float = 1.0  # and on what it gives
+    mamba_in: float = 1.0  # on what Mamba reads
+    mamba_out: float = 1.0  # and on what it gives
+    mamba_gate: float = 1.0  # on its projection that gates the scan's output
+    mamba_x: float = 1.0  # on the one that is scanned
+    mamba_write: float = 1.0  # on what goes into a state
+    mamba_read: float = 1.0  # on what is read from it
+    mamba_step: float = 1.0  # on how far a token moves it
+    mlp_gate: float = 1.0  # on the MLP's gate, before its activation
+    mlp_down: float = 1.0  # on what the MLP gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +222,7 @@ class Model:
     delta_net: DeltaNet | None = None
     mamba: Mamba | None = None
     short_convolution: ShortConvolution | None = None
+    multipliers: Multipliers | None = None
     moe: Moe | None = None
     mtp: int = 0  # multi-token-prediction layers
     mtp_loss_weight: float = 0.1

@@ -100,7 +100,7 @@ def _amend_layer(layer: ModuleSpec, parts: Parts, norm: Any) -> None:
     if parts.get("attention_bias") == "none":
         attention.linear_proj = partial(_without_bias, attention.linear_proj)
     if "mixers" in parts:
-        with_mixers(layer, parts)
+        with_mixers(layer, parts, norm, _unfuse)
 
 
 def _without_bias(build: Any, *args: Any, bias: bool = True, **kwargs: Any) -> Any:
