@@ -20,7 +20,7 @@ from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 from meshwright.resolver import refusals, resolve
 from meshwright.spec import Model, PipelineSplit, Spec
-from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Rope, RopeScaling, ShortConvolution
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Multipliers, Rope, RopeScaling, ShortConvolution
 from meshwright.verify import verify
 
 MOE = Moe(experts=8, topk=2, ffn=64)
@@ -28,12 +28,14 @@ NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
 MAMBA = Mamba(heads=8, head_dim=32, groups=4, state=16)
 MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16, q_lora_rank=32)
 INDEXER = Indexer(heads=4, head_dim=16, topk=32)
+BARE = replace(MAMBA, norm=False)
+FACTORS = Multipliers(attention_out=0.5, mamba_step=0.25, mlp_gate=2.0)
 SPLIT = {"tp": 2, "sp": True, "pp": 2, "global_batch": 16}
 
 
 def mixed(pattern: str, **changes: Any) -> Model:
     """With delta nets, Mamba and experts where the pattern has them."""
-    needs = {"delta_net": ("G", NET), "mamba": ("M", MAMBA), "moe": ("E", MOE), "mla": ("D+", MLA)}
+    needs = {"delta_net": ("G", NET), "mamba": ("MP", MAMBA), "moe": ("E", MOE), "mla": ("D+", MLA)}
     needs |= {"indexer": ("D", INDEXER), "short_convolution": ("C", ShortConvolution())}
     options = {name: value for name, (symbols, value) in needs.items() if not set(symbols).isdisjoint(pattern)}
     layers = len(read_pattern(pattern))
@@ -65,6 +67,9 @@ LAYOUTS: dict[str, Spec] = {
     "latent experts": spec(mixed("M-M*-M-E", moe=replace(MOE, latent=32, shared_ffn=64)), 8, ep=2, **SPLIT),
     "short convolutions": spec(mixed("2x(2xC- *-) C- *-", qk_norm="head"), 8, **SPLIT),
     "short convolutions and experts": spec(mixed("C- *- 3x(CE *E)"), 8, vpp=2, ep=2, **SPLIT),
+    "parallel mixers": spec(mixed("8xP-", multipliers=FACTORS), 8, **SPLIT),
+    "parallel mixers beside others": spec(mixed("6xP- C- *-", mamba=BARE), 8, pp=2, global_batch=16),
+    "parallel mixers, context": spec(mixed("8xP-"), 8, cp=2, pp=2, global_batch=16),
     "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),
 }
 
@@ -111,7 +116,7 @@ def test_what_is_emitted_is_read_back(name: str) -> None:
     assert kinds_read(model, source.values) == layer_kinds(model)
     assert source.values["parallelism.vpp"] == plan.spec.parallelism.vpp
     assert source.values["backend.megatron.extra"] == []
-    for part in ("delta_net", "mamba", "short_convolution", "indexer"):
+    for part in ("delta_net", "mamba", "short_convolution", "multipliers", "indexer"):
         value = getattr(model, part)
         read = {path.split(".")[-1]: v for path, v in source.values.items() if path.startswith(f"model.{part}.")}
         assert read.items() <= vars(value).items() if value else not read
@@ -133,6 +138,12 @@ def offloading(module: str, candidate: Spec) -> Spec:
     """Whose inputs wait on the host."""
     offload = replace(candidate.backend.megatron.activation_offload, modules=(module,))
     megatron = replace(candidate.backend.megatron, activation_offload=offload)
+    return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
+
+
+def fused(candidate: Spec) -> Spec:
+    """With Transformer Engine's MLP of one piece."""
+    megatron = replace(candidate.backend.megatron, op_fuser=True)
     return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
 
 
@@ -164,6 +175,9 @@ BROKEN: dict[str, Spec] = {
     "megatron.mixers_mtp": spec(mixed("4x(C- *-)", mtp=1), 8),
     "megatron.mixers_gtp": spec(mixed("4x(C- *-)"), 8, gtp=2),
     "megatron.mixers_offload": offloading("qkv_linear", spec(mixed("4x(C- *-)"), 8)),
+    "megatron.mixers_experts": spec(mixed("4x(P- *E)", multipliers=FACTORS), 8),
+    "megatron.mixers_fused_mlp": fused(spec(mixed("8xP-", multipliers=FACTORS), 8)),
+    "megatron.mamba_norm": spec(mixed("M-M*", mamba=replace(MAMBA, norm=False)), 8),
     "megatron.mixers_cp": spec(mixed("4x(C- *-)"), 8, cp=2),
     "megatron.mixers_tp": spec(mixed("4x(C- *-)", hidden=66), 8, tp=4),
     "megatron.mamba_cp": spec(mixed("M-M*", mamba=replace(MAMBA, heads=4)), 8, tp=4, cp=2),
@@ -204,7 +218,7 @@ def test_megatron_builds_what_we_count() -> None:
 DRAWN = (
     ["attention", "delta_net", "mamba", "none"],
     ["attention", "delta_net"],
-    ["attention", "short_convolution"],
+    ["attention", "short_convolution", "parallel_mixer"],
 )
 
 
