@@ -16,7 +16,7 @@ import yaml
 
 from meshwright.compose import CONF
 from meshwright.model.huggingface import read
-from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, RopeScaling
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Multipliers, RopeScaling
 
 DEFAULTS = {
     path: {field.name: field.default for field in fields(kind)}
@@ -26,6 +26,7 @@ DEFAULTS = {
         ("indexer", Indexer),
         ("delta_net", DeltaNet),
         ("mamba", Mamba),
+        ("multipliers", Multipliers),
         ("rope.scaling", RopeScaling),
     )
 }
@@ -75,6 +76,21 @@ COMMENTS = {
     "mamba.head_dim": "Channels of a head.",
     "mamba.groups": "Groups of heads that share what goes in and out of a state.",
     "mamba.state": "Channels of a state.",
+    "mamba.norm": "A norm stands behind the scan.",
+    "multipliers": "Fixed factors inside the layers.",
+    "multipliers.attention_in": "On what attention reads.",
+    "multipliers.attention_out": "On what it gives.",
+    "multipliers.mamba_in": "On what Mamba reads.",
+    "multipliers.mamba_out": "On what it gives.",
+    "multipliers.mamba_gate": "On its projection that gates the scan's output.",
+    "multipliers.mamba_x": "On the one that is scanned.",
+    "multipliers.mamba_write": "On what goes into a state.",
+    "multipliers.mamba_read": "On what is read from it.",
+    "multipliers.mamba_step": "On how far a token moves it.",
+    "multipliers.mlp_gate": "On the MLP's gate, before its activation.",
+    "multipliers.mlp_down": "On what the MLP gives.",
+    "short_convolution": "Gated convolutions over a few tokens.",
+    "short_convolution.kernel": "Tokens that each one sees.",
     "rope.scaling": "Stretching beyond the trained length.",
     "rope.scaling.kind": "How.",
     "rope.scaling.factor": "By how much.",

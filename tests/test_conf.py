@@ -35,7 +35,10 @@ def test_every_option_decodes(group: str, option: str) -> None:
 
 def test_every_key_of_a_spec_stands_in_the_configuration() -> None:
     composed = compose(["model=llama3_8b"])
-    parts = tuple(f"model.{part}." for part in ("moe", "mla", "indexer", "delta_net", "mamba", "rope.scaling"))
+    parts = tuple(
+        f"model.{part}."
+        for part in ("moe", "mla", "indexer", "delta_net", "mamba", "short_convolution", "multipliers", "rope.scaling")
+    )
     null = (*parts, "model.measured", "after")  # there or not; derived
     stands = [path for path in [*paths(Spec), *paths(Options)] if not path.startswith(null)]
     assert not [path for path in stands if not present(composed, path)]

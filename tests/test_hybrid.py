@@ -20,7 +20,7 @@ from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 from meshwright.resolver import refusals, resolve
 from meshwright.spec import Model, PipelineSplit, Spec
-from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Multipliers, Rope, RopeScaling, ShortConvolution
 from meshwright.verify import verify
 
 MOE = Moe(experts=8, topk=2, ffn=64)
@@ -28,13 +28,15 @@ NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
 MAMBA = Mamba(heads=8, head_dim=32, groups=4, state=16)
 MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16, q_lora_rank=32)
 INDEXER = Indexer(heads=4, head_dim=16, topk=32)
+BARE = replace(MAMBA, norm=False)
+FACTORS = Multipliers(attention_out=0.5, mamba_step=0.25, mlp_gate=2.0)
 SPLIT = {"tp": 2, "sp": True, "pp": 2, "global_batch": 16}
 
 
 def mixed(pattern: str, **changes: Any) -> Model:
     """With delta nets, Mamba and experts where the pattern has them."""
-    needs = {"delta_net": ("G", NET), "mamba": ("M", MAMBA), "moe": ("E", MOE), "mla": ("D+", MLA)}
-    needs["indexer"] = ("D", INDEXER)
+    needs = {"delta_net": ("G", NET), "mamba": ("MP", MAMBA), "moe": ("E", MOE), "mla": ("D+", MLA)}
+    needs |= {"indexer": ("D", INDEXER), "short_convolution": ("C", ShortConvolution())}
     options = {name: value for name, (symbols, value) in needs.items() if not set(symbols).isdisjoint(pattern)}
     layers = len(read_pattern(pattern))
     return small_model(**{"layers": layers, "pattern": pattern, "transformers": None, **options, **changes})
@@ -63,6 +65,11 @@ LAYOUTS: dict[str, Spec] = {
     "sparse attention and MTP": chosen_by("cudnn", spec(mixed("2xD- 6xDE", mtp=1), 8, vpp=2, ep=2, **SPLIT)),
     "latent attention and Mamba": spec(mixed("M-M+M-ME"), 8, **SPLIT),
     "latent experts": spec(mixed("M-M*-M-E", moe=replace(MOE, latent=32, shared_ffn=64)), 8, ep=2, **SPLIT),
+    "short convolutions": spec(mixed("2x(2xC- *-) C- *-", qk_norm="head"), 8, **SPLIT),
+    "short convolutions and experts": spec(mixed("C- *- 3x(CE *E)"), 8, vpp=2, ep=2, **SPLIT),
+    "parallel mixers": spec(mixed("8xP-", multipliers=FACTORS), 8, **SPLIT),
+    "parallel mixers beside others": spec(mixed("6xP- C- *-", mamba=BARE), 8, pp=2, global_batch=16),
+    "parallel mixers, context": spec(mixed("8xP-"), 8, cp=2, pp=2, global_batch=16),
     "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),
 }
 
@@ -109,7 +116,8 @@ def test_what_is_emitted_is_read_back(name: str) -> None:
     assert kinds_read(model, source.values) == layer_kinds(model)
     assert source.values["parallelism.vpp"] == plan.spec.parallelism.vpp
     assert source.values["backend.megatron.extra"] == []
-    for part, value in (("delta_net", model.delta_net), ("mamba", model.mamba), ("indexer", model.indexer)):
+    for part in ("delta_net", "mamba", "short_convolution", "multipliers", "indexer"):
+        value = getattr(model, part)
         read = {path.split(".")[-1]: v for path, v in source.values.items() if path.startswith(f"model.{part}.")}
         assert read.items() <= vars(value).items() if value else not read
 
@@ -123,6 +131,19 @@ def test_an_uneven_pattern_is_read_as_a_layout() -> None:
 def plainly(candidate: Spec) -> Spec:
     """Of PyTorch's layers."""
     megatron = replace(candidate.backend.megatron, transformer="local")
+    return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
+
+
+def offloading(module: str, candidate: Spec) -> Spec:
+    """Whose inputs wait on the host."""
+    offload = replace(candidate.backend.megatron.activation_offload, modules=(module,))
+    megatron = replace(candidate.backend.megatron, activation_offload=offload)
+    return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
+
+
+def fused(candidate: Spec) -> Spec:
+    """With Transformer Engine's MLP of one piece."""
+    megatron = replace(candidate.backend.megatron, op_fuser=True)
     return replace(candidate, backend=replace(candidate.backend, megatron=megatron))
 
 
@@ -150,6 +171,15 @@ BROKEN: dict[str, Spec] = {
     "megatron.mamba_kernel": spec(mixed("M-M*", mamba=replace(MAMBA, kernel=3)), 8),
     "megatron.mamba_groups": spec(mixed("M-M*", mamba=replace(MAMBA, groups=3)), 8),
     "megatron.mamba_tp": spec(mixed("M-M*"), 8, tp=8),
+    "megatron.mixers_beside": spec(mixed("4x(C- W-)", sliding_window=8), 8),
+    "megatron.mixers_mtp": spec(mixed("4x(C- *-)", mtp=1), 8),
+    "megatron.mixers_gtp": spec(mixed("4x(C- *-)"), 8, gtp=2),
+    "megatron.mixers_offload": offloading("qkv_linear", spec(mixed("4x(C- *-)"), 8)),
+    "megatron.mixers_experts": spec(mixed("4x(P- *E)", multipliers=FACTORS), 8),
+    "megatron.mixers_fused_mlp": fused(spec(mixed("8xP-", multipliers=FACTORS), 8)),
+    "megatron.mamba_norm": spec(mixed("M-M*", mamba=replace(MAMBA, norm=False)), 8),
+    "megatron.mixers_cp": spec(mixed("4x(C- *-)"), 8, cp=2),
+    "megatron.mixers_tp": spec(mixed("4x(C- *-)", hidden=66), 8, tp=4),
     "megatron.mamba_cp": spec(mixed("M-M*", mamba=replace(MAMBA, heads=4)), 8, tp=4, cp=2),
 }
 
@@ -178,20 +208,26 @@ def test_widths_and_the_pattern_belong_together(model: Model, said: str) -> None
 
 def test_megatron_builds_what_we_count() -> None:
     pytest.importorskip("megatron.core", reason="megatron-core is not installed")
-    plans = [*(resolve(candidate) for candidate in LAYOUTS.values()), *drawn(2)]
+    plans = [*(resolve(candidate) for candidate in LAYOUTS.values()), *drawn(3)]
     for plan, verdicts in zip(plans, verify(plans), strict=True):
         (verdict,) = (v for v in verdicts if v.backend == "megatron")
         for check in verdict.checks:
             assert check.passed, f"{plan.spec.model.pattern}: {check.name}: {check.details}"
 
 
+DRAWN = (
+    ["attention", "delta_net", "mamba", "none"],
+    ["attention", "delta_net"],
+    ["attention", "short_convolution", "parallel_mixer"],
+)
+
+
 def drawn(count: int) -> list[Plan]:
-    """Random patterns over random layouts, of HybridModel and of GPTModel."""
+    """Random patterns over random layouts, of HybridModel, of GPTModel, and of it with our mixers."""
     rng = random.Random(0)
     found: list[Plan] = []
     while len(found) < count:
-        whole = len(found) % 2
-        mixers = ["attention", "delta_net"] if whole else ["attention", "delta_net", "mamba", "none"]
+        mixers = DRAWN[len(found) % len(DRAWN)]
         kinds = [LayerKind(rng.choice(mixers), rng.choice(["mlp", "experts"])) for _ in range(8)]
         layout = {"tp": rng.choice((1, 2)), "pp": rng.choice((1, 2)), "vpp": rng.choice((1, 2))}
         layout |= {"sp": layout["tp"] > 1, "vpp": layout["vpp"] if layout["pp"] > 1 else 1}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from meshwright.model.huggingface import read
 from meshwright.model.megatron_parts import MODULE, parts, read_name, spec_name
 from meshwright.resolver import refusals, resolve
 from meshwright.spec.decode import decode
-from meshwright.spec.model import Model
+from meshwright.spec.model import Mamba, Model, Multipliers, ShortConvolution
 from meshwright.verify.megatron_objects import objects
 from meshwright.verify.pool import Crash, fork_map
 from samples import sample
@@ -61,6 +61,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "cwm": {**SIZES, "layers": 4, "sliding_window": 8, "pattern": "*- W- W- *-"},
     "ernie4_5_moe": {**SIZES, "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 64}},
     "exaone_moe": {**SIZES, **EXPERTS, "layers": 4, "sliding_window": 8},
+    "falcon_h1": {
+        **{**SIZES, "pattern": "2xP-", "embedding_scale": 2.0, "logit_scale": 0.5, "attention_scale": 0.125},
+        "mamba": Mamba(heads=8, head_dim=16, groups=2, state=16),
+        "multipliers": Multipliers(**{field.name: 0.5 + 0.1 * i for i, field in enumerate(fields(Multipliers))}),
+    },
     "flint": {
         **{**SIZES, "layers": 4, "sliding_window": 8, "pattern": "*- W- WE *E"},
         "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 32},
@@ -78,6 +83,7 @@ SMALL: dict[str, dict[str, Any]] = {
         **{**SIZES, "layers": 4, "sliding_window": 8, "pattern": "WE *E WE *E", "full_attention_every": 0, "ffn": 32},
         "moe": {"experts": 4, "topk": 2, "ffn": 32, "shared_ffn": 32},
     },
+    "lfm2": {**SIZES, "layers": 4, "pattern": "2xC- *- C-", "short_convolution": ShortConvolution()},
     "llama4_text": {**SIZES, "layers": 4, "moe": {"experts": 4, "ffn": 32, "shared_ffn": 32}},
     "marian": WHOLE,
     "mbart": WHOLE,

@@ -14,7 +14,7 @@ TOP = {
     r"(word_embeddings|embed_in|embed_tokens|wte|tokens_embed|w)\.": "embedding.word_embeddings.",
     r"(embed_positions|wpe|positions_embed)\.": "embedding.position_embeddings.",
     r"(word_embeddings_layernorm|layernorm_embedding)\.": "embedding.embedding_norm.",
-    r"(ln_f|norm|norm_f|final_layer_norm|final_layernorm|layer_norm|layernorm)\.": "decoder.final_layernorm.",
+    r"(ln_f|norm_f|(embedding_)?norm|final_layer_?norm|layer_norm|layernorm)\.": "decoder.final_layernorm.",
     r"(lm_head|embed_out|output_projection)\.": "output_layer.",
     r"(h|layers|blocks)\.(\d+)\.": r"decoder.layers.\2.",
 }
@@ -44,7 +44,12 @@ IN_LAYER = {
     r"\.act_fn\.": ".activation_func.",
     r"\bfc1\.": "mlp.linear_fc1.",
     r"\bfc2\.": "mlp.linear_fc2.",
-    r"\b(ln_1|ln_attn|self_attn_layer_norm|attention_layernorm|norm_1|layernorm1)\.": "input_layernorm.",
+    r"\bmamba\.conv1d\.": "mamba.conv1d_",
+    r"\bmamba\.": "self_attention.mamba.",
+    r"\bconv\.(in_proj|out_proj)\.": r"self_attention.\1.",
+    r"\bconv\.conv\.weight": "self_attention.conv_weight",
+    r"\b(ln_1|ln_attn|operator_norm|self_attn_layer_norm|attention_layernorm|norm_1|layernorm1)\.": "input_layernorm.",
+    r"\b(ffn_norm|pre_ff_layernorm)\.": "pre_mlp_layernorm.",
     r"\b(ln_2|ln_mlp|final_layer_norm|feedforward_layernorm|norm_2|layernorm2)\.": "pre_mlp_layernorm.",
 }
 BEHIND = {
@@ -91,7 +96,11 @@ def megatron_weights(model: Model, state: Mapping[str, Any]) -> dict[str, Any]:
         plain = {name.replace("layernorm_embedding", "layer_norm"): weight for name, weight in plain.items()}
     joined = _joined(model, plain)
     behind = PRE_MLP if model.transformers in ("glm4", "hyperclovax", "kolibri1") else BEHIND[model.norm_placement]
-    return {_renamed(name, behind): weight for name, weight in _experts(model, joined).items()}
+    named = {_renamed(name, behind): weight for name, weight in _experts(model, joined).items()}
+    if model.transformers != "falcon_h1":
+        return named
+    beside = ("self_attention.linear_", "self_attention.attention.linear_")  # attention stands beside Mamba
+    return {name.replace(*beside): weight for name, weight in named.items()}
 
 
 def _renamed(name: str, behind: Mapping[str, str]) -> str:
@@ -116,6 +125,11 @@ def _separate(weights: dict[str, Any]) -> dict[str, Any]:
             made[re.sub(r"\.W([qkv])\.", r".\1_proj.", name)] = made.pop(name)
         elif convolved and re.search(r"\.(c_attn|c_fc|c_proj)\.weight$", name):
             made[name] = weight.t()
+        if found := re.search(r"\.feed_forward\.(w[123])\.weight$", name):  # LFM2's
+            plain = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}[found[1]]
+            made[name.replace(found[1], plain)] = made.pop(name)
+        if name.endswith(".conv.conv.weight"):
+            made[name] = weight.squeeze(1)
         if name.endswith("moe_statics.e_score_correction_bias"):
             made[name] = weight.flatten()
         if re.search(r"\.c_attn\.(weight|bias)$", name):

@@ -34,7 +34,7 @@ def tensor(s: Scene, kind: LayerKind) -> tuple[tuple[Number, ...], tuple[Number,
     Routed experts' exchange is counted apart.
     """
     model, whole = s.layout.model, hidden(s)
-    widths = [width for part in parts(kind) if (width := part.gathered(model)) is not None]
+    widths = [width for part in parts(kind) for width in [part.gathered(model)] * part.pairs if width is not None]
     entering = tuple(where(s.layout.sp, whole * width / model.hidden, whole) for width in widths)
     return entering, tuple(whole for _ in widths)
 

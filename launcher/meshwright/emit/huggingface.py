@@ -51,12 +51,18 @@ def mismatches(model: Model) -> list[Problem]:
     return list(_mismatches(architecture, flatten(model)))
 
 
+_ASIDE = ("moe.", "mla.", "indexer.", "delta_net.", "mamba.", "short_convolution.", "multipliers.")
+"""Beginnings of the paths of what a model may have none of."""
+
+
 def _mismatches(architecture: Architecture, flat: Flat) -> Iterator[Problem]:
     for part in sorted(
         {
             path.partition(".")[0]
             for path in architecture.carried
-            if path.startswith(("moe.", "mla.", "indexer.", "delta_net.", "mamba."))
+            if path.startswith(
+                ("moe.", "mla.", "indexer.", "delta_net.", "mamba.", "short_convolution.", "multipliers.")
+            )
         }
     ):
         if part in flat and part not in architecture.optional:

@@ -15,7 +15,7 @@ from meshwright.model.layers import LayerKind
 from meshwright.model.layers.part import NONE
 from meshwright.model.pattern import symbols, write_pattern
 
-__all__ = ["CARRIED", "hybrid_segments", "layers", "split"]
+__all__ = ["CARRIED", "hybrid_segments", "layers", "of_ours", "split"]
 
 Flat = dict[str, Any]
 
@@ -73,6 +73,16 @@ def _delta_nets(a: Arguments, has_experts: bool) -> Flat:
     kinds = [LayerKind(mixer, "experts" if on else "mlp") for mixer, on in zip(mixers, experts, strict=True)]
     whole = {"model.moe.first_dense": 0, "model.moe.every": 1} if has_experts else {}
     return {"model.pattern": write_pattern(kinds), **whole, **_widths(a, "G")}
+
+
+def of_ours(a: Arguments, mixers: str) -> Flat:
+    """Of our layers, whose name has the symbol of each mixer."""
+    has_experts, known = (a("num_experts") or 1) > 1, symbols()
+    experts = (routed(a("moe_layer_freq"), len(mixers)) if has_experts else None) or [0] * len(mixers)
+    named = (known[symbol].mixer for symbol in mixers)
+    kinds = [LayerKind(mixer, "experts" if on else "mlp") for mixer, on in zip(named, experts, strict=True)]
+    whole = {"model.moe.first_dense": 0, "model.moe.every": 1} if has_experts else {}
+    return {"model.pattern": write_pattern(kinds), **whole, **(_widths(a, "M") if "P" in mixers else {})}
 
 
 def _linear(written: Any, count: int) -> Iterable[bool]:

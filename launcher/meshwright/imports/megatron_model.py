@@ -6,14 +6,16 @@ What Megatron derives where nothing is said is derived as it does (megatron-core
 
 from __future__ import annotations
 
+from dataclasses import fields
 from math import isclose
 from typing import Any
 
 from meshwright.imports.known_models import vocabulary_of
 from meshwright.imports.megatron_arguments import Arguments
-from meshwright.imports.megatron_mixers import layers
+from meshwright.imports.megatron_mixers import layers, of_ours
 from meshwright.imports.megatron_moe import experts
 from meshwright.model.megatron_parts import MODULE, PartValue, read_name
+from meshwright.spec.model import Multipliers
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "grouped", "model"]
 
@@ -242,13 +244,16 @@ _PATHS = {
 """Where a part's name is not that of the field."""
 
 
+_FACTORS = [f"model.multipliers.{field.name}" for field in fields(Multipliers)]
+
+
 def _our_layers(a: Arguments) -> Flat:
     """What ``--spec`` brings along, where the layers are ours."""
     words = list(a("spec") or [])
     named = read_name(words[1]) if len(words) == 2 and words[0] == MODULE else None
     flat: Flat = {}
     for part, value in (named or {}).items():
-        flat |= _part(part, value)
+        flat |= of_ours(a, str(value)) if part == "mixers" else _part(part, value)
     return flat
 
 
@@ -257,6 +262,12 @@ def _part(part: str, value: PartValue) -> Flat:
         return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
     if part in ("qk_norm", "llama3_stretch", "positions"):
         return _joined(part, str(value))
+    if part == "multipliers":
+        return dict(zip(_FACTORS, map(float, str(value).split(":")), strict=True))
+    if part == "plain_mamba":
+        return {"model.mamba.norm": False}
+    if part == "short_convolution":
+        return {"model.short_convolution.kernel": int(float(value))}
     if part == "plain_queries":
         return {}  # the flags say it, too
     if part == "router_bias":

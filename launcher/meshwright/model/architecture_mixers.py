@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
 from meshwright.model.architectures import Flat, Part, refuse_unless
 from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 
-__all__ = ["indexed_layers", "linear_attention", "mamba_layers", "nemotron_layers"]
+__all__ = ["indexed_layers", "linear_attention", "mamba_layers", "nemotron_layers", "parallel_mixers"]
 
 _MIXERS = {"linear_attention": "delta_net", "full_attention": "attention"}
 
@@ -62,6 +63,70 @@ def mamba_layers() -> Part:
 
     keys = ("attn_layer_indices", "layer_types", "layers_block_type", "mamba_d_head", "mamba_expand")
     return Part(keys, ("pattern", "mamba.head_dim"), write, read)
+
+
+_FACTORS = {
+    "attention_in": "attention_in_multiplier",
+    "attention_out": "attention_out_multiplier",
+    "mamba_in": "ssm_in_multiplier",
+    "mamba_out": "ssm_out_multiplier",
+}
+_LISTS = {
+    "ssm_multipliers": ("mamba_gate", "mamba_x", "mamba_write", "mamba_read", "mamba_step"),
+    "mlp_multipliers": ("mlp_gate", "mlp_down"),
+}
+
+
+def parallel_mixers() -> Part:
+    """Falcon-H1's: attention beside Mamba in every layer, Mamba's width and norm, and factors all over.
+
+    A factor on the keys is one on the scores. Where there is a norm behind the scan, it has to follow the gate.
+    """
+
+    def write(flat: Flat) -> Flat:
+        width, scale = flat["mamba.heads"] * flat["mamba.head_dim"], flat["attention_scale"]
+        factors = {name: flat.get(f"multipliers.{name}", 1.0) for name in (*_FACTORS, *sum(_LISTS.values(), ()))}
+        return {
+            **{"mamba_d_ssm": width, "mamba_d_head": flat["mamba.head_dim"], "mamba_rms_norm": flat["mamba.norm"]},
+            **{"mamba_norm_before_gate": False, "key_multiplier": 1.0 if scale is None else scale * _root(flat)},
+            **{theirs: factors[ours] for ours, theirs in _FACTORS.items()},
+            **{key: [factors[name] for name in names] for key, names in _LISTS.items()},
+        }
+
+    def read(config: Flat) -> Flat:
+        norm, before = config.get("mamba_rms_norm", False), config.get("mamba_norm_before_gate", True)
+        refuse_unless(not (norm and before), "mamba_norm_before_gate", before)
+        limits = tuple(config.get("time_step_limit") or (0.0, inf))
+        refuse_unless(limits == (0.0, inf), "time_step_limit", limits)
+        width = config.get("mamba_d_ssm", 1024) or config.get("mamba_expand", 2) * config["hidden_size"]
+        stated, heads = config.get("mamba_d_head", "auto"), config.get("mamba_n_heads", 128)
+        flat = {"pattern": f"{config['num_hidden_layers']}xP-", "mamba.norm": norm}
+        flat["mamba.head_dim"] = width // heads if stated == "auto" else stated
+        return {**flat, **_factors(config), "attention_scale": _scale_of_keys(config.get("key_multiplier", 1.0))}
+
+    widths = ("mamba_d_ssm", "mamba_d_head", "mamba_expand", "mamba_rms_norm", "mamba_norm_before_gate")
+    keys = (*widths, "time_step_limit", "key_multiplier", *_FACTORS.values(), *_LISTS)
+    names = (*_FACTORS, *sum(_LISTS.values(), ()))
+    paths = ("pattern", "mamba.norm", "mamba.head_dim", "attention_scale", *(f"multipliers.{name}" for name in names))
+    return Part(keys, paths, write, read)
+
+
+def _root(flat: Flat) -> float:
+    return float(flat["head_dim"] ** 0.5)
+
+
+def _scale_of_keys(factor: float | None) -> Any:
+    """Of the scores; None where it is the usual one."""
+    return None if factor in (None, 1.0) else lambda flat: factor / _root(flat)
+
+
+def _factors(config: Flat) -> Flat:
+    """By our names; no factors at all where each is 1."""
+    found = {ours: config.get(theirs) for ours, theirs in _FACTORS.items()}
+    for key, names in _LISTS.items():
+        found |= dict(zip(names, config.get(key) or [1.0] * len(names), strict=True))
+    stated = {f"multipliers.{name}": 1.0 if value is None else value for name, value in found.items()}
+    return stated if set(stated.values()) != {1.0} else {"multipliers": None}
 
 
 def indexed_layers() -> Part:

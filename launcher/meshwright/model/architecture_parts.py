@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from meshwright.model.architecture_convolutions import adjusted_width, convolution_layers
 from meshwright.model.architecture_embedding import scaled_embedding
 from meshwright.model.architecture_layers import (
     chunked_layers,
@@ -18,7 +19,13 @@ from meshwright.model.architecture_layers import (
     local_attention,
     without_rope,
 )
-from meshwright.model.architecture_mixers import indexed_layers, linear_attention, mamba_layers, nemotron_layers
+from meshwright.model.architecture_mixers import (
+    indexed_layers,
+    linear_attention,
+    mamba_layers,
+    nemotron_layers,
+    parallel_mixers,
+)
 from meshwright.model.architectures import Flat, Part, refuse_unless
 
 __all__ = ["PARTS", "VALUES"]
@@ -263,6 +270,9 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "mamba_layers": mamba_layers,
     "scaled_embedding": scaled_embedding,
     "nemotron_layers": nemotron_layers,
+    "parallel_mixers": parallel_mixers,
+    "convolution_layers": convolution_layers,
+    "adjusted_width": adjusted_width,
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
 from meshwright.spec.frozen import dataclass
-from meshwright.spec.model import Indexer, Model, Moe, Rope
+from meshwright.spec.model import Indexer, Mamba, Model, Moe, Multipliers, Rope
 
 __all__ = [
     "UNWRITTEN",
@@ -175,4 +175,9 @@ def _defaults(cls: Any, root: str = "") -> dict[str, Any]:
     return {f"{root}{item.name}": item.default for item in fields(cls) if item.default is not MISSING}
 
 
-_DEFAULTS = _defaults(Model) | _defaults(Rope, "rope.") | _defaults(Moe, "moe.") | _defaults(Indexer, "indexer.")
+_PARTS = (("", Model), ("rope.", Rope), ("moe.", Moe), ("indexer.", Indexer), ("mamba.", Mamba))
+_DEFAULTS = {
+    path: value
+    for root, cls in (*_PARTS, ("multipliers.", Multipliers))
+    for path, value in _defaults(cls, root).items()
+}

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import astuple
 
+from meshwright.model.kinds import kinds, layer_kinds
+from meshwright.model.layers import MIXERS
 from meshwright.spec.model import Model, Moe
 
-__all__ = ["GLOBAL", "MODULE", "NAMES", "PartValue", "Parts", "parts", "read_name", "spec_name"]
+__all__ = ["GLOBAL", "MODULE", "NAMES", "OUR_MIXERS", "PartValue", "Parts", "parts", "read_name", "spec_name"]
 
 MODULE = "meshwright.train.layers"
 
@@ -29,16 +32,20 @@ NAMES = (
     "final_softcap",
     "local_base",
     "llama3_stretch",
+    "mixers",
+    "multipliers",
     "norm",
     "norms",
     "output_bias",
     "parallel_residual",
+    "plain_mamba",
     "plain_queries",
     "positions",
     "qk_norm",
     "qkv_clip",
     "residual_scale",
     "router_bias",
+    "short_convolution",
 )
 
 GLOBAL = (
@@ -62,10 +69,13 @@ def parts(model: Model) -> Parts:
         "final_softcap": model.final_softcap,
         "local_base": model.rope.local_base,
         "llama3_stretch": _stretch(model),
+        "mixers": _mixers(model),
+        "multipliers": ":".join(map(str, astuple(model.multipliers))) if model.multipliers else None,
         "norm": None if model.norm in ("rmsnorm", "layernorm") else model.norm,
         "norms": None if model.norm_placement == "pre" else model.norm_placement,
         "output_bias": model.output_bias,
         "parallel_residual": _parallel(model),
+        "plain_mamba": model.mamba is not None and not model.mamba.norm,
         # Megatron 0.19.2 norms the hidden states once more before them (core/transformer/mla_qk_norm_config.py:143)
         "plain_queries": model.mla is not None and model.mla.q_lora_rank is None,
         "positions": _sines(model),
@@ -73,9 +83,21 @@ def parts(model: Model) -> Parts:
         "qkv_clip": model.qkv_clip,
         "residual_scale": model.residual_scale,
         "router_bias": _router_bias(model.moe) if model.moe is not None and model.moe.router_bias else None,
+        "short_convolution": float(model.short_convolution.kernel) if model.short_convolution else None,
     }
     assert needed.keys() == set(NAMES)
     return {name: value for name, value in needed.items() if value is not None and value is not False}
+
+
+OUR_MIXERS = ("short_convolution", "parallel_mixer")
+"""Mixers that no class of Megatron's builds."""
+
+
+def _mixers(model: Model) -> PartValue | None:
+    """The symbol of each layer's mixer, where one of them is ours."""
+    if model.measured is not None or {kind.mixer for kind in kinds(model)}.isdisjoint(OUR_MIXERS):
+        return None
+    return "".join(MIXERS[kind.mixer].symbol for kind in layer_kinds(model) if kind.mixer in MIXERS)
 
 
 def _own_activation(model: Model) -> bool:

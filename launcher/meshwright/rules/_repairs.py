@@ -9,7 +9,7 @@ from math import log
 from meshwright.errors import Repair
 from meshwright.rules._rule import Layout
 
-__all__ = ["Proposals", "any_of", "change", "near_batch", "near_world", "nearest"]
+__all__ = ["Proposals", "any_of", "change", "near_batch", "near_world", "nearest", "on_deepspeed"]
 
 Proposals = Callable[[Layout], Iterable[Repair]]
 
@@ -34,6 +34,13 @@ def near_world(unit: Callable[[Layout], int]) -> Proposals:
         return ({"cluster.gpus": n, "cluster.nodes": None} for n in _by_ratio(layout.world, counts))
 
     return propose
+
+
+def on_deepspeed(layout: Layout) -> Iterable[Repair]:
+    """The other backend, and what it needs of the layout: ZeRO with 16 bits, no pipeline."""
+    shards = {} if layout.zero else {"parallelism.zero": 1}
+    whole = {} if layout.pp == 1 else {"parallelism.pp": 1, "parallelism.vpp": 1, "parallelism.zero": 3}
+    yield {"backend.name": "deepspeed", **shards, **whole}
 
 
 def near_batch(layout: Layout) -> Iterable[Repair]:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from meshwright.errors import Repair
 from meshwright.model.megatron_parts import GLOBAL, parts
-from meshwright.rules import megatron_hybrid, megatron_sparse, megatron_techniques, megatron_training
-from meshwright.rules._repairs import any_of, change
+from meshwright.rules import megatron_hybrid, megatron_mixers, megatron_sparse, megatron_techniques, megatron_training
+from meshwright.rules._repairs import any_of, change, on_deepspeed
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
 from meshwright.spec.model import Model, Moe, RopeScaling
 
 __all__ = ["RULES", "contradictions"]
-
-
-def _on_deepspeed(r: Layout) -> Iterable[Repair]:
-    """The other backend, and what it needs of the layout: ZeRO with 16 bits, no pipeline."""
-    shards = {} if r.zero else {"parallelism.zero": 1}
-    whole = {} if r.pp == 1 else {"parallelism.pp": 1, "parallelism.vpp": 1, "parallelism.zero": 3}
-    yield {"backend.name": "deepspeed", **shards, **whole}
 
 
 def _without(
@@ -33,7 +25,7 @@ def _without(
         holds=lambda r: not needed(r.model),
         message=message,
         source=source,
-        repairs=_on_deepspeed,
+        repairs=on_deepspeed,
     )
 
 
@@ -52,7 +44,7 @@ def _up_to(part: str, length: Callable[[Model], int | None], message: str, sourc
         holds=lambda r: (length(r.model) or r.training.sequence) >= r.training.sequence,
         message=message,
         source=source,
-        repairs=any_of(lambda r: [{"training.sequence": length(r.model)}], _on_deepspeed),
+        repairs=any_of(lambda r: [{"training.sequence": length(r.model)}], on_deepspeed),
     )
 
 
@@ -72,7 +64,7 @@ _PARTS = (
         holds=lambda r: r.model.measured is None,
         message=lambda r: f"Megatron has no such model: {r.model.measured.lacks if r.model.measured else ''}",
         source="the model was looked at, built by transformers; nothing says how Megatron would build it",
-        repairs=_on_deepspeed,
+        repairs=on_deepspeed,
     ),
     _lacks("deepnorm", "model.norm_placement", lambda m: m.norm_placement == "deepnorm", "DeepNorm"),
     _lacks(
@@ -106,7 +98,7 @@ _OUR_LAYERS = (
         holds=lambda r: not parts(r.model) or r.backend.megatron.spec,
         message=lambda r: f"stock Megatron has no {' or '.join(parts(r.model))}; spec=true uses our layers",
         source="megatron_parts.py: our layer specifications, for --spec",
-        repairs=any_of(change(backend__megatron__spec=True), _on_deepspeed),
+        repairs=any_of(change(backend__megatron__spec=True), on_deepspeed),
     ),
     _without(
         "parts_mla",
@@ -238,6 +230,7 @@ RULES: tuple[Rule, ...] = (
     *_OUR_LAYERS,
     *_EXPERTS,
     *megatron_hybrid.RULES,
+    *megatron_mixers.RULES,
     *megatron_sparse.RULES,
     *megatron_training.RULES,
     *megatron_techniques.RULES,

@@ -36,7 +36,8 @@ def _net(r: Layout, holds: Callable[[DeltaNet], Number]) -> Number:
 
 
 def _mamba(r: Layout, holds: Callable[[Mamba], Number]) -> Number:
-    return True if r.model.mamba is None or "mamba" not in _mixers(r) else holds(r.model.mamba)
+    scans = not {"mamba", "parallel_mixer"}.isdisjoint(_mixers(r))
+    return True if r.model.mamba is None or not scans else holds(r.model.mamba)
 
 
 def _ends_the_model(layout: str | None) -> bool:
@@ -91,7 +92,7 @@ _HYBRID = (
         "mixers",
         "model.pattern",
         lambda r: not set(_mixers(r)) <= set(HYBRID_MIXERS),
-        "windowed attention",
+        "windowed attention and no short convolution",
     ),
     _lacks("window", "model.sliding_window", lambda r: r.model.sliding_window, "sliding windows"),
     _lacks("qk_norm", "model.qk_norm", lambda r: r.model.qk_norm != "none", "norms on queries and keys"),
@@ -165,6 +166,14 @@ _MAMBA = (
         "Megatron's Mamba convolves 4 tokens, not {model.mamba.kernel}",
         "core/ssm/mamba_mixer.py:164",
         change(model__mamba__kernel=4),
+    ),
+    _rule(
+        "mamba_norm",
+        "model.mamba.norm",
+        lambda r: r.model.mamba is None or r.model.mamba.norm or "mamba" not in _mixers(r),
+        "Megatron's layers of Mamba alone have a norm behind the scan",
+        "core/ssm/mamba_layer.py; core/ssm/mamba_mixer.py:165",
+        change(model__mamba__norm=True),
     ),
     _rule(
         "mamba_groups",

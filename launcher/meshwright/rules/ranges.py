@@ -63,6 +63,13 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_NONE_OR_MORE, "model.indexer", "loss"),
     (_COUNT, "model.delta_net", "key_heads value_heads key_dim value_dim kernel"),
     (_COUNT, "model.mamba", "heads head_dim groups state kernel"),
+    (_COUNT, "model.short_convolution", "kernel"),
+    (
+        _AMOUNT,
+        "model.multipliers",
+        "attention_in attention_out mamba_in mamba_out mamba_gate mamba_x mamba_write mamba_read mamba_step mlp_gate "
+        "mlp_down",
+    ),
     (_COUNT, "model.moe", "ffn every latent"),
     (_NONE_OR_MORE, "model.moe", "first_dense shared_ffn bias_update_rate aux_loss z_loss"),
     (_AMOUNT, "model.moe", "scaling capacity_factor"),

@@ -78,11 +78,11 @@ def _pattern(model: Model) -> Iterator[Problem]:
 def _unused(model: Model) -> Iterator[Problem]:
     """Only a pattern can say which layers are of these kinds; without one an indexer is in all of them."""
     everywhere = MIXERS["sparse_attention"].symbol if model.pattern is None else model.pattern
-    for kind, mixer in (("delta_net", "delta_net"), ("mamba", "mamba"), ("indexer", "sparse_attention")):
-        symbol = MIXERS[mixer].symbol
-        if getattr(model, kind) is not None and symbol not in everywhere:
-            message = f"set, and model.pattern has no {symbol}; write it there, or leave this out"
-            yield Problem(f"model.{kind}", message, "value.pattern")
+    for option in ("delta_net", "mamba", "short_convolution", "multipliers", "indexer"):
+        users = [part.symbol for part in MIXERS.values() if option in (*part.options, *part.extras)]
+        if getattr(model, option) is not None and set(users).isdisjoint(everywhere):
+            message = f"set, and model.pattern has no {' or '.join(users)}; write it there, or leave this out"
+            yield Problem(f"model.{option}", message, "value.pattern")
 
 
 def _indexed(model: Model) -> Iterator[Problem]:

@@ -7,7 +7,19 @@ from typing import Literal
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.measured import Measured
 
-__all__ = ["Activation", "DeltaNet", "Indexer", "Mamba", "Mla", "Model", "Moe", "Rope", "RopeScaling"]
+__all__ = [
+    "Activation",
+    "DeltaNet",
+    "Indexer",
+    "Mamba",
+    "Mla",
+    "Model",
+    "Moe",
+    "Multipliers",
+    "Rope",
+    "RopeScaling",
+    "ShortConvolution",
+]
 
 Activation = Literal[
     "swiglu", "geglu", "geglu_tanh", "quick_geglu", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"
@@ -90,6 +102,31 @@ class Mamba:
     groups: int  # of heads that share what goes in and out of a state
     state: int  # channels of a state
     kernel: int = 4  # tokens that the convolution before the scan sees
+    norm: bool = True  # a norm of groups of heads stands behind the scan (Falcon-H1 has none)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multipliers:
+    """Fixed factors inside the layers of Falcon-H1 (arXiv:2507.22448), beside those on embedding and logits."""
+
+    attention_in: float = 1.0  # on what attention reads
+    attention_out: float = 1.0  # and on what it gives
+    mamba_in: float = 1.0  # on what Mamba reads
+    mamba_out: float = 1.0  # and on what it gives
+    mamba_gate: float = 1.0  # on its projection that gates the scan's output
+    mamba_x: float = 1.0  # on the one that is scanned
+    mamba_write: float = 1.0  # on what goes into a state
+    mamba_read: float = 1.0  # on what is read from it
+    mamba_step: float = 1.0  # on how far a token moves it
+    mlp_gate: float = 1.0  # on the MLP's gate, before its activation
+    mlp_down: float = 1.0  # on what the MLP gives
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortConvolution:
+    """Doubly gated convolutions over a few tokens (LFM2), layers C of a pattern; as many channels as the model."""
+
+    kernel: int = 3  # tokens that it sees, itself and those before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +221,8 @@ class Model:
     indexer: Indexer | None = None
     delta_net: DeltaNet | None = None
     mamba: Mamba | None = None
+    short_convolution: ShortConvolution | None = None
+    multipliers: Multipliers | None = None
     moe: Moe | None = None
     mtp: int = 0  # multi-token-prediction layers
     mtp_loss_weight: float = 0.1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from meshwright.train.activations import XIELU
 from meshwright.train.idle import IdleAttention
 from meshwright.train.norms import default_norm
+from meshwright.train.parallel_mixer import factors, gate_factor
 
 __all__ = ["Layer"]
 
@@ -29,9 +30,11 @@ class Layer(TransformerLayer):  # type: ignore[misc]
         self.rotary = int(bool(windowed)) if "local_base" in parts else None
         for name in ("self_attention", "mlp"):
             _change(getattr(self, name), tuple(self._changes(name)))
-        if "qkv_clip" in parts:
+        if "qkv_clip" in parts and hasattr(self.self_attention, "linear_qkv"):
             bound = float(parts["qkv_clip"])
             _change(self.self_attention.linear_qkv, (lambda x: x.clamp(-bound, bound),))
+        if (factor := factors(parts).mlp_gate) != 1.0:
+            gate_factor(self.mlp, factor)
         if parts.get("activation") == "xielu":
             self.mlp.activation_func = XIELU()
         if parts.get("qk_norm") == "l2" and config.no_rope_freq[self.layer_number - 1]:
@@ -55,6 +58,8 @@ class Layer(TransformerLayer):  # type: ignore[misc]
             yield self._norm(f"{name}_output_norm")
         if "experts_norm" in self.parts and name == "mlp" and self.is_moe_layer:
             yield self._norm(f"{name}_output_norm")
+        if name == "mlp" and (factor := factors(self.parts).mlp_down) != 1.0:
+            yield lambda x: x * factor
         if "residual_scale" in self.parts:
             yield lambda x: x * self.parts["residual_scale"]
 

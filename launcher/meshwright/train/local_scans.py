@@ -108,6 +108,8 @@ def without_random_state() -> None:
 
     from megatron.core.ssm import mamba_mixer
     from megatron.core.ssm.gated_delta_net import common
+    from megatron.core.tensor_parallel import random
 
     untouched = SimpleNamespace(fork=contextlib.nullcontext)
     mamba_mixer.get_cuda_rng_tracker = common.get_cuda_rng_tracker = lambda: untouched
+    random.get_cuda_rng_tracker = lambda: untouched

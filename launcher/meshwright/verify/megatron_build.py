@@ -36,7 +36,8 @@ def built(plan: Plan) -> Check:
     only_own_groups()
     emulate_gpu(plan)
     no_device()
-    if plan.spec.model.mamba is not None or plan.spec.model.delta_net is not None:
+    model = plan.spec.model
+    if model.mamba is not None or model.delta_net is not None or model.short_convolution is not None:
         no_kernels()
     wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
     total = sum(stage.parameters for stage in plan.stages)

@@ -16,7 +16,9 @@ from meshwright.model.layers.latent_attention import LATENT_ATTENTION
 from meshwright.model.layers.mamba import MAMBA
 from meshwright.model.layers.measured import measured_kind, measured_part
 from meshwright.model.layers.mlp import MLP
+from meshwright.model.layers.parallel_mixer import PARALLEL_MIXER
 from meshwright.model.layers.part import NONE, Exchange, LayerKind, Part
+from meshwright.model.layers.short_convolution import SHORT_CONVOLUTION
 from meshwright.model.layers.sparse_attention import SPARSE_ATTENTION
 
 __all__ = [
@@ -39,6 +41,8 @@ MIXERS: dict[str, Part] = {
     "sparse_attention": SPARSE_ATTENTION,
     "delta_net": DELTA_NET,
     "mamba": MAMBA,
+    "short_convolution": SHORT_CONVOLUTION,
+    "parallel_mixer": PARALLEL_MIXER,
 }
 FEED_FORWARDS: dict[str, Part] = {"mlp": MLP, "experts": EXPERTS}
 """By the name in a ``LayerKind``."""

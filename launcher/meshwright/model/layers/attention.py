@@ -10,10 +10,11 @@ from meshwright.model.layers.shared import drops, linear, norm
 from meshwright.model.operation import Kernels, Operation, Tensor, Weight
 from meshwright.spec.model import Model
 
-__all__ = ["ATTENTION", "WINDOWED_ATTENTION", "core"]
+__all__ = ["ATTENTION", "WINDOWED_ATTENTION", "attention", "core"]
 
 
-def _attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
+def attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    """Projection of queries, keys and values, their norms, attention itself, its gate and the projection back."""
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     gates = queries if model.attention_gate else 0
     bias = model.qkv_bias or (model.linear_bias and model.attention_bias == "all")
@@ -31,7 +32,7 @@ def _attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
 
 
 def _windowed(model: Model, kernels: Kernels) -> Iterator[Operation]:
-    for operation in _attention(model, kernels):
+    for operation in attention(model, kernels):
         windowed = operation.name == "attention.core"  # by name: of rows alike in structure the scores are an array
         yield replace(operation, window=model.sliding_window) if windowed else operation
 
@@ -66,5 +67,5 @@ def _exchange(model: Model) -> Exchange:
     return Exchange(keys, queries, model.heads * model.head_dim)
 
 
-ATTENTION = Part(symbol="*", operations=_attention, norm="attention.norm", exchange=_exchange)
+ATTENTION = Part(symbol="*", operations=attention, norm="attention.norm", exchange=_exchange)
 WINDOWED_ATTENTION = replace(ATTENTION, symbol="W", options=("sliding_window",), operations=_windowed)

@@ -13,23 +13,25 @@ from meshwright.model.layers.shared import linear
 from meshwright.model.operation import Kernels, Operation, Tensor, Weight
 from meshwright.spec.model import Mamba, Model
 
-__all__ = ["MAMBA"]
+__all__ = ["MAMBA", "mamba", "projected"]
 
 
-def _mamba(model: Model, kernels: Kernels) -> Iterator[Operation]:
+def mamba(model: Model, kernels: Kernels) -> Iterator[Operation]:
+    """Projection, convolution, scan, and a norm where there is one."""
     mamba = _options(model)
     inner, mixed = mamba.heads * mamba.head_dim, _mixed(mamba)
-    yield linear("mamba.input", model.hidden, _projected(mamba))
+    yield linear("mamba.input", model.hidden, projected(mamba))
     convolution = (
         Weight("mamba.convolution.weight", mixed * mamba.kernel, "tp"),
         Weight("mamba.convolution.bias", mixed, "tp"),
     )
     yield Operation("mamba.convolution", convolution, moved=(Tensor(4 * mixed, "tp"),))
     yield _scan(mamba)
-    normed = (Tensor(2 * inner, "tp"), Tensor(kernels.input_bytes * inner, "tp"))
-    weight = (Weight("mamba.output_norm.weight", inner, "tp"),)
-    yield Operation("mamba.output_norm", weight, normed, (Tensor(4 * inner, "tp"),))
-    yield linear("mamba.output", inner, model.hidden, row=True)
+    if mamba.norm:
+        normed = (Tensor(2 * inner, "tp"), Tensor(kernels.input_bytes * inner, "tp"))
+        weight = (Weight("mamba.output_norm.weight", inner, "tp"),)
+        yield Operation("mamba.output_norm", weight, normed, (Tensor(4 * inner, "tp"),))
+    yield linear("mamba.output", inner, model.hidden, row=True, saves=None if mamba.norm else "tp")
 
 
 def _scan(mamba: Mamba) -> Operation:
@@ -37,8 +39,8 @@ def _scan(mamba: Mamba) -> Operation:
     inner = mamba.heads * mamba.head_dim
     names = ("mamba.step.bias", "mamba.decay", "mamba.skip")
     weights = tuple(Weight(name, mamba.heads, "tp") for name in names)
-    saved = (Tensor(2 * _projected(mamba), "tp"), Tensor(2 * inner, "tp"))
-    moved = (Tensor(2 * _projected(mamba) + 6 * inner, "tp"),)
+    saved = (Tensor(2 * projected(mamba), "tp"), Tensor(2 * inner, "tp"))
+    moved = (Tensor(2 * projected(mamba) + 6 * inner, "tp"),)
     return Operation("mamba.core", weights, saved, moved, products=7 * inner * mamba.state // 2, kernels=6)
 
 
@@ -52,22 +54,22 @@ def _mixed(mamba: Mamba) -> int:
     return mamba.heads * mamba.head_dim + 2 * mamba.groups * mamba.state
 
 
-def _projected(mamba: Mamba) -> int:
-    """With an output gate, and one number a head: how far a token moves the state."""
+def projected(mamba: Mamba) -> int:
+    """Channels of the first projection: with an output gate, and one number a head: how far a token moves the state."""
     return _mixed(mamba) + mamba.heads * mamba.head_dim + mamba.heads
 
 
 def _exchange(model: Model) -> Exchange:
     """Whole sequences of a rank's heads (megatron/core/ssm/mamba_context_parallel.py)."""
     mamba = _options(model)
-    return Exchange(dealt=_projected(mamba) + mamba.heads * mamba.head_dim)
+    return Exchange(dealt=projected(mamba) + mamba.heads * mamba.head_dim)
 
 
 MAMBA = Part(
     symbol="M",
     options=("mamba",),
-    operations=_mamba,
+    operations=mamba,
     norm="mamba.norm",
     exchange=_exchange,
-    widest=lambda model: _projected(_options(model)),
+    widest=lambda model: projected(_options(model)),
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.model.layers.part import Part
 from meshwright.model.layers.shared import activation, linear
-from meshwright.model.operation import Kernels, Operation, Weight
+from meshwright.model.operation import Kernels, Operation, Tensor, Weight
 from meshwright.spec.model import Model
 
 __all__ = ["MLP", "mlp"]
@@ -20,6 +20,10 @@ def mlp(model: Model, ffn: int, kernels: Kernels, name: str = "mlp") -> Iterator
     weights = (Weight(f"{name}.activation.alpha", 2, "replicated"),) if model.activation == "xielu" else ()
     yield activation(model, f"{name}.activation", ffn, weights, kernels)  # xielu: two learned scalars (2411.13010)
     yield linear(f"{name}.down", ffn, model.hidden, bias=model.linear_bias, row=True)
+    if model.multipliers is not None:
+        yield Operation(
+            f"{name}.factors", moved=(Tensor(4 * up, "tp"), Tensor(4 * model.hidden, "sequence")), kernels=2
+        )
 
 
 MLP = Part(

@@ -44,19 +44,23 @@ class Part:
 
     ``symbol``: how a pattern writes it, as Megatron's ``--hybrid-layer-pattern`` does where it has it. ``options``: the
     fields of a model that it cannot be without.
+    ``extras``: others that no other kind reads.
     ``operations``: what it does, with weights, sharding and saved tensors (``model.operation``); its own norm apart.
     ``norm``: the name of that norm. ``own_norm``: whether Megatron makes it a module of its own, which selective
     recomputation can reach, instead of a part of the linear behind it.
     ``gathered``: elements that ranks of a tensor-parallel group gather on entering where sequence parallelism is on;
-    None where the group exchanges nothing. ``widest``: elements of the widest tensor between its products.
+    None where the group exchanges nothing. ``pairs``: of column- and row-parallel products side by side, each with
+    exchanges of its own. ``widest``: elements of the widest tensor between its products.
     """
 
     symbol: str
     operations: Callable[[Model, Kernels], Iterable[Operation]]
     norm: str
     options: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
     own_norm: bool = False
     gathered: Callable[[Model], int | None] = lambda model: model.hidden
+    pairs: int = 1
     exchange: Callable[[Model], Exchange] = lambda _: Exchange()
     widest: Callable[[Model], int] = lambda _: 0
     routed: bool = False  # its tokens travel to their experts and back

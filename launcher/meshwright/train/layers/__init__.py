@@ -25,6 +25,7 @@ from meshwright.train.attention import AlibiAttention, SoftcapAttention
 from meshwright.train.blocks import Layer
 from meshwright.train.embedding import Embedding
 from meshwright.train.latent import with_plain_queries
+from meshwright.train.mixers import with_mixers
 from meshwright.train.norms import BareNorm, FullNorm, default_norm
 from meshwright.train.rotary import rotaries
 
@@ -50,6 +51,8 @@ def _specification(parts: Parts, config: Any, vp_stage: int | None = None) -> Tr
         layers = TransformerBlockSubmodules([layers] * count, layer_norm=default_norm(config.transformer))
     if parts.get("activation") in ACTIVATIONS:
         config.transformer.activation_func = ACTIVATIONS[str(parts["activation"])]
+    if "mixers" in parts:  # layers hold different weights, under names of their own in a checkpoint
+        config.transformer.hetereogenous_dist_checkpoint = True
     install(parts)
     amend(layers, parts)
     return layers
@@ -96,6 +99,8 @@ def _amend_layer(layer: ModuleSpec, parts: Parts, norm: Any) -> None:
         attention.linear_qkv = partial(_without_bias, attention.linear_qkv)
     if parts.get("attention_bias") == "none":
         attention.linear_proj = partial(_without_bias, attention.linear_proj)
+    if "mixers" in parts:
+        with_mixers(layer, parts, norm, _unfuse)
 
 
 def _without_bias(build: Any, *args: Any, bias: bool = True, **kwargs: Any) -> Any:
