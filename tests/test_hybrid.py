@@ -63,6 +63,9 @@ LAYOUTS: dict[str, Spec] = {
     "sparse attention and MTP": chosen_by("cudnn", spec(mixed("2xD- 6xDE", mtp=1), 8, vpp=2, ep=2, **SPLIT)),
     "latent attention and Mamba": spec(mixed("M-M+M-ME"), 8, **SPLIT),
     "latent experts": spec(mixed("M-M*-M-E", moe=replace(MOE, latent=32, shared_ffn=64)), 8, ep=2, **SPLIT),
+    "Granite 4": spec(
+        mixed("4x(ME *E)", residual_scale=0.22, logit_scale=0.1, moe=replace(MOE, shared_ffn=64)), 8, ep=2, **SPLIT
+    ),
     "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),
 }
 
@@ -109,6 +112,7 @@ def test_what_is_emitted_is_read_back(name: str) -> None:
     assert kinds_read(model, source.values) == layer_kinds(model)
     assert source.values["parallelism.vpp"] == plan.spec.parallelism.vpp
     assert source.values["backend.megatron.extra"] == []
+    assert source.values.get("model.residual_scale") == model.residual_scale
     for part, value in (("delta_net", model.delta_net), ("mamba", model.mamba), ("indexer", model.indexer)):
         read = {path.split(".")[-1]: v for path, v in source.values.items() if path.startswith(f"model.{part}.")}
         assert read.items() <= vars(value).items() if value else not read

@@ -13,7 +13,7 @@ from meshwright.imports.known_models import vocabulary_of
 from meshwright.imports.megatron_arguments import Arguments
 from meshwright.imports.megatron_mixers import layers
 from meshwright.imports.megatron_moe import experts
-from meshwright.model.megatron_parts import MODULE, PartValue, read_name
+from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, PartValue, read_name
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "grouped", "model"]
 
@@ -241,7 +241,7 @@ _PATHS = {
 def _our_layers(a: Arguments) -> Flat:
     """What ``--spec`` brings along, where the layers are ours."""
     words = list(a("spec") or [])
-    named = read_name(words[1]) if len(words) == 2 and words[0] == MODULE else None
+    named = read_name(words[1]) if len(words) == 2 and words[0] in (MODULE, HYBRID_MODULE) else None
     flat: Flat = {}
     for part, value in (named or {}).items():
         flat |= _part(part, value)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshwright.model.architecture_embedding import scaled_embedding
+from meshwright.model.architecture_granite import granite_layers
 from meshwright.model.architecture_layers import (
     chunked_layers,
     dense_layers,
@@ -241,6 +242,7 @@ def falcon_decoder() -> Part:
 
 
 PARTS: Mapping[str, Callable[..., Part]] = {
+    "granite_layers": lambda: granite_layers(rope()),
     "rope": rope,
     "layered_rope": layered_rope,
     "layer_kinds": layer_kinds,

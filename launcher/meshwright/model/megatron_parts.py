@@ -10,9 +10,21 @@ from collections.abc import Mapping
 
 from meshwright.spec.model import Model, Moe
 
-__all__ = ["GLOBAL", "MODULE", "NAMES", "PartValue", "Parts", "parts", "read_name", "spec_name"]
+__all__ = [
+    "GLOBAL",
+    "HYBRID",
+    "HYBRID_MODULE",
+    "MODULE",
+    "NAMES",
+    "PartValue",
+    "Parts",
+    "parts",
+    "read_name",
+    "spec_name",
+]
 
-MODULE = "meshwright.train.layers"
+MODULE, HYBRID_MODULE = "meshwright.train.layers", "meshwright.train.hybrid_layers"
+"""Where Megatron finds our layers of GPTModel and of HybridModel."""
 
 PartValue = bool | float | str
 Parts = Mapping[str, PartValue]
@@ -46,6 +58,9 @@ GLOBAL = (
     *("plain_queries", "positions", "residual_scale", "router_bias"),
 )
 """Parts that do not reach into attention, so that latent attention has them, too."""
+
+HYBRID = ("residual_scale",)
+"""Parts that our layers of HybridModel have (``train/hybrid_layers``)."""
 
 
 def parts(model: Model) -> Parts:

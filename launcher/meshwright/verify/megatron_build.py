@@ -213,11 +213,11 @@ def _gpt_model(plan: Plan, config: Any, stage: int | None) -> Callable[..., Any]
 def _hybrid_model(plan: Plan, config: Any, _: int | None) -> Callable[..., Any]:
     from megatron.core.models.hybrid.hybrid_model import HybridModel
 
+    from meshwright.train.hybrid_layers import amended
     from meshwright.train.local_layers import hybrid_stack
 
-    return partial(
-        HybridModel, hybrid_stack_spec=hybrid_stack(Norm, NoAttention, Replicated), **kwargs(plan)["HybridModel"]
-    )
+    stack = amended(hybrid_stack(Norm, NoAttention, Replicated), parts(plan.spec.model))
+    return partial(HybridModel, hybrid_stack_spec=stack, **kwargs(plan)["HybridModel"])
 
 
 def _config(plan: Plan) -> Any:
