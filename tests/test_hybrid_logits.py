@@ -12,10 +12,10 @@ import pytest
 from builders import small_model
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.loading import load
-from meshwright.resolver import resolve
-from meshwright.spec import Model
 from meshwright.model.megatron_parts import parts
 from meshwright.model.pattern import read_pattern
+from meshwright.resolver import resolve
+from meshwright.spec import Model
 from meshwright.spec.model import Mamba, Moe
 from meshwright.verify.megatron_objects import objects
 from meshwright.verify.pool import Crash, fork_map
@@ -30,8 +30,15 @@ NEMOTRON = small_model(
 )
 GRANITE = replace(
     NEMOTRON,
-    **{"layers": 3, "pattern": "ME ME *E", "activation": "swiglu", "ffn": 32, "transformers": "granitemoehybrid"},
-    **{"residual_scale": 0.22, "embedding_scale": 12.0, "attention_scale": 0.25, "logit_scale": 0.125},
+    layers=3,
+    pattern="ME ME *E",
+    activation="swiglu",
+    ffn=32,
+    residual_scale=0.22,
+    embedding_scale=12.0,
+    attention_scale=0.25,
+    logit_scale=0.125,
+    transformers="granitemoehybrid",
     mamba=Mamba(heads=8, head_dim=16, groups=1, state=16),
     moe=Moe(experts=4, topk=2, ffn=32, shared_ffn=48),
 )

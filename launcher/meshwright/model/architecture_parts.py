@@ -19,7 +19,13 @@ from meshwright.model.architecture_layers import (
     local_attention,
     without_rope,
 )
-from meshwright.model.architecture_mixers import indexed_layers, linear_attention, mamba_layers, nemotron_layers
+from meshwright.model.architecture_mixers import (
+    indexed_layers,
+    lightning_layers,
+    linear_attention,
+    mamba_layers,
+    nemotron_layers,
+)
 from meshwright.model.architectures import Flat, Part, refuse_unless
 
 __all__ = ["PARTS", "VALUES"]
@@ -260,6 +266,7 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "multi_query": multi_query,
     "falcon_decoder": falcon_decoder,
     "indexed_layers": indexed_layers,
+    "lightning_layers": lightning_layers,
     "linear_attention": linear_attention,
     "mamba_layers": mamba_layers,
     "scaled_embedding": scaled_embedding,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.spec.model import Model, Moe
 
 __all__ = [
@@ -40,6 +41,7 @@ NAMES = (
     "experts_norm",
     "final_softcap",
     "local_base",
+    "lightning",
     "llama3_stretch",
     "norm",
     "norms",
@@ -50,12 +52,13 @@ NAMES = (
     "qk_norm",
     "qkv_clip",
     "residual_scale",
+    "residual_weight",
     "router_bias",
 )
 
 GLOBAL = (
     *("activation", "embedding_norm", "embedding_scale", "experts_norm", "final_softcap", "norms", "output_bias"),
-    *("plain_queries", "positions", "residual_scale", "router_bias"),
+    *("plain_queries", "positions", "residual_scale", "residual_weight", "router_bias"),
 )
 """Parts that do not reach into attention, so that latent attention has them, too."""
 
@@ -76,6 +79,7 @@ def parts(model: Model) -> Parts:
         "experts_norm": model.moe is not None and model.moe.output_norm,
         "final_softcap": model.final_softcap,
         "local_base": model.rope.local_base,
+        "lightning": _lightning(model),
         "llama3_stretch": _stretch(model),
         "norm": None if model.norm in ("rmsnorm", "layernorm") else model.norm,
         "norms": None if model.norm_placement == "pre" else model.norm_placement,
@@ -87,6 +91,7 @@ def parts(model: Model) -> Parts:
         "qk_norm": _qk_norm(model),
         "qkv_clip": model.qkv_clip,
         "residual_scale": model.residual_scale,
+        "residual_weight": model.residual_weight,
         "router_bias": _router_bias(model.moe) if model.moe is not None and model.moe.router_bias else None,
     }
     assert needed.keys() == set(NAMES)
@@ -104,6 +109,13 @@ def _qk_norm(model: Model) -> PartValue | None:
     if model.qk_norm == "l2" and model.rope.skip_every:
         return "l2"
     return "full" if model.qk_norm == "full" else None
+
+
+def _lightning(model: Model) -> PartValue | None:
+    """Which layers have it, a letter for each: L or *."""
+    if model.pattern is None or not any(kind.mixer == "lightning" for kind in kinds(model)):
+        return None
+    return "".join("L" if kind.mixer == "lightning" else "*" for kind in layer_kinds(model))
 
 
 def _stretch(model: Model) -> PartValue | None:

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable
 
 from meshwright.errors import Repair
 from meshwright.model.megatron_parts import GLOBAL, parts
-from meshwright.rules import megatron_hybrid, megatron_sparse, megatron_techniques, megatron_training
+from meshwright.rules import (
+    megatron_hybrid,
+    megatron_lightning,
+    megatron_sparse,
+    megatron_techniques,
+    megatron_training,
+)
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
@@ -229,6 +235,7 @@ RULES: tuple[Rule, ...] = (
     *_OUR_LAYERS,
     *_EXPERTS,
     *megatron_hybrid.RULES,
+    *megatron_lightning.RULES,
     *megatron_sparse.RULES,
     *megatron_training.RULES,
     *megatron_techniques.RULES,

@@ -96,7 +96,7 @@ _HYBRID = (
         "mixers",
         "model.pattern",
         lambda r: not set(_mixers(r)) <= set(HYBRID_MIXERS),
-        "windowed attention",
+        "windows, and no lightning attention",
     ),
     _lacks("window", "model.sliding_window", lambda r: r.model.sliding_window, "sliding windows"),
     _lacks("qk_norm", "model.qk_norm", lambda r: r.model.qk_norm != "none", "norms on queries and keys"),

@@ -31,6 +31,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *_names(spec),
         *out_of_range(spec, backend),
         *_pattern(spec.model),
+        *_carried(spec.model),
         *_unused(spec.model),
         *_indexed(spec.model),
         *_rotated(spec.model),
@@ -73,6 +74,17 @@ def _pattern(model: Model) -> Iterator[Problem]:
     for path, value in _short_forms(model):
         if value:
             yield Problem(path, f"{value} says again what model.pattern says; leave it out", "value.pattern")
+
+
+def _carried(model: Model) -> Iterator[Problem]:
+    """A residual that goes on from what is normed has a norm for each part, and may have a factor."""
+    if model.norm_placement == "carried":
+        if model.parallel_residual:
+            message = "true, and norm_placement = carried norms the residual again before the MLP; leave one out"
+            yield Problem("model.parallel_residual", message, "value.carried")
+    elif model.residual_weight is not None:
+        message = f"{model.residual_weight}, and norm_placement = {model.norm_placement} carries the residual as it is"
+        yield Problem("model.residual_weight", f"{message}; leave it out, or say carried", "value.carried")
 
 
 def _unused(model: Model) -> Iterator[Problem]:

@@ -25,7 +25,7 @@ _ADDITIONS = ("mamba_bda", "self_attn_bda", "mlp_bda")
 
 
 def __getattr__(name: str) -> Any:
-    """The specification of that name. Megatron asks for it by ``__import__`` and then reads ``vars`` of this module."""
+    """The specification of that name. Megatron asks for it by ``__import__``, which reads packages alone so."""
     parts = read_name(name)
     if parts is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
