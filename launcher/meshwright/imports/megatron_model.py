@@ -11,9 +11,9 @@ from typing import Any
 
 from meshwright.imports.known_models import vocabulary_of
 from meshwright.imports.megatron_arguments import Arguments
-from meshwright.imports.megatron_mixers import layers
+from meshwright.imports.megatron_mixers import layers, ours
 from meshwright.imports.megatron_moe import experts
-from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, PartValue, read_name
+from meshwright.model.megatron_parts import PartValue
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "grouped", "model"]
 
@@ -240,10 +240,8 @@ _PATHS = {
 
 def _our_layers(a: Arguments) -> Flat:
     """What ``--spec`` brings along, where the layers are ours."""
-    words = list(a("spec") or [])
-    named = read_name(words[1]) if len(words) == 2 and words[0] in (MODULE, HYBRID_MODULE) else None
     flat: Flat = {}
-    for part, value in (named or {}).items():
+    for part, value in (ours(a) or {}).items():
         flat |= _part(part, value)
     return flat
 
@@ -253,8 +251,8 @@ def _part(part: str, value: PartValue) -> Flat:
         return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
     if part in ("qk_norm", "llama3_stretch", "positions"):
         return _joined(part, str(value))
-    if part == "plain_queries":
-        return {}  # the flags say it, too
+    if part in ("lightning", "plain_queries"):
+        return {}  # the pattern and the flags say it, too
     if part == "router_bias":
         return _router_bias(frozenset(str(value).split("+")))
     if part == "embedding_norm":

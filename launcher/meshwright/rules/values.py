@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from meshwright.errors import Problem
 from meshwright.model.layers import MIXERS, parts
-from meshwright.model.pattern import read_pattern
+from meshwright.model.pattern import read_ahead, read_pattern
 from meshwright.rules.launch import launch_problems
 from meshwright.rules.ranges import out_of_range
 from meshwright.rules.requirements import lacking
@@ -60,14 +60,17 @@ def _pattern(model: Model) -> Iterator[Problem]:
     if model.pattern is None:
         return
     try:
-        found = read_pattern(model.pattern)
+        found, ahead = read_pattern(model.pattern), read_ahead(model.pattern)
     except ValueError as error:
         yield Problem("model.pattern", str(error), "value.pattern")
         return
+    if ahead and not model.mtp:
+        message = "writes layers of multi-token prediction, model.mtp = 0; leave / out, or say how many"
+        yield Problem("model.pattern", message, "value.pattern")
     if len(found) != model.layers:
         message = f"writes {len(found)} layers, model.layers = {model.layers}; make them equal"
         yield Problem("model.pattern", message, "value.pattern")
-    for part in dict.fromkeys(part for kind in found for part in parts(kind)):
+    for part in dict.fromkeys(part for kind in (*found, *ahead) for part in parts(kind)):
         for option in part.options:
             if getattr(model, option) is None:
                 yield Problem(f"model.{option}", f"not set, and model.pattern has {part.symbol}", "value.pattern")
