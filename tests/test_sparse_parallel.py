@@ -99,12 +99,13 @@ def built(tp: int) -> Any:
 
     from meshwright.train.cpu_layers import CpuAttention, CpuNorm
     from meshwright.train.local_layers import hybrid_stack
+    from meshwright.train.whole import Whole
 
     asked = spec(MODEL, tp, tp=tp, sp=tp > 1, global_batch=16)
     emitted = kwargs(resolve(replace(asked, training=replace(asked.training, precision="fp32"))))
     return HybridModel(
         MLATransformerConfig(**{**objects(emitted["MLATransformerConfig"]), **ON_CPU}),
-        hybrid_stack(CpuNorm, CpuAttention),
+        hybrid_stack(CpuNorm, CpuAttention, Whole),
         vocab_size=MODEL.vocab,
         max_sequence_length=MODEL.max_positions,
         position_embedding_type="none",
