@@ -65,7 +65,11 @@ LAYOUTS: dict[str, Spec] = {
     "sparse attention, context": spec(mixed("8xD-"), 8, cp=2, cp_comm="all_gather", pp=2, global_batch=16),
     "sparse attention and MTP": chosen_by("cudnn", spec(mixed("2xD- 6xDE", mtp=1), 8, vpp=2, ep=2, **SPLIT)),
     "lightning attention": spec(
-        mixed("2x(3xLE *E)", norm_placement="carried", residual_weight=3.5, residual_scale=0.75), 8, vpp=2, ep=2, **SPLIT
+        mixed("2x(3xLE *E)", norm_placement="carried", residual_weight=3.5, residual_scale=0.75),
+        8,
+        vpp=2,
+        ep=2,
+        **SPLIT,
     ),
     "lightning attention, uneven": spec(mixed("4xL- *E 3xLE"), 8, pp=4, tp=2, sp=True, global_batch=16),
     "latent attention and Mamba": spec(mixed("M-M+M-ME"), 8, **SPLIT),
