@@ -70,7 +70,7 @@ def trained(job: tuple[int, int, str, bool]) -> Ran:
     torch.manual_seed(0)
     model = built(tp)
     torch.manual_seed(1)
-    for name, parameter in sorted(model.named_parameters()):
+    for _, parameter in sorted(model.named_parameters()):
         if not getattr(parameter, "tensor_model_parallel", False):  # norms start at one, and would hide a sum
             parameter.data.add_(0.1 * torch.randn(parameter.shape))
     if exact:

@@ -18,8 +18,8 @@ _VARIANTS = ("delta_net", "sparse_attention")
 def needs_hybrid(model: Model) -> bool:
     """Whether GPTModel cannot say it: a layer of one part alone, or Mamba, or some layers with an indexer.
 
-    Nor has it multi-token prediction behind a variant of attention (megatron/core/models/gpt/gpt_layer_specs.py:572), or
-    of other layers than the last one.
+    Nor has it multi-token prediction behind a variant of attention (megatron/core/models/gpt/gpt_layer_specs.py:572),
+    or of other layers than the last one.
     """
     if model.measured is not None:
         return False
