@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from builders import small_model, spec
+from meshwright.cost import cost
 from meshwright.emit.megatron import flags
 from meshwright.emit.megatron_hybrid import hybrid_pattern
 from meshwright.imports.found import Place
 from meshwright.imports.megatron import of_flags
 from meshwright.layout.plan import Plan
-from meshwright.model.kinds import layer_kinds
-from meshwright.model.layers import LayerKind
+from meshwright.model.kinds import ahead_kinds, layer_kinds
+from meshwright.model.layers import LayerKind, parts
 from meshwright.model.pattern import read_pattern, write_pattern
 from meshwright.resolver import refusals, resolve
 from meshwright.spec import Model, PipelineSplit, Spec
@@ -57,12 +58,22 @@ def chosen_by(kernels: str, candidate: Spec) -> Spec:
 LAYOUTS: dict[str, Spec] = {
     "Mamba": spec(mixed("M-M*-M-E", activation="squared_relu", positions="none"), 8, **SPLIT),
     "Mamba, chunks and MTP": spec(mixed("M-M*-M*E", mtp=1), 8, vpp=2, ep=2, **SPLIT),
+    "Mamba, and attention ahead": spec(mixed("M-M*-M*E/*E", mtp=1), 8, vpp=2, ep=2, **SPLIT),
+    "attention, and a delta net ahead twice": spec(mixed("4x(*- *E)/GE", mtp=2), 8, ep=2, **SPLIT),
     "delta nets": spec(mixed("2x(3xGE *E)", qk_norm="head", attention_gate=True), 8, ep=2, **SPLIT),
     "delta nets, no rhythm": spec(mixed("2x(2xGE *E) *- G-"), 8, cp=2, pp=2, global_batch=16),
     "delta nets by HybridModel": by("hybrid", spec(mixed("2x(2xGE *E) *- G-"), 8, vpp=2, **SPLIT)),
     "sparse attention": spec(mixed("2xD- 6xDE"), 8, ep=2, **SPLIT),
     "sparse attention, context": spec(mixed("8xD-"), 8, cp=2, cp_comm="all_gather", pp=2, global_batch=16),
     "sparse attention and MTP": chosen_by("cudnn", spec(mixed("2xD- 6xDE", mtp=1), 8, vpp=2, ep=2, **SPLIT)),
+    "lightning attention": spec(
+        mixed("2x(3xLE *E)", norm_placement="carried", residual_weight=3.5, residual_scale=0.75),
+        8,
+        vpp=2,
+        ep=2,
+        **SPLIT,
+    ),
+    "lightning attention, uneven": spec(mixed("4xL- *E 3xLE"), 8, pp=4, tp=2, sp=True, global_batch=16),
     "latent attention and Mamba": spec(mixed("M-M+M-ME"), 8, **SPLIT),
     "latent experts": spec(mixed("M-M*-M-E", moe=replace(MOE, latent=32, shared_ffn=64)), 8, ep=2, **SPLIT),
     "short convolutions": spec(mixed("2x(2xC- *-) C- *-", qk_norm="head"), 8, **SPLIT),
@@ -70,6 +81,9 @@ LAYOUTS: dict[str, Spec] = {
     "parallel mixers": spec(mixed("8xP-", multipliers=FACTORS), 8, **SPLIT),
     "parallel mixers beside others": spec(mixed("6xP- C- *-", mamba=BARE), 8, pp=2, global_batch=16),
     "parallel mixers, context": spec(mixed("8xP-"), 8, cp=2, pp=2, global_batch=16),
+    "Granite 4": spec(
+        mixed("4x(ME *E)", residual_scale=0.22, logit_scale=0.1, moe=replace(MOE, shared_ffn=64)), 8, ep=2, **SPLIT
+    ),
     "a plain model by HybridModel": by("hybrid", spec(small_model(transformers=None), 8, **SPLIT)),
 }
 
@@ -84,12 +98,21 @@ def unevenly(pattern: str, layout: str) -> Spec:
     [
         (LAYOUTS["Mamba"], "M-M*|-M-E"),
         (LAYOUTS["Mamba, chunks and MTP"], "M-|M*|-M|*E/E"),
+        (LAYOUTS["Mamba, and attention ahead"], "M-|M*|-M|*E/*E"),
+        (LAYOUTS["attention, and a delta net ahead twice"], "*-*E*-*E|*-*E*-*E/GE/GE"),
         (LAYOUTS["delta nets by HybridModel"], "GEGE|*EGE|GE*E|*-G-"),
         (unevenly("M*GE*", "Ett|tttL"), "M*|GE*"),
     ],
 )
 def test_a_pattern_says_what_each_chunk_holds(candidate: Spec, written: str) -> None:
     assert hybrid_pattern(resolve(candidate)) == written
+
+
+def test_a_layer_ahead_that_is_as_the_last_one_need_not_be_written() -> None:
+    short, whole = (spec(mixed(f"2x(3xGE *E){ahead}", mtp=1), 8, **SPLIT) for ahead in ("", "/*E"))
+    assert flags(resolve(short)) == flags(resolve(whole))
+    assert cost(resolve(short)).step_time == cost(resolve(whole)).step_time
+    assert cost(resolve(short)).step_time != cost(resolve(spec(mixed("2x(3xGE *E)/G-", mtp=1), 8, **SPLIT))).step_time
 
 
 def test_both_classes_hold_the_same_parameters() -> None:
@@ -106,6 +129,10 @@ def kinds_read(model: Model, values: Mapping[str, Any]) -> tuple[LayerKind, ...]
     return layer_kinds(replace(model, pattern=None, moe=moe))
 
 
+def symbols_of(layers: tuple[LayerKind, ...]) -> str:
+    return "".join(part.symbol for kind in layers for part in parts(kind))
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_what_is_emitted_is_read_back(name: str) -> None:
     plan = resolve(LAYOUTS[name])
@@ -114,8 +141,12 @@ def test_what_is_emitted_is_read_back(name: str) -> None:
     assert source.asks == ()
     assert source.values["model.layers"] == model.layers
     assert kinds_read(model, source.values) == layer_kinds(model)
+    if model.mtp and "model.pattern" in source.values:
+        read_again = replace(model, pattern=source.values["model.pattern"], mtp=source.values["model.mtp"])
+        assert symbols_of(ahead_kinds(read_again)) * read_again.mtp == symbols_of(ahead_kinds(model)) * model.mtp
     assert source.values["parallelism.vpp"] == plan.spec.parallelism.vpp
     assert source.values["backend.megatron.extra"] == []
+    assert source.values.get("model.residual_scale") == model.residual_scale
     for part in ("delta_net", "mamba", "short_convolution", "multipliers", "indexer"):
         value = getattr(model, part)
         read = {path.split(".")[-1]: v for path, v in source.values.items() if path.startswith(f"model.{part}.")}
@@ -150,6 +181,12 @@ def fused(candidate: Spec) -> Spec:
 LLAMA3 = Rope(scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
 BROKEN: dict[str, Spec] = {
     "megatron.gpt": by("gpt", spec(mixed("M-M*"), 8)),
+    "megatron.lightning_beside": spec(mixed("4x(L- *-)", mtp=1), 8),
+    "megatron.lightning_activation": spec(mixed("4x(L- *-)", activation="squared_relu"), 8),
+    "megatron.lightning_cp": spec(mixed("4x(L- *-)"), 8, cp=2),
+    "megatron.carried_norm": spec(
+        small_model(norm_placement="carried"), 8, recompute="selective", recompute_modules=("layernorm",)
+    ),
     "megatron.hybrid_mixers": by("hybrid", spec(small_model(sliding_window=8), 8)),
     "megatron.latent_beside": spec(mixed("M-D*"), 8),
     "megatron.sparse_queries": spec(mixed("8xD-", mla=replace(MLA, q_lora_rank=None)), 8),
@@ -200,6 +237,10 @@ def test_an_indexer_that_cannot_be_fed_is_left_out() -> None:
     [
         (small_model(mamba=MAMBA), "model.mamba: set, and model.pattern has no M"),
         (small_model(pattern="8xG-"), "model.delta_net: not set, and model.pattern has G"),
+        (small_model(pattern="8x*-/G-", mtp=1), "model.delta_net: not set, and model.pattern has G"),
+        (small_model(pattern="8x*-/*-"), "model.pattern: writes layers of multi-token prediction, model.mtp = 0"),
+        (small_model(pattern="8x*-/", mtp=1), "model.pattern: nothing follows /"),
+        (small_model(residual_weight=2.0), "model.residual_weight: 2.0, and norm_placement = pre"),
     ],
 )
 def test_widths_and_the_pattern_belong_together(model: Model, said: str) -> None:
@@ -231,7 +272,8 @@ def drawn(count: int) -> list[Plan]:
         kinds = [LayerKind(rng.choice(mixers), rng.choice(["mlp", "experts"])) for _ in range(8)]
         layout = {"tp": rng.choice((1, 2)), "pp": rng.choice((1, 2)), "vpp": rng.choice((1, 2))}
         layout |= {"sp": layout["tp"] > 1, "vpp": layout["vpp"] if layout["pp"] > 1 else 1}
-        candidate = spec(mixed(write_pattern(kinds)), 8, global_batch=16, **layout)
+        ahead, mtp = (kinds[:1], rng.choice((0, 1, 2))) if "mamba" in mixers else ((), 0)
+        candidate = spec(mixed(write_pattern(kinds, ahead if mtp else ()), mtp=mtp), 8, global_batch=16, **layout)
         if not refusals(candidate, "megatron"):
             found.append(resolve(candidate))
     return found

@@ -14,6 +14,7 @@ import pytest
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.loading import load
 from meshwright.model.huggingface import read
+from meshwright.model.layers.lightning import BLOCK
 from meshwright.model.megatron_parts import MODULE, parts, read_name, spec_name
 from meshwright.resolver import refusals, resolve
 from meshwright.spec.decode import decode
@@ -87,6 +88,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "llama4_text": {**SIZES, "layers": 4, "moe": {"experts": 4, "ffn": 32, "shared_ffn": 32}},
     "marian": WHOLE,
     "mbart": WHOLE,
+    "minimax": {
+        **{**SIZES, **EXPERTS, "ffn": 32, "layers": 4, "pattern": "LE LE *E LE"},
+        **{"residual_weight": 3.5, "residual_scale": 0.75},
+    },
     "ministral3": SIZES,
     "mpt": {**WHOLE, "ffn": 256},
     "mvp": WHOLE,
@@ -273,6 +278,22 @@ def test_attention_with_a_soft_cap_is_the_same_on_a_gpu(back: int | None) -> Non
         assert torch.allclose(
             flexible(query, key, value, 0.5, back, 50.0), written_out(query, key, value, 0.5, back, 50.0), atol=1e-4
         )
+
+
+def test_lightning_attention_in_blocks_is_the_recurrence() -> None:
+    """A length that is no multiple of a block, in which states fade from token to token."""
+    pytest.importorskip("megatron.core")
+    torch = pytest.importorskip("torch")
+    from meshwright.train.lightning import attend, rates
+
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 2 * BLOCK + 44, 6)
+    fading = rates(4, 1, 3)
+    state, found = torch.zeros(2, 4, 6, 6), []
+    for q, k, v in zip(query.unbind(2), key.unbind(2), value.unbind(2), strict=True):
+        state = state * torch.exp(-fading).view(4, 1, 1) + k.unsqueeze(-1) * v.unsqueeze(-2)
+        found.append((q.unsqueeze(-2) @ state).squeeze(-2))
+    torch.testing.assert_close(attend(query, key, value, fading), torch.stack(found, 2), rtol=1e-4, atol=1e-4)
 
 
 def test_a_name_carries_the_parts() -> None:

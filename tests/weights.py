@@ -54,6 +54,7 @@ IN_LAYER = {
 }
 BEHIND = {
     "pre": {r"\bpost_attention_layernorm\.": "pre_mlp_layernorm."},
+    "carried": {r"\bpost_attention_layernorm\.": "pre_mlp_layernorm."},
     "sandwich": {
         r"\b(post_attention_layernorm|post_self_attn_layernorm|post_norm1)\.(?=\w+$)": "self_attention_output_norm.",
         r"\b(pre_feedforward_layernorm|pre_mlp_layernorm)\.": "pre_mlp_layernorm.",
@@ -144,6 +145,11 @@ def _joined(model: Model, weights: dict[str, Any]) -> dict[str, Any]:
 
     made = dict(weights)
     for name in weights:
+        gated = name.replace("qkv_proj", "output_gate")
+        if gated != name and gated in made:  # lightning attention: a head's queries, keys, values and gates
+            both = [made.pop(part).view(model.heads, -1, model.hidden) for part in (name, gated)]
+            made[name] = torch.cat(both, 1).flatten(0, 1)
+            continue
         if re.search(r"\.q_proj\.(weight|bias)$", name):
             q, k, v = (made.pop(name.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj"))
             gate = made.pop(name.replace("q_proj", "gate_proj"), None) if "attn" in name else None

@@ -13,7 +13,7 @@ from functools import cached_property
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.count import padded_vocab, parts_of
-from meshwright.model.kinds import kinds, layer_kinds, running_counts
+from meshwright.model.kinds import ahead_kinds, kinds, running_counts
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
@@ -139,12 +139,12 @@ def scene(layout: Layout, framework: Framework | None = None) -> Scene:
 
 
 def add_prediction(model: Model, of_kind: Iterable[Number], mtp: Number) -> tuple[Number, ...]:
-    """``of_kind`` with ``mtp`` more layers of the last one's kind: they cost as much."""
+    """``of_kind`` with what ``mtp`` layers of multi-token prediction are made of: layers that cost as much."""
     if not model.mtp:
         return tuple(of_kind)
     known = kinds(model)
-    last = 0 if len(known) == 1 else known.index(layer_kinds(model)[-1])
-    return tuple(n + mtp if i == last else n for i, n in enumerate(of_kind))
+    ahead = known if len(known) == 1 and not (model.pattern and "/" in model.pattern) else ahead_kinds(model)
+    return tuple(n + ahead.count(kind) * mtp for n, kind in zip(of_kind, known, strict=True))
 
 
 def recomputed_part(s: Scene, load: Load) -> Number:

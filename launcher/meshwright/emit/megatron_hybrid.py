@@ -13,7 +13,7 @@ from typing import Any
 
 from meshwright.emit._flags import flag, switch
 from meshwright.layout.plan import Plan
-from meshwright.model.kinds import kinds, layer_kinds
+from meshwright.model.kinds import ahead_kinds, kinds, layer_kinds
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.megatron_classes import is_hybrid
 from meshwright.spec.model import Model
@@ -37,7 +37,7 @@ def hybrid_pattern(plan: Plan) -> str:
     all_kinds = layer_kinds(model)
     chunks = (stage.chunks[chunk] for chunk in range(vpp) for stage in plan.stages)
     segments = (_symbols(all_kinds[chunk.first : chunk.first + chunk.layers]) for chunk in chunks)
-    return "|".join(segments) + f"/{_symbols(all_kinds[-1:])}" * model.mtp
+    return "|".join(segments) + (f"/{_symbols(ahead_kinds(model))}" * model.mtp if model.mtp else "")
 
 
 def layers_built(plan: Plan) -> int:

@@ -8,7 +8,7 @@ from meshwright.emit._flags import flag, switch
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_flags, layers_built
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds, layer_kinds
-from meshwright.model.megatron_parts import MODULE, parts, spec_name
+from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, parts, spec_name
 from meshwright.spec.model import Model, Moe, Rope, RopeScaling
 
 __all__ = ["UNFUSED", "model_flags", "moe_pattern", "windows", "without_positions"]
@@ -232,11 +232,11 @@ def _kernels(plan: Plan) -> Sequence[str]:
         *flag("--transformer-impl", megatron.transformer, "transformer_engine"),
         *flag("--attention-backend", megatron.attention, "auto"),
         *switch("--cross-entropy-loss-fusion", megatron.cross_entropy_fusion),
-        *_our_layers(plan.spec.model),
+        *_our_layers(plan),
     ]
 
 
-def _our_layers(model: Model) -> Sequence[str]:
+def _our_layers(plan: Plan) -> Sequence[str]:
     """Layers that stock Megatron lacks; without this flag it would silently build others."""
-    name = spec_name(model)
-    return ["--spec", MODULE, name] if name else []
+    name = spec_name(plan.spec.model)
+    return ["--spec", HYBRID_MODULE if hybrid(plan) else MODULE, name] if name else []

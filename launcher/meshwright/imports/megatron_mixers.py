@@ -13,9 +13,10 @@ from meshwright.imports.megatron_arguments import Arguments
 from meshwright.imports.megatron_moe import routed
 from meshwright.model.layers import LayerKind
 from meshwright.model.layers.part import NONE
+from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, Parts, read_name
 from meshwright.model.pattern import symbols, write_pattern
 
-__all__ = ["CARRIED", "hybrid_segments", "layers", "of_ours", "split"]
+__all__ = ["CARRIED", "hybrid_segments", "layers", "of_ours", "ours", "split"]
 
 Flat = dict[str, Any]
 
@@ -37,17 +38,22 @@ def layers(a: Arguments) -> Flat:
     if a("hybrid_layer_pattern"):
         return _hybrid(a)
     if a("experimental_attention_variant") == "gated_delta_net" and a("num_layers"):
-        return _delta_nets(a, (a("num_experts") or 1) > 1)
+        linear = _linear(a("linear_attention_freq"), int(a("num_layers")))
+        return _mixed(a, ["delta_net" if on else "attention" for on in linear]) | _widths(a, "G")
+    if (named := ours(a)) and "lightning" in named:
+        return _mixed(a, ["lightning" if symbol == "L" else "attention" for symbol in str(named["lightning"])])
     return _widths(a, "D") if a("experimental_attention_variant") == "dsa" else {}
 
 
 def _hybrid(a: Arguments) -> Flat:
     main, *ahead = str(a("hybrid_layer_pattern")).split("/")
     units = [unit for segment in _units(main) for unit in segment]
-    flat: Flat = {"model.layers": len(units), "model.pattern": write_pattern(units), "model.mtp": len(ahead)}
+    further = _units(ahead[0])[0] if ahead else []
+    written = write_pattern(units, further if further != units[-1:] else ())
+    flat: Flat = {"model.layers": len(units), "model.pattern": written, "model.mtp": len(ahead)}
     if all(NONE not in (kind.mixer, kind.ffn) for kind in units):
         flat["backend.megatron.model"] = "hybrid"  # gpt could build them, too
-    return flat | _widths(a, main)
+    return flat | _widths(a, main + "".join(ahead))
 
 
 def _units(main: str) -> list[list[LayerKind]]:
@@ -64,15 +70,19 @@ def _pairs(segment: list[LayerKind]) -> list[LayerKind] | None:
     return [LayerKind(first.mixer, second.ffn) for first, second in halves] if fits else None
 
 
-def _delta_nets(a: Arguments, has_experts: bool) -> Flat:
-    """Of GPTModel: all layers but each n-th, or those of a list."""
-    count = int(a("num_layers"))
-    linear = _linear(a("linear_attention_freq"), count)
-    experts = (routed(a("moe_layer_freq"), count) if has_experts else None) or [0] * count
-    mixers = ("delta_net" if on else "attention" for on in linear)
+def ours(a: Arguments) -> Parts | None:
+    """The parts of our own layers, where ``--spec`` names them."""
+    words = list(a("spec") or [])
+    return read_name(words[1]) if len(words) == 2 and words[0] in (MODULE, HYBRID_MODULE) else None
+
+
+def _mixed(a: Arguments, mixers: list[str]) -> Flat:
+    """GPTModel's layers of these mixers, with experts where it says so."""
+    has_experts = (a("num_experts") or 1) > 1
+    experts = (routed(a("moe_layer_freq"), len(mixers)) if has_experts else None) or [0] * len(mixers)
     kinds = [LayerKind(mixer, "experts" if on else "mlp") for mixer, on in zip(mixers, experts, strict=True)]
     whole = {"model.moe.first_dense": 0, "model.moe.every": 1} if has_experts else {}
-    return {"model.pattern": write_pattern(kinds), **whole, **_widths(a, "G")}
+    return {"model.pattern": write_pattern(kinds), **whole}
 
 
 def of_ours(a: Arguments, mixers: str) -> Flat:

@@ -12,9 +12,9 @@ from typing import Any
 
 from meshwright.imports.known_models import vocabulary_of
 from meshwright.imports.megatron_arguments import Arguments
-from meshwright.imports.megatron_mixers import layers, of_ours
+from meshwright.imports.megatron_mixers import layers, of_ours, ours
 from meshwright.imports.megatron_moe import experts
-from meshwright.model.megatron_parts import MODULE, PartValue, read_name
+from meshwright.model.megatron_parts import PartValue
 from meshwright.spec.model import Multipliers
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "grouped", "model"]
@@ -249,10 +249,8 @@ _FACTORS = [f"model.multipliers.{field.name}" for field in fields(Multipliers)]
 
 def _our_layers(a: Arguments) -> Flat:
     """What ``--spec`` brings along, where the layers are ours."""
-    words = list(a("spec") or [])
-    named = read_name(words[1]) if len(words) == 2 and words[0] == MODULE else None
     flat: Flat = {}
-    for part, value in (named or {}).items():
+    for part, value in (ours(a) or {}).items():
         flat |= of_ours(a, str(value)) if part == "mixers" else _part(part, value)
     return flat
 
@@ -268,8 +266,8 @@ def _part(part: str, value: PartValue) -> Flat:
         return {"model.mamba.norm": False}
     if part == "short_convolution":
         return {"model.short_convolution.kernel": int(float(value))}
-    if part == "plain_queries":
-        return {}  # the flags say it, too
+    if part in ("lightning", "plain_queries"):
+        return {}  # the pattern and the flags say it, too
     if part == "router_bias":
         return _router_bias(frozenset(str(value).split("+")))
     if part == "embedding_norm":

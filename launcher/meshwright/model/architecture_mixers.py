@@ -10,7 +10,14 @@ from meshwright.model.architectures import Flat, Part, refuse_unless
 from meshwright.model.layers import LayerKind
 from meshwright.model.pattern import read_pattern, write_pattern
 
-__all__ = ["indexed_layers", "linear_attention", "mamba_layers", "nemotron_layers", "parallel_mixers"]
+__all__ = [
+    "indexed_layers",
+    "lightning_layers",
+    "linear_attention",
+    "mamba_layers",
+    "nemotron_layers",
+    "parallel_mixers",
+]
 
 _MIXERS = {"linear_attention": "delta_net", "full_attention": "attention"}
 
@@ -40,6 +47,28 @@ def linear_attention(every: int = 4, ffn: str | None = None) -> Part:
 
     keys = ("layer_types", "full_attention_interval")
     return Part(keys if ffn else (*keys, "mlp_only_layers", "decoder_sparse_step"), ("pattern",), write, read)
+
+
+_LIGHTNING = {"linear_attention": "lightning", "full_attention": "attention"}
+
+
+def lightning_layers() -> Part:
+    """Lightning attention in every second layer, or as it is listed layer by layer; experts in each."""
+
+    def write(flat: Flat) -> Flat:
+        theirs = {ours: name for name, ours in _LIGHTNING.items()}
+        kinds = read_pattern(flat["pattern"] or f"{flat['layers']}x*E")
+        if {kind.ffn for kind in kinds} != {"experts"}:
+            raise KeyError("layers without experts")
+        return {"layer_types": [theirs[kind.mixer] for kind in kinds]}
+
+    def read(config: Flat) -> Flat:
+        regular = [("linear" if layer % 2 else "full") + "_attention" for layer in range(config["num_hidden_layers"])]
+        mixers = [_LIGHTNING[name] for name in config.get("layer_types") or regular]
+        plain = set(mixers) == {"attention"}
+        return {"pattern": None if plain else write_pattern(LayerKind(mixer, "experts") for mixer in mixers)}
+
+    return Part(("layer_types",), ("pattern",), write, read)
 
 
 def mamba_layers() -> Part:

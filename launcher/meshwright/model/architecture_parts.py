@@ -10,6 +10,7 @@ from typing import Any
 
 from meshwright.model.architecture_convolutions import adjusted_width, convolution_layers
 from meshwright.model.architecture_embedding import scaled_embedding
+from meshwright.model.architecture_granite import granite_layers
 from meshwright.model.architecture_layers import (
     chunked_layers,
     dense_layers,
@@ -21,6 +22,7 @@ from meshwright.model.architecture_layers import (
 )
 from meshwright.model.architecture_mixers import (
     indexed_layers,
+    lightning_layers,
     linear_attention,
     mamba_layers,
     nemotron_layers,
@@ -249,6 +251,7 @@ def falcon_decoder() -> Part:
 
 
 PARTS: Mapping[str, Callable[..., Part]] = {
+    "granite_layers": lambda: granite_layers(rope()),
     "rope": rope,
     "layered_rope": layered_rope,
     "layer_kinds": layer_kinds,
@@ -266,6 +269,7 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "multi_query": multi_query,
     "falcon_decoder": falcon_decoder,
     "indexed_layers": indexed_layers,
+    "lightning_layers": lightning_layers,
     "linear_attention": linear_attention,
     "mamba_layers": mamba_layers,
     "scaled_embedding": scaled_embedding,

@@ -116,7 +116,9 @@ def as_built(model: dict[str, Any]) -> dict[str, Any]:
     (models/deepseek_v3/modeling_deepseek_v3.py: ``_keys_to_ignore_on_load_unexpected``, a buffer of zeros).
     """
     moe = {"moe": {**model["moe"], "bias_update_rate": 0.0}} if (model.get("moe") or {}).get("router_bias") else {}
-    return {**model, **({"mtp": 0} if "mtp" in model else {}), **moe}
+    ahead = {"mtp": 0} if "mtp" in model else {}
+    main = {"pattern": model["pattern"].partition("/")[0]} if model.get("pattern") else {}
+    return {**model, **ahead, **main, **moe}
 
 
 def _load(path: Path) -> tuple[Path, dict[str, Any]]:

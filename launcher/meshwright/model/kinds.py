@@ -8,11 +8,11 @@ from functools import lru_cache
 from itertools import accumulate
 
 from meshwright.model.layers import LayerKind, measured_kind
-from meshwright.model.pattern import read_pattern
+from meshwright.model.pattern import read_ahead, read_pattern
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
-__all__ = ["Pattern", "count_kinds", "kinds", "layer_kinds", "pattern", "running_counts"]
+__all__ = ["Pattern", "ahead_kinds", "count_kinds", "kinds", "layer_kinds", "pattern", "running_counts"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,17 @@ def layer_kinds(model: Model) -> tuple[LayerKind, ...]:
 def kinds(model: Model) -> tuple[LayerKind, ...]:
     """The kinds that the model has, in the order in which they first stand; ``layers`` may be an array if uniform."""
     how = pattern(model)
-    return (how.kind(0),) if how.uniform else tuple(dict.fromkeys(_layer_kinds(how, model.layers)))
+    here = (how.kind(0),) if how.uniform else _layer_kinds(how, model.layers)
+    return tuple(dict.fromkeys((*here, *(_written_ahead(model) if model.mtp else ()))))
+
+
+def ahead_kinds(model: Model) -> tuple[LayerKind, ...]:
+    """What one layer of multi-token prediction is made of: what the pattern says, or a layer as the last one."""
+    return _written_ahead(model) or (layer_kinds(model)[-1],)
+
+
+def _written_ahead(model: Model) -> tuple[LayerKind, ...]:
+    return () if model.pattern is None else read_ahead(model.pattern)
 
 
 def count_kinds(model: Model, first: int, layers: int) -> Mapping[LayerKind, int]:
@@ -81,7 +91,7 @@ def count_kinds(model: Model, first: int, layers: int) -> Mapping[LayerKind, int
 
 def running_counts(model: Model) -> Mapping[LayerKind, tuple[int, ...]]:
     """Of each kind, how many stand before layer 0, 1, ... and after the last: ``layers + 1`` numbers."""
-    return _running_counts(pattern(model), model.layers)
+    return _running_counts(pattern(model), model.layers, kinds(model))
 
 
 @lru_cache(maxsize=64)
@@ -90,6 +100,6 @@ def _layer_kinds(how: Pattern, layers: int) -> tuple[LayerKind, ...]:
 
 
 @lru_cache(maxsize=64)
-def _running_counts(how: Pattern, layers: int) -> Mapping[LayerKind, tuple[int, ...]]:
+def _running_counts(how: Pattern, layers: int, known: tuple[LayerKind, ...]) -> Mapping[LayerKind, tuple[int, ...]]:
     here = _layer_kinds(how, layers)
-    return {kind: tuple(accumulate((k == kind for k in here), initial=0)) for kind in dict.fromkeys(here)}
+    return {kind: tuple(accumulate((k == kind for k in here), initial=0)) for kind in known}

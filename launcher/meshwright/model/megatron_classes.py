@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshwright.model.kinds import kinds
+from meshwright.model.kinds import ahead_kinds, kinds, layer_kinds
 from meshwright.model.layers.part import NONE
 from meshwright.spec.backend import MegatronOptions
 from meshwright.spec.model import Model
@@ -18,7 +18,8 @@ _VARIANTS = ("delta_net", "sparse_attention")
 def needs_hybrid(model: Model) -> bool:
     """Whether GPTModel cannot say it: a layer of one part alone, or Mamba, or some layers with an indexer.
 
-    Nor has it multi-token prediction behind a variant of attention (megatron/core/models/gpt/gpt_layer_specs.py:572).
+    Nor has it multi-token prediction behind a variant of attention (megatron/core/models/gpt/gpt_layer_specs.py:572),
+    or of other layers than the last one.
     """
     if model.measured is not None:
         return False
@@ -26,7 +27,9 @@ def needs_hybrid(model: Model) -> bool:
     mixers = {kind.mixer for kind in there}
     alone = any(NONE in (kind.mixer, kind.ffn) for kind in there)
     some = "sparse_attention" in mixers and len(mixers) > 1
-    return alone or "mamba" in mixers or some or (model.mtp > 0 and not mixers.isdisjoint(_VARIANTS))
+    if alone or "mamba" in mixers or some:
+        return True
+    return model.mtp > 0 and (not mixers.isdisjoint(_VARIANTS) or ahead_kinds(model) != layer_kinds(model)[-1:])
 
 
 def is_hybrid(model: Model, options: MegatronOptions) -> bool:

@@ -13,9 +13,22 @@ from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.layers import MIXERS
 from meshwright.spec.model import Model, Moe
 
-__all__ = ["GLOBAL", "MODULE", "NAMES", "OUR_MIXERS", "PartValue", "Parts", "parts", "read_name", "spec_name"]
+__all__ = [
+    "GLOBAL",
+    "HYBRID",
+    "HYBRID_MODULE",
+    "MODULE",
+    "NAMES",
+    "OUR_MIXERS",
+    "PartValue",
+    "Parts",
+    "parts",
+    "read_name",
+    "spec_name",
+]
 
-MODULE = "meshwright.train.layers"
+MODULE, HYBRID_MODULE = "meshwright.train.layers", "meshwright.train.hybrid_layers"
+"""Where Megatron finds our layers of GPTModel and of HybridModel."""
 
 PartValue = bool | float | str
 Parts = Mapping[str, PartValue]
@@ -31,6 +44,7 @@ NAMES = (
     "experts_norm",
     "final_softcap",
     "local_base",
+    "lightning",
     "llama3_stretch",
     "mixers",
     "multipliers",
@@ -44,15 +58,19 @@ NAMES = (
     "qk_norm",
     "qkv_clip",
     "residual_scale",
+    "residual_weight",
     "router_bias",
     "short_convolution",
 )
 
 GLOBAL = (
     *("activation", "embedding_norm", "embedding_scale", "experts_norm", "final_softcap", "norms", "output_bias"),
-    *("plain_queries", "positions", "residual_scale", "router_bias"),
+    *("plain_queries", "positions", "residual_scale", "residual_weight", "router_bias"),
 )
 """Parts that do not reach into attention, so that latent attention has them, too."""
+
+HYBRID = ("residual_scale",)
+"""Parts that our layers of HybridModel have (``train/hybrid_layers``)."""
 
 
 def parts(model: Model) -> Parts:
@@ -68,6 +86,7 @@ def parts(model: Model) -> Parts:
         "experts_norm": model.moe is not None and model.moe.output_norm,
         "final_softcap": model.final_softcap,
         "local_base": model.rope.local_base,
+        "lightning": _lightning(model),
         "llama3_stretch": _stretch(model),
         "mixers": _mixers(model),
         "multipliers": ":".join(map(str, astuple(model.multipliers))) if model.multipliers else None,
@@ -82,6 +101,7 @@ def parts(model: Model) -> Parts:
         "qk_norm": _qk_norm(model),
         "qkv_clip": model.qkv_clip,
         "residual_scale": model.residual_scale,
+        "residual_weight": model.residual_weight,
         "router_bias": _router_bias(model.moe) if model.moe is not None and model.moe.router_bias else None,
         "short_convolution": float(model.short_convolution.kernel) if model.short_convolution else None,
     }
@@ -111,6 +131,13 @@ def _qk_norm(model: Model) -> PartValue | None:
     if model.qk_norm == "l2" and model.rope.skip_every:
         return "l2"
     return "full" if model.qk_norm == "full" else None
+
+
+def _lightning(model: Model) -> PartValue | None:
+    """Which layers have it, a letter for each: L or *."""
+    if model.pattern is None or not any(kind.mixer == "lightning" for kind in kinds(model)):
+        return None
+    return "".join("L" if kind.mixer == "lightning" else "*" for kind in layer_kinds(model))
 
 
 def _stretch(model: Model) -> PartValue | None:

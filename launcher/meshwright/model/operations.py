@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from meshwright.model.kinds import layer_kinds
+from meshwright.model.kinds import ahead_kinds
 from meshwright.model.layers import LayerKind, feed_forward, parts
 from meshwright.model.layers.shared import drops, linear, norm
 from meshwright.model.operation import FUSED, WHOLE, Degrees, Kernels, Number, Operation, Parts, Tensor, Weight
@@ -94,11 +94,12 @@ def _layer(model: Model, kind: LayerKind, kernels: Kernels) -> tuple[Operation, 
 
 
 def mtp_layer(model: Model, kernels: Kernels = FUSED) -> tuple[Operation, ...]:
-    """One multi-token-prediction layer: a decoder layer of the last layer's kind, two norms, a projection, a norm.
+    """One multi-token-prediction layer: decoder layers of its kinds, two norms, a projection, a norm.
 
     Its embedding and head are shared with the main model (DeepSeek-V3, section 2.2).
     """
-    return (*mtp_joint(model), *decoder_layer(model, layer_kinds(model)[-1], kernels))
+    inside = (operation for kind in ahead_kinds(model) for operation in decoder_layer(model, kind, kernels))
+    return (*mtp_joint(model), *inside)
 
 
 def mtp_joint(model: Model) -> tuple[Operation, ...]:

@@ -2,7 +2,8 @@
 
 ``M*-E`` without spaces is Megatron's own form: each symbol is a layer of one part. With spaces or repeats each word is
 a layer of a mixer, a feed-forward part, or both: ``12x(3xGE *E)`` is twelve times three layers of a gated delta net
-with experts and one of attention with experts.
+with experts and one of attention with experts. Behind ``/`` stands what one layer of multi-token prediction is made of
+where it is not as the last layer, once for all of them: ``MEM*E/*E``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import groupby
 
 from meshwright.model.layers import FEED_FORWARDS, MIXERS, LayerKind
 
-__all__ = ["MOST", "read_pattern", "symbols", "write_pattern"]
+__all__ = ["MOST", "read_ahead", "read_pattern", "symbols", "write_pattern"]
 
 MOST = 100_000
 """Layers that a pattern may have: each is written out."""
@@ -30,20 +31,45 @@ def symbols() -> dict[str, LayerKind]:
 
 @lru_cache(maxsize=64)
 def read_pattern(text: str) -> tuple[LayerKind, ...]:
-    """The kind of every layer. ValueError says what is wrong."""
-    if not re.search(r"[\s()\d]", text.strip()):
-        return tuple(_layer(symbol) for symbol in text.strip())
-    layers, rest = _sequence(_tokens(text), closing=False)
+    """The kind of every decoder layer. ValueError says what is wrong."""
+    main, _, ahead = text.partition("/")
+    if "/" in ahead:
+        raise ValueError("a second / says again what a layer of multi-token prediction is made of")
+    return _read(main, text)
+
+
+@lru_cache(maxsize=64)
+def read_ahead(text: str) -> tuple[LayerKind, ...]:
+    """The kinds that one layer of multi-token prediction is made of, where they are written. ValueError as above."""
+    _, slash, ahead = text.partition("/")
+    if slash and not ahead.strip():
+        raise ValueError("nothing follows /")
+    return _read(ahead, text) if slash else ()
+
+
+def _read(part: str, whole: str) -> tuple[LayerKind, ...]:
+    """In the form of the ``whole``: Megatron's own, or words."""
+    if not re.search(r"[\s()\d]", whole.strip()):
+        return tuple(_layer(symbol) for symbol in part.strip())
+    layers, rest = _sequence(_tokens(part), closing=False)
     assert not rest
     return layers
 
 
-def write_pattern(layers: Iterable[LayerKind]) -> str:
-    """As short as repeats make it; ``read_pattern`` gives it back. Layers of one part are in Megatron's own form."""
-    mixers = {name: part.symbol for name, part in MIXERS.items()}
-    feed_forwards = {name: part.symbol for name, part in FEED_FORWARDS.items()}
-    words = [mixers.get(kind.mixer, "") + feed_forwards.get(kind.ffn, "") for kind in layers]
-    return "".join(words) if all(len(word) == 1 for word in words) else _repeated(words)
+def write_pattern(layers: Iterable[LayerKind], ahead: Iterable[LayerKind] = ()) -> str:
+    """As short as repeats make it; ``read_pattern`` and ``read_ahead`` give it back.
+
+    Layers of one part are in Megatron's own form.
+    """
+    words, further = ([_word(kind) for kind in part] for part in (layers, ahead))
+    plain = all(len(word) == 1 for word in (*words, *further))
+    main, behind = ("".join(words), "".join(further)) if plain else (_repeated(words), " ".join(further))
+    return f"{main}/{behind}" if further else main
+
+
+def _word(kind: LayerKind) -> str:
+    mixer, ffn = MIXERS.get(kind.mixer), FEED_FORWARDS.get(kind.ffn)
+    return "".join(part.symbol for part in (mixer, ffn) if part is not None)
 
 
 def _repeated(words: list[str]) -> str:

@@ -65,8 +65,6 @@ def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
         yield f"fp32 instead of {training.precision}: rounding would hide differences"
     if spec.model.attention_dropout or spec.model.hidden_dropout:
         yield "no dropout: its random numbers depend on the layout"
-    if spec.model.indexer is not None:
-        yield "the indexer chooses every token: between nearly equal scores rounding would choose"
     if training.optimizer.name in ("muon", "sgd"):
         yield f"AdamW instead of {training.optimizer.name}"
     if spec.parallelism.zero >= 2 and spec.backend.name == "megatron":

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshwright.model.megatron_parts import GLOBAL, parts
-from meshwright.rules import megatron_hybrid, megatron_mixers, megatron_sparse, megatron_techniques, megatron_training
+from meshwright.rules import (
+    megatron_hybrid,
+    megatron_lightning,
+    megatron_mixers,
+    megatron_sparse,
+    megatron_techniques,
+    megatron_training,
+)
 from meshwright.rules._repairs import any_of, change, on_deepspeed
 from meshwright.rules._rule import MEGATRON, Layout, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
@@ -231,6 +238,7 @@ RULES: tuple[Rule, ...] = (
     *_EXPERTS,
     *megatron_hybrid.RULES,
     *megatron_mixers.RULES,
+    *megatron_lightning.RULES,
     *megatron_sparse.RULES,
     *megatron_training.RULES,
     *megatron_techniques.RULES,

@@ -8,7 +8,7 @@ from meshwright.layout.pipeline import parse_layout
 from meshwright.model.kinds import kinds
 from meshwright.model.layers import MIXERS
 from meshwright.model.megatron_classes import HYBRID_MIXERS, is_hybrid, needs_hybrid
-from meshwright.model.megatron_parts import parts
+from meshwright.model.megatron_parts import HYBRID, parts
 from meshwright.rules._repairs import Proposals, any_of, change, nearest
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.spec.model import DeltaNet, Mamba
@@ -38,6 +38,11 @@ def _net(r: Layout, holds: Callable[[DeltaNet], Number]) -> Number:
 def _mamba(r: Layout, holds: Callable[[Mamba], Number]) -> Number:
     scans = not {"mamba", "parallel_mixer"}.isdisjoint(_mixers(r))
     return True if r.model.mamba is None or not scans else holds(r.model.mamba)
+
+
+def _beyond(r: Layout) -> list[str]:
+    """Parts that our layers of GPTModel alone have."""
+    return [part for part in parts(r.model) if part not in HYBRID]
 
 
 def _ends_the_model(layout: str | None) -> bool:
@@ -92,11 +97,18 @@ _HYBRID = (
         "mixers",
         "model.pattern",
         lambda r: not set(_mixers(r)) <= set(HYBRID_MIXERS),
-        "windowed attention and no short convolution",
+        "windows, no short convolution and no lightning attention",
     ),
     _lacks("window", "model.sliding_window", lambda r: r.model.sliding_window, "sliding windows"),
     _lacks("qk_norm", "model.qk_norm", lambda r: r.model.qk_norm != "none", "norms on queries and keys"),
-    _lacks("parts", "model", lambda r: parts(r.model), "such layers: ours are for GPTModel", "train/layers.py"),
+    _rule(
+        "hybrid_parts",
+        "model",
+        lambda r: not (_hybrid(r) and _beyond(r)),
+        lambda r: f"our layers of Megatron's HybridModel have no {', '.join(_beyond(r))}",
+        "train/hybrid_layers.py",
+        _GPT,
+    ),
     _lacks(
         "rope",
         "model.rope.scaling",

@@ -43,7 +43,7 @@ _LAYERS = Range(least=0, most=100_000)  # a stage is written out layer by layer
 
 _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_LAYERS, "model", "layers mtp full_attention_every"),
-    (_AMOUNT, "model", "activation_clamp residual_scale logit_scale"),
+    (_AMOUNT, "model", "activation_clamp residual_scale residual_weight logit_scale"),
     (_COUNT, "model", "sliding_window attention_chunk query_growth_from"),
     (
         _AMOUNT,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from meshwright.errors import Problem
 from meshwright.model.layers import MIXERS, parts
-from meshwright.model.pattern import read_pattern
+from meshwright.model.pattern import read_ahead, read_pattern
 from meshwright.rules.launch import launch_problems
 from meshwright.rules.ranges import out_of_range
 from meshwright.rules.requirements import lacking
@@ -31,6 +31,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *_names(spec),
         *out_of_range(spec, backend),
         *_pattern(spec.model),
+        *_carried(spec.model),
         *_unused(spec.model),
         *_indexed(spec.model),
         *_rotated(spec.model),
@@ -59,20 +60,34 @@ def _pattern(model: Model) -> Iterator[Problem]:
     if model.pattern is None:
         return
     try:
-        found = read_pattern(model.pattern)
+        found, ahead = read_pattern(model.pattern), read_ahead(model.pattern)
     except ValueError as error:
         yield Problem("model.pattern", str(error), "value.pattern")
         return
+    if ahead and not model.mtp:
+        message = "writes layers of multi-token prediction, model.mtp = 0; leave / out, or say how many"
+        yield Problem("model.pattern", message, "value.pattern")
     if len(found) != model.layers:
         message = f"writes {len(found)} layers, model.layers = {model.layers}; make them equal"
         yield Problem("model.pattern", message, "value.pattern")
-    for part in dict.fromkeys(part for kind in found for part in parts(kind)):
+    for part in dict.fromkeys(part for kind in (*found, *ahead) for part in parts(kind)):
         for option in part.options:
             if getattr(model, option) is None:
                 yield Problem(f"model.{option}", f"not set, and model.pattern has {part.symbol}", "value.pattern")
     for path, value in _short_forms(model):
         if value:
             yield Problem(path, f"{value} says again what model.pattern says; leave it out", "value.pattern")
+
+
+def _carried(model: Model) -> Iterator[Problem]:
+    """A residual that goes on from what is normed has a norm for each part, and may have a factor."""
+    if model.norm_placement == "carried":
+        if model.parallel_residual:
+            message = "true, and norm_placement = carried norms the residual again before the MLP; leave one out"
+            yield Problem("model.parallel_residual", message, "value.carried")
+    elif model.residual_weight is not None:
+        message = f"{model.residual_weight}, and norm_placement = {model.norm_placement} carries the residual as it is"
+        yield Problem("model.residual_weight", f"{message}; leave it out, or say carried", "value.carried")
 
 
 def _unused(model: Model) -> Iterator[Problem]:

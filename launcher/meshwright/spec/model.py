@@ -25,7 +25,7 @@ Activation = Literal[
     "swiglu", "geglu", "geglu_tanh", "quick_geglu", "gelu", "gelu_tanh", "relu", "squared_relu", "xielu"
 ]
 Positions = Literal["rope", "learned", "alibi", "none", "sinusoidal", "sinusoidal_table", "sinusoidal_t2t"]
-Placement = Literal["pre", "sandwich", "output", "post", "deepnorm"]
+Placement = Literal["pre", "sandwich", "output", "post", "carried", "deepnorm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +205,7 @@ class Model:
     activation_clamp: float | None = None  # bound of what enters a gated activation (gpt-oss)
     activation_offset: float = 0.0  # added to what the gate multiplies (gpt-oss)
     residual_scale: float | None = None  # factor on the outputs of attention and MLP (Granite)
+    residual_weight: float | None = None  # factor on what these outputs are added to (MiniMax)
     logit_scale: float | None = None  # factor on the logits
     output_bias: bool = False  # the output layer has a bias
     cross_attention: bool = False  # layers hold one that is idle without an encoder (BART's decoder alone)

@@ -43,6 +43,9 @@ class Layer(TransformerLayer):  # type: ignore[misc]
             self.self_attention._yarn_concentration_factor = 1.0
         if parts.get("parallel_residual") == "one_norm":
             self.input_layernorm.register_forward_hook(self._keep)
+        if parts.get("norms") == "carried":
+            for norm in (self.input_layernorm, self.pre_mlp_layernorm):
+                norm.register_forward_hook(_carried(float(parts.get("residual_weight", 1.0))))
         self.behind = parts.get("norms") == "post"
         for name in ("self_attention", "mlp") if self.behind else ():
             self._norm(f"{name}_output_norm")
@@ -104,6 +107,11 @@ class Layer(TransformerLayer):  # type: ignore[misc]
             normed = super()._forward_pre_mlp_layernorm(self._input)
         del self._input
         return normed, hidden_states
+
+
+def _carried(weight: float) -> Callable[[Any, Any, Tensor], tuple[Tensor, Tensor]]:
+    """A norm's output, and the residual that goes on from it."""
+    return lambda _module, _inputs, output: (output, output * weight)
 
 
 def _keep_bias(router: Any) -> None:

@@ -115,13 +115,15 @@ def _pattern(plan: Plan) -> str | None:
     only_hybrid = any("none" in (kind.mixer, kind.ffn) or kind.mixer == "mamba" for kind in every)
     mixers = [kind.mixer for kind in every]
     variant_ahead = model.mtp > 0 and not {"sparse_attention", "delta_net"}.isdisjoint(mixers)
+    ahead = (model.pattern or "").partition("/")[2].replace(" ", "") if model.mtp else ""
+    words = [_SYMBOLS.get(kind.mixer, "?") + _SYMBOLS[kind.ffn] for kind in every]
     only_hybrid = only_hybrid or variant_ahead or 0 < mixers.count("sparse_attention") < len(every)
+    only_hybrid = only_hybrid or ahead not in ("", words[-1])
     if asked == "gpt" or (asked == "auto" and not only_hybrid):
         return None
-    words = [_SYMBOLS[kind.mixer] + _SYMBOLS[kind.ffn] for kind in every]
     chunks = [stage.chunks[v] for v in range(plan.spec.parallelism.vpp) for stage in plan.stages]
     segments = ["".join(words[chunk.first : chunk.first + chunk.layers]) for chunk in chunks]
-    return "/".join(["|".join(segments), *[words[-1]] * model.mtp])
+    return "/".join(["|".join(segments), *[ahead or words[-1]] * model.mtp])
 
 
 def _linear(plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from meshwright.model.layers.attention import ATTENTION, WINDOWED_ATTENTION
 from meshwright.model.layers.delta_net import DELTA_NET
 from meshwright.model.layers.experts import EXPERTS
 from meshwright.model.layers.latent_attention import LATENT_ATTENTION
+from meshwright.model.layers.lightning import LIGHTNING
 from meshwright.model.layers.mamba import MAMBA
 from meshwright.model.layers.measured import measured_kind, measured_part
 from meshwright.model.layers.mlp import MLP
@@ -43,6 +44,7 @@ MIXERS: dict[str, Part] = {
     "mamba": MAMBA,
     "short_convolution": SHORT_CONVOLUTION,
     "parallel_mixer": PARALLEL_MIXER,
+    "lightning": LIGHTNING,
 }
 FEED_FORWARDS: dict[str, Part] = {"mlp": MLP, "experts": EXPERTS}
 """By the name in a ``LayerKind``."""

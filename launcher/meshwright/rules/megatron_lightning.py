@@ -1,0 +1,83 @@
+"""Lightning attention, and residuals that go on from what is normed, on Megatron-core: layers of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshwright.model.kinds import kinds
+from meshwright.rules._repairs import Proposals, change
+from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
+
+__all__ = ["RULES"]
+
+_BESIDE = {"attention", "windowed_attention", "lightning", "none"}
+
+
+def _mixers(r: Layout) -> set[str]:
+    return set() if r.model.measured else {kind.mixer for kind in kinds(r.model)}
+
+
+def _lightning(r: Layout, holds: Callable[[Layout], Number]) -> Number:
+    return "lightning" not in _mixers(r) or holds(r)
+
+
+def _rule(
+    part: str,
+    path: str,
+    holds: Callable[[Layout], Number],
+    message: str,
+    source: str,
+    repairs: Proposals = lambda _: (),
+) -> Rule:
+    return Rule(
+        id=f"megatron.{part}",
+        path=path,
+        backends=MEGATRON,
+        holds=holds,
+        message=message,
+        source=source,
+        repairs=repairs,
+    )
+
+
+RULES = (
+    _rule(
+        "lightning_beside",
+        "model.pattern",
+        lambda r: _lightning(
+            r,
+            lambda r: (
+                _mixers(r) <= _BESIDE
+                and not (r.model.linear_bias or r.model.qkv_clip or r.model.parallel_residual or r.model.mtp)
+            ),
+        ),
+        "our lightning attention stands beside attention alone, without biases, clipping, parallel residuals or "
+        "multi-token prediction",
+        "train/lightning.py, train/blocks.py",
+    ),
+    _rule(
+        "lightning_activation",
+        "model.activation",
+        lambda r: _lightning(r, lambda r: r.model.activation == "swiglu"),
+        "lightning attention has SiLU, as the MLP's swiglu, not {model.activation}",
+        "transformers models/minimax/modeling_minimax.py: act_fn",
+    ),
+    _rule(
+        "lightning_cp",
+        "parallelism.cp",
+        lambda r: _lightning(r, lambda r: r.cp == 1),
+        "our lightning attention sees whole sequences, cp = {cp} cuts them",
+        "train/lightning.py",
+        change(parallelism__cp=1),
+    ),
+    _rule(
+        "carried_norm",
+        "parallelism.recompute_modules",
+        lambda r: (
+            r.model.norm_placement != "carried" or "layernorm" not in (r.spec.parallelism.recompute_modules or ())
+        ),
+        "the residual goes on from what a norm gave, and a recomputed norm keeps no output for it",
+        "train/blocks.py",
+        change(parallelism__recompute_modules=None),
+    ),
+)
