@@ -75,7 +75,7 @@ def in_halves(model: Model, weights: dict[str, Any]) -> dict[str, Any]:
         if match is None:
             found[name.replace("final_layernorm", "final_norm")] = weight
             continue
-        layer, rest = int(match[1]), match[2].replace("mamba.conv1d.", "mixer.conv1d_").replace("mamba.", "mixer.")
+        layer, rest = int(match[1]), match[2].replace("self_attention.mamba.", "mixer.")
         if kinds[layer].ffn == "mlp":
             rest = rest.replace("mlp.shared_experts.", "mlp.")
         if kinds[layer].mixer == "mamba":

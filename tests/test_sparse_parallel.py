@@ -125,7 +125,7 @@ def followed() -> list[Any]:
             chosen.append(found.indices.masked_fill(found.values.isinf(), -1).sort(-1).values.tolist())
         return found
 
-    torch.Tensor.topk = following  # type: ignore[method-assign]
+    torch.Tensor.topk = following  # type: ignore[assignment, method-assign]
     return chosen
 
 
