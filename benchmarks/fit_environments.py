@@ -37,9 +37,9 @@ class Environment:
     like: str | None = None  # the environment whose constants the prior pulls to
 
 
-def _nvidia(gpu: str) -> Environment:
+def _nvidia(gpu: str, like: str | None = None) -> Environment:
     """But for mixtures of a source that has an environment of its own: their host was another."""
-    return Environment(dict.fromkeys(NVIDIA, 0.0), gpu, lambda row: not (row.spec.model.moe and _own(row)))
+    return Environment(dict.fromkeys(NVIDIA, 0.0), gpu, lambda row: not (row.spec.model.moe and _own(row)), like)
 
 
 def _own(row: Row) -> bool:
@@ -50,10 +50,10 @@ ENVIRONMENTS = {
     "dgx_a100_80gb": Environment({"vtrain-single": 1.0, "vtrain-multi": 1.0, "megatron_sc21": 4.0}, "A100"),
     "a100_jean_zay": Environment({"bigscience": 0.0}, "A100", like="dgx_a100_80gb"),
     "dgx_h100": _nvidia("H100-80GB"),
-    "dgx_b200": Environment({"simumax-b200": 0.0}, "B200"),
+    "dgx_b200": Environment({"simumax-b200": 0.0}, "B200", like="nvidia-megatron-bridge B200"),
     "gb200_nvl72": _nvidia("GB200"),
     "gb300_nvl72": _nvidia("GB300"),
-    "nvidia-megatron-bridge B200": _nvidia("B200"),
+    "nvidia-megatron-bridge B200": _nvidia("B200", like="gb200_nvl72"),
     "hagemann2023 A100-80GB": Environment({"hagemann2023": 0.0}, "A100", like="dgx_a100_80gb"),
     "llm-foundry A100-80GB": Environment({"llm-foundry": 0.0}, "A100-80GB"),
     "llm-foundry A100-40GB": Environment({"llm-foundry": 0.0}, "A100-40GB"),
@@ -69,7 +69,7 @@ def main(names: list[str]) -> None:
     timed = [row for row in rows if row.step_time]
     for name, environment in ENVIRONMENTS.items():
         if not names or name in names:
-            groups = _report(name, environment, [row for row in timed if _belongs(row, environment)])
+            groups = _report(name, environment, [row for row in timed if belongs(row, environment)])
             _note(name, groups)
 
 
@@ -78,7 +78,8 @@ def _constants(name: str) -> Efficiency:
     return environments().get(name) or cluster_named(name).efficiency
 
 
-def _belongs(row: Row, environment: Environment) -> bool:
+def belongs(row: Row, environment: Environment) -> bool:
+    """Whether a row is one of the environment's."""
     gpu = row.measured["gpu"]
     return row.source in environment.sources and gpu.startswith(environment.gpu) and environment.keep(row)
 

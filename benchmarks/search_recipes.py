@@ -77,10 +77,9 @@ DISCUSSION = """
   model trusts the cluster to overlap that traffic. Authors on shared or oversubscribed fabrics could not.
 * Authors choose one layout for a run with several stages (batch ramps, other sequence lengths, failed nodes); a search
   sees one stage.
-* Where the authors' layout *does not fit*, the run did fit: what saved its memory is not in stock Megatron.
-  DeepSeek-V3's DualPipe keeps the activations of 17 chunks where interleaving keeps 47; Kimi K2 recomputes and
-  offloads more than Megatron can; Llama 3 405B shards its fp32 gradients beside a pipeline, which saves 12 GiB. Each
-  of these recipes says so, and `plan` names the change that makes it fit. A negative gain says that only layouts
+* Where the authors' layout *does not fit*, the run did fit: what saved its memory is not in stock Megatron, as
+  DeepSeek-V3's DualPipe and Llama 3 405B's gradients, sharded beside a pipeline. `plan` of such a recipe says what the
+  authors' trainer did without, and names the change that makes it fit here. A negative gain says that only layouts
   slower than the authors' fit.
 
 ## Techniques

@@ -70,6 +70,9 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.moe_pad_experts_for_cuda_graph_inference": ((True, False, "inference alone reads it"),),
     "model.mtp_num_layers": ((1, None, _BESIDE),),
     "model.pipeline_model_parallel_layout": (("Et*4|(t*7|)*5t*8|tmL", "Et*4|(t*7|)*5t*8|tL", _BESIDE),),
+    "optimizer.use_precision_aware_optimizer": (
+        (False, True, "in bf16 their script switches it on, whatever the recipe says (run_script.py:151)"),
+    ),
     "model.recompute_granularity": (("selective", None, "of no module: nothing is recomputed"),),
     "model.recompute_modules": (
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from functools import cache
 from math import log
@@ -15,7 +16,7 @@ from meshwright.cost.fitting import fit_probability, fits
 from meshwright.cost.framework import SPREAD
 from meshwright.cost.memory import GIB, allocatable
 from meshwright.measured.calibrate import predict_times, scenes
-from meshwright.measured.rows import read, usable
+from meshwright.measured.rows import cluster_named, read, usable
 from meshwright.measured.validate import Judged, document, judge, kendall
 
 ROWS = Path(meshwright.__file__).parent / "data" / "measured.csv"
@@ -173,3 +174,24 @@ def test_mixtures_of_dgx_cloud_are_met_by_the_host_of_their_time() -> None:
 def test_a_fit_sees_the_times_that_a_prediction_gives() -> None:
     rows = [j.row for j in of("megatron_dsv3_gb200")]
     assert predict_times(scenes(rows), len(rows)) == pytest.approx([j.step_time for j in of("megatron_dsv3_gb200")])
+
+
+def kept_out(source: str) -> list[float]:
+    """Sizes of the errors of a source's groups, each predicted by constants fitted without it."""
+    noted = json.loads((Path(__file__).parents[1] / "docs" / "left_out.json").read_text())
+    groups = (item for machine in noted.values() for item in machine.items())
+    return sorted(abs(error) for group, errors in groups if group.split()[0] == source for error in errors)
+
+
+def test_megatron_bridge_is_met_by_constants_that_did_not_see_it() -> None:
+    errors = kept_out("nvidia-megatron-bridge")
+    assert len(errors) > 90
+    assert median(errors) <= 0.08
+    assert errors[int(0.9 * len(errors))] <= 0.20
+
+
+def test_a_release_may_have_a_host_of_its_own() -> None:
+    """From step 7 on the log binds processes to CPUs; before, and elsewhere, its source's constants hold."""
+    launch = {j.row.measured["release"]: j.row.spec.cluster.efficiency.launch_us for j in of("megatron_dsv3_gb200")}
+    assert launch["step 1"] == launch["step 6"] == 43
+    assert launch["step 7"] == launch["step 9"] == cluster_named("gb200_nvl72").efficiency.launch_us

@@ -96,6 +96,7 @@ def test_a_machine_faster_than_its_file_raises_its_peaks() -> None:
     assert found.peaks == {"accelerator.bf16_tflops": pytest.approx(2000 / 0.9)}
 
 
+@pytest.mark.slow  # it measures once more what the table above shows
 def test_the_json_has_every_measurement(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     assert main(["bench", *CPU, "output=json"]) == 0
@@ -112,7 +113,11 @@ def test_a_degree_changes_the_shapes() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["model=tiny"], ["model=tiny", "parallelism.tp=2", "parallelism.sp=true"], ["model=qwen3_30b_a3b", *SMALL]],
+    [
+        pytest.param(["model=tiny"], marks=pytest.mark.slow(reason="the others have all of its modules")),
+        ["model=tiny", "parallelism.tp=2", "parallelism.sp=true"],
+        ["model=qwen3_30b_a3b", *SMALL],
+    ],
     ids=["dense", "shard", "experts"],
 )
 def test_a_layer_is_measured_beside_its_prediction(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

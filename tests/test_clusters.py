@@ -93,6 +93,15 @@ def test_no_accelerator_is_faster_in_fewer_bits_than_twice() -> None:
         ("GB300", "gb300_nvl72"),
         ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "rtx_pro_6000"),
         ("AMD Instinct MI300X OAM", "mi300x"),
+        ("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1a2b)", "dgx_h100"),
+        ("8x H100 SXM", "dgx_h100"),
+        ("h100sxm", "dgx_h100"),
+        ("gb200nvl72", "gb200_nvl72"),
+        ("RTX6000 Pro", "rtx_pro_6000"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", None),
+        ("H20-96G", "h20"),
+        ("NVIDIA H20-3e", None),
+        ("MI 300X", "mi300x"),
         ("TPU v5p", None),
         ("A100/H100?", None),
     ],
@@ -108,9 +117,9 @@ def test_every_gpu_of_conf_is_in_the_table_of_names() -> None:
 
 
 def test_an_unknown_gpu_is_answered_with_those_that_are_known() -> None:
-    row = {"row_id": "1", "gpu": "TPU v5p"}
-    ((_, _, reason),) = usable([row])[1]
-    assert reason.startswith("no cluster describes the GPU 'TPU v5p'; known are V100, ")
+    reasons = [usable([{"row_id": "1", "gpu": gpu}])[1][0][2] for gpu in ("RTX 4090", "Intel Gaudi3")]
+    assert reasons[0].startswith("no cluster describes the GPU 'RTX 4090'; known are V100, ")
+    assert reasons[1] == "'Intel Gaudi3' is no GPU: what runs on the nodes asks for CUDA or ROCm"
     with pytest.raises(ConfigError, match="cluster: no option 'H200-141GB'; did you mean dgx_h200"):
         load(["cluster=H200-141GB"])
 

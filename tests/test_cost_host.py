@@ -11,11 +11,13 @@ from meshwright.cost import estimate
 from meshwright.cost.compute import head, layer
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import Scene, scene
+from meshwright.cost.layer_time import layer_time
 from meshwright.loading import load
 from meshwright.measured.rows import row_of
 from meshwright.model.operations import Operation
 from meshwright.resolver import layout, normalise
 from meshwright.spec.model import Model, Moe
+from meshwright.spec.techniques import CudaGraphs
 
 
 def of(model: Model, **degrees: int) -> Scene:
@@ -89,3 +91,42 @@ def test_a_row_of_a_model_that_we_know_is_predicted_as_its_plan_is() -> None:
     of_row = estimate(layout(normalise(row.spec)), row.framework)
     assert float(of_row.step_time) == pytest.approx(float(estimate(layout(plan)).step_time), rel=0.001)
     assert float(of_row.peak_memory) == pytest.approx(float(estimate(layout(plan)).peak_memory), rel=0.001)
+
+
+def _graphs(s: Scene, kind: str, modules: tuple[str, ...] = ()) -> Scene:
+    """The same with CUDA graphs."""
+    options = replace(s.layout.backend.megatron, cuda_graphs=CudaGraphs(kind=kind, modules=modules))  # type: ignore[arg-type]
+    backend = replace(s.layout.backend, megatron=options)
+    return scene(replace(s.layout, spec=replace(s.layout.spec, backend=backend)))
+
+
+def test_graphs_before_the_experts_do_not_hide_what_is_in_them() -> None:
+    """The host starts experts when their counts are there: then the device has done what the graphs hold."""
+    s = _graphs(of(MOE), "transformer_engine", ("attn", "moe_router", "moe_preprocess"))
+    kernels = [(o.name.startswith(("dispatch", "experts.", "combine")), layer(s, (o,))) for o in s.layers[0]]
+    before = sum(one.forward - one.idle[0] for counted, one in kernels if not counted)
+    host = sum(one.forward for counted, one in kernels if counted)  # each waits for the host
+    assert layer(s, s.layers[0]).forward == pytest.approx(before + host, rel=0.05)
+    assert layer(_graphs(of(MOE), "full_iteration"), s.layers[0]).idle[0] == 0
+
+
+def test_shared_experts_beside_the_dispatch_are_in_no_graph() -> None:
+    """core/transformer/transformer_layer.py:1146."""
+    s = _graphs(of(MOE), "transformer_engine", ("moe_router",))
+    options = replace(s.layout.backend.megatron, moe_shared_expert_overlap=True)
+    backend = replace(s.layout.backend, megatron=options)
+    beside = scene(replace(s.layout, spec=replace(s.layout.spec, backend=backend)))
+    assert "shared_experts." in s.framework.captured
+    assert "shared_experts." not in beside.framework.captured
+
+
+@pytest.mark.parametrize(("ep", "slower"), [(8, False), (16, True)])
+def test_deepep_is_slow_over_more_nvlink_peers_than_it_was_made_for(ep: int, slower: bool) -> None:
+    words = ["model=deepseek_v3", "cluster=gb200_nvl72", "cluster.gpus=64", f"parallelism.ep={ep}", "software=ngc"]
+    words += ["training.global_batch=64", "parallelism.zero=1", "backend.megatron.moe_dispatcher=flex"]
+    scenes = [
+        scene(layout(normalise(load([*words, f"backend.megatron.moe_flex_backend={name}"]).stages[0])))
+        for name in ("deepep", "hybridep")
+    ]
+    deep, hybrid = (layer_time(s, s.kinds[-1], s.layers[-1]).expert[1] for s in scenes)
+    assert (deep > 1.5 * hybrid) == slower

@@ -98,6 +98,6 @@ def test_equal_ones_are_one_key() -> None:
 
 def test_fields_by_name_only_and_a_copy_by_pickle() -> None:
     with pytest.raises(TypeError, match="positional"):
-        Named(1)  # type: ignore[misc]
+        Named(1)  # type: ignore[call-arg]
     assert pickle.loads(pickle.dumps(Ours(1, c=[2]))) == Ours(1, c=[2])
     assert Ours(4).twice() == 8

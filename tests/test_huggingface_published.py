@@ -48,6 +48,11 @@ GEMMA2: dict[str, Any] = {  # google/gemma-2-9b
     **{"transformers_version": "4.42.0.dev0", "use_cache": True},
 }
 
+GEMMA3_4B: dict[str, Any] = {  # the text_config of google/gemma-3-4b-pt; the rest is as in Gemma3TextConfig
+    **{"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34},
+    **{"rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024},
+}
+
 NEMOTRON_H: dict[str, Any] = {  # nvidia/Nemotron-H-56B-Base-8K
     **{"architectures": ["NemotronHForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "chunk_size": 128},
     **{"attention_head_dim": 128, "bos_token_id": 1, "conv_kernel": 4, "eos_token_id": 2, "expand": 2, "n_groups": 8},
@@ -93,6 +98,26 @@ def test_the_published_file_is_the_model_of_the_library(settings: dict[str, Any]
         spec.model.heads,
         spec.model.positions,
     )
+
+
+DEEPSEEK_V3: dict[str, Any] = {**config(load(["model=deepseek_v3"]).stages[0].model), "num_nextn_predict_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "alike"),
+    [
+        ({"model_type": "gemma3", "text_config": GEMMA3_4B, "mm_tokens_per_image": 256}, "gemma3_4b"),
+        ({**DEEPSEEK_V3, "model_type": "kimi_k2", "auto_map": {}}, "deepseek_v3"),
+        ({"model_type": "kimi_k25", "text_config": {**DEEPSEEK_V3, "model_type": "kimi_k2"}}, "deepseek_v3"),
+    ],
+)
+def test_a_text_within_or_under_another_name_is_read(settings: dict[str, Any], alike: str, tmp_path: Path) -> None:
+    theirs = decode(Model, read(written(tmp_path, settings)))
+    (spec,) = load([f"model={alike}", "cluster.gpus=8"]).stages
+    assert theirs.transformers == spec.model.transformers
+    assert total_parameters(theirs) == total_parameters(spec.model)
+    for said in ("vocab", "heads", "kv_heads", "head_dim", "sliding_window", "full_attention_every", "rope", "mla"):
+        assert getattr(theirs, said) == getattr(spec.model, said), said
 
 
 @pytest.mark.parametrize(

@@ -151,3 +151,10 @@ def test_two_files_of_gpt_neox_are_one_configuration(tmp_path: Path, capsys: pyt
         f"given again at {here}:1, which wins",
         "",
     ]
+
+
+def test_a_model_is_asked_for_though_its_vocabulary_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sft.yaml"
+    path.write_text("model_name_or_path: nobody/knows\nper_device_train_batch_size: 1\nmax_length: 64\nbf16: true\n")
+    assert main(["check", str(path), "model.vocab=100", "training.steps=10"]) == 2
+    assert "no sizes of the model" in capsys.readouterr().out

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +81,65 @@ def test_what_is_no_checkpoint_is_refused(data: bytes, tmp_path: Path) -> None:
         archive.writestr("common/data.pkl", data)
     with pytest.raises(ConfigError):
         imported([tmp_path / "b.pt"])
+
+
+def distributed(folder: Path, state: object, **changes: object) -> Path:
+    """As Megatron-core 0.19.2 saves it: an index, and what is common to all ranks among the tensors' bytes."""
+    torch = pytest.importorskip("torch")
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, MetadataIndex
+
+    bytes_ = io.BytesIO()
+    torch.save([state], bytes_)
+    folder.mkdir()
+    (folder / "__0_0.distcp").write_bytes(b"tensors" + bytes_.getvalue() + b"more")
+    info: dict[str, Any] = {"relative_path": "__0_0.distcp", "offset": 7, "length": len(bytes_.getvalue()), **changes}
+    key = "common_state/shard_0_1"
+    index = Metadata({key: BytesStorageMetadata()}, storage_data={MetadataIndex(key): _StorageInfo(**info)})
+    (folder / ".metadata").write_bytes(pickle.dumps(index))
+    (folder / "metadata.json").write_text('{"sharded_backend": "torch_dist", "sharded_backend_version": 1}')
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", ".metadata", "metadata.json", "__0_0.distcp", ".."])
+def test_a_distributed_checkpoint_is_read_by_its_index(name: str, tmp_path: Path) -> None:
+    folder = distributed(tmp_path / "iter_0000020", {"args": argparse.Namespace(**SAVED), "evil": Evil()})
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("20")
+    source = imported([folder / name])
+    assert (source.values["model.layers"], source.values["parallelism.tp"], source.asks) == (4, 2, ())
+    assert not (Path.cwd() / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"relative_path": "../secret"}, "names no common_state"),
+        ({"relative_path": "gone.distcp"}, "cannot be read"),
+        ({"offset": -1}, "no part of a file"),
+        ({"length": 2**40}, "no part of a file"),
+        ({"offset": 9}, "no checkpoint that torch wrote"),
+    ],
+)
+def test_an_index_that_points_elsewhere_is_refused(changes: dict[str, object], said: str, tmp_path: Path) -> None:
+    folder = distributed(tmp_path / "iter_0000020", {"args": argparse.Namespace(**SAVED)}, **changes)
+    with pytest.raises(ConfigError, match=said):
+        imported([folder])
+
+
+def test_a_checkpoint_of_bridge_is_its_run_config(tmp_path: Path) -> None:
+    folder = tmp_path / "iter_0000020"
+    folder.mkdir()
+    text = "train: {micro_batch_size: 1, global_batch_size: 8}\nmodel: {num_layers: 4, seq_length: 32}\n"
+    (folder / "run_config.yaml").write_text(text)
+    checkpoint(folder / "train_state.pt", {"step": 20})
+    (tmp_path / "latest_train_state.pt").write_bytes(b"")
+    for name in ("iter_0000020", "iter_0000020/train_state.pt", "latest_train_state.pt", "."):
+        source = imported([tmp_path / name])
+        assert source.kinds == ("Megatron-Bridge configuration",)
+        assert source.values["model.layers"] == 4
+
+
+def test_what_a_run_fills_in_by_itself_is_no_other_model(tmp_path: Path) -> None:
+    filled = {**SAVED, "encoder_num_layers": 4, "rampup_batch_size": None, "decoder_num_layers": None}
+    source = imported([checkpoint(tmp_path / "common.pt", {"args": argparse.Namespace(**filled)})])
+    assert source.remarks == ()

@@ -10,6 +10,7 @@ from meshwright.imports.documents import json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.read import imported
 from published import Published, bigscience, judged, megatron, numbers
 from published_families import FAMILIES
+from published_frameworks import FRAMEWORKS
 
 pytest.importorskip("tree_sitter_bash")
 
@@ -244,7 +245,7 @@ RIGHT = {
 }
 
 
-EVERY = RIGHT | FAMILIES
+EVERY = RIGHT | FAMILIES | FRAMEWORKS
 
 
 @pytest.mark.parametrize("name", EVERY)

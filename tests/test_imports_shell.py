@@ -62,6 +62,11 @@ def commands(script: str, **answers: str) -> list[str]:
         ('set --\nE=\nrun "$@" "$E" end', "run  end"),
         ("A=(--x)\nif [ -e f ]; then A+=(--load f); fi\nrun ${A[@]}", "run --x $A"),
         ("exec nohup env X=1 run a 2>&1 | tee log &", "run a"),
+        ("for i in 1 2 3; do [ $i = 2 ] && break; L=$i; done\nrun $L", "run 1"),
+        ('L=\nfor i in 1 2 3; do if [ $i = 2 ]; then continue; fi; L="$L$i"; done\nrun $L', "run 13"),
+        ("N=0\nwhile true; do N=$((N + 1)); if ((N == 3)); then break; fi; done\nrun $N", "run 3"),
+        ('if [ -z "$A" ]; then echo no; exit 1; fi\nrun $A', "run $A"),
+        ('B=x\nif [ "$B" != y ] && { [ "$B" = z ] || [ "$B" = x ]; }; then C=1; fi\nrun $C', "run 1"),
     ],
 )
 def test_words_as_bash_makes_them(script: str, command: str) -> None:
@@ -267,3 +272,27 @@ def test_a_job_that_says_nothing_of_cpus_has_the_whole_node_and_is_warned() -> N
     job = source(f"#!/bin/bash\n#SBATCH --nodes=1 --gpus-per-node=8\ntorchrun --nproc_per_node 8 pretrain_gpt.py {GPT}")
     assert job.values["launch.slurm.exclusive"]
     assert "launch.cpus" in {remark.rule for remark in job.remarks}
+
+
+def test_words_of_a_text_that_is_put_together_stand_where_they_were_written() -> None:
+    scope = Scope("s.sh")
+    script = 'A=(\n --x 1\n --y 2\n)\nB="--z 3"\nCMD="run ${A[@]} \\\n  $B"\nsrun bash -c "X=1 nice $CMD"\n'
+    read(script, scope)
+    placed = {said(word): place(word, scope.commands[-1].place).line for word in scope.commands[-1].words}
+    assert (placed["--x"], placed["--y"], placed["--z"]) == (2, 3, 5)
+
+
+def test_variables_that_ray_hands_to_its_workers() -> None:
+    words = '--runtime-env-json="{\\"env_vars\\": {\\"NCCL_DEBUG\\": \\"WARN\\"}}"'
+    job = source(f"ray job submit {words} -- python3 pretrain_gpt.py {GPT}".replace("\n", " "))
+    assert job.values["launch.environment"] == {"NCCL_DEBUG": "WARN"}
+
+
+def test_which_gpus_a_script_takes_is_no_variable_of_the_run() -> None:
+    job = source(f"CUDA_VISIBLE_DEVICES=0,1 torchrun --nproc_per_node 2 pretrain_gpt.py {GPT}".replace("\n", " "))
+    assert "launch.environment" not in job.values
+
+
+def test_a_program_that_generates_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"it starts line 1: generate_text.py"):
+        source(f"torchrun generate_text.py {GPT}".replace("\n", " "))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshwright.imports import deepspeed, nemo, neox, shapes, torchtitan, trainer
+from meshwright.imports import bridge, deepspeed, nemo, neox, shapes, torchtitan, trainer
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Given, Place, Source
 from meshwright.imports.shaped import Shape, of_shape
@@ -47,7 +47,7 @@ def of(shape: Shape) -> Reader:
 SHAPED = {
     "nemo": (of(nemo.NEMO), NEMO, nemo.NEMO.keys),
     "neox": (of(neox.NEOX), NEOX, neox.NEOX.keys),
-    "bridge": (of(shapes.BRIDGE), BRIDGE, shapes.BRIDGE.keys),
+    "bridge": (bridge.of_bridge, BRIDGE, bridge.BRIDGE.keys),
     "verl": (of(shapes.VERL), VERL, shapes.VERL.keys),
     "torchtitan": (torchtitan.of_toml, TITAN, torchtitan.ROWS),
     "accelerate": (trainer.of_accelerate, ACCELERATE, trainer.ACCELERATE),
@@ -79,7 +79,7 @@ def test_a_value_that_no_table_knows_is_seen(name: str) -> None:
         ("nemo", "model.ffn_hidden_size", "${multiply:3, ${.hidden_size}}", "model.ffn", 1536),
         ("neox", "precision", "fp16", "training.precision", "fp16"),
         ("neox", "activation", "geglu", "model.activation", "geglu"),
-        ("bridge", "mixed_precision", "fp16_mixed", "training.precision", "fp16"),
+        ("bridge", "model.fp8_param", True, "backend.megatron.quantization.param_gather", True),
         ("torchtitan", "lr_scheduler.decay_type", "sqrt", "training.schedule.style", "sqrt"),  # no style of ours
     ],
 )
@@ -98,7 +98,7 @@ def test_a_value_beside_the_usual_one_is_read(name: str, key: str, value: Any, p
         ("nemo", "trainer.val_check_interval", 37),
         ("nemo", "model.ffn_hidden_size", "${divide:3, 1}"),
         ("neox", "activation", "mish"),
-        ("bridge", "mixed_precision", "bf16_with_mxfp8_mixed"),
+        ("bridge", "mixed_precision", "bf16_with_int8_mixed"),
         ("verl", "actor_rollout_ref.actor.megatron.override_transformer_config.normalization", "LayerNorm"),
     ],
 )

@@ -103,7 +103,10 @@ def test_while_its_ranks_begin(launch: Callable[..., Launch], number: signal.Sig
     ended(one, number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGHUP, pytest.param(signal.SIGKILL, marks=pytest.mark.slow(reason="nobody listens to it anyway"))],
+)
 def test_with_ranks_that_do_not_listen(launch: Callable[..., Launch], number: signal.Signals, tmp_path: Path) -> None:
     entry = tmp_path / "pretrain.py"
     entry.write_text(DEAF)

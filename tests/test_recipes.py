@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from meshwright.cli import main
 from meshwright.compose import Listing, compose, run_of
 from meshwright.errors import ConfigError
 from meshwright.library import files as library
+from meshwright.library import published
 from meshwright.library.recipe import Recipe, Record, leaves, provenance_of
 from meshwright.library.traits import listed, traits
 from meshwright.loading import load
@@ -224,9 +226,26 @@ def test_recipes_are_found_by_what_they_have() -> None:
         assert (spec.model.moe is not None, spec.cluster.name) == (True, "dgx_h100")
         assert library.disclosure(library.recipe(name)) == "full"
     assert "llama3_405b" in listed(known, Listing(technique="long"))
+    assert listed(known, Listing(model="MoE", technique="FP8")) == listed(known, Listing(model="moe", technique="fp8"))
+    assert "kimi_k2" in listed(known, Listing(model="Kimi-K2"))
     with pytest.raises(ConfigError, match=r"recipes\.technique: no recipe has 'foo'; there are bf16, cp"):
         listed(known, Listing(technique="foo"))
 
 
 def test_leaves_are_dotted_paths() -> None:
     assert dict(leaves({"a": {"b": 1, "c": {}}, "d": [2]})) == {"a.b": 1, "a.c": {}, "d": [2]}
+
+
+def test_what_an_authors_trainer_does_without_is_said_by_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    """It names stages or variants of its recipe, has its arithmetic, and stands beside our own verdict."""
+    spared = {name: said for name in NAMES if (said := library.recipe(name).about.spared)}
+    assert "llama3_405b" in spared
+    for name, said in spared.items():
+        parts = {record.stage or record.variant for record in library.recipe(name).records}
+        assert all(one.gib > 0 and one.why and {*one.of} <= parts for one in said), name
+    run = library.run("deepseek_v3")
+    assert [bool(published.spared(run, spec)) for spec in run.stages] == [True, False, False]
+    main(["plan", "recipe=deepseek_v3"])
+    printed = capsys.readouterr().out
+    assert printed.count("the authors' trainer") == 1
+    assert "the authors' trainer in pretrain: 25.1 GiB less" in printed

@@ -75,3 +75,15 @@ def test_layers_that_do_not_divide_leave_the_ends_short():
 def test_words_that_mean_nothing_skip_the_row(cell, reason):
     _, ((_, _, said),) = usable([{**DEEPSEEK, **cell}])
     assert said.startswith(reason)
+
+
+def test_a_model_known_by_name_says_what_the_columns_cannot():
+    """Mamba layers, latent experts and their width: the source names the model and counts layers alone."""
+    sizes = dict.fromkeys(("heads", "ffn", "moe_ffn", "hidden"), "")
+    cells = {"model": "nemotron-3-super-120b", "layers": "88", "num_experts": "512", "topk": "22", "vocab": "131072"}
+    found = row(**cells, **sizes, pp="1", vpp="1").spec.model
+    assert found.mamba is not None
+    assert found.moe is not None
+    assert (found.layers, found.hidden, found.moe.latent, found.moe.ffn) == (88, 4096, 1024, 2688)
+    unknown = {**DEEPSEEK, **cells, "model": "nemotron-h-1b"}
+    assert "columns say nothing of Mamba layers" in usable([unknown])[1][0][2]

@@ -27,6 +27,7 @@ from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import curve, prepare
 from meshwright.resolver import resolve
 from meshwright.spec import Evaluation, RampStep, Schedule
+from meshwright.spec.model import Mla
 from meshwright.train import machine
 from meshwright.train.metrics import read
 from meshwright.train.schedule import rates
@@ -267,3 +268,13 @@ def test_a_signal_saves_a_checkpoint_and_asks_to_be_started_again(scene, tmp_pat
         assert run.wait(120) == SIGNALLED, (tmp_path / "log").read_text()[-2000:]
     saved = int((folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text())
     assert saved == read(folder / "metrics.jsonl")[-1]["step"]
+
+
+def test_every_rank_s_heads_teach_the_positions_of_latent_attention_s_keys(tmp_path):
+    """Split, as Megatron's plain layers have it, what compresses would learn them from its own rank's heads alone."""
+    mla = Mla(kv_lora_rank=32, q_lora_rank=32, qk_nope_dim=16, qk_rope_dim=8, v_dim=16)
+    heads = {"heads": 4, "kv_heads": 4, "head_dim": 24}
+    original = spec(small_model(mla=mla, **heads), 2, global_batch=8, tp=2, sp=True)
+    scene = prepare(miniature(original, ranks=2, steps=4), tmp_path)
+    result = rehearsal(curve(scene, scene.alone), *(curve(scene, plan) for plan in scene.plans))
+    assert max(result.differences) < 2e-6  # nats; split, they differ by 2e-5

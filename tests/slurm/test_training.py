@@ -72,6 +72,7 @@ def test_the_stages_of_llama_405b_are_a_chain(cluster: Cluster, tmp_path: Path) 
     assert losses(folders) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow  # of Llama's chain and test_train_stages: what DeepSpeed adds to the one is in the other
 def test_stages_of_a_deepspeed_recipe_are_a_chain(cluster: Cluster, tmp_path: Path) -> None:
     """OLMo 7B's ZeRO 3: dp 1, 2, 1 by way of universal checkpoints, one task of SLURM a rank."""
     pytest.importorskip("deepspeed")

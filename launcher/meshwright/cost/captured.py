@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshwright.spec import CudaGraphs
+from meshwright.spec import MegatronOptions
 
 __all__ = ["captured"]
 
@@ -17,8 +17,13 @@ _SCOPES = {
 dispatch is counted with the router; the dispatch itself is in no graph but a whole iteration's."""
 
 
-def captured(graphs: CudaGraphs) -> tuple[str, ...]:
-    """By the beginning of their names; whole layers and iterations hold all."""
+def captured(options: MegatronOptions) -> tuple[str, ...]:
+    """By the beginning of their names; whole layers and iterations hold all.
+
+    Shared experts beside the dispatch are in no graph of a module (core/transformer/transformer_layer.py:1146).
+    """
+    graphs = options.cuda_graphs
     if graphs.kind == "none":
         return ()
-    return tuple(name for module in graphs.modules for name in _SCOPES.get(module, ())) if graphs.modules else ("",)
+    names = tuple(name for module in graphs.modules for name in _SCOPES.get(module, ())) if graphs.modules else ("",)
+    return tuple(name for name in names if name != "shared_experts." or not options.moe_shared_expert_overlap)

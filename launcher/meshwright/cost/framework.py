@@ -160,14 +160,20 @@ def _done(layout: Layout) -> dict[str, Any]:
     """How the work of a step is started, overlapped and sent."""
     options, p = layout.backend.megatron, layout.spec.parallelism
     return {
-        "captured": captured(options.cuda_graphs),
+        "captured": captured(options),
         "captures_all": options.cuda_graphs.kind == "full_iteration",
         "fused_gradients": options.gradient_accumulation_fusion,
         "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,
         "grouped_softmax": _unfused(layout),
         "exchanges_heads": p.cp_comm == "a2a",
-        "overlaps_gather": p.overlap_param_gather,
+        "overlaps_gather": _gathers_ahead(layout),
     }
+
+
+def _gathers_ahead(layout: Layout) -> bool:
+    """Megatron's buckets gather ahead only where they reduce ahead (training/arguments.py:994)."""
+    p = layout.spec.parallelism
+    return p.overlap_param_gather & p.overlap_grad_reduce
 
 
 def _saved_of_master(layout: Layout) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwright.cost import messages
-from meshwright.cost.collectives import all_to_all, context_group, context_groups, group, ring, round_trip
+from meshwright.cost.collectives import Group, all_to_all, context_group, context_groups, group, ring, round_trip
 from meshwright.cost.compute import Seconds, layer
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
@@ -69,14 +69,30 @@ def _expert(s: Scene, kind: LayerKind, beside: Number) -> Triple:
     if not messages.routed(kind):
         return 0, 0, 0
     size, g = messages.expert(s), group(s, r.ep, r.etp)
-    exchange = (r.ep > 1) * all_to_all(s, g, size, messages.between_nodes(s, g))
+    exchange = (r.ep > 1) * _exchange(s, g, size)
     gather = (r.etp > 1) * ring(s, group(s, r.etp, 1), size * r.etp)
     hidden = r.cluster.efficiency.overlap if r.spec.parallelism.overlap_ep else 0
-    once = 2 * (exchange + gather) * (1 - hidden)
+    once = (exchange + 2 * gather) * (1 - hidden)
     back = once * (1 - hidden * r.backend.megatron.delay_wgrad)
     overlap = r.cluster.efficiency.overlap
     forward, backward = (x - minimum(overlap * x, n * beside) for x, n in ((once, 1), (back, 2)))
     return forward, backward, messages.again(s, "moe") * forward
+
+
+_WIDE_DEEPEP = (400e9, 190e9)
+"""Bytes a second of DeepEP's dispatch and combine over more NVLink peers than it was made for, with 24 multiprocessors
+on GB200 (Megatron-LM@1d9edcf8 docs/discussions/deepseek-v3-gb200-optimization, section 2.2.1)."""
+_DEEPEP_PEERS = 8  # NUM_MAX_NVL_PEERS (deepseek-ai/DeepEP csrc/kernels/configs.cuh)
+
+
+def _exchange(s: Scene, g: Group, size: Number) -> Number:
+    """A dispatch and a combine; the backward of each is the other's forward."""
+    options, twice = s.layout.backend.megatron, 2 * all_to_all(s, g, size, messages.between_nodes(s, g))
+    deepep = options.moe_dispatcher == "flex" and options.moe_flex_backend == "deepep"
+    if not deepep or s.layout.backend.name != "megatron":
+        return twice
+    wide = messages.copies(s, g) * sum(1 / rate for rate in _WIDE_DEEPEP)
+    return where(g.near > _DEEPEP_PEERS, maximum(twice, wide), twice)
 
 
 def _beside_dispatch(s: Scene, operations: tuple[Operation, ...]) -> Number:

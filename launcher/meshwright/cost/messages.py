@@ -8,7 +8,19 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.spec.model import Moe
 
-__all__ = ["again", "between_nodes", "deals", "dealt", "expert", "hidden", "keys", "queries", "routed", "tensor"]
+__all__ = [
+    "again",
+    "between_nodes",
+    "copies",
+    "deals",
+    "dealt",
+    "expert",
+    "hidden",
+    "keys",
+    "queries",
+    "routed",
+    "tensor",
+]
 
 
 def hidden(s: Scene) -> Number:
@@ -57,6 +69,17 @@ def between_nodes(s: Scene, g: Group) -> Number | None:
     if moe.groups > 1:
         reached = minimum(reached, maximum(1, moe.group_topk * nodes / moe.groups))
     return reached * (nodes - 1) / nodes * _sent(s, moe) / s.layout.tp
+
+
+def copies(s: Scene, g: Group) -> Number:
+    """Bytes of a rank's tokens, once for each rank with experts of theirs, as DeepEP sends them.
+
+    Over r ranks, k experts drawn alike are on r*(1 - (1 - 1/r)^k) of them; group-limited routing allows a part of them.
+    """
+    moe = s.layout.model.moe
+    assert moe is not None
+    allowed = g.size * (moe.group_topk / moe.groups if moe.groups > 1 else 1)
+    return allowed * (1 - (1 - 1 / maximum(1, allowed)) ** moe.topk) * _sent(s, moe) / s.layout.tp
 
 
 def keys(s: Scene, kind: LayerKind) -> Number:

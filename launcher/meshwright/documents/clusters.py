@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshwright.documents.table import table
 from meshwright.library.files import option, options
-from meshwright.spec import Cluster
+from meshwright.spec import Accelerator, Cluster
 from meshwright.spec.decode import decode
 from meshwright.spec.gpu_names import names_of
 
@@ -21,9 +21,12 @@ which those of the last column are some: rows of measurements, `recipes.gpu=` an
 
 On AMD's GPUs (platform rocm) both backends run on ROCm's builds of PyTorch and RCCL; what else a plan needs there,
 such as ROCm/TransformerEngine, `plan` and `launch` say. We have tried nothing on such GPUs, and mxfp8 is refused there,
-since our rule asks for Blackwell.
+since our rule asks for Blackwell. Gaudi, TPUs and Ascend are left out: what runs on the nodes asks for CUDA or ROCm.
+Runs that were published on them are recipes on GPUs that compare, and say so.
 """
-COLUMNS = ("cluster", "GPU", "platform", "GiB", "TB/s", "bf16", "fp8", "fp32", "a node", "within", "between", "names")
+PEAKS = ("bf16", "fp8", "fp4", "fp32")
+PLACE = ("a node", "within", "between", "CPUs", "host GiB")
+COLUMNS = ("cluster", "GPU", "platform", "GiB", "TB/s", *PEAKS, *PLACE, "names")
 
 
 def clusters_page() -> str:
@@ -36,7 +39,12 @@ def _cells(cluster: Cluster) -> Iterator[str]:
     gpu = cluster.accelerator
     yield from (f"`{cluster.name}`", gpu.name, gpu.platform, f"{gpu.memory_gib:g}")
     yield f"{gpu.memory_bandwidth_gb_s / 1000:g}"
-    yield from (f"{peak:g}" if peak else "-" for peak in (gpu.bf16_tflops, gpu.fp8_tflops, gpu.fp32_tflops))
+    yield from (f"{peak:g}" if peak else "-" for peak in _peaks(gpu))
     domain = f", {cluster.nvlink_domain} joined" if cluster.nvlink_domain else ""
     yield from (f"{cluster.gpus_per_node}{domain}", f"{cluster.intra.bandwidth_gb_s:g}")
-    yield from (f"{cluster.inter.bandwidth_gb_s:g}", ", ".join(names_of(cluster.name)))
+    yield from (f"{cluster.inter.bandwidth_gb_s:g}", f"{cluster.cpus_per_node:,}", f"{cluster.host_memory_gib:,.0f}")
+    yield ", ".join(names_of(cluster.name))
+
+
+def _peaks(gpu: Accelerator) -> tuple[float | None, ...]:
+    return gpu.bf16_tflops, gpu.fp8_tflops, gpu.fp4_tflops, gpu.fp32_tflops

@@ -13,11 +13,12 @@ import yaml
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports.found import Given, Place
 
-__all__ = ["Leaves", "json_leaves", "plain", "toml_leaves", "yaml_leaves"]
+__all__ = ["Leaves", "json_leaves", "plain", "toml_leaves", "word", "yaml_leaves"]
 
 Leaves = dict[str, Given]
 """Values by dotted path: scalars, lists, and mappings that are empty."""
 
+LONG = 1000  # characters of a word; beyond, it is no number, switch or list
 MOST = 200_000  # nodes of a file, aliases counted as often as they are used
 
 
@@ -79,6 +80,20 @@ def toml_leaves(text: str, file: str) -> Leaves:
 def plain(leaves: Leaves) -> dict[str, Any]:
     """The values alone."""
     return {path: one.value for path, one in leaves.items()}
+
+
+def word(text: str) -> Any:
+    """A word of a command line, as YAML reads it; what is none of its values is text.
+
+    >>> word("1e-5"), word("true"), word("[1, 2]")
+    (1e-05, True, [1, 2])
+    """
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    try:
+        return yaml.safe_load(text) if len(text) < LONG else text
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
 
 
 def _unreadable(place: Place, message: str) -> ConfigError:

@@ -49,6 +49,7 @@ FORMER: Mapping[str, tuple[str, Any]] = {
     "--use-alibi-mask": ("position_embedding_type", "alibi"),  # Pai-Megatron-Patch: Baichuan
     "--geglu": ("glu_activation", "geglu"),  # Pai-Megatron-Patch: GLM
     "--use-alibi-position-embeddings": ("position_embedding_type", "alibi"),  # bigcode's, GLM's
+    "--xielu": ("xielu", True),  # Swiss AI's Megatron-LM
     "--use-bnb-optimizer": ("optimizer", "adam"),  # bigscience: Adam, its states in 8 bits
 }
 """By flag: the argument and the value it stands for now; a type: the number behind it."""
@@ -115,6 +116,8 @@ GONE: Mapping[str, str] = {
         ),
         _START,
     ),
+    "--qknorm-impl": "which kernel normalizes queries and keys; ours are Megatron's",
+    **dict.fromkeys(("--goldfish-loss", "--goldfish-k", "--goldfish-h"), "a loss without some tokens; ours takes all"),
     "--extra-vocab-size": "tokens above the tokenizer's; the size of the vocabulary is what is kept",
 }
 """By flag: why nothing of it is carried."""

@@ -10,7 +10,20 @@ from typing import Any, Literal
 from meshwright.errors import Problem
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["Ask", "Fate", "Found", "Given", "Imported", "Place", "Remark", "Source", "is_secret", "shown", "together"]
+__all__ = [
+    "Ask",
+    "Fate",
+    "Found",
+    "Given",
+    "Imported",
+    "Place",
+    "Remark",
+    "Source",
+    "answers",
+    "is_secret",
+    "shown",
+    "together",
+]
 
 Fate = Literal["mapped", "default", "passed", "dropped"]
 """Carried by a key of ours; what the source would take anyway; passed through as it is; not carried, with a reason."""
@@ -150,7 +163,12 @@ def _covered(one: Found) -> Found:
 
 
 def _answered(path: str, values: Mapping[str, Any]) -> bool:
-    return path in values or any(known.startswith(f"{path}.") for known in values)
+    return path in values or any(answers(known, path) for known in values)
+
+
+def answers(key: str, path: str) -> bool:
+    """Whether a key below ``path`` answers the question for it: which model it is, only its size or its files do."""
+    return key in ("model.layers", "model.path") if path == "model" else key.startswith(f"{path}.")
 
 
 def _unfilled(parts: Sequence[Source]) -> Iterator[Remark]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from meshwright.imports.found import Place
@@ -37,6 +38,9 @@ def program(command: Command) -> Program | None:
     """The program that a command starts; None where it starts no Python."""
     words = [(said(value), place(value, command.place)) for value in command.words]
     texts = [text for text, _ in words]
+    if (swift := _swift(texts)) is not None:
+        name = " ".join(texts[swift : swift + 2])
+        return Program(launcher="python", name=name, words=tuple(words[swift + 2 :]), place=words[swift][1])
     at = _launcher(texts)
     if at is None:
         return None
@@ -55,6 +59,14 @@ def program(command: Command) -> Program | None:
         outer=dict(_outer(outer)),
     )
 
+
+def _swift(texts: Sequence[str]) -> int | None:
+    """Where ms-swift's own launcher stands: ``swift sft``, ``megatron sft``."""
+    pairs = pairwise(texts)
+    return next((at for at, pair in enumerate(pairs) if pair[0] in ("swift", "megatron") and pair[1] in _TUNES), None)
+
+
+_TUNES = ("sft", "pt", "rlhf")
 
 _SWITCHES = {
     "torchrun": frozenset(("standalone", "no-python", "run-path", "use-env")),

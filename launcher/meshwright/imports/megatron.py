@@ -211,7 +211,7 @@ def _left_open(opened: Iterable[Given], given: Mapping[str, Given]) -> Iterator[
     for one in opened:
         path = PATHS.get(by_key[one.key], "")
         asked = path if path and _needed(path) else ""
-        yield Found(one.key, readable(shown(one.value)), one.place, "dropped", asked, left_open(one))
+        yield Found(one.key, shown(readable(str(_text(one.value)))), one.place, "dropped", asked, left_open(one))
 
 
 def _missing(values: Mapping[str, Any], given: Mapping[str, Given], kind: str) -> Iterator[Ask]:

@@ -74,14 +74,18 @@ def of_words(words: Sequence[Word]) -> tuple[dict[str, Given], list[Found], list
             continue
         name, value = _argument(flag, values)
         if name is None:
-            lost.append(Found(flag, readable(shown(values)), place, "dropped", reason=value))
+            lost.append(Found(flag, shown(readable(_said(values))), place, "dropped", reason=value))
             continue
         if name in given:
             again = f"given again at {place}, which wins"
             before = given[name]
-            lost.append(Found(before.key, readable(shown(before.value)), before.place, "dropped", reason=again))
+            lost.append(Found(before.key, shown(readable(_said(before.value))), before.place, "dropped", reason=again))
         given[name] = Given(flag, value, place)
     return given, lost, loose
+
+
+def _said(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def flags_of(name: str, value: Any) -> list[str]:

@@ -115,7 +115,14 @@ def _degrees(a: Arguments) -> Flat:
         "parallelism.cp_comm": comm[0] if isinstance(comm, list) and comm else comm,
         "parallelism.cp_levels": a("hierarchical_context_parallel_sizes") or [],
         "parallelism.overlap_p2p": a("overlap_p2p_comm"),
+        "parallelism.microbatch_group": _group(a),
     }
+
+
+def _group(a: Arguments) -> int | None:
+    """Without chunks it says nothing; Megatron fills in the stages (core/model_parallel_config.py)."""
+    group = a("microbatch_group_size_per_vp_stage")
+    return None if chunks(a) == 1 and group == a("pipeline_model_parallel_size") else group
 
 
 def _parts(shards: int | None, tensor: int) -> int:

@@ -47,7 +47,7 @@ CARRIED = {
     "model.kv_heads": "group_query_attention num_query_groups",
     "model.head_dim": "kv_channels",
     "model.vocab": "padded_vocab_size",
-    "model.activation": "swiglu quick_geglu squared_relu openai_gelu glu_activation",
+    "model.activation": "swiglu quick_geglu squared_relu openai_gelu glu_activation xielu",
     "model.norm": "normalization",
     "model.positions": "position_embedding_type use_rotary_position_embeddings",
     "model.tied_embeddings": "untie_embeddings_and_output_weights",
@@ -85,7 +85,13 @@ def model(a: Arguments) -> Flat:
     flat["model.tied_embeddings"] = not a("untie_embeddings_and_output_weights")
     for part in parts:
         flat |= part
-    return flat | layers(a)
+    return flat | _rows(flat) | layers(a)
+
+
+def _rows(flat: Flat) -> Flat:
+    """A table of positions with rows before the first one has as many more."""
+    rows, before = flat.get("model.max_positions"), flat.get("model.position_offset", 0)
+    return {"model.max_positions": rows - before} if before and isinstance(rows, int) else {}
 
 
 GPT2_TOKENS = 50257  # the vocabulary of GPT-2 (Radford et al. 2019, section 2.2), which GPT2BPETokenizer reads
@@ -131,10 +137,8 @@ def _activation(a: Arguments) -> Flat:
     """The fused bias-GELU kernel, which wants biases, is the tanh approximation; alone GELU is exact."""
     if a("swiglu") or a("glu_activation") in ("swiglu", "geglu"):
         return {"model.activation": a("glu_activation") or "swiglu"}
-    if a("quick_geglu"):
-        return {"model.activation": "quick_geglu"}
-    if a("squared_relu"):
-        return {"model.activation": "squared_relu"}
+    if named := next((name for name in ("quick_geglu", "squared_relu", "xielu") if a(name)), None):
+        return {"model.activation": named}
     tanh = a("add_bias_linear") and (a("bias_gelu_fusion") or a("openai_gelu"))
     return {"model.activation": "gelu_tanh" if tanh else "gelu"}
 

@@ -130,7 +130,7 @@ def _several_chunks(a: Arguments) -> Remark | None:
 
 
 def _old_ramp(a: Arguments) -> Remark | None:
-    if "rampup_batch_size" not in a.given:
+    if "rampup_batch_size" not in a.given or not a("rampup_batch_size"):
         return None
     message = "--rampup-batch-size is deprecated; --step-batch-size-schedule says it in tokens"
     return Remark("warning", "megatron.ramp", message, _at(a, "rampup_batch_size"))

@@ -41,7 +41,7 @@ CARRIED = {
     "training.sequence": "encoder_seq_length",
     "training.ramp": "step_batch_size_schedule rampup_batch_size",
     "training.steps": "train_iters train_samples train_tokens",
-    "training.precision": "bf16 fp16 fp8 fp8_recipe",
+    "training.precision": "bf16 fp16 fp8 fp8_recipe fp4 fp4_recipe",
     "training.grad_reduce": "accumulate_allreduce_grads_in_fp32 grad_reduce_in_bf16",
     "training.optimizer.name": "optimizer",
     "training.optimizer.lr": "lr",
@@ -132,7 +132,11 @@ def _precision(a: Arguments) -> Flat:
     kind = "bf16" if a("bf16") else "fp16" if a("fp16") else "fp32"
     if a("fp8"):
         kind = _FP8.get(a("fp8_recipe"), a("fp8_recipe"))
-    return {"training.precision": kind, "training.grad_reduce": "bf16" if a("grad_reduce_in_bf16") else "fp32"}
+    if a("fp4"):
+        kind = a("fp4_recipe")
+    half = a("main_grads_dtype") == "bf16" and not a("accumulate_allreduce_grads_in_fp32")
+    reduced = "bf16" if a("grad_reduce_in_bf16") or (a("bf16") and half) else "fp32"
+    return {"training.precision": kind, "training.grad_reduce": reduced}
 
 
 def _optimizer(a: Arguments) -> Flat:
@@ -141,11 +145,12 @@ def _optimizer(a: Arguments) -> Flat:
     return flat if a("lr") is None else {**flat, "training.optimizer.lr": a("lr")}
 
 
+_PHASES = {"1-sqrt": "minus_sqrt"}  # Swiss AI's Megatron-LM
 _STYLES = {"WSD": "wsd", "inverse-square-root": "inverse_sqrt"}
 
 
 def _schedule(a: Arguments) -> Flat:
-    style = _STYLES.get(a("lr_decay_style"), a("lr_decay_style"))
+    style = _style(a)
     decay, last = _steps(a, "lr_decay"), _last_phase(a)
     warmup = _steps(a, "lr_warmup") or 0
     if a("lr_warmup_fraction") is not None:
@@ -155,8 +160,14 @@ def _schedule(a: Arguments) -> Flat:
     flat["training.schedule.decay_steps"] = decay
     if style == "wsd":
         flat["training.schedule.wsd_decay_steps"] = last
-        flat["training.schedule.wsd_decay_style"] = a("lr_wsd_decay_style")
+        flat["training.schedule.wsd_decay_style"] = _PHASES.get(a("lr_wsd_decay_style"), a("lr_wsd_decay_style"))
     return flat
+
+
+def _style(a: Arguments) -> Any:
+    """WSD without a last phase in this run stays at its height."""
+    style = _STYLES.get(a("lr_decay_style"), a("lr_decay_style"))
+    return "constant" if style == "wsd" and a("lr_wsd_decay_iters") == 0 else style
 
 
 def _last_phase(a: Arguments) -> int | None:

@@ -96,13 +96,22 @@ def of_log(lines: Iterable[str], file: str) -> Source:
 def of_values(given: Mapping[str, Given], kind: str) -> Source:
     """Arguments by their names with the values that a run had."""
     world = given["world_size"].value if "world_size" in given else None
-    stated = {name: one for name, one in given.items() if known(name) or name in PATHS}
+    stated = {name: one for name, one in given.items() if (known(name) or name in PATHS) and not _copied(name, given)}
     lost = [
-        Found(name, shown(one.value), one.place, "dropped", reason="megatron-core 0.19.2 has no such argument")
+        Found(name, shown(one.value), one.place, "dropped", reason=_copied(name, given) or _NO_SUCH)
         for name, one in given.items()
         if name not in stated
     ]
     return of_arguments(stated, lost, kind, world if isinstance(world, int) else None)
+
+
+_NO_SUCH = "megatron-core 0.19.2 has no such argument"
+
+
+def _copied(name: str, given: Mapping[str, Given]) -> str:
+    """Why an argument says nothing that another one does not: Megatron fills it in from that (arguments.py:1267)."""
+    same = name == "encoder_num_layers" and "num_layers" in given and given[name].value == given["num_layers"].value
+    return "num_layers says it; Megatron fills it in" if same else ""
 
 
 def _entries(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-import yaml
-
-from meshwright.imports import deepspeed, nemo, neox, shapes, slime
-from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
+from meshwright.imports import deepspeed, nemo, neox, shapes, slime, swift
+from meshwright.imports.bridge import of_bridge
+from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, word, yaml_leaves
 from meshwright.imports.files import text_of
 from meshwright.imports.found import Given, Place, Source, together
 from meshwright.imports.launchers import Program
@@ -80,31 +80,52 @@ def _word_leaves(one: Program) -> Leaves:
 
 
 def _plain(text: str) -> object:
-    if not is_known(text):
-        return text
-    try:
-        return yaml.safe_load(text) if len(text) < 1000 else text
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return text
+    return word(text) if is_known(text) else text
 
 
 def _trains(one: Program) -> bool:
-    return any(text.partition("=")[0] == "--per_device_train_batch_size" for text, _ in one.words)
+    own = any(text.partition("=")[0] == "--per_device_train_batch_size" for text, _ in one.words)
+    return own or one.name.startswith("swift ")
 
 
 def _of_trainer(one: Program, counted: Ranks, scope: Scope) -> Source:
     """The Trainer's flags, with DeepSpeed's JSON and accelerate's YAML where they stand beside the script."""
     leaves = _flag_leaves(one)
-    parts = [of_trainer(leaves)]
+    parts = [_with_processes(of_trainer(leaves), one, scope)]
     config = one.option("config-file")
     if config and (path := _beside(config[0], scope)):
         parts.insert(0, of_accelerate(yaml_leaves(text_of(path), str(path))))
+    if one.name.startswith("swift ") or PurePosixPath(one.name).parts[-3:-1] == ("swift", "cli"):
+        parts[-1] = _preset(parts[-1], leaves)
     named = leaves.get("deepspeed")
     if named and (path := _beside(str(named.value), scope)):
         tuned, _ = json_leaves(text_of(path), str(path))
         parts.insert(0, deepspeed.of_json(tuned, trainer=True))
         parts[-1] = replace(parts[-1], values=_chosen(parts[-1], leaves))
     return _joined(parts, "launch script of Hugging Face Trainer")
+
+
+def _preset(source: Source, leaves: Leaves) -> Source:
+    """Ms-swift has DeepSpeed's files of its own, by the stage (swift/config/zero2.json)."""
+    match = re.fullmatch(r"zero([0-3])(_offload)?", str(leaves["deepspeed"].value)) if "deepspeed" in leaves else None
+    away = {"backend.deepspeed.offload_optimizer.device": "cpu"} if match and match[2] else {}
+    away |= {"backend.deepspeed.offload_param.device": "cpu"} if match and match[2] and match[1] == "3" else {}
+    if match is None:
+        return source
+    found = tuple(
+        replace(one, fate="mapped", path="parallelism.zero", reason="") if one.key == "deepspeed" else one
+        for one in source.found
+    )
+    return replace(source, values={**source.values, "parallelism.zero": int(match[1]), **away}, found=found)
+
+
+def _with_processes(source: Source, one: Program, scope: Scope) -> Source:
+    """Ms-swift's launcher takes the number of processes from the environment."""
+    if not one.name.startswith("swift "):
+        return source
+    world, asks = swift.processes(scope)
+    values = {**source.values, **({"cluster.gpus": world} if world else {})}
+    return replace(source, values=values, asks=(*asks, *source.asks))
 
 
 def _chosen(source: Source, leaves: Leaves) -> dict[str, object]:
@@ -162,7 +183,7 @@ def _of_nemo(one: Program, counted: Ranks, scope: Scope) -> Source:
     """NeMo 1 counts devices in its trainer; Megatron-Bridge has a section ``train``."""
     leaves = _word_leaves(one)
     if not any(key.startswith("trainer.") for key in leaves):
-        return of_shape(leaves, shapes.BRIDGE, counted.world)
+        return of_bridge(leaves, counted.world)
     counts = [leaves[key].value for key in ("trainer.num_nodes", "trainer.devices") if key in leaves]
     known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
     return of_shape(leaves, nemo.NEMO, counts[0] * counts[1] if known else counted.world)
@@ -191,8 +212,17 @@ def _of_slime(one: Program, counted: Ranks, scope: Scope) -> Source:
     return slime.of_slime(one.words)
 
 
+def _swift(one: Program) -> bool:
+    return one.name.startswith("megatron ") or PurePosixPath(one.name).parts[-3:-1] == ("cli", "_megatron")
+
+
+def _of_swift(one: Program, counted: Ranks, scope: Scope) -> Source:
+    return swift.of_swift(_flag_leaves(one), scope)
+
+
 READERS: Readers = (
     (_ours, _of_ours),
+    (_swift, _of_swift),
     (_slime, _of_slime),
     (_trains, _of_trainer),
     (_titan, _of_titan),

@@ -9,14 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.imports import megatron_yaml, nemo, neox, replicas, shapes
-from meshwright.imports.checkpoint import of_checkpoint
+from meshwright.imports import megatron_yaml, nemo, neox, replicas
+from meshwright.imports.bridge import of_bridge
+from meshwright.imports.checkpoint import METADATA, of_checkpoint
 from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.files import refuse_large, text_of
+from meshwright.imports.folders import told_by
 from meshwright.imports.found import Found, Given, Imported, Place, Remark, Source, shown, together
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
+from meshwright.imports.primus import of_primus
+from meshwright.imports.primus import takes as is_primus
 from meshwright.imports.programs import READERS
 from meshwright.imports.run_folder import of_model, of_program
 from meshwright.imports.script import of_script
@@ -36,7 +40,7 @@ def imported(paths: Sequence[str | Path], answers: Mapping[str, str] | None = No
         ConfigError: where a file cannot be read, or is of no kind that is known.
 
     """
-    files = list(dict.fromkeys(file for path in paths for file in _with_company(Path(path))))
+    files = list(dict.fromkeys(file for path in paths for file in _with_company(told_by(Path(path)))))
     try:
         parts = _one_of_neox(files)
         sources = [_source(path, answers or {}) if path not in parts else parts[path] for path in files]
@@ -95,7 +99,7 @@ def _deepspeed_of(path: Path) -> Path | None:
 
 
 def _source(path: Path, answers: Mapping[str, str]) -> Source:
-    if path.suffix == ".pt":
+    if path.suffix == ".pt" or path.name == METADATA:
         return of_checkpoint(path)
     text, name = text_of(path), str(path)
     if megatron_yaml.printed(text):
@@ -154,10 +158,6 @@ def _sections(leaves: Leaves) -> Source:
     return megatron_yaml.of_yaml(leaves)
 
 
-def _bridge(leaves: Leaves) -> Source:
-    return of_shape(leaves, shapes.BRIDGE)
-
-
 def _neox(leaves: Leaves) -> Source:
     """Dashes and underscores are one in its keys."""
     return of_shape({key.replace("-", "_"): one for key, one in leaves.items()}, neox.NEOX)
@@ -178,11 +178,12 @@ _YAML: tuple[tuple[Callable[[Leaves], bool], Callable[[Leaves], Source]], ...] =
         lambda leaves: any(key.startswith(("language_model.", "model_parallel.")) for key in leaves),
         megatron_yaml.of_yaml,
     ),
+    (is_primus, of_primus),
     (_has("distributed_type", "compute_environment"), of_accelerate),
     (_has("per_device_train_batch_size", "base_model"), of_trainer),
     (_has("pipe_parallel_size", "model_parallel_size", "pos_emb", "pipe-parallel-size"), _neox),
     (_has("trainer.devices", "trainer.num_nodes"), _nemo),
-    (_has("train.global_batch_size", "train.micro_batch_size", "model.tensor_model_parallel_size"), _bridge),
+    (_has("train.global_batch_size", "train.micro_batch_size", "model.tensor_model_parallel_size"), of_bridge),
 )
 """What a file of each kind holds, and its reader; the first that fits."""
 

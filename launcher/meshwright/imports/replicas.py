@@ -8,7 +8,7 @@ from meshwright.imports.found import Imported, Place, Remark
 
 __all__ = ["named"]
 
-_SHARDS = ("deepspeed", "fsdp", "deepspeed_config.deepspeed_config_file")
+_SHARDS = ("deepspeed", "fsdp", "fsdp_config.reshard_after_forward", "deepspeed_config.deepspeed_config_file")
 _BY = ("DEEPSPEED", "FSDP", "MEGATRON_LM")
 
 

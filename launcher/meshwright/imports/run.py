@@ -11,7 +11,7 @@ from meshwright.compose import GROUPS, Run
 from meshwright.compose import load as composed
 from meshwright.errors import ConfigError, distinct
 from meshwright.imports.asks import problems
-from meshwright.imports.found import Ask, Imported
+from meshwright.imports.found import Ask, Imported, answers
 from meshwright.model.huggingface import nested
 
 __all__ = ["described", "groups", "open_asks", "stated"]
@@ -44,7 +44,7 @@ def open_asks(imported: Imported, words: Sequence[str]) -> Iterator[Ask]:
     said = [word.partition("=")[0].lstrip("+") for word in words]
     for ask in imported.asks:
         path = ask.path
-        if not any(path == one or path.startswith(f"{one}.") or one.startswith(f"{path}.") for one in said):
+        if not any(path == one or path.startswith(f"{one}.") or answers(one, path) for one in said):
             yield ask
 
 

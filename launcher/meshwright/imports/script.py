@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +19,7 @@ from meshwright.imports.megatron import of_flags
 from meshwright.imports.ranks import Ranks
 from meshwright.imports.shell import sbatch
 from meshwright.imports.shell.run import read
-from meshwright.imports.shell.scope import Scope
+from meshwright.imports.shell.scope import Command, Scope
 from meshwright.imports.shell.value import Value, fields, of_text, place, said
 from meshwright.imports.unknown import is_known, readable
 
@@ -39,10 +41,11 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
     scope.take(sbatch.variables(headers), Place(file))
     read(text, scope)
     headers = {**headers, **scope.headers}
+    _take_runtime(scope)
     programs = [one for command in scope.commands if (one := program(command))]
     started = [(one, reader) for one in programs if (reader := _reader(one, readers))]
     if not started:
-        return _fragment(scope) or _refused(file, scope)
+        return _fragment(scope, programs) or _refused(file, scope)
     chosen, reader = _chosen(started, answers)
     counted = ranks.ranks(chosen, headers)
     inner = reader(chosen, counted, scope)
@@ -72,8 +75,10 @@ def _arguments(answers: Mapping[str, str]) -> tuple[Value, ...] | None:
         raise ConfigError([Problem("set.args", str(error), "import.args")]) from None
 
 
-def _fragment(scope: Scope) -> Source | None:
-    """A script that others source: the arguments that its variables hold."""
+def _fragment(scope: Scope, programs: Sequence[Program]) -> Source | None:
+    """A script that others source: the arguments that its variables hold, where no program of its own takes them."""
+    if any(text == "--num-layers" for one in programs for text, _ in one.words):
+        return None
     words = [word for values in scope.variables.values() for value in values for word in fields(value)]
     if not any(said(word) == "--num-layers" for word in words):
         return None
@@ -136,7 +141,7 @@ def _several(chosen: Program, others: Sequence[Program]) -> Iterator[Remark]:
 
 
 def _nothing(file: str, scope: Scope) -> Problem:
-    seen = [f"line {one.place.line}: {shown(readable(said(one.words[0])))}" for one in scope.commands[:5]]
+    seen = [f"line {one.place.line}: {_called(one)}" for one in scope.commands[:5]]
     missing = [what for _, what, _ in scope.lost if what.startswith("source ")]
     hint = f"; it starts {', '.join(seen)}" if seen else "; it starts no program"
     hint += f"; {readable(missing[0])} is not there" if missing else ""
@@ -151,10 +156,19 @@ def _cluster(counted: Ranks) -> dict[str, Any]:
     return {"cluster.nodes": counted.nodes} if counted.nodes and not counted.asks else {}
 
 
+def _called(command: Command) -> str:
+    started = program(command)
+    return shown(readable(started.name if started else said(command.words[0])))
+
+
 _CARRIED = re.compile(
     r"(NCCL|CUDA|NVTE|TORCH|PYTORCH|UB|GLOO|FI|OMP|UCX|NVSHMEM|TRITON|HIP|HSA|RCCL|GPU|OFI|SHARP|MIOPEN|CUBLAS)_"
     r"|TOKENIZERS_PARALLELISM$|HF_|TRANSFORMERS_"
 )
+
+
+_CHOSEN = frozenset(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"))
+"""Which GPUs of a node are taken: launch.sh's and SLURM's to say."""
 
 
 def _container(chosen: Program) -> sbatch.Headers:
@@ -179,8 +193,32 @@ def _environment(scope: Scope) -> dict[str, Any]:
     return {"launch.environment": kept} if kept else {}
 
 
+def _take_runtime(scope: Scope) -> None:
+    """``ray job submit --runtime-env-json``: variables that the workers find."""
+    for command in scope.commands:
+        pairs = pairwise(command.words)
+        for text in (value for word, value in pairs if said(word) == "--runtime-env-json"):
+            _set_runtime(said(text), place(text, command.place), scope)
+        for word in command.words:
+            name, _, value = said(word).partition("=")
+            if name == "--runtime-env-json":
+                _set_runtime(value, place(word, command.place), scope)
+
+
+def _set_runtime(text: str, where: Place, scope: Scope) -> None:
+    try:
+        held = json.loads(text).get("env_vars")
+    except (ValueError, AttributeError, RecursionError):
+        return
+    known = {name: value for name, value in (held or {}).items() if isinstance(value, str)}
+    scope.take(known, where)
+    scope.exported |= known.keys()
+
+
 def _kept(name: str, scope: Scope) -> bool:
     value = scope.variables.get(name, ())
+    if name in _CHOSEN:
+        return False
     return bool(value) and not is_secret(name) and _CARRIED.match(name) is not None and is_known(said(value[0]))
 
 
@@ -194,7 +232,7 @@ def _modules(headers: sbatch.Headers, scope: Scope) -> dict[str, Any]:
 def _exports(scope: Scope) -> Iterator[Found]:
     for name in sorted(scope.exported & scope.variables.keys()):
         value = scope.variables[name][0] if scope.variables[name] else ()
-        where, text = (value[0][1] if value else Place(scope.file)), readable(shown(said(value)))
+        where, text = (value[0][1] if value else Place(scope.file)), shown(readable(said(value)))
         if _kept(name, scope):
             yield Found(f"export {name}", text, where, "mapped", "launch.environment")
         else:
@@ -204,7 +242,7 @@ def _exports(scope: Scope) -> Iterator[Found]:
 
 def _lost(scope: Scope) -> Iterator[Found]:
     for where, what, reason in scope.lost:
-        yield Found(readable(shown(what)), "", where, "dropped", reason=reason)
+        yield Found(shown(readable(what)), "", where, "dropped", reason=reason)
     for name, where in scope.assumed.items():
         reason = f"taken as not set, as the script stands; set.{name}=VALUE says otherwise"
         yield Found(f"${name}", "", where, "default", reason=reason)

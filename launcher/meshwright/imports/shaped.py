@@ -40,7 +40,7 @@ class To:
 class Shape:
     """One framework. ``own``: keys that a value of ours carries directly; ``sections``: where arguments stand.
 
-    ``more``: arguments that follow from the whole file.
+    ``more``: arguments that follow from the whole file; ``unsets``: keys that, empty, take back what others said.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class Shape:
     reasons: Mapping[str, str]
     sections: tuple[str, ...] = ()
     own: Mapping[str, tuple[str, Callable[[Any], Any]]] = field(default_factory=dict)
+    unsets: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     more: Callable[[Leaves], Mapping[str, Any]] = lambda leaves: {}
     model: str = ""  # the key that names a model, where no sizes are stated
@@ -61,9 +62,11 @@ def of_shape(leaves: Leaves, shape: Shape, world: int | None = None) -> Source:
     lost: list[Found] = []
     for key, one in resolved.items():
         made = _argument(key, one, shape)
-        if made is not None:
-            lost += _again(given.get(made[0]), one) if made[1] is not None else []
-            given |= {made[0]: replace(one, value=_whole(*made))} if made[1] is not None else {}
+        if made is not None and made[1] is not None:
+            lost += _again(given.get(made[0]), one)
+            given[made[0]] = replace(one, value=_whole(*made))
+        elif made is not None:
+            lost += _again(given.pop(made[0], None), one) if key in shape.unsets else []
         elif key not in shape.own:
             lost.append(_lost(key, one, shape))
     for name, value in {**_grouped(given), **shape.more(resolved)}.items():
@@ -86,8 +89,13 @@ def _named(source: Source, leaves: Leaves, shape: Shape) -> Source:
     hint = f"{readable(name)} is none of ours; give model=NAME, or model=hf model.path=DIR"
     asked = () if model else (Ask("model", Problem("model", hint, "import.missing")),)
     others = tuple(ask for ask in source.asks if not _of_model(ask.path) or ask.problem.rule == "import.value")
-    found = tuple(map(_beside_name, source.found))
+    found = tuple(_read_name(one, shape, bool(model)) for one in map(_beside_name, source.found))
     return replace(source, values={**values, **model}, asks=(*asked, *others), found=found)
+
+
+def _read_name(one: Found, shape: Shape, read: bool) -> Found:
+    """The key that names the model, where it is read."""
+    return replace(one, fate="mapped", path="model", reason="") if read and one.key == shape.model else one
 
 
 def _of_model(path: str) -> bool:
@@ -123,7 +131,7 @@ def _again(before: Given | None, by: Given) -> list[Found]:
     """A key that another one of the same meaning overrules."""
     if before is None or not before.key:
         return []
-    reason = f"{by.key} says it, too, and comes later"
+    reason = f"{by.key} says it, too, and wins"
     return [Found(before.key, shown(before.value), before.place, "dropped", reason=reason)]
 
 
@@ -133,6 +141,8 @@ def _whole(name: str, value: Any) -> Any:
 
 
 def _lost(key: str, one: Given, shape: Shape) -> Found:
+    if one.value in (None, "", [], {}):
+        return Found(key, shown(one.value), one.place, "default", reason="it says nothing")
     reason = either(shape.reasons, key) or f"no key of a {shape.kind} that is known here"
     return Found(key, shown(one.value), one.place, "dropped", reason=reason)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meshwright.imports.asks import open_ask
+from meshwright.imports.former_flags import OTHER_MODELS
 from meshwright.imports.found import Given, Source
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.megatron_arguments import Word
@@ -35,7 +36,7 @@ def of_slime(words: Sequence[Word]) -> Source:
     source = of_flags(stated, "slime launch script", gpus)
     found = tuple(
         replace(one, reason="read as the length of a sequence" if one.key == _LENGTH else _OWN)
-        if one.reason.endswith("has no such flag")
+        if one.reason.endswith("has no such flag") and one.key not in OTHER_MODELS
         else one
         for one in source.found
     )

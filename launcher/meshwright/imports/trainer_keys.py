@@ -19,8 +19,12 @@ LOST: Mapping[str, str] = {
     "num_train_epochs": "epochs are as long as the data are; give training.steps or training.tokens",
     "num_epochs": "epochs are as long as the data are; give training.steps or training.tokens",
     "warmup_ratio": "a part of a length that is not stated in steps; give training.schedule.warmup_steps",
+    "model": "no folder here; give model=NAME, or model=hf model.path=DIR",
     "model_name_or_path": "no folder here; give model=NAME, or model=hf model.path=DIR",
     "base_model": "no folder here; give model=NAME, or model=hf model.path=DIR",
+    "fp8": "DeepSpeed has no 8-bit training",
+    "fp8_backend": "DeepSpeed has no 8-bit training",
+    "fp8_enable_fsdp_float8_all_gather": "DeepSpeed has no 8-bit training",
     "deepspeed": "a further file: give it, too, where it is not beside this one",
     "fsdp": "read as a ZeRO stage",
     "fsdp_config": "how parameters are wrapped, saved or loaded; DeepSpeed needs no such word",
@@ -36,6 +40,7 @@ LOST: Mapping[str, str] = {
             *("save_on_each_node", "save_safetensors", "push_to_hub", "hub_token", "hub_model_id", "hub_strategy"),
             *("hub_private_repo", "hub_always_push", "val_set_size", "val_size", "eval_dataset", "evals_per_epoch"),
             *("saves_per_epoch", "wandb_entity", "wandb_watch", "wandb_name", "wandb_run_id", "wandb_log_model"),
+            *("trackio_project_name", "trackio_run_name", "trackio_space_id", "log_completions"),
             *("wandb_project", "eval_batch_size", "eval_table_size", "early_stopping_patience", "use_tensorboard"),
         ),
         _LOGS,
@@ -57,6 +62,8 @@ LOST: Mapping[str, str] = {
                 "shuffle_merged_datasets",
             ),
             *("image_max_pixels", "video_max_pixels", "video_fps", "video_maxlen", "train_on_prompt", "mask_history"),
+            *("dataset_num_proc", "dataset_mixture", "dataset_config", "dataset_text_field", "eos_token", "system"),
+            *("load_from_cache_file", "split_dataset_ratio", "dataset_test_split", "dataset_train_split"),
             *("push_dataset_to_hub", "tokenizer_use_mistral_common", "processor_type", "data_split"),
         ),
         _DATA,
@@ -72,13 +79,31 @@ LOST: Mapping[str, str] = {
             *("flash_attn", "flash_attention", "liger_rms_norm", "liger_glu_activation", "liger_layer_norm"),
             *("liger_rope", "liger_fused_linear_cross_entropy", "use_cache", "low_cpu_mem_usage", "torch_dtype"),
             *("is_llama_derived_model", "load_in_8bit", "auto_resume_from_checkpoints", "loss_watchdog_threshold"),
+            *("use_kernels", "use_v1_kernels", "experimental_skip_move_to_device", "average_tokens_across_devices"),
+            *(
+                "padding_free",
+                "attn_impl",
+                "model_author",
+                "model_name",
+                "use_hf",
+                "model_config",
+                "activation_offloading",
+            ),
             *("loss_watchdog_patience", "label_smoothing_factor", "neftune_noise_alpha", "hub_revision"),
         ),
         _HOW,
     ),
     **dict.fromkeys(
         (
-            *("finetuning_type", "adapter", "lora_rank", "lora_r", "lora_alpha", "lora_dropout", "lora_target"),
+            *(
+                "finetuning_type",
+                "adapter",
+                "tuner_type",
+                "train_type",
+                "quantize_moe_experts",
+                "model_quantization_config",
+            ),
+            *("model_quantization_config_kwargs", "lora_rank", "lora_r", "lora_alpha", "lora_dropout", "lora_target"),
             *("lora_target_modules", "lora_target_linear", "lora_model_dir", "lora_modules_to_save", "lora_dim"),
             *("lora_module_name", "only_optimize_lora", "quantization_bit", "quantization_method", "load_in_4bit"),
             *("double_quantization", "oft_block_size", "oft_target", "use_dora", "adapter_name_or_path"),
@@ -87,15 +112,32 @@ LOST: Mapping[str, str] = {
         ),
         _ADAPTER,
     ),
+    **dict.fromkeys(
+        (
+            *("beta", "loss_type", "kto_desirable_weight", "kto_undesirable_weight", "orpo_alpha", "temperature"),
+            *("max_completion_length", "max_prompt_length", "num_generations", "lmbda", "sft_alpha", "rlhf_type"),
+            *("reward_funcs", "reward_weights", "use_vllm", "vllm_mode", "vllm_device", "num_iterations"),
+            *("vllm_gpu_memory_utilization", "callbacks", "benchmarks", "scale_rewards", "epsilon", "system_prompt"),
+        ),
+        _METHOD,
+    ),
     **dict.fromkeys(("stage", "rl", "pref_beta", "pref_loss", "reward_model", "trl", "dpo_beta", "rl_beta"), _METHOD),
 }
 """By key: why it is not carried."""
 
 
+_ADAPTED: Mapping[str, tuple[str, ...]] = {
+    "finetuning_type": ("lora", "freeze", "oft"),
+    "adapter": ("lora", "qlora", "llama-adapter"),
+    **dict.fromkeys(("tuner_type", "train_type"), ("lora", "longlora", "adalora", "lora_llm")),
+}
+"""Values that say so, by key."""
+
+
 def adapted(values: Mapping[str, object]) -> str | None:
     """The key that says that adapters, or a few layers, are trained and not the model."""
-    words = {"finetuning_type": ("lora", "freeze", "oft"), "adapter": ("lora", "qlora", "llama-adapter")}
-    if key := next((key for key, held in words.items() if str(values.get(key)) in held), None):
+    key = next((key for key, held in _ADAPTED.items() if str(values.get(key)) in held), None)
+    if key is not None:
         return key
     sizes = ("lora_rank", "lora_r", "lora_dim")
     return next((key for key in sizes if "finetuning_type" not in values and _positive(values.get(key))), None)

@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Any, Literal, get_args
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.library.published import Status
+from meshwright.library.published import Spared, Status
 from meshwright.spec.decode import decode, join
 from meshwright.spec.frozen import dataclass
 
@@ -99,6 +99,7 @@ class About:
     authors_framework: str
     sources: Mapping[str, Source]
     differences: tuple[str, ...] = ()
+    spared: tuple[Spared, ...] = ()
     claims: Mapping[str, Claim] = field(default_factory=dict)
 
 

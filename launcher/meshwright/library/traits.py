@@ -64,13 +64,14 @@ def _has_gpu(one: Traits, gpu: str) -> bool:
 
 
 def _has_model(one: Traits, model: str) -> bool:
-    return model in one.kinds or any(model.lower() in name for name in one.models)
+    part = model.lower().replace("-", "_")
+    return part in one.kinds or any(part in name for name in one.models)
 
 
 _HAS: Mapping[str, Callable[[Traits, str], bool]] = {
     "gpu": _has_gpu,
     "model": _has_model,
-    "technique": lambda one, technique: technique in one.techniques,
+    "technique": lambda one, technique: technique.lower() in one.techniques,
     "published": lambda one, published: one.disclosure == published,
 }
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from meshwright.library.files import has_option, option
+from meshwright.library.files import option, options
 from meshwright.measured.cells import count, number, said
 from meshwright.model.count import total_parameters
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Mla, Model, Moe
 
-__all__ = ["model_of"]
+__all__ = ["known_model", "model_of"]
 
 _GATED = ("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi")
 _HEAD_DIM = {"qwen3": 128}
@@ -29,7 +29,7 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
     hidden, heads = count(record, "hidden"), count(record, "heads")
     latent = "deepseek" in name and ("v2" in name or "v3" in name)
     moe = _moe(record, name)
-    known = _known(name)
+    known = known_model(name)
     if known is not None and known.mla is None:  # of latent attention the columns say too little to size it
         return replace(_sized(known, record, moe), attention_dropout=attention_dropout, hidden_dropout=dropout)
     model = Model(
@@ -58,23 +58,28 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
 
 
 @cache
-def _known(name: str) -> Model | None:
-    """Our own model of that name, as plans have it (soft caps, windows, norms); fewer layers are said by ``-l4``."""
-    slug = re.sub(r"\W+", "_", re.sub(r"-l\d+$", "", name)).strip("_")
-    return decode(Model, option("model", slug)) if slug and has_option("model", slug) else None
+def known_model(name: str) -> Model | None:
+    """Our own model of that name, as plans have it (soft caps, windows, norms); fewer layers are said by ``-l4``.
+
+    The parameters of one token may be left out: ``nemotron-3-super-120b`` is our nemotron_3_super_120b_a12b.
+    """
+    slug = re.sub(r"\W+", "_", re.sub(r"-l\d+$", "", name.lower())).strip("_")
+    found = [known for known in options("model") if re.fullmatch(rf"{slug}(_a\d+b)?", known)] if slug else []
+    return decode(Model, option("model", found[0])) if len(found) == 1 else None
 
 
 def _sized(known: Model, record: Mapping[str, str], moe: Moe | None) -> Model:
     """``known`` with the sizes of the columns; prediction layers are left out, as in others' rows."""
     experts = known.moe if moe is None else None
     if known.moe is not None and moe is not None:
-        experts = replace(known.moe, experts=moe.experts, topk=moe.topk, ffn=moe.ffn)
+        stated = said(record, "moe_ffn") or said(record, "ffn")
+        experts = replace(known.moe, experts=moe.experts, topk=moe.topk, ffn=moe.ffn if stated else known.moe.ffn)
     return replace(
         known,
-        layers=count(record, "layers"),
-        hidden=count(record, "hidden"),
+        layers=count(record, "layers", known.layers),
+        hidden=count(record, "hidden", known.hidden),
         ffn=count(record, "ffn", known.ffn),
-        heads=count(record, "heads"),
+        heads=count(record, "heads", known.heads),
         kv_heads=count(record, "kv_heads", known.kv_heads),
         vocab=count(record, "vocab", known.vocab),
         max_positions=max(known.max_positions, count(record, "seq")),

@@ -22,7 +22,7 @@ from meshwright.library.files import option
 from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
 from meshwright.measured.released import filled
 from meshwright.measured.row_layout import backend, parallelism, precision_of, training
-from meshwright.measured.row_model import model_of
+from meshwright.measured.row_model import known_model, model_of
 from meshwright.measured.row_rules import refuse_impossible
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES, Practice
 from meshwright.model.kinds import pattern
@@ -94,11 +94,13 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     practice = PRACTICES.get(source, DEFAULT)
     if cluster is None and _cluster_name(record, practice) is None:
         raise ValueError(unknown_gpu(said(record, "gpu")))
-    missing = [c for c in ("layers", "hidden", "heads", "seq", "gpus", "tp", "pp", "mbs", "gbs") if not said(record, c)]
+    known = known_model(said(record, "model"))
+    sizes = () if known else ("layers", "hidden", "heads")
+    missing = [column for column in (*sizes, "seq", "gpus", "tp", "pp", "mbs", "gbs") if not said(record, column)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
     for column, words, reason in _INEXPRESSIBLE:
-        if re.search(words, said(record, column)):
+        if re.search(words, said(record, column)) and (column != "model" or known is None):
             raise ValueError(reason)
     record = filled(record, precision_of(record)) if practice.released else record
     spec = _spec(record, practice, cluster)
@@ -124,11 +126,11 @@ def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None
 
 _INEXPRESSIBLE = (
     ("notes", r"\bLoRA\b", "LoRA trains other weights than a Spec describes"),
-    ("model", "(?i)nemotron-([hn]|3)", "Mamba layers are not described by a Spec"),
-    ("model", "(?i)qwen3-next", "linear attention is not described by a Spec"),
-    ("model", "(?i)deepseek-v4", "sparse attention is not described by a Spec"),
+    ("model", "(?i)nemotron-([hn]|3)", "conf/model has none of its name, and the columns say nothing of Mamba layers"),
+    ("model", "(?i)qwen3-next", "conf/model has none of its name, and the columns say nothing of delta nets"),
+    ("model", "(?i)deepseek-v4", "its attention is not described by a Spec"),
 )
-"""(column, pattern in it, why such a row cannot be expressed)."""
+"""(column, pattern in it, why such a row cannot be expressed); of a model, where conf/model has none of its name."""
 
 
 def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
@@ -137,7 +139,7 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     assert name is not None  # row_of refuses GPUs that no cluster has
     cluster = cluster_named(name)
     variant = practice.accelerator if "96GB" in record["gpu"] else {}
-    environment = environments().get(f"{record.get('source')} {_gpu(record)}")
+    environment = _environment(f"{record.get('source')} {_gpu(record)}", said(record, "release"))
     return replace(
         cluster,
         gpus=count(record, "gpus"),
@@ -155,12 +157,18 @@ def _gpu(record: Mapping[str, str]) -> str:
     return said(record, "gpu").replace("?", "").replace("(", "").replace(")", "")
 
 
+def _environment(name: str, release: str) -> Efficiency | None:
+    """Of the release where it has its own, else of the source and GPU; None: the cluster's."""
+    known = environments()
+    return known.get(f"{name} {release}", known.get(name))
+
+
 @cache
-def environments() -> Mapping[str, Efficiency]:
-    """Fitted constants by ``source GPU``, of data/environments.yaml."""
+def environments() -> Mapping[str, Efficiency | None]:
+    """Fitted constants by ``source GPU`` or ``source GPU release``, of data/environments.yaml."""
     path = Path(__file__).parents[1] / "data" / "environments.yaml"
     plain = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
-    return {name: decode(Efficiency, values) for name, values in plain.items()}
+    return {name: values and decode(Efficiency, values) for name, values in plain.items()}
 
 
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:

@@ -107,11 +107,12 @@ def rope(base: float = 10000.0, fraction: float | None = None, growth: bool = Fa
     return Part(("rope_parameters", *legacy, *((alike,) if alike else ())), paths, write, read)
 
 
-def layered_rope(base: float = 1e6, local_base: float | None = None) -> Part:
+def layered_rope(base: float = 1e6, local_base: float | None = None, positions: int | None = None) -> Part:
     """Rotary positions by kind of layer: windowed layers have a base of their own, and only the others are stretched.
 
-    The bases are the defaults; without ``local_base`` both kinds have the same.
+    The bases and the number of ``positions`` are the defaults; without ``local_base`` both kinds have the same.
     """
+    usual = {} if positions is None else {"max_position_embeddings": positions}
 
     def write(flat: Flat) -> Flat:
         local = flat["rope.base"] if flat["rope.local_base"] is None else flat["rope.local_base"]
@@ -127,7 +128,7 @@ def layered_rope(base: float = 1e6, local_base: float | None = None) -> Part:
         turned = float(whole.get("rope_theta", base))
         stated = config.get("rope_local_base_freq", turned if local_base is None else local_base)
         local = float(given.get("sliding_attention", {}).get("rope_theta", stated))
-        scaling = _read_scaling(whole, config)
+        scaling = _read_scaling(whole, {**usual, **config})
         alike = local == turned and "rope.scaling" in scaling  # windowed layers are never stretched
         return {"rope.base": turned, "rope.local_base": None if alike else local, **scaling}
 

@@ -56,8 +56,17 @@ IRRELEVANT = frozenset(
 """Keys about tokens, labels, generation and how stored weights are packed: they change no layer."""
 
 
-WITHIN = {"llama4": "llama4_text", "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
-"""Configurations around that of the text, from which transformers builds a causal model of the text alone."""
+WITHIN = {
+    "gemma3": "gemma3_text",
+    "kimi_k25": "kimi_k2",
+    "llama4": "llama4_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
+"""Configurations around that of the text, which alone is read: what sees is another model."""
+
+SAME = {"kimi_k2": "deepseek_v3"}
+"""Files with code of their own that is another's, under its names (MoonshotAI/Kimi-K2, docs/deploy_guidance.md)."""
 
 
 LACKS = "huggingface.lacks"
@@ -89,7 +98,8 @@ def read(path: str | Path) -> dict[str, Any]:
     file, config = _load(Path(path))
     architecture = _architecture(config, file)
     if config["model_type"] in WITHIN:
-        config = {**config.get("text_config", {}), "model_type": architecture.model_type}
+        config = config.get("text_config", {})
+    config = {**config, "model_type": architecture.model_type}
     config = _canonical(config, file)
     flat, problems = _flat(architecture, config, file)
     problems += _lost(architecture, config, {} if problems else flat, file)
@@ -140,6 +150,7 @@ def name_of(config: Mapping[str, Any], file: Path) -> str:
 def _architecture(config: Mapping[str, Any], file: Path) -> Architecture:
     kind = config.get("model_type")
     kind = WITHIN.get(str(kind), kind)
+    kind = SAME.get(str(kind), kind)
     if isinstance(kind, str) and kind in ARCHITECTURES:
         return ARCHITECTURES[kind]
     if names(kind):

@@ -21,6 +21,18 @@ __all__ = ["RankError", "train", "warm"]
 
 GRACE = 20.0  # seconds
 
+# What each program imports only while it runs, which every rank would do again: more than its training takes.
+LATE = {
+    "meshwright.train.megatron": ("meshwright.train.cpu", "megatron.core.tokenizers.text.models"),
+    "meshwright.train.deepspeed": (
+        "torch.utils.cpp_extension",
+        "deepspeed.module_inject.auto_ep_layer",
+        "transformers.modeling_utils",
+        "transformers.models.auto.modeling_auto",
+    ),
+}
+_served: list[str] = []  # the program whose libraries the server has imported
+
 
 class RankError(RuntimeError):
     """A rank ended with an error; the message has the end of its log."""
@@ -28,7 +40,12 @@ class RankError(RuntimeError):
 
 def warm(program: str, log: Path) -> None:
     """Start importing what the ranks of ``program`` need, beside whatever this process does meanwhile."""
-    forkserver.set_forkserver_preload([program])
+    if _served == [program]:
+        return
+    if _served:
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # its own tests' way: the next has other libraries
+    _served[:] = [program]
+    forkserver.set_forkserver_preload([program, *LATE.get(program, ())])
     sys.stderr.flush()
     path, terminal = os.environ.get("PYTHONPATH"), os.dup(2)
     with log.open("a") as file:
@@ -49,12 +66,15 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     """Run ``main(words)`` of the module ``program`` as ``ranks`` ranks, each with its log in ``logs``.
 
     Importing Megatron takes seconds, forking does not: all ranks come from the server process that ``warm`` started.
+    A program that is no backend's, such as that which writes the text, takes what server there is.
 
     Raises:
         RankError: when one of them failed; the others are stopped.
 
     """
     logs.mkdir(parents=True, exist_ok=True)
+    if program in LATE:
+        warm(program, logs / "imports.log")
     context = multiprocessing.get_context("forkserver")
     world = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     started = [

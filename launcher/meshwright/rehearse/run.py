@@ -18,10 +18,10 @@ from meshwright.spec import Spec
 from meshwright.spec.frozen import dataclass
 from meshwright.train.metrics import read
 
-__all__ = ["Scene", "curve", "expected_drop", "layout_name", "prepare", "rehearse"]
+__all__ = ["Scene", "curve", "expected_drop", "layout_name", "prepare", "reading", "rehearse", "result"]
 
 CHARACTERS = 400_000  # of text: more than a miniature reads
-TOLERANCE, MLA_TOLERANCE = 1e-4, 3e-4  # nats; MLA's low-rank products round more (measured: 5e-5 after 5 steps)
+TOLERANCE = 1e-4  # nats
 # nats in so many steps; the loss falls fastest at first, so fewer steps lose more than their share
 DROP, DROP_STEPS = 1.0, 40
 
@@ -43,15 +43,20 @@ def rehearse(
     for plan in (scene.alone, *scene.plans):
         tell(f"training: {layout_name(plan)}")
         curves.append(curve(scene, plan))
+    return result(spec, minis, curves, steps)
+
+
+def result(spec: Spec, minis: Sequence[Spec], curves: Sequence[Curve], steps: int) -> Rehearsal:
+    """What the ``curves`` of one process and of each of ``minis`` say of ``spec``."""
     return Rehearsal(
         name=spec.name,
         model=spec.model.name,
         backend=minis[0].backend.name,
         reference=curves[0],
         miniatures=tuple(curves[1:]),
-        tolerance=TOLERANCE if spec.model.mla is None else MLA_TOLERANCE,
+        tolerance=TOLERANCE,
         drop=expected_drop(steps),
-        substitutions=tuple(substitutions(spec, minis)),
+        substitutions=tuple(substitutions(spec, tuple(minis))),
     )
 
 
@@ -65,6 +70,7 @@ class Scene:
     """What the runs of a rehearsal share: a folder with the text and the initial weights."""
 
     folder: Path
+    text: Path  # a dataset's prefix
     alone: Plan  # one process
     plans: tuple[Plan, ...]
     words: tuple[str, ...]  # flags of every run
@@ -76,9 +82,9 @@ def prepare(minis: Sequence[Spec], folder: Path) -> Scene:
     warm(trainer(backend), folder / "imports.log")
     text = folder / "text"
     train("meshwright.train.data", 1, [str(text), str(CHARACTERS)], folder / "logs")
-    alone, *plans = [resolve(_reading(mini, text)) for mini in (one_process(minis[0]), *minis)]
+    alone, *plans = [resolve(reading(mini, text)) for mini in (one_process(minis[0]), *minis)]
     words = INITIAL[backend](alone, folder) if backend in INITIAL else ()
-    return Scene(folder, alone, tuple(plans), words)
+    return Scene(folder, text, alone, tuple(plans), words)
 
 
 def curve(scene: Scene, plan: Plan, program: str | None = None) -> Curve:
@@ -106,7 +112,8 @@ def layout_name(plan: Plan) -> str:
     return " ".join([*words, f"zero{p.zero}"] if p.zero else words)
 
 
-def _reading(mini: Spec, text: Path) -> Spec:
+def reading(mini: Spec, text: Path) -> Spec:
+    """``mini`` trained on ``text``, the prefix of a dataset."""
     training = mini.training
     return replace(mini, training=replace(training, data=replace(training.data, paths=(str(text),))))
 

@@ -14,7 +14,7 @@ from meshwright.library.finding import Finding
 from meshwright.library.recipe import Claim, Provenance, Recipe, Record, provenance_of
 from meshwright.report.terminal import terminal
 
-__all__ = ["disclosed", "layout", "literal", "origin", "show_all", "show_one"]
+__all__ = ["billions", "disclosed", "layout", "literal", "origin", "show_all", "show_one"]
 
 WIDE = 240  # columns where nobody's terminal limits them
 STYLES = {"published": "green", "derived": "green", "inferred": "yellow", "ours": "magenta"}
@@ -29,7 +29,7 @@ def show_all(rows: Sequence[Mapping[str, Any]], console: Console | None = None) 
         table.add_column(name, overflow="fold")
     table.add_column("sources", no_wrap=True, max_width=None if console.width >= WIDE else console.width // 5)
     for row in rows:
-        size = f"{row['parameters'] / 1e9:,.3g}B"
+        size = billions(row["parameters"])
         first, *more = (source["ref"] for source in row["sources"].values())
         sources = f"{first}, {len(more)} more" if more else first
         table.add_row(row["id"], size, layout(row["layout"]), row["disclosure"], disclosed(row["values"]), sources)
@@ -73,6 +73,11 @@ def layout(stages: Sequence[Mapping[str, Any]]) -> str:
     variants, named = ({one[kind] for one in stages if one[kind]} for kind in ("variant", "stage"))
     several = [f"{len(variants)} variants"] * bool(variants) + [f"{len(named)} stages"] * bool(named)
     return ", ".join([text, *several])
+
+
+def billions(parameters: int) -> str:
+    """In three digits or whole billions: ``8.03B``, ``1,026B``."""
+    return f"{parameters / 1e9:,.0f}B" if parameters >= 1e11 else f"{parameters / 1e9:.3g}B"
 
 
 def disclosed(values: Mapping[str, int]) -> str:

@@ -13,6 +13,15 @@ __all__ = ["cluster_with", "known_gpus", "names_of", "unknown_gpu"]
 
 _MAKERS = r"nvidia|amd|instinct|tesla|geforce|gpus?|class|graphics|accelerator|blackwell|server|edition"
 _FORM = r"sxm\d*|oam|ac|hbm\d\w*|gddr\d\w*"  # of a socket or of memory chips; a PCIe card is another GPU
+_SPELLINGS = (
+    (r"\(uuid: [^)]*\)|^gpu \d+:", " "),  # what nvidia-smi -L adds
+    (r"^\s*\d+\s*(x|\*|×)\s*(?=[a-z])", " "),  # how many of them
+    (r"(\d+)\s*(gib|gb|g)\b", r"\1gb"),
+    (r"\b(g?[avhbl]\d+[a-z]?)(sxm|pcie|nvl)", r"\1 \2"),
+    (r"\bmi[ -](\d{3})", r"mi\1"),
+    (r"\brtx(\d)", r"rtx \1"),
+)
+"""(pattern, what it means) of a name in small letters."""
 _SAYS_NOTHING = re.compile(f"{_MAKERS}|{_FORM}")
 
 
@@ -34,8 +43,15 @@ def names_of(cluster: str) -> tuple[str, ...]:
     return _table().get(cluster, ())
 
 
+_ELSEWHERE = re.compile(r"gaudi|\bhl-?\d|\btpu|ascend|\bnpu|trainium|\btrn\d", re.IGNORECASE)
+"""Accelerators that torch reaches by other devices than CUDA's. DeepSpeed knows some (deepspeed/accelerator/), our
+programs on the nodes ask for CUDA or ROCm, as Megatron-core does."""
+
+
 def unknown_gpu(gpu: str) -> str:
     """What to say of a GPU that no table knows."""
+    if _ELSEWHERE.search(gpu):
+        return f"{gpu!r} is no GPU: what runs on the nodes asks for CUDA or ROCm"
     return f"no cluster describes the GPU {gpu!r}; known are {', '.join(known_gpus())}"
 
 
@@ -51,6 +67,8 @@ def _clusters() -> Mapping[frozenset[str], str]:
 
 
 def _words(name: str) -> frozenset[str]:
-    memory_in_gb = re.sub(r"(\d+)\s*(gib|gb|g)\b", r"\1gb", name.lower().replace("_", " "))
-    words = re.findall(r"[a-z0-9.]+", memory_in_gb)
+    text = name.lower().replace("_", " ")
+    for written, meant in _SPELLINGS:
+        text = re.sub(written, meant, text)
+    words = re.findall(r"[a-z0-9.]+", text)
     return frozenset(word for word in words if not _SAYS_NOTHING.fullmatch(word))

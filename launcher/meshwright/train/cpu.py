@@ -234,14 +234,16 @@ def _layers() -> None:
     from megatron.core.transformer import transformer_block
     from megatron.training.models import hybrid
 
-    from meshwright.train import local_layers, local_scans
+    from meshwright.train import local_attention, local_layers, local_scans
+    from meshwright.train.whole import Whole
 
     backends.LocalSpecProvider.layer_norm = lambda *_, **__: CpuNorm
     backends.LocalSpecProvider.core_attention = lambda _: CpuAttention
     gpt_layer_specs.LNImpl = CpuNorm
     transformer_block.LayerNormImpl = CpuNorm
-    hybrid.default_hybrid_stack_spec = local_layers.hybrid_stack(CpuNorm, CpuAttention)
-    local_layers.install_variants(CpuNorm, CpuAttention)
+    hybrid.default_hybrid_stack_spec = local_layers.hybrid_stack(CpuNorm, CpuAttention, Whole)
+    local_layers.install_variants(CpuNorm, CpuAttention, Whole)
+    local_attention.install_compression()
     local_scans.install()
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer import multi_latent_attention
 from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.experimental_attention_variant import absorbed_mla
 from megatron.core.transformer.experimental_attention_variant.absorbed_mla import (
     AbsorbedMLASelfAttention,
     AbsorbedMLASelfAttentionSubmodules,
@@ -21,7 +24,18 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 
 from meshwright.train.whole import Whole
 
-__all__ = ["latent_attention", "sparse_attention"]
+__all__ = ["install_compression", "latent_attention", "sparse_attention"]
+
+
+def install_compression() -> None:
+    """What latent attention compresses with is whole on every rank, as with Transformer Engine's layers.
+
+    Megatron's plain layers split it. Then the gradient of the keys' positions, which every head reads, stays each
+    rank's own: it is gathered, which sums nothing backwards (core/transformer/multi_latent_attention.py:739).
+    """
+    multi_latent_attention.TELinear = absorbed_mla.TELinear = Whole
+    down = {"linear_q_down_proj": Whole, "linear_kv_down_proj": Whole}
+    gpt_layer_specs.MLASelfAttentionSubmodules = lambda **parts: MLASelfAttentionSubmodules(**{**parts, **down})
 
 
 def latent_attention(norm: Any, core: Any, down: Any) -> ModuleSpec:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from meshwright.compose import Run
 from meshwright.errors import ConfigError, Problem
 from meshwright.layout.plan import Plan
-from meshwright.library.published import departures, published_hours, sketched
+from meshwright.library.published import departures, published_hours, sketched, spared
 from meshwright.loading import load
 from meshwright.resolver import resolve
 from meshwright.verbs import Words
@@ -110,6 +110,7 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
     from meshwright.report.cost import show_cost
     from meshwright.report.duration import show_duration, show_total
     from meshwright.report.plan import show
+    from meshwright.report.spared import words
 
     sketch = sketched(asked)
     if sketch:
@@ -128,3 +129,11 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
         print(f"published: {published}")
     for departure in departures(asked):
         print(f"not as published: {departure}")
+    for plan, of_plan in zip(plans, costs, strict=True):
+        if without := spared(asked, plan.spec):
+            print(f"the authors' trainer{_in(plan)}: {words(of_plan, without)}")
+
+
+def _in(plan: Plan) -> str:
+    """The stage, where there are several."""
+    return f" in {plan.spec.stage}" if plan.spec.stage else ""

@@ -105,6 +105,15 @@ def _exit(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> Non
     scope.ended = True
 
 
+def _leave(word: str) -> Callable[[Sequence[Value], Place, Scope, Read], None]:
+    """``break``, ``continue``."""
+
+    def leave(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
+        scope.leaves = word
+
+    return leave
+
+
 def _declare(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
     """``declare``, ``export`` and their kin where the grammar takes them for commands."""
     for word in words:
@@ -141,6 +150,7 @@ _BUILTINS: dict[str, Callable[[Sequence[Value], Place, Scope, Read], None]] = {
     "set": _set,
     "shift": _shift,
     **dict.fromkeys(("exit", "return"), _exit),
+    **{word: _leave(word) for word in ("break", "continue")},
     **dict.fromkeys(("declare", "export", "local", "readonly", "typeset"), _declare),
     "let": _let,
     "printf": _print,

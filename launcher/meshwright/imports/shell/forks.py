@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ def _if(node: Node, scope: Scope, walk: Walk) -> None:
     asked: list[str] = []
     for condition, body in _clauses(node):
         truth = True if condition is None else last_succeeds(condition, scope)
-        if truth is False:
+        if truth is False or (truth and condition is not None and _guards(condition, body, scope, walk)):
             continue
         asked += [name for one in condition or () if truth is None for name in causes(one, scope)]
         way = scope if truth and not ways else scope.branch()
@@ -47,6 +48,20 @@ def _if(node: Node, scope: Scope, walk: Walk) -> None:
         ways += [scope.branch()] if ways else []
     if ways:
         _merge(scope, ways, node, asked)
+
+
+def _guards(condition: Sequence[Node], body: Sequence[Node], scope: Scope, walk: Walk) -> bool:
+    """Whether an ``if`` only stops a user who did not set a variable: the script is written for one who did."""
+    written = " ".join(map(text, condition))
+    missing = [name for name in scope.assumed if re.search(rf"\$\{{?{name}\b", written)]
+    if not missing:
+        return False
+    way = scope.branch()
+    walk(body, way)
+    if way.ended:
+        for name in missing:
+            del scope.assumed[name]
+    return way.ended
 
 
 def _clauses(node: Node) -> list[tuple[list[Node] | None, list[Node]]]:
@@ -124,7 +139,8 @@ def _for(node: Node, scope: Scope, walk: Walk) -> None:
         items = [unknown(where, name)]
     for item in items:
         scope.set(name, [item], where)
-        walk(body.children, scope)
+        if _left(body, scope, walk):
+            return
 
 
 def _while(node: Node, scope: Scope, walk: Walk) -> None:
@@ -137,14 +153,22 @@ def _while(node: Node, scope: Scope, walk: Walk) -> None:
             return _maybe(body, scope, node, walk)
         if truth != wanted or scope.ended or body is None:
             return None
-        walk(body.children, scope)
+        if _left(body, scope, walk):
+            return None
     return None
+
+
+def _left(body: Node, scope: Scope, walk: Walk) -> bool:
+    """Walk a loop's body once; whether it ended the loop."""
+    walk(body.children, scope)
+    word, scope.leaves = scope.leaves, ""
+    return word == "break"
 
 
 def _maybe(body: Node | None, scope: Scope, node: Node, walk: Walk) -> None:
     if body is not None:
         way = scope.branch()
-        walk(body.children, way)
+        _left(body, way, walk)
         _merge(scope, [scope.branch(), way], node, [])
 
 
@@ -161,7 +185,8 @@ def _c_for(node: Node, scope: Scope, walk: Walk) -> None:
             return _maybe(body, scope, node, walk)
         if not truth or scope.ended:
             return None
-        walk(body.children, scope)
+        if _left(body, scope, walk):
+            return None
         calculate(text(step) if step is not None else "", where, scope)
     return None
 

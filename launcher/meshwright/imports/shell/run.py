@@ -15,7 +15,7 @@ from meshwright.imports.shell.documents import documented
 from meshwright.imports.shell.forks import FORKS
 from meshwright.imports.shell.scope import Scope
 from meshwright.imports.shell.tree import errors, parse, text
-from meshwright.imports.shell.value import Value
+from meshwright.imports.shell.value import Value, said
 from meshwright.imports.shell.words import fields_of
 
 if TYPE_CHECKING:
@@ -31,16 +31,17 @@ _PLACEHOLDER = re.compile(r"^([ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=)<[^<>()|&\n
 def read(script: str, scope: Scope, first_line: int = 1) -> None:
     """Walk ``script``; what it sets and comes to is in ``scope``."""
     before, scope.first_line = scope.first_line, first_line
+    whole, scope.pieces = scope.pieces, scope.pieces if said(scope.pieces) == script else ()
     tree = parse(_PLACEHOLDER.sub(r"\1$\2", script))
     for wrong in errors(tree):
         scope.lost.append((scope.place(wrong), text(wrong), "no bash that can be read"))
     _block(tree, scope)
-    scope.first_line = before
+    scope.first_line, scope.pieces = before, whole
 
 
 def _statements(nodes: Sequence[Node], scope: Scope) -> None:
     for node in nodes:
-        if not scope.ended:
+        if not scope.ended and not scope.leaves:
             _statement(node, scope)
 
 
@@ -67,6 +68,7 @@ def _command(node: Node, scope: Scope) -> None:
     for child in node.children:
         if child.type == "variable_assignment":
             assignment(child, scope)
+            scope.exported.add(text(child).partition("=")[0].rstrip("+"))
         elif child.is_named and child.type not in _ASIDE:
             words += fields_of(child, scope)
     commands.run(words, scope.place(node), scope, read)

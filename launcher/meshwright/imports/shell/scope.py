@@ -69,11 +69,19 @@ class Scope:
     outer: tuple[str, ...] = ()
     depth: int = 0
     ended: bool = False  # by exit or return
+    leaves: str = ""  # break or continue: the loop that is walked
     first_line: int = 1  # of the text that is read, in its file
+    pieces: Value = ()  # of a text that variables were put together to, and where each was written
     budget: Budget = field(default_factory=Budget)
 
     def place(self, node: Node) -> Place:
         """Where a node stands."""
+        at = 0
+        for piece, where in self.pieces:
+            size = len(piece.encode())
+            if node.start_byte < at + size:
+                return Place(where.file, where.line + piece.encode()[: node.start_byte - at].count(b"\n"))
+            at += size
         return Place(self.file, self.first_line + node.start_point[0])
 
     def value(self, name: str, where: Place) -> Value:

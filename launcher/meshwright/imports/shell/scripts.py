@@ -66,9 +66,9 @@ def _by_shell(before: Sequence[Value], after: Sequence[Value], where: Place, sco
 def lined(script: Value, scope: Scope, where: Place, read: Read) -> None:
     """Read a text that a word holds: its first line stands where the word does."""
     first = script[0][1] if script else where
-    moved, scope.file = scope.file, first.file
+    moved, scope.file, scope.pieces = scope.file, first.file, script
     read(said(script), scope, first.line)
-    scope.file = moved
+    scope.file, scope.pieces = moved, ()
 
 
 def _file(
@@ -90,7 +90,8 @@ def _found(name: str, scope: Scope) -> Path | None:
     if not is_known(name) or not name or len(name) > 255:
         return None
     here = Path(scope.file).parent
-    for candidate in (Path(name), here / name, here / PurePosixPath(name).name):
+    above = [parent / name for parent in list(here.parents)[:3]] if name.startswith(("./", "../")) else []
+    for candidate in (Path(name), here / name, here / PurePosixPath(name).name, *above):
         try:
             if candidate.is_file():
                 return candidate

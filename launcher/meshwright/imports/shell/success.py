@@ -36,6 +36,8 @@ def succeeds(node: Node, scope: Scope) -> bool | None:
             return _both(node, scope)
         case "compound_statement" if text(node).startswith("(("):
             return arithmetic_truth(text(node)[2:-2], node, scope)
+        case "compound_statement" | "subshell":
+            return last_succeeds([child for child in node.children if child.type not in "{}()"], scope)
         case "command":
             words = [said(field) for child in node.named_children for field in fields_of(child, scope)]
             return truth(words, scope)
