@@ -23,8 +23,17 @@ RENAMED = {
     "fp8_param_gather": "fp8_param",
     "fp4_param_gather": "fp4_param",
     "check_for_nan_in_loss_and_grad": "check_for_nan_in_grad",
+    "no_persist_layer_norm": "persist_layer_norm",
+    "bias_swiglu_fusion": "bias_activation_fusion",
+    "bias_gelu_fusion": "bias_activation_fusion",
 }
 """Fields that core_transformer_config_from_args and get_model fill from an argument of another name."""
+
+NEGATED = ("no_persist_layer_norm",)
+"""Of these, arguments that say the opposite of their field."""
+
+SWIGLU = {"bias_swiglu_fusion": True, "bias_gelu_fusion": False}
+"""Arguments that are read only where the MLP is a SwiGLU, or only where it is none."""
 
 IMPLIED = {"cpu_offloading_num_layers": {"cpu_offloading": True}}
 """What validate_args sets beside an argument (training/arguments.py)."""
@@ -82,7 +91,9 @@ def _row(action: Action, known: dict[str, set[str]]) -> dict[str, Any]:
     new = RENAMED.get(action.dest)
     found |= {kind: new for kind, names in known.items() if new in names}
     implied = IMPLIED.get(action.dest, {})
-    return {"reads": _reads(action), "fields": found} | ({"implies": implied} if implied else {})
+    only = {"swiglu": SWIGLU[action.dest]} if action.dest in SWIGLU else {}
+    reads = json.dumps(not action.const) if action.dest in NEGATED else _reads(action)
+    return {"reads": reads, "fields": found} | ({"implies": implied} if implied else {}) | only
 
 
 def _reads(action: Action) -> str:

@@ -25,6 +25,8 @@ PASSED = [
     "--moe-paged-stash-page-size 128",
     "--moe-input-jitter-eps 0.01",
     "--no-bias-dropout-fusion",
+    "--no-bias-swiglu-fusion",
+    "--no-persist-layer-norm",
     "--apply-query-key-layer-scaling",
     "--calculate-per-token-loss",
     "--ddp-bucket-size 1000000",
@@ -68,6 +70,14 @@ def test_what_megatron_refuses_is_said_in_its_words() -> None:
 )
 def test_the_keyword_arguments_have_it(words: str, kind: str, field: str, value: object) -> None:
     assert kwargs(resolve(extra(words)))[kind][field] == value
+
+
+@pytest.mark.parametrize(("gated", "kept"), [(True, True), (False, False)])
+def test_a_fusion_of_another_activation_is_left(gated: bool, kept: bool) -> None:
+    """Megatron reads this flag only where the MLP is no SwiGLU (training/argument_utils.py)."""
+    mlp = {"activation_func": "silu", "gated_linear_unit": gated, "bias_activation_fusion": True}
+    made = overlaid({"TransformerConfig": mlp}, ("--no-bias-gelu-fusion",))
+    assert made["TransformerConfig"]["bias_activation_fusion"] is kept
 
 
 def test_nothing_passed_changes_nothing() -> None:

@@ -56,6 +56,14 @@ def test_what_cannot_be_is_refused_with_its_repair(asked: Spec, path: str) -> No
     assert problem.repairs
 
 
+@pytest.mark.parametrize("name", ["muon", "sgd"])
+def test_only_adam_is_aware_of_precision(name: str) -> None:
+    asked = muon(backend__megatron__precision_aware_optimizer=True, training__optimizer__name=name)
+    (problem,) = refusals(asked, "megatron")
+    assert problem.message == f"the precision-aware optimizer is an Adam, the optimizer is {name}"
+    assert {"training.optimizer.name": "adamw"} in problem.repairs
+
+
 def test_memory_and_checkpoint_count_one_momentum() -> None:
     adam = spec(small_model(), 8)
     framework = framework_of(layout(normalise(muon(0))))

@@ -78,7 +78,10 @@ def test_pinned_keys_and_sets_are_kept(capsys):
 
 def test_where_nothing_fits_the_missing_memory_is_said(capsys):
     assert main(["search", "model=llama3_405b", "cluster.gpus=8", "training.global_batch=8"]) == 2
-    assert "GiB over" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "GiB over" in said.err
+    assert "no other layout beats" not in said.out
+    assert "every other value" in said.out
 
 
 def test_where_nothing_is_fast_enough_the_missing_days_are_said(capsys):

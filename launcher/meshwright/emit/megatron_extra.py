@@ -25,9 +25,15 @@ def overlaid(made: Mapping[str, Kwargs], extra: Sequence[str]) -> dict[str, Kwar
     for flag, words in _flags(extra) if extra else ():
         row = _table().get(flag, {"fields": {}})
         for kind, field in row["fields"].items():
-            if kind in result:
+            if kind in result and _read(row, result[kind]):
                 result[kind] |= {field: _value(row["reads"], words), **row.get("implies", {})}
     return result
+
+
+def _read(row: Mapping[str, Any], values: Kwargs) -> bool:
+    """Whether Megatron reads the flag for such an MLP: it has one of its own for SwiGLU."""
+    swiglu = values.get("activation_func") == "silu" and bool(values.get("gated_linear_unit"))
+    return bool(row.get("swiglu", swiglu) == swiglu)
 
 
 def _flags(extra: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -79,7 +79,6 @@ _REASONS: Mapping[str, str] = {
     "optimizer.params": "no value of ours",
     "optimizer.legacy_fusion": "no value of ours",
     "tensorboard.job_name": "the run's name",
-    "torch_autocast": "training.precision says it",
     "zero_force_ds_cpu_optimizer": "what is offloaded runs on the CPU with DeepSpeed's own Adam anyway",
     "data_types.param_dtype": "training.precision says it",
 }

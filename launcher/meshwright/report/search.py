@@ -53,7 +53,8 @@ def show(result: Result, command: str, console: Console | None = None) -> None:
     else:
         if not ranking.valid:
             return _section(console, "excluded by rule", _excluded(ranking.excluded.values(), result))
-        _section(console, "what no other layout beats in step time and memory", _best(ranking.frontier[:12]))
+        if ranking.frontier:
+            _section(console, "what no other layout beats in step time and memory", _best(ranking.frontier[:12]))
         _section(console, "every other value, with the best layout that has it", _choices(result))
         _section(console, "excluded by rule", _excluded(ranking.excluded.values(), result))
     if ranking.best:

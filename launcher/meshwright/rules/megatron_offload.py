@@ -104,8 +104,9 @@ RULES: tuple[Rule, ...] = (
         "host_optimizer",
         "optimizer_offload.fraction",
         _host_optimizer,
-        "the host steps the precision-aware distributed AdamW (precision_aware_optimizer=true, zero = 1, not {zero}), "
-        "and 8-bit weights with delayed scaling only",
+        "the host steps the precision-aware distributed AdamW, and 8-bit weights with delayed scaling only: "
+        "precision_aware_optimizer = {backend.megatron.precision_aware_optimizer}, zero = {zero}, "
+        "{training.optimizer.name} in {training.precision}",
         "training/arguments.py:1803-1811; core/optimizer/optimizer_config.py:434",
         any_of(
             change(

@@ -71,6 +71,20 @@ _SHARDING = (
         repairs=any_of(change(backend__megatron__precision_aware_optimizer=False), change(parallelism__zero=1)),
     ),
     Rule(
+        id="megatron.precision_aware_adam",
+        path="backend.megatron.precision_aware_optimizer",
+        backends=MEGATRON,
+        holds=lambda r: (
+            not r.backend.megatron.precision_aware_optimizer or r.training.optimizer.name in ("adam", "adamw")
+        ),
+        message="the precision-aware optimizer is an Adam, the optimizer is {training.optimizer.name}",
+        source="core/optimizer/optimizer_config.py:431",
+        repairs=any_of(
+            change(backend__megatron__precision_aware_optimizer=False, backend__megatron__optimizer_moments="fp32"),
+            change(training__optimizer__name="adamw"),
+        ),
+    ),
+    Rule(
         id="megatron.moments",
         path="backend.megatron.optimizer_moments",
         backends=MEGATRON,

@@ -110,7 +110,6 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
     from meshwright.report.cost import show_cost
     from meshwright.report.duration import show_duration, show_total
     from meshwright.report.plan import show
-    from meshwright.report.spared import words
 
     sketch = sketched(asked)
     if sketch:
@@ -131,6 +130,8 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
         print(f"not as published: {departure}")
     for plan, of_plan in zip(plans, costs, strict=True):
         if without := spared(asked, plan.spec):
+            from meshwright.report.spared import words  # few recipes say so
+
             print(f"the authors' trainer{_in(plan)}: {words(of_plan, without)}")
 
 
