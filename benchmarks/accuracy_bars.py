@@ -15,7 +15,8 @@ from meshwright.cost.framework import framework_of
 from meshwright.cost.memory import allocatable
 from meshwright.cost.plan_cost import Cost, cost
 from meshwright.library import files as library
-from meshwright.library.recipe import DISCLOSED, Recipe, Record, Spared, provenance_of, spared_of
+from meshwright.library.recipe import DISCLOSED, Recipe, Record, provenance_of
+from meshwright.library.spared import Spared, spared_of
 from meshwright.measured.rows import Row
 from meshwright.measured.validate import Judged
 from meshwright.report.spared import theirs
@@ -31,7 +32,12 @@ EIGHT = ("fp8_tensorwise", "fp8_delayed", "fp8_blockwise", "mxfp8")
 BARS: tuple[tuple[str, Callable[[Row], bool], float, float], ...] = (
     ("Megatron-Bridge, all GPUs and precisions", lambda row: row.source == BRIDGE, 0.08, 0.20),
     ("DGX Cloud, mixtures", lambda row: row.source == DGXC and _moe(row), 0.10, 0.20),
-    ("dense in 8 bits, NVIDIA's sources", lambda row: not _moe(row) and row.spec.training.precision in EIGHT, 0.06, 0.12),
+    (
+        "dense in 8 bits, NVIDIA's sources",
+        lambda row: not _moe(row) and row.spec.training.precision in EIGHT,
+        0.06,
+        0.12,
+    ),
 )
 """(rows, which of NVIDIA's they are, the bar of their median error, and of the ninth in ten)."""
 
@@ -75,7 +81,9 @@ def recipes() -> str:
     every = list(_layouts())
     found = [_Doubted(*one, cost(resolve(one[1]), explained=False)) for one in every if _estimated(one[1]) != "likely"]
     lines = ["## Recipes that ran", ""]
-    lines += [f"Of the {len(every)} layouts of all recipes (each variant, each stage), {len(every) - len(found)} are said"]
+    lines += [
+        f"Of the {len(every)} layouts of all recipes (each variant, each stage), {len(every) - len(found)} are said"
+    ]
     lines += ["to fit likely. The others, in GiB, with what the authors' trainer held where the recipe says it:", ""]
     lines += ["| recipe | of usable | to fit | theirs | why |", "|" + "---|" * 5, *map(_line, found)]
     words = [fits(one.costs.fit_probability) for one in found if not _reason(one)]

@@ -12,7 +12,7 @@ from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
 from meshwright.rules.host import offload, owned
-from meshwright.spec import CudaGraphs, MegatronOptions
+from meshwright.spec import MegatronOptions
 
 __all__ = ["SPREAD", "Framework", "framework_of"]
 

@@ -11,7 +11,8 @@ from meshwright.documents.recipes import STEPS
 from meshwright.documents.table import table
 from meshwright.layout.plan import Plan
 from meshwright.library.finding import Finding
-from meshwright.library.recipe import Claim, Recipe, Record, provenance_of, spared_of
+from meshwright.library.recipe import Claim, Recipe, Record, provenance_of
+from meshwright.library.spared import spared_of
 from meshwright.report.recipes import literal, origin
 from meshwright.report.spared import words
 from meshwright.resolver import resolve
@@ -87,7 +88,9 @@ def _speed(recipe: Recipe, plans: Sequence[Plan], costs: Sequence[Cost]) -> Iter
 
 def _spared(recipe: Recipe, plans: Sequence[Plan], costs: Sequence[Cost]) -> Iterator[str]:
     """What the authors' trainer held, where no backend here can do what it did."""
-    known = ((plan, cost, spared_of(recipe.about.spared, plan.spec.names)) for plan, cost in zip(plans, costs, strict=True))
+    known = (
+        (plan, cost, spared_of(recipe.about.spared, plan.spec.names)) for plan, cost in zip(plans, costs, strict=True)
+    )
     lines = [f"{_part(plan)}: {words(cost, spared)}" for plan, cost, spared in known if spared]
     yield from _list("Memory of the authors' trainer", lines)
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import yaml
 
 from meshwright.compose import Run, run_of
-from meshwright.library.recipe import DISCLOSED, About, Recipe, Spared, Status, provenance_of, spared_of
+from meshwright.library.recipe import DISCLOSED, About, Recipe, Status, provenance_of
+from meshwright.library.spared import Spared, spared_of
 from meshwright.spec import Spec
 from meshwright.spec.decode import decode
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from meshwright.errors import ConfigError, Problem
+from meshwright.library.spared import Spared
 from meshwright.spec.decode import decode, join
 
 __all__ = [
@@ -19,11 +20,9 @@ __all__ = [
     "Recipe",
     "Record",
     "Source",
-    "Spared",
     "Status",
     "leaves",
     "provenance_of",
-    "spared_of",
 ]
 
 Status = Literal["published", "derived", "inferred", "ours"]
@@ -98,18 +97,6 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spared:
-    """GiB of the fullest GPU that the authors' trainer does without and no backend here can; ``why`` is the arithmetic.
-
-    ``of``: the stages or variants it is about; none: all.
-    """
-
-    gib: float
-    why: str
-    of: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class About:
     """A recipe's title, its sources by the ids that provenance uses, and what differs from the authors' framework."""
 
@@ -180,11 +167,6 @@ def provenance_of(path: str, provenance: Mapping[str, Provenance]) -> Provenance
     while path and path not in provenance:
         path = path.rpartition(".")[0]
     return provenance.get(path)
-
-
-def spared_of(said: Iterable[Spared], names: Sequence[str]) -> tuple[Spared, ...]:
-    """Of what is said, that about the stage or variant of these ``names``."""
-    return tuple(one for one in said if not one.of or {*one.of} & {*names})
 
 
 @dataclass(frozen=True, kw_only=True)
