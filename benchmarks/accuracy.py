@@ -64,12 +64,12 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
 
 * **nanotron, step time**: the sweep ran on a fabric whose throughput varied tenfold between neighbouring layouts; rows
   that the source marks slow are not shipped, and what remains is still bimodal. No constant explains it.
-* **Megatron's log of DeepSeek V3 on GB200**: until its CPU-side optimization (before its step 7) the host took twice the
-  time that it takes since: `launch_us` = 43, settled on the log's first five steps, meets DGX Cloud's mixtures on GB200,
-  which were not looked at for it, within 5 %. Of graphs (step 6) we expect more than they brought: attention's and the
-  router's device time is no longer hidden behind the host's time of the experts, which is counted; but that step's
-  graphs left out the shared experts (the log captures them by its step 7), which no column of a row says, and DeepEP
-  was tuned after it.
+* **Megatron's log of DeepSeek V3 on GB200**: until its CPU-side optimization (before step 7) the host took twice the
+  time that it takes since: `launch_us` = 43, settled on the log's first five steps, meets DGX Cloud's mixtures on
+  GB200, which were not looked at for it, within 5 %. Of graphs (step 6) we expect more than they brought: attention's
+  and the router's device time is no longer hidden behind the host's time of the experts, which is counted; but that
+  step's graphs left out the shared experts (the log captures them by its step 7), which no column of a row says, and
+  DeepEP was tuned after it.
 * **gpt-oss by Megatron-Bridge 25.11**: half as fast as by 26.02 on some GPUs and as fast on others; no column says why.
 * **Small dense models in fp8** (NeMo documentation, 24.05 to 25.02): up to a sixth too fast, and GPT-3 175B a tenth too
   slow: one part of the peak for all sizes of products.

@@ -21,7 +21,7 @@ FLEXIBLE = 0.15
 H100 (docs/gpu.md)."""
 GENERIC = 0.21
 """Part of fused attention's rate where no kernel is made for sinks, and windows are masked, not skipped. Fitted with
-``compute.ROUTING``; what fixes it are two runs of gpt-oss in Megatron-Bridge 26.06 and, with the fault of
+``launches.ROUTING``; what fixes it are two runs of gpt-oss in Megatron-Bridge 26.06 and, with the fault of
 NVIDIA/cudnn-frontend#256, in 26.06.01."""
 SOFTMAX = 2.0
 """Work on a score in exponentials' time: FlashAttention-3's causal forward at 4K on H100 reaches 1.4 times less with 64

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshwright.cost import attention
+from meshwright.cost import attention, launches
 from meshwright.cost.counts import recomputed
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, where
@@ -28,12 +28,6 @@ LOSS_KERNELS = (28, 15)
 """Forward and backward, from the last norm on (counted in megatron/core/tensor_parallel/cross_entropy.py)."""
 FUSED_LOSS_KERNELS = (8, 6)
 """The same with megatron/core/fusions/fused_cross_entropy.py."""
-
-ROUTING = 62.0
-"""Host operations of a router beside its kernels, and of a dispatch or a combine by all-to-all: counts of tokens,
-masks, splits, autograd. Settled on NVIDIA's rows and SimuMax's together with our own."""
-FLEX_ROUTING = 56.0
-"""The same of a dispatch or a combine by DeepEP or HybridEP: step 4 of Megatron's log of DeepSeek V3 over its step 3."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +164,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
         casts=_casts(s, o, rate),
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
-        launch=0 if captured else (kernels + _routing(s, o) + _by_weight(s, o)) * e.launch_us * 1e-6,
+        launch=0 if captured else (kernels + launches.routing(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
     )
 
 
@@ -198,14 +192,6 @@ def _pieces(s: Scene, o: Operation) -> Number:
     return PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
 
 
-def _routing(s: Scene, o: Operation) -> float:
-    """Host operations of a mixture's routing that are no kernels."""
-    if o.name == "router":
-        return ROUTING
-    flex = s.layout.backend.megatron.moe_dispatcher == "flex"
-    return (FLEX_ROUTING if flex else ROUTING) if o.name in ("dispatch", "combine") else 0.0
-
-
 def _casts(s: Scene, o: Operation, rate: Number) -> tuple[Number, Number]:
     """Seconds in which inputs and gradients are made 8 bits wide, over the layers that have them.
 
@@ -217,13 +203,6 @@ def _casts(s: Scene, o: Operation, rate: Number) -> tuple[Number, Number]:
     part = s.framework.low_layers * s.tokens / rate
     forward, backward = (part * sum(t.on_rank(s.degrees) for t in tensors) for tensors in o.casts)
     return forward, backward
-
-
-def _by_weight(s: Scene, o: Operation) -> Number:
-    """What the host does for each weight by itself, and for each expert's, in operations' worth of its time."""
-    experts = sum(w.copies // s.layout.ep for w in o.weights if w.shard == "expert")
-    others = sum(w.shard != "expert" and is_matrix(w.name) for w in o.weights)
-    return s.framework.expert_launches * experts + s.framework.gradient_launches * (experts + others)
 
 
 def _softmax_in_pieces(s: Scene) -> Number:
@@ -249,18 +228,13 @@ def _forward(kernel: _Kernel) -> Number:
     return kernel.matmul + kernel.attention + kernel.memory + kernel.casts[0]
 
 
-_COUNTED = ("dispatch", "experts.", "combine")
-"""Operations whose sizes are counts of tokens: the host reads them back before it starts any of these
-(megatron/core/transformer/moe/token_dispatcher.py, ``_maybe_dtoh_and_synchronize``; DeepEP's and HybridEP's dispatch)."""
-
-
 def _behind_counts(operations: Iterable[Operation], kernels: Iterable[_Kernel]) -> Number:
     """Seconds of a forward whose routed part is started only when all that comes before it has run; 0 without one.
 
     Nothing of the device's time before is hidden behind the host's time after: graphs of attention and router leave
     this. The backward reads nothing back.
     """
-    each = [(o.name.startswith(_COUNTED), k) for o, k in zip(operations, kernels, strict=True)]
+    each = [(o.name.startswith(launches.COUNTED), k) for o, k in zip(operations, kernels, strict=True)]
     started = sum(k.launch for counted, k in each if counted)
     return (started > 0) * (started + sum(_forward(k) for counted, k in each if not counted))
 

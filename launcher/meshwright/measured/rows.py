@@ -139,12 +139,13 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     assert name is not None  # row_of refuses GPUs that no cluster has
     cluster = cluster_named(name)
     variant = practice.accelerator if "96GB" in record["gpu"] else {}
-    environment = _environment(f"{record.get('source')} {_gpu(record)}", said(record, "release"))
+    known, machine = environments(), f"{record.get('source')} {_gpu(record)}"
+    own = known.get(f"{machine} {said(record, 'release')}", known.get(machine))
     return replace(
         cluster,
         gpus=count(record, "gpus"),
         accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
-        efficiency=environment or cluster.efficiency,
+        efficiency=own or cluster.efficiency,
     )
 
 
@@ -157,15 +158,9 @@ def _gpu(record: Mapping[str, str]) -> str:
     return said(record, "gpu").replace("?", "").replace("(", "").replace(")", "")
 
 
-def _environment(name: str, release: str) -> Efficiency | None:
-    """Of the release where it has its own, else of the source and GPU; None: the cluster's."""
-    known = environments()
-    return known.get(f"{name} {release}", known.get(name))
-
-
 @cache
 def environments() -> Mapping[str, Efficiency | None]:
-    """Fitted constants by ``source GPU`` or ``source GPU release``, of data/environments.yaml."""
+    """Fitted constants by ``source GPU`` or ``source GPU release``, of data/environments.yaml; None: the cluster's."""
     path = Path(__file__).parents[1] / "data" / "environments.yaml"
     plain = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
     return {name: values and decode(Efficiency, values) for name, values in plain.items()}
