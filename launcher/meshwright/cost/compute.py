@@ -76,10 +76,10 @@ class Roofline:
 
 
 def peak(s: Scene) -> float:
-    """FLOP/s of the matrix units in the precision of the linear layers, over those that stay in bf16, too."""
+    """FLOP/s in the precision of the linear layers, over those that stay in bf16, too."""
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
     if precision == "fp32":
-        return gpu.fp32_tflops * 1e12
+        return gpu.fp32_tflops * 1e12 if s.framework.tf32 else gpu.full_fp32
     low, part = _low_peak(gpu, precision), s.framework.low_layers
     return 1e12 / (part / low + (1 - part) / gpu.bf16_tflops)
 
@@ -87,6 +87,10 @@ def peak(s: Scene) -> float:
 def _low_peak(gpu: Accelerator, precision: str) -> float:
     """1e12 FLOP/s in 4 or 8 bits where the precision is such and the GPU has the units."""
     eight = gpu.fp8_tflops or gpu.bf16_tflops
+    if precision == "nvfp4" and gpu.platform == "rocm":
+        return (
+            gpu.bf16_tflops
+        )  # no library there multiplies it: ROCm/TransformerEngine, rocm_gemm.cu makes it bf16 first
     if precision == "nvfp4":
         return gpu.fp4_tflops or eight
     return eight if precision.startswith(("fp8", "mxfp8")) else gpu.bf16_tflops
@@ -139,7 +143,7 @@ def head(s: Scene) -> Seconds:
     rows = s.vocab / s.layout.tp
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
     sixteen = _low_peak(gpu, precision) if s.framework.low_head else gpu.bf16_tflops
-    units = (gpu.fp32_tflops if precision == "fp32" else sixteen) * 1e12
+    units = gpu.full_fp32 if precision == "fp32" else sixteen * 1e12
     product = 2 * s.tokens * model.hidden * rows / (units * e.matmul)
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
     each = 6 if fused else 20

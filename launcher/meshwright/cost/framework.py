@@ -30,10 +30,11 @@ class Framework:
 
     ``loss_bytes``: of the logits and what the loss keeps beside them when its backward begins. ``gathered_loss``:
     every tp rank sees the whole vocabulary; Megatron's own loss keeps fp32 probabilities beside its part.
-    ``dummy_gradients``: Transformer Engine's persistent buffers.
+    ``dummy_gradients``: Transformer Engine's persistent buffers. ``tf32``: its cublaslt_gemm.cu, for products in fp32 alone.
     """
 
     kernels: Kernels = FUSED
+    tf32: bool = False  # weights in fp32 are multiplied in TF32, which PyTorch's own products do not take
     loss_bytes: Number = 10.0
     fused_loss: bool = False  # one kernel, which writes the gradient over the bf16 logits
     gathered_loss: bool = False
@@ -99,6 +100,7 @@ def _megatron(layout: Layout) -> Framework:
             permute=options.moe_permute_fusion,
             sparse=options.dsa_kernels != "none",
         ),
+        tf32=not local and layout.cluster.accelerator.platform == "cuda",
         loss_bytes=where(fsdp2, 14.0, 2.0 if options.cross_entropy_fusion else 6.0),
         fused_loss=options.cross_entropy_fusion,
         dummy_gradients=not local and options.gradient_accumulation_fusion,

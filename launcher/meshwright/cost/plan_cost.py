@@ -148,6 +148,9 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
+    gpu = spec.cluster.accelerator
+    if spec.training.precision == "fp32" and gpu.full_fp32_tflops is None and float(gpu.capability) >= 8:
+        yield "fp32 is costed at TF32's rate, which PyTorch does not allow: accelerator.full_fp32_tflops is not stated"
     if spec.model.measured is not None:
         run = "a run on the meta device" if spec.model.measured.how == "run" else "the shapes of its modules"
         yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"

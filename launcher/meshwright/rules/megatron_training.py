@@ -103,6 +103,13 @@ def _scales_by_block(gpu: Accelerator) -> bool:
     return 10 <= float(gpu.capability) < 12
 
 
+def _takes_nvfp4(gpu: Accelerator) -> bool:
+    """Whether Transformer Engine does; on AMD's GPUs, whose fp8 units gfx94x and gfx95x have, it multiplies in bf16."""
+    if gpu.platform == "rocm":
+        return gpu.fp8_tflops is not None
+    return float(gpu.capability) >= 10
+
+
 def _of_extension(r: Layout) -> list[str]:
     """Flags of NVIDIA's resiliency extension that cannot work; Megatron-LM's own program wraps itself."""
     wraps_itself = r.spec.launch.entry != "meshwright"
@@ -151,10 +158,11 @@ _TRAINING = (
         id="megatron.nvfp4",
         path="training.precision",
         backends=MEGATRON,
-        holds=lambda r: r.training.precision != "nvfp4" or float(r.cluster.accelerator.capability) >= 10,
-        message="nvfp4 needs compute capability 10 (Blackwell), {cluster.accelerator.name} has "
-        "{cluster.accelerator.capability}",
-        source="transformer_engine/pytorch/quantization.py check_nvfp4_support; training/arguments.py:1073",
+        holds=lambda r: r.training.precision != "nvfp4" or _takes_nvfp4(r.cluster.accelerator),
+        message="nvfp4 needs compute capability 10 (Blackwell) or gfx942 and gfx950 (MI300X to MI355X), "
+        "{cluster.accelerator.name} has {cluster.accelerator.capability}",
+        source="transformer_engine/pytorch/quantization.py check_nvfp4_support, NVIDIA's and ROCm's (ROCm@030b792); "
+        "training/arguments.py:1073",
         repairs=any_of(change(training__precision="fp8_blockwise"), change(training__precision="bf16")),
     ),
     Rule(

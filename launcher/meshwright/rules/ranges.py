@@ -72,6 +72,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_AMOUNT, "cluster", "node_mtbf_hours storage_gb_s"),
     (_AMOUNT, "cluster", "host_memory_gb_s host_link_gb_s nvme_gib nvme_read_gb_s nvme_write_gb_s"),
     (_AMOUNT, "cluster.accelerator", "memory_gib memory_bandwidth_gb_s bf16_tflops fp8_tflops fp4_tflops fp32_tflops"),
+    (_AMOUNT, "cluster.accelerator", "full_fp32_tflops"),
     *((_AMOUNT, f"cluster.{links}", "bandwidth_gb_s") for links in ("intra", "inter")),
     *((_NONE_OR_MORE, f"cluster.{links}", "latency_us") for links in ("intra", "inter")),
     (_FRACTION, "cluster.efficiency", "matmul attention memory intra_link inter_link"),
