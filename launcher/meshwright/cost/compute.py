@@ -88,9 +88,7 @@ def _low_peak(gpu: Accelerator, precision: str) -> float:
     """1e12 FLOP/s in 4 or 8 bits where the precision is such and the GPU has the units."""
     eight = gpu.fp8_tflops or gpu.bf16_tflops
     if precision == "nvfp4" and gpu.platform == "rocm":
-        return (
-            gpu.bf16_tflops
-        )  # no library there multiplies it: ROCm/TransformerEngine, rocm_gemm.cu makes it bf16 first
+        return gpu.bf16_tflops  # which ROCm/TransformerEngine makes of it first (common/gemm/rocm_gemm.cu)
     if precision == "nvfp4":
         return gpu.fp4_tflops or eight
     return eight if precision.startswith(("fp8", "mxfp8")) else gpu.bf16_tflops

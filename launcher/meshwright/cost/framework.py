@@ -30,7 +30,7 @@ class Framework:
 
     ``loss_bytes``: of the logits and what the loss keeps beside them when its backward begins. ``gathered_loss``:
     every tp rank sees the whole vocabulary; Megatron's own loss keeps fp32 probabilities beside its part.
-    ``dummy_gradients``: Transformer Engine's persistent buffers. ``tf32``: its cublaslt_gemm.cu, for products in fp32 alone.
+    ``dummy_gradients``: Transformer Engine's persistent buffers. ``tf32``: its cublaslt_gemm.cu, in fp32.
     """
 
     kernels: Kernels = FUSED
