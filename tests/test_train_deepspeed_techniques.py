@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from test_train_deepspeed import DENSE, EXPERTS, prepared, trained
+from test_train_deepspeed import DENSE, prepared, trained
 
 TILES = {"backend.deepspeed.tiling.loss": 4, "backend.deepspeed.tiling.mlp": 3}
 MUON = {"training.optimizer.name": "muon", "training.optimizer.lr": 2e-3}

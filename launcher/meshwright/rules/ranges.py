@@ -101,7 +101,12 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_PART, "backend.megatron.optimizer_offload", "fraction"),
     (_NONE_OR_MORE, "backend.deepspeed", "reduce_bucket allgather_bucket prefetch_bucket persistence_threshold"),
     (_NONE_OR_MORE, "backend.deepspeed", "max_live_parameters max_reuse_distance"),
-    (_COUNT, "backend.deepspeed", "sub_group_size"),
+    (_COUNT, "backend.deepspeed", "sub_group_size moe_dispatcher_sms"),
+    (_PART, "backend.deepspeed", "super_offload_cores"),
+    (_COUNT, "backend.deepspeed.tiling", "loss mlp"),
+    (_PART_BELOW_ONE, "backend.deepspeed.zenflow", "topk"),
+    (_COUNT, "backend.deepspeed.zenflow", "update_interval select_interval"),
+    (_NONE_OR_MORE, "backend.deepspeed.zenflow", "warmup"),
 )
 
 RANGES = {f"{section}.{name}": within for within, section, names in _TABLE for name in names.split()}
