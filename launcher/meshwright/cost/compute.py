@@ -13,6 +13,7 @@ from meshwright.cost import attention
 from meshwright.cost.counts import recomputed
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, where
+from meshwright.cost.tiles import in_tiles
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
@@ -104,6 +105,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     twice = 2.5 if flash else 2
     device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
     backward = _at_least_launched(kernels, 2, device)
+    tiled = sum(k.matmul + k.memory for o, k in zip(operations, kernels, strict=True) if in_tiles(s, o))
     again = [
         k
         for o, k in zip(operations, kernels, strict=True)
@@ -112,7 +114,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     selective = sum(k.matmul + k.attention + k.memory + k.casts[0] for k in again)
     r = s.layout.recompute
     idle = (forward - once, backward - device, (r == 2) * (forward - once))
-    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)), idle)
+    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)) + tiled, idle)
 
 
 def operation(s: Scene, o: Operation) -> Seconds:
@@ -153,7 +155,7 @@ def head(s: Scene) -> Seconds:
     return Seconds(
         maximum(forward, product + loss + weights + capped * CAPPED_BYTES[0]),
         maximum(backward, 2 * product + loss / 2 + 2 * weights + capped * CAPPED_BYTES[1]),
-        0 * product,
+        (s.framework.tiles[0] > 1) * (product + loss + weights),
     )
 
 
@@ -204,8 +206,7 @@ def _routing(s: Scene, o: Operation) -> float:
     """Host operations of a mixture's routing that are no kernels."""
     if o.name == "router":
         return ROUTING
-    flex = s.layout.backend.megatron.moe_dispatcher == "flex"
-    return (FLEX_ROUTING if flex else ROUTING) if o.name in ("dispatch", "combine") else 0.0
+    return (FLEX_ROUTING if s.framework.sends_once else ROUTING) if o.name in ("dispatch", "combine") else 0.0
 
 
 def _casts(s: Scene, o: Operation, rate: Number) -> tuple[Number, Number]:

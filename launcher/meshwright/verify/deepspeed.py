@@ -119,8 +119,7 @@ def expected(plan: Plan) -> dict[str, Any]:
         "reduce_bucket": options.reduce_bucket if stage else None,
         "overlap": plan.spec.parallelism.overlap_grad_reduce if stage else None,
         "super_offload": options.super_offload,
-        "zenflow": options.zenflow.topk
-        and (options.zenflow.topk, options.zenflow.update_interval, options.zenflow.overlap),
+        "zenflow": zenflow.topk and (zenflow.topk, zenflow.update_interval, zenflow.overlap),
         "compiled": options.deep_compile.on,
         "dispatcher": options.moe_dispatcher,
     }
