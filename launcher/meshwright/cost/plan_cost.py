@@ -148,7 +148,7 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
-    if spec.backend.name == "deepspeed" and o.deep_compile.on:
+    if spec.backend.name == "deepspeed" and o.deep_compile.enabled:
         yield (
             "DeepCompile saves no time here, for its passes choose as they measure; its authors saw ZeRO-3 up to 1.28 "
             "times as fast (arXiv:2504.09983). We have not run it: it needs a GPU"

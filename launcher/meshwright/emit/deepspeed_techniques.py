@@ -18,7 +18,7 @@ __all__ = ["compiled", "dispatcher", "for_program", "offload", "offload_optimize
 def for_program(options: DeepSpeedOptions) -> dict[str, Any]:
     """What the JSON has no keys for, or what needs a call beside them."""
     tiling = {"tiling": asdict(options.tiling)} if options.tiling != Tiling() else {}
-    compiled = {"compile": True} if options.deep_compile.on else {}
+    compiled = {"compile": True} if options.deep_compile.enabled else {}
     return {**tiling, **compiled, **({"zenflow": True} if options.zenflow.topk else {})}
 
 
@@ -61,7 +61,7 @@ def zenflow(said: ZenFlow) -> dict[str, Any]:
 def compiled(said: DeepCompile) -> dict[str, Any]:
     """Sections of DeepCompile (deepspeed/compile/config.py)."""
     key = {"none": None, "activations": "offload_activation", "optimizer": "offload_opt_states"}[said.offload]
-    return {"compile": {"deepcompile": True, **({key: True} if key else {})}} if said.on else {}
+    return {"compile": {"deepcompile": True, **({key: True} if key else {})}} if said.enabled else {}
 
 
 def dispatcher(plan: Plan) -> dict[str, Any]:

@@ -19,7 +19,7 @@ TRAINER = WITH_DEEPSPEED + WITH_FSDP
 def _by_our_program(o: DeepSpeedOptions) -> bool:
     """Techniques that the JSON alone does not switch on."""
     tiled = o.tiling.loss > 1 or o.tiling.mlp > 1
-    return tiled or o.zenflow.topk is not None or o.deep_compile.on or o.moe_dispatcher != "alltoall"
+    return tiled or o.zenflow.topk is not None or o.deep_compile.enabled or o.moe_dispatcher != "alltoall"
 
 
 def _decays_to_the_end(r: Layout) -> bool:
@@ -139,7 +139,7 @@ _DEEPSPEED = (
             backend__deepspeed__tiling__loss=1,
             backend__deepspeed__tiling__mlp=1,
             backend__deepspeed__zenflow__topk=None,
-            backend__deepspeed__deep_compile__on=False,
+            backend__deepspeed__deep_compile__enabled=False,
             backend__deepspeed__deep_compile__offload="none",
             backend__deepspeed__moe_dispatcher="alltoall",
         ),

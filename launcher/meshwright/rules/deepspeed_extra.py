@@ -53,7 +53,7 @@ DECIDED: Mapping[str, str] = {
     "expert_parallel.comm_backend": "backend.deepspeed.moe_dispatcher",
     "expert_parallel.comm_num_sm": "backend.deepspeed.moe_dispatcher_sms",
     "expert_parallel.comm_max_tokens_per_rank": "training.micro_batch",
-    "compile.deepcompile": "backend.deepspeed.deep_compile.on",
+    "compile.deepcompile": "backend.deepspeed.deep_compile.enabled",
     "compile.offload_activation": "backend.deepspeed.deep_compile.offload",
     "compile.offload_opt_states": "backend.deepspeed.deep_compile.offload",
     "zero_optimization.zenflow.topk_ratio": "backend.deepspeed.zenflow.topk",

@@ -80,10 +80,10 @@ NEEDS: tuple[Requirement, ...] = (
     Requirement(
         component="nvcc",
         backend="deepspeed",
-        option="backend.deepspeed.deep_compile.on=true",
-        asked=lambda spec: spec.backend.deepspeed.deep_compile.on,
+        option="backend.deepspeed.deep_compile.enabled=true",
+        asked=lambda spec: spec.backend.deepspeed.deep_compile.enabled,
         install="the CUDA toolkit of PyTorch's CUDA version",
-        instead="backend.deepspeed.deep_compile.on=false",
+        instead="backend.deepspeed.deep_compile.enabled=false",
         source="DeepSpeed 0.19.8, op_builder/dc.py: its passes call compiled operations",
     ),
     Requirement(

@@ -47,7 +47,7 @@ def _zenflow(r: Layout) -> Number:
 
 _NO_ZENFLOW = change(backend__deepspeed__zenflow__topk=None)
 _NO_SUPER = change(backend__deepspeed__super_offload=False)
-_NOT_COMPILED = change(backend__deepspeed__deep_compile__on=False, backend__deepspeed__deep_compile__offload="none")
+_NOT_COMPILED = change(backend__deepspeed__deep_compile__enabled=False, backend__deepspeed__deep_compile__offload="none")
 _ALLTOALL = change(backend__deepspeed__moe_dispatcher="alltoall")
 _WITH_ADAM = change(training__optimizer__name="adamw")
 
@@ -117,9 +117,9 @@ _HOST = (
 _COMPILED = (
     Rule(
         id="deepspeed.deep_compile",
-        path="backend.deepspeed.deep_compile.on",
+        path="backend.deepspeed.deep_compile.enabled",
         backends=DEEPSPEED,
-        holds=lambda r: implies(_options(r).deep_compile.on, _cuda(r) & (r.zero >= 1) & (r.tp == 1) & (r.cp == 1)),
+        holds=lambda r: implies(_options(r).deep_compile.enabled, _cuda(r) & (r.zero >= 1) & (r.tp == 1) & (r.cp == 1)),
         message="DeepCompile's passes are ZeRO's, zero >= 1 (zero = {zero}), on a CUDA GPU "
         "({cluster.accelerator.name}), and go with neither AutoTP nor Ulysses, tp = {tp}, cp = {cp}",
         source="compile/util.py:29; runtime/engine.py:5803, :5840; module_inject/auto_ep_folding.py:202",
@@ -130,7 +130,7 @@ _COMPILED = (
         path="backend.deepspeed.deep_compile.offload",
         backends=DEEPSPEED,
         holds=lambda r: implies(
-            _options(r).deep_compile.offload != "none", _options(r).deep_compile.on & (r.zero == 3)
+            _options(r).deep_compile.offload != "none", _options(r).deep_compile.enabled & (r.zero == 3)
         ),
         message="{backend.deepspeed.deep_compile.offload} leave the GPU by passes of DeepCompile at zero = 3 alone; "
         "zero = {zero}",
@@ -139,10 +139,10 @@ _COMPILED = (
     ),
     Rule(
         id="deepspeed.deep_compile_tiles",
-        path="backend.deepspeed.deep_compile.on",
+        path="backend.deepspeed.deep_compile.enabled",
         backends=DEEPSPEED,
         holds=lambda r: implies(
-            _options(r).deep_compile.on,
+            _options(r).deep_compile.enabled,
             (max(_options(r).tiling.loss, _options(r).tiling.mlp) == 1)
             & (_options(r).zenflow.topk is None)
             & (r.training.optimizer.name != "muon"),

@@ -101,5 +101,5 @@ class ZenFlow:
 class DeepCompile:
     """ZeRO's communication as passes over compiled graphs."""
 
-    on: bool = False
+    enabled: bool = False
     offload: Literal["none", "activations", "optimizer"] = "none"  # to pinned memory, as far as the GPU's is short

@@ -120,7 +120,7 @@ def expected(plan: Plan) -> dict[str, Any]:
         "overlap": plan.spec.parallelism.overlap_grad_reduce if stage else None,
         "super_offload": options.super_offload,
         "zenflow": zenflow.topk and (zenflow.topk, zenflow.update_interval, zenflow.overlap),
-        "compiled": options.deep_compile.on,
+        "compiled": options.deep_compile.enabled,
         "dispatcher": options.moe_dispatcher,
     }
 
