@@ -15,7 +15,7 @@ from meshwright.imports.deepspeed import of_json
 from meshwright.imports.documents import Leaves, json_leaves
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
-from meshwright.resolver import resolve
+from meshwright.resolver import override, resolve
 from meshwright.rules.deepspeed_techniques import TILED_MLPS
 from meshwright.search.techniques import bundles
 
@@ -76,11 +76,17 @@ def test_superoffload_hides_the_step_behind_the_backward() -> None:
 
 
 def test_deepep_sends_a_token_to_a_node_once() -> None:
-    plain, once = (planned(*EXPERTS, *more) for more in ((), (f"{D}moe_dispatcher=deepep",)))
+    plain = planned(*EXPERTS)
+    once = resolve(override(plain.spec, f"{D}moe_dispatcher", "deepep"))
     assert cost(once).step.expert < cost(plain).step.expert
     section = config(once)["expert_parallel"]
     assert (section["comm_backend"], section["comm_num_sm"]) == ("deepep", 12)
     assert section["comm_max_tokens_per_rank"] == 4096 * once.batch.micro_batch
+
+
+def test_deepep_needs_an_nccl_that_pip_does_not_bring() -> None:
+    with pytest.raises(ConfigError, match="NCCL 2.30.4"):
+        planned(*EXPERTS, f"{D}moe_dispatcher=deepep")
 
 
 def test_deepcompile_is_emitted_and_said_not_to_have_run() -> None:

@@ -47,7 +47,9 @@ def _zenflow(r: Layout) -> Number:
 
 _NO_ZENFLOW = change(backend__deepspeed__zenflow__topk=None)
 _NO_SUPER = change(backend__deepspeed__super_offload=False)
-_NOT_COMPILED = change(backend__deepspeed__deep_compile__enabled=False, backend__deepspeed__deep_compile__offload="none")
+_NOT_COMPILED = change(
+    backend__deepspeed__deep_compile__enabled=False, backend__deepspeed__deep_compile__offload="none"
+)
 _ALLTOALL = change(backend__deepspeed__moe_dispatcher="alltoall")
 _WITH_ADAM = change(training__optimizer__name="adamw")
 
