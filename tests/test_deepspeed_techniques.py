@@ -18,6 +18,7 @@ from meshwright.loading import load
 from meshwright.resolver import override, resolve
 from meshwright.rules.deepspeed_techniques import TILED_MLPS
 from meshwright.search.techniques import bundles
+from meshwright.spec.software import Software
 
 D = "backend.deepspeed."
 LONG = (
@@ -77,7 +78,8 @@ def test_superoffload_hides_the_step_behind_the_backward() -> None:
 
 def test_deepep_sends_a_token_to_a_node_once() -> None:
     plain = planned(*EXPERTS)
-    once = resolve(override(plain.spec, f"{D}moe_dispatcher", "deepep"))
+    newer = override(plain.spec, "software", Software(components={"nccl": "2.30.4", "deep_ep": "2.0"}))
+    once = resolve(override(newer, f"{D}moe_dispatcher", "deepep"))
     assert cost(once).step.expert < cost(plain).step.expert
     section = config(once)["expert_parallel"]
     assert (section["comm_backend"], section["comm_num_sm"]) == ("deepep", 12)
