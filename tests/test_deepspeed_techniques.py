@@ -87,7 +87,7 @@ def test_deepep_sends_a_token_to_a_node_once() -> None:
 
 
 def test_deepep_needs_an_nccl_that_pip_does_not_bring() -> None:
-    with pytest.raises(ConfigError, match="NCCL 2.30.4"):
+    with pytest.raises(ConfigError, match=r"NCCL 2\.30\.4"):
         planned(*EXPERTS, f"{D}moe_dispatcher=deepep")
 
 

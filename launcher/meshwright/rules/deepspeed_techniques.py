@@ -28,10 +28,14 @@ def _cuda(r: Layout) -> bool:
 
 
 def _plain_loss(r: Layout) -> bool:
-    """Whether transformers makes its loss of the head's product alone."""
+    """Whether transformers makes its loss of the head's product alone, whose weight nothing else has.
+
+    A tied one gets its gradient twice, in the pieces and by the embedding, which ZeRO stops at.
+    """
     model = r.model
     balanced = model.moe is not None and model.moe.balancing != "none" and model.moe.aux_loss > 0
-    return model.measured is None and model.final_softcap is None and model.logit_scale is None and not balanced
+    plain = model.final_softcap is None and model.logit_scale is None and not model.tied_embeddings
+    return model.measured is None and plain and not balanced
 
 
 def _on_the_host(r: Layout) -> Number:
@@ -59,9 +63,9 @@ _TILES = (
         path="backend.deepspeed.tiling.loss",
         backends=DEEPSPEED,
         holds=lambda r: implies(_options(r).tiling.loss > 1, _plain_loss(r)),
-        message="the loss of {model.name} is more than the head's product: a soft cap, a scale or the experts' "
-        "balance, which pieces of {backend.deepspeed.tiling.loss} would leave out",
-        source="ours: train/deepspeed_tiling.py; transformers models/*/modeling_*.py",
+        message="the loss of {model.name} is more than the head's product: a soft cap, a scale, the "
+        "experts' balance or a tied weight, which pieces of {backend.deepspeed.tiling.loss} would leave out",
+        source="ours: train/deepspeed_tiling.py; tied, runtime/zero/stage3.py:1662",
         repairs=change(backend__deepspeed__tiling__loss=1),
     ),
     Rule(

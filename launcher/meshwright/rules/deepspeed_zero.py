@@ -24,7 +24,7 @@ def _whole_matrices(r: Layout) -> Number:
     o = r.backend.deepspeed
     plain = _optimizer(r).device == "none" and _param(r).device == "none" and not o.bf16_states and o.hpz == 1
     mixed = r.training.precision == "bf16" and r.training.grad_reduce == "fp32"
-    return (r.tp == 1) & (r.ep == 1) & plain & implies(mixed & (r.zero == 1), r.cp == 1)
+    return (r.tp == 1) & plain & implies(mixed & (r.zero == 1), (r.cp == 1) & (r.ep == 1))
 
 
 def _quantized(r: Layout) -> bool:
@@ -88,10 +88,11 @@ _OPTIMIZER = (
         path="training.optimizer.name",
         backends=DEEPSPEED,
         holds=lambda r: implies(r.training.optimizer.name == "muon", _whole_matrices(r)),
-        message="Muon needs whole matrices and their gradients at tp = 1, ep = 1, with nothing offloaded, no bf16 "
-        "states, no hpz, and at zero = 1 in bf16 without Ulysses; tp = {tp}, cp = {cp}, ep = {ep}, zero = {zero}",
-        source="runtime/bf16_optimizer.py:61; runtime/zero/stage3.py:363; ours for tp, where each rank would "
-        "orthogonalize its own part, for ep and for offload, which we have not run",
+        message="Muon needs whole matrices and their gradients at tp = 1, with nothing offloaded, no bf16 "
+        "states, no hpz, and at zero = 1 in bf16 neither Ulysses nor AutoEP; tp = {tp}, cp = {cp}, ep = {ep}, "
+        "zero = {zero}",
+        source="runtime/bf16_optimizer.py:60; ours for tp, where each rank would "
+        "orthogonalize its own part, and for offload, which we have not run",
         repairs=change(training__optimizer__name="adamw"),
     ),
     Rule(
