@@ -31,6 +31,16 @@ INDEXER = Indexer(heads=4, head_dim=16, topk=32)
 MAMBA = Mamba(heads=8, head_dim=16, groups=4, state=16)
 MIXED = small_model(pattern="M*G-M*GE", mamba=MAMBA, delta_net=NET, moe=replace(MOE, first_dense=0))
 
+HOSTED = {"offload_optimizer.device": "cpu", "zenflow.topk": 0.1, "zenflow.select_interval": 8}
+
+
+def with_options(base: Spec, options: dict[str, Any]) -> Spec:
+    """``base`` with options of DeepSpeed's."""
+    for path, value in options.items():
+        base = override(base, f"backend.deepspeed.{path}", value)
+    return base
+
+
 BASES: dict[str, dict[str, Spec]] = {
     "megatron": {
         "mixers": spec(MIXED, 8, global_batch=16, pp=2),
@@ -41,6 +51,7 @@ BASES: dict[str, dict[str, Spec]] = {
     "deepspeed": {
         "zero 1": spec(small_model(transformers="llama"), 8, global_batch=16, zero=1),
         "zero 3": spec(small_model(transformers="llama"), 8, global_batch=16, zero=3),
+        "host": with_options(spec(small_model(transformers="llama"), 8, global_batch=8, zero=3), HOSTED),
     },
 }
 
@@ -130,10 +141,13 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.deepspeed.allgather_bucket": "ZeRO 1 and 2 only",
         "backend.deepspeed.offload_optimizer": "without a device there is no offload",
         "backend.deepspeed.offload_param": "without a device there is no offload",
+        "backend.deepspeed.super_offload_cores": "SuperOffload only",
+        "backend.deepspeed.zenflow": "without topk there is none, and topk needs an offloaded optimizer",
+        "backend.deepspeed.moe_dispatcher_sms": "DeepEP only",
         "backend.deepspeed.attention": "the kernel stated that auto would choose",
         "parallelism.order": "without stages both orders are one",
         "parallelism.cp_comm": "without context parallelism nothing is exchanged",
-        "training.optimizer.momentum": "SGD only",
+        "training.optimizer.momentum": "SGD and Muon only",
     },
 }
 

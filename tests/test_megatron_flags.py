@@ -65,3 +65,11 @@ def test_megatron_lms_own_program_restarts_within_its_process() -> None:
 
 def test_what_no_key_decides_is_passed_through() -> None:
     assert contradictions(("--log-memory-interval=5", "--no-rope-fusion")) == []
+
+
+def test_hybrid_context_parallelism_is_refused_with_megatrons_reason() -> None:
+    words = ("--hybrid-context-parallel", "--max-seqlen-per-dp-cp-rank", "64", "--log-params-norm")
+    (problem,) = refusals(override(spec(small_model(), 8, cp=2), "backend.megatron.extra", words), "megatron")
+    assert problem.rule == "context.hybrid"
+    assert "cu_seqlens" in problem.message
+    assert [dict(repair) for repair in problem.repairs] == [{"backend.megatron.extra": ("--log-params-norm",)}]

@@ -22,6 +22,7 @@ MOE = Moe(experts=8, topk=2, ffn=256, aux_loss=0.01)
 MIXTRAL = small_model(moe=MOE, transformers="mixtral")
 AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
 OFFLOAD = "backend.deepspeed.offload_optimizer"
+TILES, COMPILE = "backend.deepspeed.tiling", "backend.deepspeed.deep_compile"
 WINDOW = small_model(sliding_window=128, transformers="mistral")
 
 TRAPS: Mapping[str, Mapping[str, Any]] = {
@@ -74,7 +75,7 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.precision": {"training.precision": "mxfp8"},
     "deepspeed.stage_0": {"parallelism.zero": 0},
     "deepspeed.grad_reduce": {"training.precision": "fp16", "training.grad_reduce": "bf16"},
-    "deepspeed.optimizer": {"training.optimizer.name": "muon"},
+    "deepspeed.optimizer": {"training.optimizer.name": "muon", "parallelism.tp": 2},
     "deepspeed.offload_sgd": {"training.optimizer.name": "sgd", f"{OFFLOAD}.device": "cpu"},
     "deepspeed.offload_optimizer": {"parallelism.zero": 0, "training.precision": "fp32", f"{OFFLOAD}.device": "cpu"},
     "deepspeed.offload_param": {"parallelism.zero": 2, "backend.deepspeed.offload_param.device": "cpu"},
@@ -97,6 +98,23 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.hpz_tensor": {"parallelism.zero": 3, "backend.deepspeed.hpz": 2, "parallelism.tp": 2},
     "deepspeed.quantized": {"parallelism.zero": 1, "backend.deepspeed.quantized_gradients": True},
     "deepspeed.bf16_states": {"backend.deepspeed.bf16_states": True, "training.precision": "fp16"},
+    "deepspeed.tiled_loss": {f"{TILES}.loss": 4, "model": MIXTRAL},
+    "deepspeed.tiled_mlp": {f"{TILES}.mlp": 4, "model": MIXTRAL},
+    "deepspeed.tiles": {f"{TILES}.loss": 1024},
+    "deepspeed.zenflow": {
+        f"{OFFLOAD}.device": "cpu",
+        "backend.deepspeed.zenflow.topk": 0.1,
+        "training.global_batch": 16,
+    },
+    "deepspeed.super_offload": {
+        "parallelism.zero": 2,
+        f"{OFFLOAD}.device": "cpu",
+        "backend.deepspeed.super_offload": True,
+    },
+    "deepspeed.deep_compile": {f"{COMPILE}.enabled": True, "parallelism.cp": 2},
+    "deepspeed.deep_compile_offload": {f"{COMPILE}.enabled": True, f"{COMPILE}.offload": "activations"},
+    "deepspeed.deep_compile_tiles": {f"{COMPILE}.enabled": True, f"{TILES}.loss": 4},
+    "deepspeed.deepep": {"model": MIXTRAL, "backend.deepspeed.moe_dispatcher": "deepep"},
     "deepspeed.recompute": {"parallelism.recompute": "selective"},
     "deepspeed.entry": {"launch": Launch(entry="pretrain_gpt.py")},
     "deepspeed.autocast": {"backend.deepspeed.extra": AUTOCAST},
@@ -205,7 +223,7 @@ def test_good_extra_passes() -> None:
     extra = {
         "wall_clock_breakdown": True,
         "comms_logger": {"enabled": True, "prof_ops": []},
-        "zero_optimization": {"round_robin_gradients": True, "offload_optimizer": {"cpuadam_cores_perc": 1}},
+        "zero_optimization": {"round_robin_gradients": True, "offload_optimizer": {"buffer_count": 5}},
         "checkpoint": {"load_universal": True},
         "fp16": {"loss_scale_window": 500},
     }

@@ -37,6 +37,14 @@ AGAINST: dict[str, tuple[Spec, str]] = {
         override(override(spec(small_model(), 8), "backend.deepspeed.hpz", 4), "backend.deepspeed.torch_adam", True),
         "backend.deepspeed.hpz, backend.deepspeed.torch_adam: megatron, which is launched, does not read this",
     ),
+    "no-experts": (
+        override(
+            override(spec(small_model(), 8), "backend.megatron.experts.balanced", True),
+            "backend.megatron.moe_router_fusion",
+            True,
+        ),
+        "backend.megatron.moe_router_fusion, backend.megatron.experts.balanced: small has no experts",
+    ),
     "evaluation-interval": (
         override(override(SLURM, "training.steps", 10), "training.evaluation.interval", 100),
         "every 100 steps is never, in a run of 10",

@@ -6,6 +6,7 @@ import pytest
 
 from meshwright.cost import cost
 from meshwright.cost.collectives import group
+from meshwright.cost.compute import peak
 from meshwright.cost.inputs import scene
 from meshwright.cost.messages import between_nodes, expert, hidden
 from meshwright.cost.techniques import TECHNIQUES, applied, brought, used
@@ -188,3 +189,28 @@ def test_double_buffers_take_memory_and_an_outer_level_gives_it_back() -> None:
     assert twice.communication - bare.communication == 4 * layer
     outer = (cost(planned(*words, replicas, *more)).stages[0] for more in ((), (f"{fsdp}outer_optimizer=true",)))
     assert next(outer).optimizer == 2 * next(outer).optimizer
+
+
+DENSE = ("model=llama3_8b", "cluster.gpus=8", "training.global_batch=64", "training.sequence=8192")
+
+
+def test_amd_takes_four_bits_and_multiplies_them_in_sixteen() -> None:
+    words = (*DENSE, "cluster=mi355x", "backend.megatron.transformer=transformer_engine")
+    four, sixteen = (cost(planned(*words, f"training.precision={one}")).step.compute for one in ("nvfp4", "bf16"))
+    assert four >= sixteen
+    with pytest.raises(ConfigError, match="gfx942"):
+        planned(*DENSE, "cluster=mi250x_lumi", "training.precision=nvfp4")
+
+
+@pytest.mark.parametrize(
+    ("words", "rate"),
+    [(("backend.megatron.transformer=transformer_engine",), 494.7), (("backend.megatron.transformer=local",), 66.9)],
+)
+def test_transformer_engine_alone_multiplies_fp32_in_tf32(words: tuple[str, ...], rate: float) -> None:
+    plan = planned(*DENSE, "cluster=dgx_h100", "training.precision=fp32", *words)
+    assert peak(scene(layout(plan.spec))) == pytest.approx(rate * 1e12)
+
+
+def test_deepspeed_multiplies_fp32_in_full() -> None:
+    plan = planned(*DENSE, "cluster=dgx_h100", "training.precision=fp32", "backend=deepspeed")
+    assert peak(scene(layout(plan.spec))) == pytest.approx(66.9e12)

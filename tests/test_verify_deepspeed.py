@@ -43,8 +43,8 @@ RUNS: Mapping[str, dict[str, Any]] = {
     },
 }
 NEEDS_CUDA: Mapping[str, dict[str, Any]] = {
-    "no ZenFlow": {"zenflow": {"topk_ratio": 0.1, "update_interval": 4, "full_warm_up_rounds": 0}},
-    "plain offload for SuperOffload": {"offload_optimizer": {"super_offload": True}},
+    "no ZenFlow": {"backend.deepspeed.zenflow.topk": 0.1, "training.global_batch": 8},
+    "plain offload for SuperOffload": {"backend.deepspeed.super_offload": True},
 }
 
 
@@ -82,8 +82,7 @@ def test_no_token_is_padding(verify: Any) -> None:
 
 @pytest.mark.parametrize("said", NEEDS_CUDA)
 def test_offload_that_needs_cuda_is_judged_as_far_as_a_cpu_goes(verify: Any, said: str) -> None:
-    extra = {"zero_optimization": NEEDS_CUDA[said]}
-    changes = {"backend.deepspeed.offload_optimizer.device": "cpu", "backend.deepspeed.extra": extra}
+    changes = {"backend.deepspeed.offload_optimizer.device": "cpu", **NEEDS_CUDA[said]}
     plan = resolve(deepspeed(zero=2 + ("Super" in said), changes=changes))
     checks = in_forks(verify.check, [(name, plan) for name in verify.CHECKS])
     assert [check.details for check in checks if not check.passed] == []

@@ -30,13 +30,12 @@ TILE = 128  # keys that attention's kernels compute at a time: a window's edge i
 
 
 def peak(s: Scene, o: Operation) -> Number:
-    """FLOP/s of the matrix units over attention's two products, of which ``single`` is in 32 bits.
-
-    TF32 where the hardware has it: PyTorch takes it where it is allowed to, and multiplies in full slower than this.
-    """
+    """FLOP/s over attention's two products, of which ``single`` is in 32 bits; all of them where the model is."""
     gpu = s.layout.cluster.accelerator
+    if s.layout.training.precision == "fp32":
+        return gpu.full_fp32
     part = o.single / maximum(where(o.computed > 0, o.computed, o.scores), 1)
-    return 1e12 / (part / gpu.fp32_tflops + (1 - part) / gpu.bf16_tflops)
+    return 1 / (part / gpu.full_fp32 + (1 - part) / (gpu.bf16_tflops * 1e12))
 
 
 def rate(s: Scene) -> Number:

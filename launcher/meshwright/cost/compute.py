@@ -12,6 +12,7 @@ from meshwright.cost import attention, launches
 from meshwright.cost.counts import recomputed
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, where
+from meshwright.cost.tiles import in_tiles
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec import Accelerator
@@ -70,10 +71,10 @@ class Roofline:
 
 
 def peak(s: Scene) -> float:
-    """FLOP/s of the matrix units in the precision of the linear layers, over those that stay in bf16, too."""
+    """FLOP/s in the precision of the linear layers, over those that stay in bf16, too."""
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
     if precision == "fp32":
-        return gpu.fp32_tflops * 1e12
+        return gpu.fp32_tflops * 1e12 if s.framework.tf32 else gpu.full_fp32
     low, part = _low_peak(gpu, precision), s.framework.low_layers
     return 1e12 / (part / low + (1 - part) / gpu.bf16_tflops)
 
@@ -81,6 +82,8 @@ def peak(s: Scene) -> float:
 def _low_peak(gpu: Accelerator, precision: str) -> float:
     """1e12 FLOP/s in 4 or 8 bits where the precision is such and the GPU has the units."""
     eight = gpu.fp8_tflops or gpu.bf16_tflops
+    if precision == "nvfp4" and gpu.platform == "rocm":
+        return gpu.bf16_tflops  # which ROCm/TransformerEngine makes of it first (common/gemm/rocm_gemm.cu)
     if precision == "nvfp4":
         return gpu.fp4_tflops or eight
     return eight if precision.startswith(("fp8", "mxfp8")) else gpu.bf16_tflops
@@ -96,6 +99,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     twice = 2.5 if flash else 2
     device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
     backward = _at_least_launched(kernels, 2, device)
+    tiled = sum(k.matmul + k.memory for o, k in zip(operations, kernels, strict=True) if in_tiles(s, o))
     again = [
         k
         for o, k in zip(operations, kernels, strict=True)
@@ -104,7 +108,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     selective = sum(map(_forward, again))
     r = s.layout.recompute
     idle = (forward - once, backward - device, (r == 2) * (forward - once))
-    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)), idle)
+    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)) + tiled, idle)
 
 
 def operation(s: Scene, o: Operation) -> Seconds:
@@ -133,7 +137,7 @@ def head(s: Scene) -> Seconds:
     rows = s.vocab / s.layout.tp
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
     sixteen = _low_peak(gpu, precision) if s.framework.low_head else gpu.bf16_tflops
-    units = (gpu.fp32_tflops if precision == "fp32" else sixteen) * 1e12
+    units = gpu.full_fp32 if precision == "fp32" else sixteen * 1e12
     product = 2 * s.tokens * model.hidden * rows / (units * e.matmul)
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
     each = 6 if fused else 20
@@ -145,7 +149,7 @@ def head(s: Scene) -> Seconds:
     return Seconds(
         maximum(forward, product + loss + weights + capped * CAPPED_BYTES[0]),
         maximum(backward, 2 * product + loss / 2 + 2 * weights + capped * CAPPED_BYTES[1]),
-        0 * product,
+        (s.framework.tiles[0] > 1) * (product + loss + weights),
     )
 
 

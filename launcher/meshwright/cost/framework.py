@@ -7,6 +7,7 @@ from typing import Any
 
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
+from meshwright.model.count import total_parameters
 from meshwright.model.low_precision import CODED, low_bytes
 from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
@@ -32,10 +33,12 @@ class Framework:
 
     ``loss_bytes``: of the logits and what the loss keeps beside them when its backward begins. ``gathered_loss``:
     every tp rank sees the whole vocabulary; Megatron's own loss keeps fp32 probabilities beside its part.
-    ``dummy_gradients``: Transformer Engine's persistent buffers.
+    ``dummy_gradients``: Transformer Engine's persistent buffers. ``tf32``: its cublaslt_gemm.cu, in fp32.
     """
 
     kernels: Kernels = FUSED
+    tiles: tuple[int, int] = (1, 1)  # pieces of a micro-batch's tokens for the loss and for dense MLPs, computed twice
+    tf32: bool = False  # weights in fp32 are multiplied in TF32, which PyTorch's own products do not take
     loss_bytes: Number = 10.0
     fused_loss: bool = False  # one kernel, which writes the gradient over the bf16 logits
     gathered_loss: bool = False
@@ -56,6 +59,7 @@ class Framework:
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
     low_head: bool = False  # the head's, too
     generic_attention: bool = False  # fused, but by no kernel made for the model's sinks and windows
+    sends_once: bool = False  # a routed token leaves its node once for each node with experts of its own
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
     memory_spread: float = SPREAD  # see there
@@ -162,6 +166,8 @@ def _done(layout: Layout) -> dict[str, Any]:
     return {
         "captured": captured(options),
         "captures_all": options.cuda_graphs.kind == "full_iteration",
+        "sends_once": options.moe_dispatcher == "flex",
+        "tf32": not _local(layout) and layout.cluster.accelerator.platform == "cuda",
         "fused_gradients": options.gradient_accumulation_fusion,
         "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,
         "grouped_softmax": _unfused(layout),
@@ -203,15 +209,19 @@ def _low_part(layout: Layout) -> float:
 def _deepspeed(layout: Layout) -> Framework:
     """Transformers converts logits to fp32 and keeps their log-softmax; Ulysses exchanges heads for tokens."""
     states, options = offload(layout), layout.backend.deepspeed
+    selected = layout.backend.deepspeed.zenflow.topk or 0.0
     return Framework(
+        tiles=(options.tiling.loss, options.tiling.mlp),
         kernels=Kernels(flash=options.attention != "eager", activation=False, norm=False, weighs_outputs=True),
         loss_bytes=16.0,
         exchanges_heads=True,
+        sends_once=options.moe_dispatcher == "deepep",
+        dispatcher_copies=2.0 if layout.model.moe and options.moe_dispatcher == "deepep" else 0.0,
         gathered_loss=True,
         dummy_gradients=False,
         weight_bytes=states.weight,
         gradient_bytes=states.gradient,
-        optimizer_bytes=states.optimizer,
+        optimizer_bytes=states.optimizer + selected * _SELECTED + _beside_momentum(layout),
         optimizer_away=optimizer_part(options, owned(layout)),
         reduce_bytes=_reduced(layout),
         gather_bytes=_QWZ if options.quantized_weights else 0.0,
@@ -220,6 +230,24 @@ def _deepspeed(layout: Layout) -> Framework:
         fused_gradients=False,
     )
 
+
+def _beside_momentum(layout: Layout) -> Number:
+    """Bytes of a parameter under Muon beside one momentum, over all of them.
+
+    Adam steps embeddings and head and keeps two. At stages 1 and 2 a step's momentum is staged until it is sure to be
+    taken (runtime/zero/stage_1_and_2.py:2989), but not by BF16_Optimizer.
+    """
+    if layout.training.optimizer.name != "muon":
+        return 0.0
+    model, t = layout.model, layout.training
+    ends = model.vocab * model.hidden * (1 if model.tied_embeddings else 2) / total_parameters(model)
+    plain = (layout.zero == 1) & (t.precision == "bf16" and t.grad_reduce == "fp32")
+    staged = ((layout.zero == 1) | (layout.zero == 2)) & (1 - plain)
+    return 4 * ends + 4 * (1 - ends) * staged
+
+
+_SELECTED = 12.0
+"""Bytes of a parameter that ZenFlow steps on the GPU: Adam's moments and the gradient (ZenFlowSelectiveAdamW)."""
 
 _GROUPED = 4 * 32 * 2**20
 """One workspace of cuBLAS for each of four streams (transformer_engine/pytorch/module/base.py,

@@ -23,8 +23,7 @@ def routing(s: Scene, o: Operation) -> float:
     """Host operations of a mixture's routing that are no kernels."""
     if o.name == "router":
         return ROUTING
-    flex = s.layout.backend.megatron.moe_dispatcher == "flex"
-    return (FLEX_ROUTING if flex else ROUTING) if o.name in ("dispatch", "combine") else 0.0
+    return (FLEX_ROUTING if s.framework.sends_once else ROUTING) if o.name in ("dispatch", "combine") else 0.0
 
 
 def by_weight(s: Scene, o: Operation) -> Number:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered
+from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import leaving
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
@@ -129,16 +129,16 @@ def output_weight(s: Scene) -> Number:
     return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
 
 
-def saved(s: Scene, operations: Iterable[Operation]) -> Number:
+def saved(s: Scene, operations: Sequence[Operation]) -> Number:
     """Bytes that one layer keeps of one micro-batch, under the layout's recomputation."""
-    tensors = [(t, t.on_rank(s.degrees)) for o in operations for t in o.saved]
+    tensors = [(t, t.on_rank(s.degrees)) for o in operations for t in o.saved if not tiles.in_tiles(s, o)]
     sequence = s.layout.training.sequence
     freed = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
     whole = [(size * sequence if t.squared else size, t) for t, size in tensors]
     none = sum(size for size, _ in whole)
     kept = sum(size for size, t in whole if not any(m in freed for m in t.recompute.split()))
     chosen = where(s.layout.recompute == 1, kept, none)
-    return s.tokens * chosen * s.width / 2
+    return s.tokens * (chosen + tiles.input_width(s, operations)) * s.width / 2
 
 
 def layer_input(s: Scene) -> Number:
@@ -180,14 +180,14 @@ def _logits(s: Scene) -> Number:
     hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.degrees.tp
     seen = s.vocab if f.gathered_loss else rows
     gathered = (s.degrees.sequence > 1) * 2 * hidden
-    loss = f.loss_bytes + 2 * (model.final_softcap is not None)
+    loss = (f.loss_bytes + 2 * (model.final_softcap is not None)) / f.tiles[0]
     return loss * s.tokens * seen + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
 
 
 def _workspace(s: Scene, load: Load) -> Number:
     """Gradients flowing through the widest operation of one layer, where no head needs more."""
     model = s.layout.model
-    width = load.largest(maximum(0, *(part.widest(model) for part in parts(kind))) for kind in s.kinds)
+    width = load.largest(maximum(0, *(tiles.widest(s, part) for part in parts(kind))) for kind in s.kinds)
     return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + load.largest(_sent(s, kind) for kind in s.kinds)
 
 

@@ -61,8 +61,8 @@ def between_nodes(s: Scene, g: Group) -> Number | None:
     DeepEP and HybridEP send a token to a node once and copy it there (DeepEP, README: NVLink and RDMA forwarding).
     Over n nodes, k experts drawn alike are on n*(1 - (1 - 1/n)^k) of them; group-limited routing allows so many groups.
     """
-    moe, options = s.layout.model.moe, s.layout.backend.megatron
-    if moe is None or s.layout.backend.name != "megatron" or options.moe_dispatcher != "flex":
+    moe = s.layout.model.moe
+    if moe is None or not s.framework.sends_once:
         return None
     nodes = g.size / g.near
     reached = nodes * (1 - (1 - 1 / nodes) ** moe.topk)

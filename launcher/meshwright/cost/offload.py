@@ -96,7 +96,25 @@ def seconds(s: Scene, loads: Sequence[Load], times: Sequence[Work]) -> Number:
         return waited
     if r.backend.name == "megatron":
         return waited + _hybrid(s)
-    return waited + _gradients(s, time) + _stepped(s) + _new_weights(s) + _weights(s, time) + _swapped(s)
+    return waited + _stalled(s, time) + _weights(s, time) + _swapped(s)
+
+
+def _stalled(s: Scene, time: Work) -> Number:
+    """What a step waits for the optimizer's host: gradients there, its step, new weights back.
+
+    SuperOffload steps each sub-group as its gradients come, beside the last backward pass; the last one has nothing to
+    run beside. ZenFlow does it all, but for the columns that the GPU steps, once in ``update_interval`` steps, and
+    beside these where it overlaps.
+    """
+    options, gradients, stepped = s.layout.backend.deepspeed, _gradients(s, time), _stepped(s) + _new_weights(s)
+    if options.super_offload:
+        groups, slower = maximum(1, owned(s.layout) / options.sub_group_size), stepped / options.super_offload_cores
+        return gradients + maximum(slower / groups, slower - time.backward)
+    z = options.zenflow
+    if z.topk is None:
+        return gradients + stepped
+    each = (1 - z.topk) * stepped / z.update_interval
+    return (1 - z.topk) * gradients + (maximum(0, each - time.total) if z.overlap else each)
 
 
 def notes(s: Scene) -> Iterator[str]:
@@ -112,6 +130,16 @@ def notes(s: Scene) -> Iterator[str]:
         yield "whether the host holds what is offloaded is not checked: cluster.host_memory_gib is not stated"
     if r.backend.name != "deepspeed":
         return
+    if o.super_offload:
+        yield (
+            "SuperOffload steps before the gradients' norm is known: a step that clips is taken back and done again, "
+            "which is not counted (runtime/superoffload/superoffload_stage3.py)"
+        )
+    if o.zenflow.topk is not None:
+        yield (
+            "ZenFlow trains another way than Adam on every gradient: what it saves is ours, from its schedule; its "
+            "authors measured up to 5 times ZeRO-Offload's speed (arXiv:2505.12242)"
+        )
     ratio, part = o.offload_optimizer.ratio, float(optimizer_part(o, owned(r)))
     if o.offload_optimizer.device != "none" and abs(part - ratio) > 0.05:
         yield (

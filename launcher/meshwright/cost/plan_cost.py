@@ -149,6 +149,16 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
+    if spec.backend.name == "deepspeed" and o.deep_compile.enabled:
+        yield (
+            "DeepCompile saves no time here, for its passes choose as they measure; its authors saw ZeRO-3 up to 1.28 "
+            "times as fast (arXiv:2504.09983). We have not run it: it needs a GPU"
+        )
+    if spec.training.optimizer.name == "muon":
+        yield "Muon's orthogonalization takes no time here"
+    gpu = spec.cluster.accelerator
+    if spec.training.precision == "fp32" and gpu.full_fp32_tflops is None and float(gpu.capability) >= 8:
+        yield "fp32 is costed at TF32's rate, which PyTorch does not allow: accelerator.full_fp32_tflops is not stated"
     if spec.model.measured is not None:
         run = "a run on the meta device" if spec.model.measured.how == "run" else "the shapes of its modules"
         yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"

@@ -1,4 +1,4 @@
-"""What each technique of Megatron-core is predicted to bring: a plan with it against the same plan without."""
+"""What each technique is predicted to bring: a plan with it against the same plan without."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["SAID", "TECHNIQUES", "Technique", "applied", "brought", "placed", "used"]
+__all__ = ["SAID", "TECHNIQUES", "Technique", "applied", "brought", "of_backend", "placed", "used"]
 
 SAID = 0.05
 """Part of a step from which on a bubble, or what a group that leaves NVLink costs, is worth a note. Ours."""
 
 Change = Mapping[str, Any]
 
-_B, _P = "backend.megatron.", "parallelism."
+_B, _D, _P = "backend.megatron.", "backend.deepspeed.", "parallelism."
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Technique:
     on: Callable[[Spec], Change]
     off: Change
     derived: Change = field(default_factory=dict)
+    backend: str = "megatron"
 
 
 def _with_experts(**values: object) -> Callable[[Spec], Change]:
@@ -85,6 +86,12 @@ def _weight_parts(spec: Spec) -> Change:
 
 
 _FROM_WORLD = {f"{_P}dp": None}
+
+
+def _pieces(spec: Spec) -> int:
+    """So that a piece has as many tokens as the model is wide, as ALST has it (ulysses_sp.py:976)."""
+    tokens = spec.training.sequence // spec.parallelism.cp
+    return max(2, min(tokens, -(-tokens // spec.model.hidden)))
 
 
 TECHNIQUES: tuple[Technique, ...] = (
@@ -137,15 +144,54 @@ TECHNIQUES: tuple[Technique, ...] = (
         {f"{_B}optimizer_offload.fraction": 0.0, f"{_B}optimizer_offload.overlap": False},
     ),
     Technique("weight_parts", _weight_parts, {f"{_P}gtp": 1, f"{_P}egtp": 1}, _FROM_WORLD),
+    Technique(
+        "tiled_loss", lambda spec: {f"{_D}tiling.loss": _pieces(spec)}, {f"{_D}tiling.loss": 1}, backend="deepspeed"
+    ),
+    Technique(
+        "tiled_mlp", lambda spec: {f"{_D}tiling.mlp": _pieces(spec)}, {f"{_D}tiling.mlp": 1}, backend="deepspeed"
+    ),
+    Technique(
+        "deepep",
+        lambda spec: {f"{_D}moe_dispatcher": "deepep"} if spec.model.moe and spec.parallelism.ep > 1 else {},
+        {f"{_D}moe_dispatcher": "alltoall", f"{_D}moe_dispatcher_sms": 12},
+        backend="deepspeed",
+    ),
+    Technique(
+        "host_optimizer",
+        lambda _: {f"{_D}offload_optimizer.device": "cpu"},
+        {
+            f"{_D}offload_optimizer.device": "none",
+            f"{_D}offload_optimizer.nvme_path": None,
+            f"{_D}offload_optimizer.ratio": 1.0,
+            f"{_D}super_offload": False,
+            f"{_D}zenflow.topk": None,
+        },
+        backend="deepspeed",
+    ),
+    Technique(
+        "super_offload",
+        lambda _: {f"{_D}offload_optimizer.device": "cpu", f"{_D}super_offload": True},
+        {f"{_D}super_offload": False},
+        backend="deepspeed",
+    ),
+    Technique(
+        "zenflow",
+        lambda _: {f"{_D}offload_optimizer.device": "cpu", f"{_D}zenflow.topk": 0.1},
+        {f"{_D}zenflow.topk": None},
+        backend="deepspeed",
+    ),
 )
 """In the order in which a search tries them; a name is what ``search.techniques`` lists."""
 
 
 def used(spec: Spec) -> tuple[Technique, ...]:
     """Those that ``spec`` switches on."""
-    if spec.backend.name != "megatron":
-        return ()
-    return tuple(one for one in TECHNIQUES if _changes(spec, one.off))
+    return tuple(one for one in of_backend(spec.backend.name) if _changes(spec, one.off))
+
+
+def of_backend(name: str) -> tuple[Technique, ...]:
+    """Those that the backend has."""
+    return tuple(one for one in TECHNIQUES if one.backend == name)
 
 
 def applied(spec: Spec, change: Change) -> Spec | None:

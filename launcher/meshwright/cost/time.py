@@ -95,7 +95,7 @@ def _stage_time(s: Scene, load: Load, each: Sequence[LayerTime], ends: Seconds) 
     )
     heads = load.head * (1 + load.mtp)
     forward = compute[0] + heads * ends.forward + tensor[0] + expert[0] + context[0]
-    again = compute[2] + tensor[2] + expert[2] + context[2]
+    again = compute[2] + tensor[2] + expert[2] + context[2] + heads * ends.recompute
     backward = compute[1] + heads * ends.backward + tensor[1] + expert[1] + context[1] + again
     return StageTime(forward, backward, compute[2], tensor, expert, context)
 

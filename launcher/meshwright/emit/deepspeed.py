@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from meshwright.emit import deepspeed_techniques as techniques
 from meshwright.layout.plan import Plan
 from meshwright.model.architecture_table import ARCHITECTURES, architecture_of
-from meshwright.spec import DeepSpeedOptions, Model, Offload, Optimizer
+from meshwright.spec import DeepSpeedOptions, Model, Optimizer
 
 __all__ = ["attention", "config", "program"]
 
@@ -38,6 +39,7 @@ def config(plan: Plan) -> dict[str, Any]:
         **_untested_optimizer(plan),
         **_precision(plan),
         **_layout(plan),
+        **techniques.compiled(plan.spec.backend.deepspeed.deep_compile),
         **_monitors(plan),
     }
     return merge(own, plan.spec.backend.deepspeed.extra)
@@ -62,6 +64,7 @@ def program(plan: Plan) -> dict[str, Any]:
         "evaluation": asdict(spec.training.evaluation),
         "logging": asdict(spec.training.logging),
         "watchdog": asdict(spec.launch.watchdog),
+        **techniques.for_program(spec.backend.deepspeed),
         **_looked_at(spec.model),
     }
 
@@ -95,13 +98,18 @@ def _optimizer(plan: Plan) -> dict[str, Any]:
     if o.name == "sgd":
         params = {"lr": o.lr, "momentum": o.momentum, "weight_decay": o.weight_decay}
         return {"type": "SGD", "params": params}
-    return {"type": {"adam": "Adam", "adamw": "AdamW"}[o.name], "params": _adam(o, plan.spec.backend.deepspeed)}
+    name = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[o.name]
+    return {"type": name, "params": _adam(o, plan.spec.backend.deepspeed)}
 
 
 def _adam(o: Optimizer, options: DeepSpeedOptions) -> dict[str, Any]:
-    """Adam with decay in the gradient needs saying so: DeepSpeed's Adam decouples it unless told (engine.py:2488)."""
+    """Adam with decay in the gradient needs saying so: DeepSpeed's Adam decouples it unless told (engine.py:2488).
+
+    Muon's betas are of what Adam steps: embeddings, head and what is no matrix (deepspeed/__init__.py:369).
+    """
     return {
         "lr": o.lr,
+        **({"momentum": o.momentum} if o.name == "muon" else {}),
         "betas": [o.beta1, o.beta2],
         "eps": o.eps,
         "weight_decay": o.weight_decay,
@@ -124,7 +132,8 @@ def _zero(plan: Plan) -> dict[str, Any]:
         "stage": stage,
         "reduce_bucket_size": options.reduce_bucket,
         "overlap_comm": plan.spec.parallelism.overlap_grad_reduce,
-        **_offload("offload_optimizer", options.offload_optimizer, stage),
+        **techniques.offload_optimizer(options, stage),
+        **techniques.zenflow(options.zenflow),
     }
     own = _stage_3(plan) if stage == 3 else {"allgather_bucket_size": options.allgather_bucket}
     return {**common, **own}
@@ -139,22 +148,12 @@ def _stage_3(plan: Plan) -> dict[str, Any]:
         "stage3_max_live_parameters": options.max_live_parameters,
         "stage3_max_reuse_distance": options.max_reuse_distance,
         "sub_group_size": options.sub_group_size,
-        **_offload("offload_param", options.offload_param, 3),
+        **techniques.offload("offload_param", options.offload_param, 3),
+        **({"reduce_scatter": False} if plan.spec.training.optimizer.name == "muon" else {}),  # stage3.py:360
         **({"zero_hpz_partition_size": options.hpz} if options.hpz > 1 else {}),
         **({"zero_quantized_weights": True} if options.quantized_weights else {}),
         **({"zero_quantized_gradients": True} if options.quantized_gradients else {}),
     }
-
-
-def _offload(name: str, offload: Offload, stage: int) -> dict[str, Any]:
-    if offload.device == "none":
-        return {}
-    section: dict[str, Any] = {"device": offload.device, "pin_memory": offload.pin_memory}
-    if offload.device == "nvme":
-        section["nvme_path"] = offload.nvme_path
-    if name == "offload_optimizer" and stage == 3:
-        section["ratio"] = offload.ratio
-    return {name: section}
 
 
 def _precision(plan: Plan) -> dict[str, Any]:
@@ -179,6 +178,7 @@ def _layout(plan: Plan) -> dict[str, Any]:
     if plan.grid.ep > 1:
         preset = architecture_of(plan.spec.model).expert_preset
         layout["expert_parallel"] = {"enabled": True, "autoep_size": plan.grid.ep, "preset_model": preset}
+        layout["expert_parallel"] |= techniques.dispatcher(plan)
     return layout
 
 

@@ -72,6 +72,8 @@ def _optimizer(optimizer: Optimizer) -> Iterator[str]:
         yield from flag("--adam-eps", optimizer.eps, 1e-8)
     if optimizer.name == "sgd":
         yield from flag("--sgd-momentum", optimizer.momentum, 0.9)
+    if optimizer.name == "muon":
+        yield from flag("--muon-momentum", optimizer.momentum, 0.9)
     yield from flag("--weight-decay", optimizer.weight_decay, 0.01)
     yield from flag("--clip-grad", optimizer.clip, 1.0)
 

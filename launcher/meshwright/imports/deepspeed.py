@@ -27,6 +27,11 @@ def _device(value: Any) -> str:
     return "cpu" if value is True else "none" if value is False else str(value)
 
 
+def _number(value: Any) -> int | None:
+    """An interval; ``auto`` is left to ours."""
+    return value if isinstance(value, int) else None
+
+
 ROWS: Mapping[str, Row] = {
     **{key: Row(path) for key, path in DECIDED.items() if path.startswith("backend.deepspeed.")},
     "zero_optimization.cpu_offload": Row("backend.deepspeed.offload_optimizer.device", _device),
@@ -42,6 +47,19 @@ ROWS: Mapping[str, Row] = {
     "tensor_parallel.tp.tp_size": Row("parallelism.tp"),
     "sequence_parallel_size": Row("parallelism.cp"),
     "expert_parallel.autoep_size": Row("parallelism.ep"),
+    "expert_parallel.comm_backend": Row(
+        "backend.deepspeed.moe_dispatcher", lambda name: "deepep" if name == "deepep" else "alltoall"
+    ),
+    "compile.offload_activation": Row(
+        "backend.deepspeed.deep_compile.offload", lambda on: "activations" if on else None
+    ),
+    "compile.offload_opt_states": Row("backend.deepspeed.deep_compile.offload", lambda on: "optimizer" if on else None),
+    "zero_optimization.zenflow.select_strategy": Row("backend.deepspeed.zenflow.select_interval", lambda _: None),
+    **{
+        f"zero_optimization.zenflow.{key}": Row(f"backend.deepspeed.zenflow.{ours}", _number)
+        for key, ours in (("select_interval", "select_interval"), ("update_interval", "update_interval"))
+    },
+    "expert_parallel.comm_max_tokens_per_rank": Row("training.micro_batch", lambda _: None),
     "expert_parallel.enabled": Row("parallelism.ep", lambda value: None),
     "expert_parallel.preset_model": Row("model.transformers", lambda value: None),
     "bf16.enabled": Row("training.precision", lambda on: "bf16" if on else None),

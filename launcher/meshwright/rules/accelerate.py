@@ -8,11 +8,18 @@ from __future__ import annotations
 from meshwright.rules._forms import always_overlaps, no_ramp, only, stated_length, unsplit
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import TORCHTITAN, Layout, Rule, implies
+from meshwright.spec import DeepSpeedOptions
 
 __all__ = ["RULES"]
 
 WITH_DEEPSPEED, WITH_FSDP = ("accelerate_deepspeed",), ("accelerate_fsdp",)
 TRAINER = WITH_DEEPSPEED + WITH_FSDP
+
+
+def _by_our_program(o: DeepSpeedOptions) -> bool:
+    """Techniques that the JSON alone does not switch on."""
+    tiled = o.tiling.loss > 1 or o.tiling.mlp > 1
+    return tiled or o.zenflow.topk is not None or o.deep_compile.enabled or o.moe_dispatcher != "alltoall"
 
 
 def _decays_to_the_end(r: Layout) -> bool:
@@ -119,6 +126,23 @@ _DEEPSPEED = (
         "depends on the script, and is not proven here; backend=deepspeed runs them",
         source="ours",
         repairs=change(parallelism__tp=1, parallelism__cp=1, parallelism__ep=1, parallelism__dp=None),
+    ),
+    Rule(
+        id="trainer.deepspeed_techniques",
+        path="backend.deepspeed",
+        backends=WITH_DEEPSPEED,
+        holds=lambda r: not _by_our_program(r.backend.deepspeed),
+        message="tiles, ZenFlow, DeepCompile and DeepEP are switched on by our program, or it counts steps for them; "
+        "the Trainer does neither",
+        source="train/deepspeed_tiling.py; transformers integrations/deepspeed.py",
+        repairs=change(
+            backend__deepspeed__tiling__loss=1,
+            backend__deepspeed__tiling__mlp=1,
+            backend__deepspeed__zenflow__topk=None,
+            backend__deepspeed__deep_compile__enabled=False,
+            backend__deepspeed__deep_compile__offload="none",
+            backend__deepspeed__moe_dispatcher="alltoall",
+        ),
     ),
     Rule(
         id="trainer.deepspeed_offload",

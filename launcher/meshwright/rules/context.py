@@ -41,6 +41,18 @@ def _dealt(r: Layout) -> Number:
     return implies(r.cp > 1, divides)
 
 
+_HYBRID = "--hybrid-context-parallel"
+
+
+def _not_hybrid(r: Layout) -> Iterable[Repair]:
+    """Without the flag and what it alone reads."""
+    words = r.backend.megatron.extra
+    asks = [i for i, word in enumerate(words) if word.split("=")[0] == "--max-seqlen-per-dp-cp-rank"]
+    values = [i + 1 for i in asks if "=" not in words[i]]
+    kept = tuple(word for i, word in enumerate(words) if word != _HYBRID and i not in (*asks, *values))
+    return ({"backend.megatron.extra": kept},)
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         id="context.sequence",
@@ -72,6 +84,19 @@ RULES: tuple[Rule, ...] = (
         "says: two numbers whose product is cp = {cp}, not {spec.parallelism.cp_levels}; other ways have no levels",
         source="training/arguments.py:562; core/parallel_state.py:1128; without a2a+p2p ours: they would be lost",
         repairs=_other_levels,
+    ),
+    Rule(
+        id="context.hybrid",
+        path="backend.megatron.extra",
+        backends=MEGATRON,
+        holds=lambda r: _HYBRID not in r.backend.megatron.extra,
+        message="hybrid context parallelism gives each part of a packed sample ranks by its length, which balances "
+        "samples of many lengths; a run here reads samples of {training.sequence} tokens without parts, where it stops "
+        "at sample['cu_seqlens'], and were there parts as long as these, all would take the same ranks, as cp does",
+        source="core/datasets/data_schedule.py:280; core/pipeline_parallel/hybrid_cp_schedule.py:45, gpus_needed; "
+        "training/arguments.py:1404: one pipeline stage, no graphs, no Megatron-FSDP; "
+        "core/transformer/multi_latent_attention.py:686: no latent attention",
+        repairs=_not_hybrid,
     ),
     Rule(
         id="context.heads",

@@ -13,6 +13,7 @@ from meshwright.rules._rule import DEEPSPEED, TRANSFORMERS, Layout, Rule
 from meshwright.rules.deepspeed_degrees import RULES as DEGREES
 from meshwright.rules.deepspeed_extra import check_extra
 from meshwright.rules.deepspeed_model import RULES as MODEL
+from meshwright.rules.deepspeed_techniques import RULES as TECHNIQUES
 from meshwright.rules.deepspeed_zero import RULES as ZERO
 
 __all__ = ["RULES"]
@@ -96,4 +97,4 @@ _REST = (
     ),
 )
 
-RULES: tuple[Rule, ...] = MODEL + DEGREES + ZERO + _REST
+RULES: tuple[Rule, ...] = MODEL + DEGREES + ZERO + TECHNIQUES + _REST

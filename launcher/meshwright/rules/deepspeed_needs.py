@@ -18,6 +18,11 @@ def _offloads(spec: Spec) -> bool:
     return spec.backend.deepspeed.offload_optimizer.device != "none"
 
 
+def _deepep(spec: Spec) -> bool:
+    """AutoEP by DeepEP's second version, whose buffers NCCL's own kernels fill."""
+    return spec.backend.deepspeed.moe_dispatcher == "deepep"
+
+
 NEEDS: tuple[Requirement, ...] = (
     Requirement(
         component="flash_attn",
@@ -52,6 +57,34 @@ NEEDS: tuple[Requirement, ...] = (
             ("nvcc", "the CUDA toolkit of PyTorch's CUDA version"),
             ("ninja", "pip install ninja"),
         )
+    ),
+    Requirement(
+        component="deep_ep",
+        backend="deepspeed",
+        option="backend.deepspeed.moe_dispatcher=deepep",
+        asked=_deepep,
+        install="build deepseek-ai/DeepEP",
+        instead="backend.deepspeed.moe_dispatcher=alltoall",
+        source="DeepSpeed 0.19.8, module_inject/auto_ep_comm.py",
+    ),
+    Requirement(
+        component="nccl",
+        backend="deepspeed",
+        option="backend.deepspeed.moe_dispatcher=deepep",
+        asked=_deepep,
+        install="install nvidia-nccl-cu13 of at least 2.30.4",
+        instead="backend.deepspeed.moe_dispatcher=alltoall",
+        source="DeepSpeed 0.19.8, module_inject/auto_ep_comm.py:39",
+        least="2.30.4",
+    ),
+    Requirement(
+        component="nvcc",
+        backend="deepspeed",
+        option="backend.deepspeed.deep_compile.enabled=true",
+        asked=lambda spec: spec.backend.deepspeed.deep_compile.enabled,
+        install="the CUDA toolkit of PyTorch's CUDA version",
+        instead="backend.deepspeed.deep_compile.enabled=false",
+        source="DeepSpeed 0.19.8, op_builder/dc.py: its passes call compiled operations",
     ),
     Requirement(
         component="nvcc",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshwright.rules._repairs import any_of, change, nearest
-from meshwright.rules._rule import DEEPSPEED, Layout, Rule, implies
+from meshwright.rules._rule import DEEPSPEED, Layout, Number, Rule, implies
 from meshwright.spec import Offload
 
 __all__ = ["RULES"]
@@ -17,6 +17,14 @@ def _optimizer(r: Layout) -> Offload:
 
 def _param(r: Layout) -> Offload:
     return r.backend.deepspeed.offload_param
+
+
+def _whole_matrices(r: Layout) -> Number:
+    """Where DeepSpeed's Muon runs, and does what one process would."""
+    o = r.backend.deepspeed
+    plain = _optimizer(r).device == "none" and _param(r).device == "none" and not o.bf16_states and o.hpz == 1
+    mixed = r.training.precision == "bf16" and r.training.grad_reduce == "fp32"
+    return (r.tp == 1) & plain & implies(mixed & (r.zero == 1), (r.cp == 1) & (r.ep == 1))
 
 
 def _quantized(r: Layout) -> bool:
@@ -79,9 +87,12 @@ _OPTIMIZER = (
         id="deepspeed.optimizer",
         path="training.optimizer.name",
         backends=DEEPSPEED,
-        holds=lambda r: r.training.optimizer.name != "muon",
-        message="DeepSpeed's Muon takes two learning rates and marks of its own on the parameters; adamw, adam and sgd",
-        source="runtime/engine.py:2527",
+        holds=lambda r: implies(r.training.optimizer.name == "muon", _whole_matrices(r)),
+        message="Muon needs whole matrices and their gradients at tp = 1, with nothing offloaded, no bf16 "
+        "states, no hpz, and at zero = 1 in bf16 neither Ulysses nor AutoEP; tp = {tp}, cp = {cp}, ep = {ep}, "
+        "zero = {zero}",
+        source="runtime/bf16_optimizer.py:60; ours for tp, where each rank would "
+        "orthogonalize its own part, and for offload, which we have not run",
         repairs=change(training__optimizer__name="adamw"),
     ),
     Rule(

@@ -44,7 +44,9 @@ _FLAGS = {
     "training.precision": "bf16 fp16 fp8-format fp8-recipe fp4-format fp4-recipe",
     "training.grad_reduce": "accumulate-allreduce-grads-in-fp32 grad-reduce-in-bf16",
     "training.seed": "seed",
-    "training.optimizer": "optimizer lr weight-decay adam-beta1 adam-beta2 adam-eps clip-grad sgd-momentum",
+    "training.optimizer": (
+        "optimizer lr weight-decay adam-beta1 adam-beta2 adam-eps clip-grad sgd-momentum muon-momentum"
+    ),
     "training.schedule": (
         "lr-decay-style lr-decay-iters lr-decay-samples lr-warmup-iters lr-warmup-samples min-lr lr-wsd-decay-style "
         "lr-wsd-decay-iters lr-wsd-decay-samples"

@@ -117,6 +117,13 @@ def _scales_by_block(gpu: Accelerator) -> bool:
     return 10 <= float(gpu.capability) < 12
 
 
+def _takes_nvfp4(gpu: Accelerator) -> bool:
+    """Whether Transformer Engine does; on AMD's GPUs, whose fp8 units gfx94x and gfx95x have, it multiplies in bf16."""
+    if gpu.platform == "rocm":
+        return gpu.fp8_tflops is not None
+    return float(gpu.capability) >= 10
+
+
 def _scaled(precision: str, fits: Callable[[Accelerator], bool], needed: str, check: str, coarser: str) -> Rule:
     """Scales that not all GPUs with fp8 have; ``coarser``: the precision that does with less."""
     return Rule(
@@ -170,9 +177,9 @@ _TRAINING = (
     ),
     _scaled(
         "nvfp4",
-        lambda gpu: float(gpu.capability) >= 10,
-        "compute capability 10 (Blackwell)",
-        "check_nvfp4_support; training/arguments.py:1073",
+        _takes_nvfp4,
+        "compute capability 10 (Blackwell) or gfx942 and gfx950 (MI300X to MI355X)",
+        "check_nvfp4_support, NVIDIA's and ROCm's (ROCm@030b792); training/arguments.py:1073",
         "fp8_blockwise",
     ),
     Rule(

@@ -79,6 +79,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_AMOUNT, "cluster", "node_mtbf_hours storage_gb_s"),
     (_AMOUNT, "cluster", "host_memory_gb_s host_link_gb_s nvme_gib nvme_read_gb_s nvme_write_gb_s"),
     (_AMOUNT, "cluster.accelerator", "memory_gib memory_bandwidth_gb_s bf16_tflops fp8_tflops fp4_tflops fp32_tflops"),
+    (_AMOUNT, "cluster.accelerator", "full_fp32_tflops"),
     *((_AMOUNT, f"cluster.{links}", "bandwidth_gb_s") for links in ("intra", "inter")),
     *((_NONE_OR_MORE, f"cluster.{links}", "latency_us") for links in ("intra", "inter")),
     (_FRACTION, "cluster.efficiency", "matmul attention memory intra_link inter_link"),
@@ -107,7 +108,12 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_PART, "backend.megatron.optimizer_offload", "fraction"),
     (_NONE_OR_MORE, "backend.deepspeed", "reduce_bucket allgather_bucket prefetch_bucket persistence_threshold"),
     (_NONE_OR_MORE, "backend.deepspeed", "max_live_parameters max_reuse_distance"),
-    (_COUNT, "backend.deepspeed", "sub_group_size"),
+    (_COUNT, "backend.deepspeed", "sub_group_size moe_dispatcher_sms"),
+    (_PART, "backend.deepspeed", "super_offload_cores"),
+    (_COUNT, "backend.deepspeed.tiling", "loss mlp"),
+    (_PART_BELOW_ONE, "backend.deepspeed.zenflow", "topk"),
+    (_COUNT, "backend.deepspeed.zenflow", "update_interval select_interval"),
+    (_NONE_OR_MORE, "backend.deepspeed.zenflow", "warmup"),
 )
 
 RANGES = {f"{section}.{name}": within for within, section, names in _TABLE for name in names.split()}

@@ -10,7 +10,8 @@ from meshwright.layout.grid import Grid
 from meshwright.layout.length import UNSTATED_STEPS
 from meshwright.layout.plan import Caution
 from meshwright.rules.foreign import unread
-from meshwright.spec import Spec
+from meshwright.spec import MegatronOptions, Spec
+from meshwright.spec.effect import unequal
 from meshwright.spec.frozen import dataclass
 
 __all__ = ["THUMBS", "Thumb", "warnings"]
@@ -110,6 +111,30 @@ def _of_other_backends(spec: Spec, grid: Grid) -> str | None:
     return f"{', '.join(paths)}: {spec.backend.name}, which is launched, does not read this" if paths else None
 
 
+def _of_experts(spec: Spec, grid: Grid) -> str | None:
+    """A dense model's flags say nothing of them."""
+    said, usual = spec.backend.megatron, MegatronOptions()
+    if spec.model.moe is not None or spec.backend.name != "megatron":
+        return None
+    named = [name for name in _EXPERTS if getattr(said, name) != getattr(usual, name)]
+    named += [f"experts.{one}" for one, *_ in unequal(said.experts, usual.experts)]
+    listed = ", ".join(f"backend.megatron.{name}" for name in named)
+    return f"{listed}: {spec.model.name} has no experts, so that nothing reads this" if named else None
+
+
+_EXPERTS = (
+    "moe_dispatcher",
+    "moe_flex_backend",
+    "moe_flex_sms",
+    "moe_grouped_gemm",
+    "moe_permute_fusion",
+    "moe_router_fusion",
+    "moe_shared_expert_overlap",
+    "moe_rank_capacity",
+    "moe_paged_stash",
+)
+
+
 def _minutes(spec: Spec, grid: Grid) -> str | None:
     time = spec.launch.slurm.time
     if spec.launch.kind != "slurm" or time is None or not re.fullmatch(r"\d+:\d\d", time):
@@ -196,6 +221,7 @@ THUMBS: tuple[Thumb, ...] = (
         "muon-by-layers", "training.optimizer.name", _muon_by_layers, "megatron-core 0.19.2, training/arguments.py:1679"
     ),
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
+    Thumb("no-experts", "backend.megatron", _of_experts, "emit/megatron_techniques.py: flags of experts need some"),
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
     Thumb("segment", "launch.slurm.segment", _in_one_block, "SLURM topology/block, sbatch --segment"),
     Thumb("foreign-retention", "training.logging.keep_last", _kept_by_ours, "ours: train/retention.py"),

@@ -24,6 +24,8 @@ Change = Mapping[str, Any]
 
 _NOT_TOGETHER = ("shared_overlap", "expert_overlap")  # both use the time of the dispatch
 _COSTLY = ("activation_offload", "optimizer_offload", "weight_parts")  # which take time for memory
+_TILES = ("tiled_loss", "tiled_mlp")
+_ON_THE_HOST = ("host_optimizer", "super_offload", "zenflow")  # the same, of DeepSpeed
 
 
 def asked_of(names: Sequence[str]) -> tuple[Technique, ...]:
@@ -50,11 +52,11 @@ def bundles(spec: Spec, asked: Sequence[Technique]) -> tuple[Change, ...]:
 
     None; all that cost no time, with either way of using the dispatch's; with each that trades time for memory besides.
     """
-    if spec.backend.name != "megatron":
-        return ({},)
-    free = [one for one in asked if one.name not in (*_NOT_TOGETHER, *_COSTLY)]
+    asked = [one for one in asked if one.backend == spec.backend.name]
+    costs = (*_COSTLY, *_ON_THE_HOST, *_TILES)
+    free = [one for one in asked if one.name not in (*_NOT_TOGETHER, *costs)]
     either = [one for one in asked if one.name in _NOT_TOGETHER]
-    costly = [one for one in asked if one.name in _COSTLY]
+    costly = [one for one in asked if one.name in costs]
     sets = [[], free, *([*free, one] for one in (*either, *costly)), *([*free, a, b] for a in either for b in costly)]
     made = [{path: value for one in chosen for path, value in one.on(spec).items()} for chosen in sets]
     return tuple(change for i, change in enumerate(made) if change not in made[:i])
@@ -65,7 +67,7 @@ def reasons(winner: Spec, asked: Sequence[Technique]) -> Iterator[str]:
     yield from brought(winner)
     here, taken = estimate(layout(winner)), {one.name for one in used(winner)}
     for one in asked:
-        change = one.on(winner)
+        change = one.on(winner) if one.backend == winner.backend.name else {}
         if one.name in taken or not change:
             continue
         with_it = applied(winner, change)

@@ -10,10 +10,13 @@ from meshwright.spec.frozen import dataclass
 from meshwright.spec.techniques import (
     ActivationOffload,
     CudaGraphs,
+    DeepCompile,
     ExpertOptions,
     FsdpOptions,
     OptimizerOffload,
     Quantization,
+    Tiling,
+    ZenFlow,
 )
 
 __all__ = ["Backend", "CheckpointFormat", "DeepSpeedOptions", "MegatronOptions", "Offload"]
@@ -88,6 +91,13 @@ class DeepSpeedOptions:
     max_live_parameters: int = 1_000_000_000  # ZeRO 3
     max_reuse_distance: int = 1_000_000_000  # ZeRO 3
     sub_group_size: int = 1_000_000_000  # ZeRO 3
+    super_offload: bool = False  # the CPU steps what has come while the backward pass still runs
+    super_offload_cores: float = 0.8  # part of the CPU's cores that do
+    zenflow: ZenFlow = field(default_factory=ZenFlow)
+    tiling: Tiling = field(default_factory=Tiling)
+    deep_compile: DeepCompile = field(default_factory=DeepCompile)
+    moe_dispatcher: Literal["alltoall", "deepep"] = "alltoall"  # how AutoEP's tokens reach their experts
+    moe_dispatcher_sms: int = 12  # multiprocessors that DeepEP communicates with
     torch_adam: bool = False
     attention: Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "eager"] = "auto"
     extra: Mapping[str, object] = field(default_factory=dict)  # merged into the JSON; unread keys are refused

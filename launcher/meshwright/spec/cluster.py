@@ -27,6 +27,12 @@ class Accelerator:
     capability: str  # CUDA compute capability; "0.0" where there is none
     platform: Literal["cuda", "rocm", "cpu"] = "cuda"  # what its kernels are built for
     fp4_tflops: float | None = None  # None: no fp4 matrix units
+    full_fp32_tflops: float | None = None  # where TF32 is not allowed, as in PyTorch; None: as fp32_tflops
+
+    @property
+    def full_fp32(self) -> float:
+        """FLOP/s of products that PyTorch multiplies in fp32: ``torch.backends.cuda.matmul.allow_tf32`` is off."""
+        return 1e12 * (self.full_fp32_tflops or self.fp32_tflops)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the fastest runs of Megatron-core switch on beside a layout. Names of flags: megatron-core 0.19.2."""
+"""What the fastest runs switch on beside a layout. Names: megatron-core 0.19.2; the last three: DeepSpeed 0.19.8."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import Literal
 
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["ActivationOffload", "CudaGraphs", "ExpertOptions", "FsdpOptions", "OptimizerOffload", "Quantization"]
+__all__ = [
+    "ActivationOffload",
+    "CudaGraphs",
+    "DeepCompile",
+    "ExpertOptions",
+    "FsdpOptions",
+    "OptimizerOffload",
+    "Quantization",
+    "Tiling",
+    "ZenFlow",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +77,30 @@ class FsdpOptions:
     double_buffer: bool = False  # gathered parameters and gradients of two layers, in buffers that stay
     nccl_buffers: bool = False  # these registered with NCCL, whose kernels then take fewer multiprocessors
     outer_optimizer: bool = False  # optimizer states are sharded over the replicas of optimizer_instances, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """A micro-batch's tokens in pieces, one after the other, computed again in the backward pass (ALST)."""
+
+    loss: int = 1  # pieces whose logits exist at once
+    mlp: int = 1  # pieces that dense MLPs take
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZenFlow:
+    """The GPU steps the gradients' largest columns at once, the CPU the others' sums now and then."""
+
+    topk: float | None = None  # part of the columns that the GPU steps; None: off
+    update_interval: int = 4  # steps between two of the CPU
+    select_interval: int = 100  # steps after which the columns are chosen anew
+    warmup: int = 0  # steps at first in which everything is stepped
+    overlap: bool = True  # the CPU steps beside the GPU's next steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepCompile:
+    """ZeRO's communication as passes over compiled graphs."""
+
+    enabled: bool = False
+    offload: Literal["none", "activations", "optimizer"] = "none"  # to pinned memory, as far as the GPU's is short

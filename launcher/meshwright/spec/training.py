@@ -36,7 +36,7 @@ class Optimizer:
     eps: float = 1.0e-8
     weight_decay: float = 0.1
     clip: float = 1.0  # global gradient norm; 0 turns clipping off
-    momentum: float = 0.9  # SGD only
+    momentum: float = 0.9  # SGD and Muon
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -186,7 +186,8 @@ def _step(runner: Any, job: Job, samples: Samples, folder: Path, step: int, done
     for group in runner.optimizer.param_groups:
         group["lr"] = rate
     accumulation = size // (job.micro_batch * program["dp"])
-    runner._config.gradient_accumulation_steps = accumulation  # its setter counts AutoTP's ranks as data parallel
+    if not program.get("zenflow"):  # which keeps its own interval there
+        runner._config.gradient_accumulation_steps = accumulation  # its setter counts AutoTP's ranks as data parallel
     total = torch.zeros((), device=runner.device)
     for micro in range(accumulation):
         with slow_rank.OWN.forward():

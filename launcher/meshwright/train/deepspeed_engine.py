@@ -16,6 +16,7 @@ import transformers
 
 from meshwright.spec.frozen import dataclass
 from meshwright.train import deepspeed_patches as patches
+from meshwright.train.deepspeed_tiling import tile
 from meshwright.train.samples import Samples
 
 __all__ = ["Job", "engine", "loss_of", "read"]
@@ -45,6 +46,11 @@ class Job:
         return int(self.settings["train_micro_batch_size_per_gpu"])
 
     @property
+    def tiling(self) -> dict[str, int]:
+        """Pieces of a micro-batch's tokens for the loss and for the MLPs."""
+        return dict(self.program.get("tiling") or {"loss": 1, "mlp": 1})
+
+    @property
     def vocab(self) -> int:
         """Tokens that the model knows."""
         return int(self.program.get("vocab") or self.architecture["vocab_size"])
@@ -69,10 +75,13 @@ def engine(job: Job) -> Any:
     deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo")
     patches.experts()
     model = _model(job)
+    tile(model, **job.tiling)
     groups = _ulysses(model, job) if job.program["cp"] > 1 else None
     made = deepspeed.initialize(
         model=model, model_parameters=list(_decayed(model, job)), config=job.settings, mpu=groups
     )
+    if job.program.get("compile") and torch.cuda.is_available():
+        made[0].compile()
     return made[0]
 
 
@@ -153,6 +162,9 @@ def loss_of(runner: Any, job: Job, samples: Samples, first: int) -> torch.Tensor
     if program.get("loss") == "logits":
         logits = runner(input_ids=inputs, use_cache=False).logits
         return torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
+    if job.tiling["loss"] > 1:
+        tiled: torch.Tensor = runner(input_ids=inputs, position_ids=places, shift_labels=targets)
+        return tiled
     out = runner(input_ids=inputs, position_ids=places, labels=inputs, shift_labels=targets, use_cache=False)
     loss: torch.Tensor = out.loss
     return loss

@@ -48,6 +48,11 @@ def on_cpu(settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         del changed["fp16"]
         substitutions.append("bf16 for fp16, which DeepSpeed's CPU backend lacks")
     changed["zero_optimization"] = _zero_on_cpu(settings["zero_optimization"], substitutions)
+    if changed.pop("compile", None):
+        substitutions.append("no DeepCompile, which DeepSpeed supports on CUDA alone")
+    if changed.get("expert_parallel", {}).get("comm_backend") == "deepep":
+        changed["expert_parallel"] = {k: v for k, v in changed["expert_parallel"].items() if not k.startswith("comm_")}
+        substitutions.append("the plain all-to-all for DeepEP, which needs GPUs")
     for monitor in ("tensorboard", "wandb"):
         if changed.pop(monitor, None):
             substitutions.append(f"no {monitor}")

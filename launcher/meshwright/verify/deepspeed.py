@@ -95,7 +95,7 @@ def parse(settings: Mapping[str, Any], world: int) -> tuple[dict[str, Any], list
 def expected(plan: Plan) -> dict[str, Any]:
     """What DeepSpeed must have understood, by the names of ``_understood``."""
     training, options, stage = plan.spec.training, plan.spec.backend.deepspeed, plan.spec.parallelism.zero
-    o = training.optimizer
+    o, zenflow = training.optimizer, options.zenflow
     sgd = o.name == "sgd"
     return {
         "stage": stage,
@@ -109,6 +109,7 @@ def expected(plan: Plan) -> dict[str, Any]:
         "grad_reduce": "fp32" if training.precision == "fp32" else training.grad_reduce,
         "clip": o.clip,
         "optimizer": "SGD" if sgd else o.name,
+        "momentum": o.momentum if sgd or o.name == "muon" else None,
         "lr": o.lr,
         "weight_decay": o.weight_decay,
         "betas": None if sgd else [o.beta1, o.beta2],
@@ -117,6 +118,10 @@ def expected(plan: Plan) -> dict[str, Any]:
         "hpz": options.hpz,
         "reduce_bucket": options.reduce_bucket if stage else None,
         "overlap": plan.spec.parallelism.overlap_grad_reduce if stage else None,
+        "super_offload": options.super_offload,
+        "zenflow": zenflow.topk and (zenflow.topk, zenflow.update_interval, zenflow.overlap),
+        "compiled": options.deep_compile.enabled,
+        "dispatcher": options.moe_dispatcher,
     }
 
 
@@ -137,6 +142,7 @@ def _understood(c: Any, world: int) -> dict[str, Any]:
         "clip": c.gradient_clipping,
         "optimizer": c.optimizer_name,
         "lr": params.get("lr"),
+        "momentum": params.get("momentum"),
         "weight_decay": params.get("weight_decay"),
         "betas": params.get("betas"),
         "offload_optimizer": _device(zero.offload_optimizer),
@@ -144,6 +150,10 @@ def _understood(c: Any, world: int) -> dict[str, Any]:
         "hpz": zero.zero_hpz_partition_size,
         "reduce_bucket": zero.reduce_bucket_size if zero.stage else None,
         "overlap": zero.overlap_comm if zero.stage else None,
+        "super_offload": bool(zero.offload_optimizer and zero.offload_optimizer.super_offload),
+        "zenflow": zero.zenflow and (zero.zenflow.topk_ratio, zero.zenflow.update_interval, zero.zenflow.overlap_step),
+        "compiled": c.compile_config.deepcompile,
+        "dispatcher": "deepep" if c.expert_parallel_config.comm_backend == "deepep" else "alltoall",
     }
 
 

@@ -1,0 +1,46 @@
+"""Techniques of DeepSpeed, really run on a CPU: each gives the losses of a plain run, or of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test_train_deepspeed import DENSE, prepared, trained
+
+SHORT = {"training.steps": 8}
+TILES = {**SHORT, "backend.deepspeed.tiling.loss": 4, "backend.deepspeed.tiling.mlp": 3}
+MUON = {**SHORT, "training.optimizer.name": "muon", "training.optimizer.lr": 2e-3}
+REASON = "each is two more processes that import transformers and, for Muon, compile its products"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+    """The losses of one process, by optimizer."""
+    asked: Mapping[str, Mapping[str, Any]] = {"adamw": SHORT, "muon": MUON}
+    folder = tmp_path_factory.mktemp("alone")
+    return {name: trained(prepared(folder / name, 1, DENSE, words, zero=1), 1) for name, words in asked.items()}
+
+
+def agrees(folder: Path, changes: Mapping[str, Any], degrees: Mapping[str, Any], losses: list[float]) -> bool:
+    found = trained(prepared(folder / "run", 2, DENSE, changes, **degrees), 2)
+    return found == pytest.approx(losses, abs=1e-5) and found[-1] < found[0] - 0.2
+
+
+def test_tiles_change_no_loss(alone: dict[str, list[float]], tmp_path: Path) -> None:
+    """ZeRO-3 and Ulysses, which ALST is made for."""
+    assert agrees(tmp_path, TILES, {"cp": 2, "zero": 3}, alone["adamw"])
+
+
+@pytest.mark.slow(reason=REASON)
+@pytest.mark.parametrize("zero", [1, 3])
+def test_tiles_without_ulysses_change_no_loss(zero: int, alone: dict[str, list[float]], tmp_path: Path) -> None:
+    assert agrees(tmp_path, TILES, {"zero": zero}, alone["adamw"])
+
+
+@pytest.mark.slow(reason=REASON)
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_muon_on_two_ranks_is_that_of_one(zero: int, alone: dict[str, list[float]], tmp_path: Path) -> None:
+    assert agrees(tmp_path, MUON, {"zero": zero}, alone["muon"])
