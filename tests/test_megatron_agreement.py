@@ -47,7 +47,11 @@ LATER = {
     "core/distributed/distributed_data_parallel.py:293, when DDP wraps the model": {"grid.sharded_instances"},
     "training/arguments.py:1398 only warns and turns SP off": {"tensor.sequence_parallel"},
     "accepted and wrong: FSDP reduces within a pipeline's step; two negative remainders pass "
-    "(transformer_config.py:2036)": {"zero.pipeline", "pipeline.ends"},
+    "(transformer_config.py:2036); without SP nothing sums the gradient of latent attention's shared keys": {
+        "zero.pipeline",
+        "pipeline.ends",
+        "tensor.latent",
+    },
     "keys whose flag is not emitted in that combination": {
         "interleaved.unsupported_group",
         "grid.dense_experts",
@@ -230,6 +234,7 @@ BREAKS: dict[str, Change] = {
     "tensor.shared_experts": lambda r, s: {"model.moe": replace(MOE, shared_ffn=63)},
     "tensor.sequence_parallel": lambda r, s: {P + "tp": 1, P + "sp": True},
     "tensor.sequence": lambda r, s: {"training.sequence": 514},
+    "tensor.latent": lambda r, s: {"model.mla": MLA, P + "tp": 2, P + "sp": False},
     "tensor.overlap": lambda r, s: {P + "overlap_tp": True, P + "sp": False},
     "context.sequence": lambda r, s: {"training.sequence": 510, P + "cp": 2},
     "context.positions": lambda r, s: {"training.sequence": 8192},
@@ -356,10 +361,10 @@ def test_no_more_than_a_dozen_kinds_of_disagreement() -> None:
     assert {rule.id for rule in POSITIVE}.isdisjoint(set().union(*LATER.values()))
 
 
-def test_150_layouts() -> None:
-    check(150, seed=1)
+def test_320_layouts() -> None:
+    check(320, seed=1)
 
 
-@pytest.mark.slow  # twenty times the layouts of the test above: minutes
+@pytest.mark.slow  # ten times the layouts of the test above: minutes
 def test_3000_layouts() -> None:
     check(3000, seed=2)

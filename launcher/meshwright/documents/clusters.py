@@ -42,8 +42,14 @@ def _cells(cluster: Cluster) -> Iterator[str]:
     yield from (f"{peak:g}" if peak else "-" for peak in _peaks(gpu))
     domain = f", {cluster.nvlink_domain} joined" if cluster.nvlink_domain else ""
     yield from (f"{cluster.gpus_per_node}{domain}", f"{cluster.intra.bandwidth_gb_s:g}")
-    yield from (f"{cluster.inter.bandwidth_gb_s:g}", f"{cluster.cpus_per_node:,}", f"{cluster.host_memory_gib:,.0f}")
+    yield from (f"{cluster.inter.bandwidth_gb_s:g}", *_host(cluster))
     yield ", ".join(names_of(cluster.name))
+
+
+def _host(cluster: Cluster) -> tuple[str, str]:
+    """CPUs and memory of a node; a card of PCIe or an export model comes in any node, and says neither."""
+    known = cluster.cpus_per_node > 1
+    return f"{cluster.cpus_per_node:,}" if known else "-", f"{cluster.host_memory_gib:,.0f}" if known else "-"
 
 
 def _peaks(gpu: Accelerator) -> tuple[float | None, ...]:

@@ -102,19 +102,16 @@ def _rank(program: str, rank: int, world: Mapping[str, str], words: Sequence[str
 
 
 def _first_failure(started: Sequence[BaseProcess]) -> int | None:
-    """Wait for all; the rank that failed first, after stopping the others."""
+    """Wait for all, or for the first that fails: its rank. Its fellows may not hear a signal to end."""
     running = {process.sentinel: rank for rank, process in enumerate(started)}
-    failed = None
     while running:
         for sentinel in wait(list(running)):
             assert isinstance(sentinel, int)
             rank = running.pop(sentinel)
             started[rank].join()
-            if started[rank].exitcode and failed is None:
-                failed = rank
-                for other in running.values():
-                    started[other].terminate()
-    return failed
+            if started[rank].exitcode:
+                return rank
+    return None
 
 
 def _stop(started: Sequence[BaseProcess]) -> None:
