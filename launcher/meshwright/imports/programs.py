@@ -164,7 +164,7 @@ def _of_verl(one: Program, counted: Ranks, scope: Scope) -> Source:
     leaves = _word_leaves(one)
     counts = [leaves[key].value for key in ("trainer.nnodes", "trainer.n_gpus_per_node") if key in leaves]
     known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
-    source = of_shape(leaves, shapes.VERL, counts[0] * counts[1] if known else None)
+    source = of_shape(leaves or _bare(one), shapes.VERL, counts[0] * counts[1] if known else None)
     lengths = [
         leaves[f"data.max_{part}_length"].value
         for part in ("prompt", "response")
@@ -217,7 +217,12 @@ def _swift(one: Program) -> bool:
 
 
 def _of_swift(one: Program, counted: Ranks, scope: Scope) -> Source:
-    return swift.of_swift(_flag_leaves(one), scope)
+    return swift.of_swift(_flag_leaves(one) or _bare(one), scope)
+
+
+def _bare(one: Program) -> Leaves:
+    """A program without words: what is missing is asked for at its place."""
+    return {"program": Given("program", one.name, one.place)}
 
 
 READERS: Readers = (
