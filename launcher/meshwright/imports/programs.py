@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from meshwright.imports import deepspeed, nemo, neox, shapes, slime, swift
+from meshwright.imports.accelerate import of_accelerate
 from meshwright.imports.bridge import of_bridge
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, word, yaml_leaves
 from meshwright.imports.files import text_of
@@ -21,7 +22,7 @@ from meshwright.imports.script import Readers
 from meshwright.imports.shaped import of_shape
 from meshwright.imports.shell.scope import Scope
 from meshwright.imports.torchtitan import of_toml
-from meshwright.imports.trainer import of_accelerate, of_trainer
+from meshwright.imports.trainer import of_trainer
 from meshwright.imports.unknown import is_known, readable
 
 __all__ = ["READERS"]
