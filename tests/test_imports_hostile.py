@@ -82,8 +82,24 @@ def mutated(text: str, seed: int) -> str:
     return text
 
 
+BRIDGE = """train: {micro_batch_size: 1, global_batch_size: 8}
+model: {num_layers: 4, hidden_size: 64, num_attention_heads: 4, seq_length: 32, vocab_size: 100,
+  activation_func: {_call_: false, _target_: torch.nn.functional.silu}, attention_backend: {_args_: [5], _target_: a.B}}
+dataset: {seq_length: 32, blend: [[a, b], [1, 2]]}
+mixed_precision: bf16_with_mxfp8_mixed
+"""
+PRIMUS = """modules:
+  pre_trainer: {framework: megatron, model: "${M:llama3_8B}.yaml", overrides: {seq_length: "${S:32}",
+    recompute_layer_ids: "0,1", pipeline_model_parallel_size: 2, train_data_path: null}}
+"""
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "count"), [("a.sh", SCRIPT, 90), ("a.json", JSON, 60), ("a.yaml", YAML, 40), ("a.toml", TOML, 20)]
+    ("name", "text", "count"),
+    [
+        *[("a.sh", SCRIPT, 90), ("a.json", JSON, 60), ("a.yaml", YAML, 40), ("a.toml", TOML, 20)],
+        *[("b.yaml", BRIDGE, 20), ("c.yaml", PRIMUS, 20)],
+    ],
 )
 def test_mutated_files(name: str, text: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forbid(monkeypatch)
@@ -157,3 +173,11 @@ def test_sources_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "a.sh").write_text("source b.sh\n")
     (tmp_path / "b.sh").write_text("source a.sh\n")
     assert judged(tmp_path / "a.sh") is None
+
+
+@pytest.mark.parametrize(
+    "program", ["python3 -m verl.trainer.main_ppo", "megatron sft", "swift sft", "megatron sft --"]
+)
+def test_programs_without_words(program: str, tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text(program)
+    judged(tmp_path / "a.sh")

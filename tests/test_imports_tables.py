@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshwright.imports import bridge, deepspeed, nemo, neox, shapes, torchtitan, trainer
+from meshwright.imports import accelerate, bridge, deepspeed, nemo, neox, shapes, torchtitan, trainer
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Given, Place, Source
 from meshwright.imports.shaped import Shape, of_shape
@@ -50,7 +50,7 @@ SHAPED = {
     "bridge": (bridge.of_bridge, BRIDGE, bridge.BRIDGE.keys),
     "verl": (of(shapes.VERL), VERL, shapes.VERL.keys),
     "torchtitan": (torchtitan.of_toml, TITAN, torchtitan.ROWS),
-    "accelerate": (trainer.of_accelerate, ACCELERATE, trainer.ACCELERATE),
+    "accelerate": (accelerate.of_accelerate, ACCELERATE, accelerate.ACCELERATE),
     "trainer": (trainer.of_trainer, TRAINER, trainer.TRAINER),
 }
 

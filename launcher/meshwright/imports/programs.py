@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from meshwright.imports import deepspeed, nemo, neox, shapes, slime, swift
+from meshwright.imports.accelerate import of_accelerate
 from meshwright.imports.bridge import of_bridge
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, word, yaml_leaves
 from meshwright.imports.files import text_of
@@ -21,7 +22,7 @@ from meshwright.imports.script import Readers
 from meshwright.imports.shaped import of_shape
 from meshwright.imports.shell.scope import Scope
 from meshwright.imports.torchtitan import of_toml
-from meshwright.imports.trainer import of_accelerate, of_trainer
+from meshwright.imports.trainer import of_trainer
 from meshwright.imports.unknown import is_known, readable
 
 __all__ = ["READERS"]
@@ -164,7 +165,7 @@ def _of_verl(one: Program, counted: Ranks, scope: Scope) -> Source:
     leaves = _word_leaves(one)
     counts = [leaves[key].value for key in ("trainer.nnodes", "trainer.n_gpus_per_node") if key in leaves]
     known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
-    source = of_shape(leaves, shapes.VERL, counts[0] * counts[1] if known else None)
+    source = of_shape(leaves or _bare(one), shapes.VERL, counts[0] * counts[1] if known else None)
     lengths = [
         leaves[f"data.max_{part}_length"].value
         for part in ("prompt", "response")
@@ -217,7 +218,12 @@ def _swift(one: Program) -> bool:
 
 
 def _of_swift(one: Program, counted: Ranks, scope: Scope) -> Source:
-    return swift.of_swift(_flag_leaves(one), scope)
+    return swift.of_swift(_flag_leaves(one) or _bare(one), scope)
+
+
+def _bare(one: Program) -> Leaves:
+    """A program without words: what is missing is asked for at its place."""
+    return {"program": Given("program", one.name, one.place)}
 
 
 READERS: Readers = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports import megatron_yaml, nemo, neox, replicas
+from meshwright.imports.accelerate import of_accelerate
 from meshwright.imports.bridge import of_bridge
 from meshwright.imports.checkpoint import METADATA, of_checkpoint
 from meshwright.imports.deepspeed import of_json
@@ -26,7 +27,7 @@ from meshwright.imports.run_folder import of_model, of_program
 from meshwright.imports.script import of_script
 from meshwright.imports.shaped import of_shape
 from meshwright.imports.torchtitan import of_toml
-from meshwright.imports.trainer import of_accelerate, of_trainer
+from meshwright.imports.trainer import of_trainer
 
 __all__ = ["imported"]
 

@@ -1,7 +1,4 @@
-"""Hugging Face Trainer's arguments and accelerate's YAML -> values of ours.
-
-Names and defaults: transformers 5.24 training_args.py; accelerate 1.15 commands/config, utils/dataclasses.py.
-"""
+"""Hugging Face Trainer's arguments -> values of ours (names and defaults: transformers 5.24 training_args.py)."""
 
 from __future__ import annotations
 
@@ -10,14 +7,14 @@ from dataclasses import replace
 from math import ceil
 from typing import Any
 
-from meshwright.errors import Problem
 from meshwright.imports.documents import Leaves
-from meshwright.imports.found import Ask, Found, Remark, Source
+from meshwright.imports.found import Found, Remark, Source
 from meshwright.imports.keyed import Row, carried, fates, opened
 from meshwright.imports.known_models import known_model
 from meshwright.imports.trainer_keys import LOST, adapted
+from meshwright.imports.trainer_values import asks, recompute, reshards, switch, true
 
-__all__ = ["of_accelerate", "of_trainer"]
+__all__ = ["TRAINER", "of_trainer"]
 
 _STYLES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
 _STYLES |= {"inverse_sqrt": "inverse_sqrt", "warmup_stable_decay": "wsd", "cosine_with_min_lr": "cosine"}
@@ -31,23 +28,8 @@ _OPTIMIZERS = {
 }
 
 
-def _true(value: Any) -> bool:
-    return value is True or str(value).lower() in ("true", "yes", "1")
-
-
-def _switch(value: Any) -> bool:
-    """What is neither on nor off is left for the decoder to name."""
-    if not _true(value) and str(value).lower() not in ("false", "no", "0", "none", ""):
-        raise ValueError(value)
-    return _true(value)
-
-
 def _bf16(value: Any) -> str | None:
-    return "bf16" if value == "full" or _switch(value) else None
-
-
-def _recompute(value: Any) -> str:
-    return "full" if _switch(value) else "none"
+    return "bf16" if value == "full" or switch(value) else None
 
 
 _SEQUENCE = (
@@ -77,12 +59,12 @@ TRAINER: Mapping[str, Row] = {
     "virtual_pipeline_model_parallel_size": Row("parallelism.vpp", int),
     "expert_model_parallel_size": Row("parallelism.ep", int),
     "context_parallel_size": Row("parallelism.cp", int),
-    "sequence_parallel": Row("parallelism.sp", _switch),
-    "overlap_grad_reduce": Row("parallelism.overlap_grad_reduce", _switch),
-    "overlap_param_gather": Row("parallelism.overlap_param_gather", _switch),
-    "use_distributed_optimizer": Row("parallelism.zero", lambda on: int(_switch(on))),
+    "sequence_parallel": Row("parallelism.sp", switch),
+    "overlap_grad_reduce": Row("parallelism.overlap_grad_reduce", switch),
+    "overlap_param_gather": Row("parallelism.overlap_param_gather", switch),
+    "use_distributed_optimizer": Row("parallelism.zero", lambda on: int(switch(on))),
     "recompute_granularity": Row("parallelism.recompute", {"full": "full", "selective": "selective"}.__getitem__),
-    "moe_grouped_gemm": Row("backend.megatron.moe_grouped_gemm", _switch),
+    "moe_grouped_gemm": Row("backend.megatron.moe_grouped_gemm", switch),
     "moe_token_dispatcher_type": Row("backend.megatron.moe_dispatcher", str),
     "max_steps": Row("training.steps", lambda steps: int(steps) if int(steps) > 0 else None),
     "warmup_steps": Row("training.schedule.warmup_steps", int),
@@ -95,8 +77,8 @@ TRAINER: Mapping[str, Row] = {
     "tensor_parallel_size": Row("parallelism.tp", int),
     "pure_bf16": Row("training.precision", _bf16),
     "bf16": Row("training.precision", _bf16),
-    "fp16": Row("training.precision", lambda on: "fp16" if _switch(on) else None),
-    "gradient_checkpointing": Row("parallelism.recompute", _recompute),
+    "fp16": Row("training.precision", lambda on: "fp16" if switch(on) else None),
+    "gradient_checkpointing": Row("parallelism.recompute", recompute),
     "seed": Row("training.seed", int),
     "logging_steps": Row("training.logging.interval", int),
     "save_steps": Row("training.logging.save_interval", int),
@@ -132,7 +114,7 @@ def of_trainer(leaves: Leaves) -> Source:
         kind="Hugging Face Trainer's arguments",
         values=values,
         found=tuple(_named(one, bool(model)) for one in fates(leaves, TRAINER, LOST, lambda _: "", "the Trainer")),
-        asks=(*opened(leaves, TRAINER), *_asks("the Trainer's arguments say")),
+        asks=(*opened(leaves, TRAINER), *asks("the Trainer's arguments say")),
         remarks=tuple(_adapters(leaves)),
     )
 
@@ -188,11 +170,11 @@ def _fsdp(leaves: Leaves) -> dict[str, Any]:
         return {"parallelism.zero": named[0]} if named else {}
     again = leaves[_AGAIN].value if _AGAIN in leaves else True
     away = {"backend.deepspeed.offload_param.device": "cpu", "backend.deepspeed.offload_optimizer.device": "cpu"}
-    return {"parallelism.zero": _reshards(again), **(away if _on(leaves, "fsdp_config.offload_params") else {})}
+    return {"parallelism.zero": reshards(again), **(away if _on(leaves, "fsdp_config.offload_params") else {})}
 
 
 def _on(leaves: Leaves, key: str) -> bool:
-    return key in leaves and _true(leaves[key].value)
+    return key in leaves and true(leaves[key].value)
 
 
 def _lengths(leaves: Leaves, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,110 +198,3 @@ def _by_megatron(leaves: Leaves) -> dict[str, Any]:
         return {}
     sharded = not ("use_distributed_optimizer" in leaves and not _on(leaves, "use_distributed_optimizer"))
     return {"backend.name": "megatron", "parallelism.zero": int(sharded)}
-
-
-def _asks(who: str) -> Iterator[Ask]:
-    hint = "give model=NAME, or model=hf model.path=DIR, or the model's config.json as a further file"
-    yield Ask("model", Problem("model", f"{who} no sizes of the model; {hint}", "import.missing"))
-    message = f"{who} no length of a sequence; give training.sequence=TOKENS"
-    yield Ask("training.sequence", Problem("training.sequence", message, "import.missing"))
-
-
-_SHARDING = {"1": 3, "FULL_SHARD": 3, "2": 2, "SHARD_GRAD_OP": 2, "3": 0, "NO_SHARD": 0, "4": 3, "HYBRID_SHARD": 3}
-
-
-def _reshards(word: Any) -> int:
-    """FSDP 1 names a strategy here, too; FSDP 2 says whether parameters are sharded again."""
-    return _SHARDING.get(str(word), 3 if _true(word) else 2)
-
-
-_DS, _FSDP, _LM, _ND = "deepspeed_config.", "fsdp_config.", "megatron_lm_config.megatron_lm_", "parallelism_config."
-
-ACCELERATE: Mapping[str, Row] = {
-    "num_processes": Row("cluster.gpus", int),
-    "mixed_precision": Row(
-        "training.precision", {"no": "fp32", "bf16": "bf16", "fp16": "fp16", "fp8": "fp8_delayed"}.__getitem__
-    ),
-    f"{_DS}zero_stage": Row("parallelism.zero", int),
-    f"{_DS}gradient_accumulation_steps": Row("training.microbatches", int),
-    f"{_DS}gradient_clipping": Row("training.optimizer.clip", float),
-    f"{_DS}offload_optimizer_device": Row("backend.deepspeed.offload_optimizer.device", str),
-    f"{_DS}offload_param_device": Row("backend.deepspeed.offload_param.device", str),
-    f"{_DS}offload_optimizer_nvme_path": Row("backend.deepspeed.offload_optimizer.nvme_path", str),
-    f"{_FSDP}fsdp_sharding_strategy": Row("parallelism.zero", lambda word: _SHARDING[str(word)]),
-    f"{_FSDP}fsdp_reshard_after_forward": Row(
-        "parallelism.zero", lambda on: _SHARDING.get(str(on), 3 if _true(on) else 2)
-    ),
-    f"{_FSDP}fsdp_activation_checkpointing": Row("parallelism.recompute", _recompute),
-    f"{_FSDP}fsdp_offload_params": Row(
-        "backend.deepspeed.offload_param.device", lambda on: "cpu" if _switch(on) else "none"
-    ),
-    f"{_LM}tp_degree": Row("parallelism.tp", int),
-    f"{_LM}pp_degree": Row("parallelism.pp", int),
-    f"{_LM}num_micro_batches": Row("training.microbatches", int),
-    f"{_LM}gradient_clipping": Row("training.optimizer.clip", float),
-    f"{_LM}recompute_activations": Row("parallelism.recompute", lambda on: "selective" if _switch(on) else "none"),
-    f"{_LM}sequence_parallelism": Row("parallelism.sp", _switch),
-    f"{_LM}use_distributed_optimizer": Row("parallelism.zero", lambda on: int(_switch(on))),
-    f"{_ND}parallelism_config_tp_size": Row("parallelism.tp", int),
-    f"{_ND}parallelism_config_cp_size": Row("parallelism.cp", int),
-    f"{_ND}parallelism_config_dp_replicate_size": Row("parallelism.optimizer_instances", int),
-    f"{_ND}parallelism_config_dp_shard_size": Row("parallelism.zero", lambda count: 3 if int(count) > 1 else 0),
-}
-_HOW = "it says how accelerate starts or finds its processes; launch.sh and job.sbatch do that"
-_ACCELERATE_LOST = {
-    **dict.fromkeys(
-        (
-            *("compute_environment", "machine_rank", "main_process_ip", "main_process_port", "main_training_function"),
-            *("rdzv_backend", "same_network", "gpu_ids", "debug", "use_cpu", "tpu_env", "tpu_use_cluster"),
-            *("tpu_use_sudo", "enable_cpu_affinity", "num_machines", "distributed_type", "downcast_bf16"),
-        ),
-        _HOW,
-    ),
-    "deepspeed_config.deepspeed_config_file": "a further file: give it, too",
-    "deepspeed_config": "how accelerate starts DeepSpeed, or loads weights",
-    "fsdp_config": "how accelerate wraps, saves or loads; DeepSpeed needs no such word",
-    "megatron_lm_config": "no value of ours",
-    "dynamo_config": "torch.compile is not described here",
-    "fp8_config": "which library computes in 8 bits, and how; DeepSpeed has no 8-bit training",
-    **dict.fromkeys(("tpu_name", "tpu_zone", "commands", "command_file", "mpirun_config", "fp16"), _HOW),
-    "tp_config": "parallelism.tp says it",
-}
-
-
-def of_accelerate(leaves: Leaves) -> Source:
-    """The file that ``accelerate config`` writes."""
-    kind = str(leaves["distributed_type"].value) if "distributed_type" in leaves else "MULTI_GPU"
-    backend = "megatron" if kind == "MEGATRON_LM" else "deepspeed"
-    values: dict[str, Any] = {"backend.name": backend}
-    if f"{_DS}deepspeed_config_file" not in leaves:  # which says these
-        values |= {"training.precision": "fp32", "training.grad_reduce": "fp32"}
-        values |= {"parallelism.zero": 3 if kind == "FSDP" else 0}
-    values |= {**carried(leaves, ACCELERATE), **_nodes(leaves)}
-    return Source(
-        kind="accelerate configuration",
-        values=values,
-        found=tuple(fates(leaves, ACCELERATE, _ACCELERATE_LOST, lambda _: "", "accelerate")),
-        asks=tuple(_asks("accelerate's file says")),
-        remarks=tuple(_remarks(leaves, kind)),
-    )
-
-
-def _nodes(leaves: Leaves) -> dict[str, Any]:
-    """Processes are all of them, over all machines."""
-    counts = [leaves[name].value for name in ("num_processes", "num_machines") if name in leaves]
-    whole = len(counts) == 2 and all(isinstance(count, int) and count > 0 for count in counts)
-    return {"cluster.gpus_per_node": counts[0] // counts[1]} if whole and counts[1] > 1 else {}
-
-
-def _remarks(leaves: Leaves, kind: str) -> Iterator[Remark]:
-    if kind == "FSDP":
-        message = "FSDP is read as the ZeRO stage of DeepSpeed that shards the same states"
-        yield Remark("warning", "import.fsdp", message, leaves["distributed_type"].place)
-    degrees = {name.rpartition("config_")[2]: one for name, one in leaves.items() if name.startswith(_ND)}
-    product, world = 1, leaves.get("num_processes")
-    for one in degrees.values():
-        product *= one.value if isinstance(one.value, int) and one.value > 0 else 1
-    if degrees and world is not None and isinstance(world.value, int) and product != world.value:
-        message = f"the sizes of parallelism_config multiply to {product}, num_processes is {world.value}"
-        yield Remark("error", "accelerate.world", message, world.place)
