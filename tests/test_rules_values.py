@@ -73,11 +73,8 @@ def test_every_number_has_a_range_or_a_rule() -> None:
         *("parallelism.pipeline_split.first", "parallelism.pipeline_split.last"),
     }
     positive = {rule.path for rule in POSITIVE}
-    found = {
-        path
-        for path in (*numbers(WHOLE), *numbers(MIXED), *numbers(OURS), *numbers(INDEXED))
-        if not path.startswith("launch.slurm.")
-    }
+    each = (path for whole in (WHOLE, MIXED, OURS, INDEXED) for path in numbers(whole))
+    found = {path for path in each if not path.startswith("launch.slurm.")}
     assert found - RANGES.keys() - positive == others
 
 
