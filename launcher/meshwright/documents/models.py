@@ -89,6 +89,8 @@ def _patterns() -> Iterator[str]:
     yield ""
     yield "Megatron's GPTModel builds layers of two parts, delta nets among them, or an indexer in every layer; its"
     yield "HybridModel layers of one part, Mamba, and multi-token prediction behind delta nets or an indexer."
+    yield "Short convolutions, and attention beside Mamba in one layer, are layers of ours in GPTModel, beside full"
+    yield "attention alone."
     yield "`backend.megatron.model` chooses where both can (`auto`: GPTModel). HybridModel has no norms on queries and"
     yield "keys of heads, and no windows: such models are refused by name."
     yield ""
