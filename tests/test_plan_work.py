@@ -51,5 +51,5 @@ def test_six_stages_read_no_more_files_than_one(six_stages: dict[str, int]) -> N
 
 def test_a_plan_imports_no_room_that_it_does_not_need(six_stages: dict[str, int]) -> None:
     assert not six_stages["search"]
-    assert six_stages["ours"] <= 133  # each kind of layer is one
+    assert six_stages["ours"] <= 134  # each kind of layer is one
     assert six_stages["modules"] <= 530

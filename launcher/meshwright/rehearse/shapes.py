@@ -43,6 +43,7 @@ def small_model(model: Model, layers: int) -> Model:
         max_positions=SEQUENCE,
         attention_scale=None if model.attention_scale is None else HEAD_DIM**-0.5,
         embedding_scale=None if model.embedding_scale is None else HIDDEN**0.5,
+        logit_scale=_logit_scale(model),
         sliding_window=None if model.sliding_window is None else WINDOW,
         full_attention_every=min(model.full_attention_every, 2),
         attention_dropout=0.0,
@@ -58,6 +59,12 @@ def small_model(model: Model, layers: int) -> Model:
         ),
         mtp=min(model.mtp, 1),
     )
+
+
+def _logit_scale(model: Model) -> float | None:
+    """Beside factors inside the layers it goes with the width, as they were tuned (arXiv:2203.03466, table 8)."""
+    scale = model.logit_scale
+    return scale if scale is None or model.multipliers is None else scale * model.hidden / HIDDEN
 
 
 def _small_delta_net(net: DeltaNet) -> DeltaNet:
