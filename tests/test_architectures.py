@@ -17,7 +17,7 @@ from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
 
 INCOMPLETE = {"deepseek_v2", "dots1"}  # the class's own defaults leave the experts null
-UNBUILDABLE = {"nemotron"}  # transformers' default has no key/value heads
+UNBUILDABLE = {"nemotron", "lfm2_moe"}  # transformers' defaults have no key/value heads, no kinds of layers
 
 
 def default(model_type: str, folder: Path) -> Path:

@@ -20,7 +20,7 @@ from meshwright.emit.torchrun import script
 from meshwright.errors import ConfigError
 from meshwright.resolver import override, refusals, resolve
 from meshwright.spec import Spec
-from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Multipliers, Rope, RopeScaling, ShortConvolution
 
 LLAMA3 = Rope(scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
 YARN = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))
@@ -30,6 +30,7 @@ NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
 INDEXER = Indexer(heads=4, head_dim=16, topk=32)
 MAMBA = Mamba(heads=8, head_dim=16, groups=4, state=16)
 MIXED = small_model(pattern="M*G-M*GE", mamba=MAMBA, delta_net=NET, moe=replace(MOE, first_dense=0))
+OURS = small_model(pattern="4x(P- C-)", mamba=MAMBA, short_convolution=ShortConvolution(), multipliers=Multipliers())
 
 HOSTED = {"offload_optimizer.device": "cpu", "zenflow.topk": 0.1, "zenflow.select_interval": 8}
 
@@ -44,6 +45,7 @@ def with_options(base: Spec, options: dict[str, Any]) -> Spec:
 BASES: dict[str, dict[str, Spec]] = {
     "megatron": {
         "mixers": spec(MIXED, 8, global_batch=16, pp=2),
+        "our mixers": spec(OURS, 8, global_batch=16, pp=2),
         "indexed": spec(small_model(mla=MLA, indexer=INDEXER), 8, global_batch=16),
         "dense": spec(small_model(rope=LLAMA3), 8, global_batch=16, tp=2, sp=True, pp=2, vpp=2),
         "experts": spec(small_model(moe=MOE, mla=MLA, rope=YARN, mtp=1), 8, global_batch=16, zero=1, ep=2),

@@ -38,6 +38,14 @@ TINY: dict[str, dict[str, Any]] = {
     "gemma3_1b": {**SIZES, "layers": 6, "sliding_window": 8, "embedding_scale": 8.0, "attention_scale": 0.5},
     "glm4_9b": SIZES,
     "gpt_neox_20b": {**WHOLE, "ffn": 256},
+    "lfm2_8b_a1b": {
+        **{**SIZES, "layers": 4, "pattern": "C- CE *E CE"},
+        "moe": {"experts": 4, "topk": 2, "ffn": 32},
+    },
+    "falcon_h1_0_5b": {
+        **{**SIZES, "pattern": "2xP-", "attention_scale": 0.125, "logit_scale": 0.5},
+        "mamba": Mamba(heads=8, head_dim=16, groups=2, state=16, norm=False),
+    },
     "minimax_m2_230b": {**SIZES, **EXPERTS, "ffn": 32},
     "olmo_7b": WHOLE,
     "olmo2_7b": WHOLE,

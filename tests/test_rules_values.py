@@ -15,7 +15,7 @@ from meshwright.resolver import override, refusals, resolve
 from meshwright.rules import POSITIVE
 from meshwright.rules.ranges import RANGES, Range
 from meshwright.spec import EnvVariable, RampStep, Spec
-from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Rope, RopeScaling
+from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Multipliers, Rope, RopeScaling, ShortConvolution
 
 ROPE = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))
 MOE = Moe(experts=8, topk=2, ffn=64, capacity_factor=1.0)
@@ -24,11 +24,14 @@ NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
 MAMBA = Mamba(heads=8, head_dim=16, groups=4, state=16)
 WHOLE = spec(small_model(moe=MOE, mla=MLA, rope=ROPE), 8, global_batch=16)
 MIXED = spec(small_model(pattern="4x(M- G-)", delta_net=NET, mamba=MAMBA), 8, global_batch=16)
+BESIDE = small_model(pattern="4x(P- C-)", mamba=MAMBA, short_convolution=ShortConvolution(), multipliers=Multipliers())
+OURS = spec(BESIDE, 8, global_batch=16)
 INDEXED = spec(small_model(mla=MLA, indexer=Indexer(heads=4, head_dim=16, topk=32)), 8, global_batch=16)
 
 
 def said(path: str, value: object, backend: str = "megatron") -> list[str]:
     base = MIXED if path.startswith(("model.delta_net.", "model.mamba.")) else WHOLE
+    base = OURS if path.startswith(("model.short_convolution.", "model.multipliers.")) else base
     base = INDEXED if path.startswith("model.indexer.") else base
     return [str(problem) for problem in refusals(override(base, path, value), backend)]
 
@@ -70,9 +73,8 @@ def test_every_number_has_a_range_or_a_rule() -> None:
         *("parallelism.pipeline_split.first", "parallelism.pipeline_split.last"),
     }
     positive = {rule.path for rule in POSITIVE}
-    found = {
-        path for path in (*numbers(WHOLE), *numbers(MIXED), *numbers(INDEXED)) if not path.startswith("launch.slurm.")
-    }
+    each = (path for whole in (WHOLE, MIXED, OURS, INDEXED) for path in numbers(whole))
+    found = {path for path in each if not path.startswith("launch.slurm.")}
     assert found - RANGES.keys() - positive == others
 
 

@@ -92,6 +92,8 @@ def _patterns() -> Iterator[str]:
     yield "HybridModel layers of one part, Mamba, and multi-token prediction behind delta nets or an indexer, or of"
     yield "other layers than the last. Lightning attention is a layer of ours for GPTModel, of whole sequences: without"
     yield "context parallelism."
+    yield "Short convolutions, and attention beside Mamba in one layer, are layers of ours in GPTModel, beside full"
+    yield "attention alone."
     yield "`backend.megatron.model` chooses where both can (`auto`: GPTModel). HybridModel has no norms on queries and"
     yield "keys of heads, and no windows: such models are refused by name."
     yield ""

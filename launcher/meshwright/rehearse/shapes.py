@@ -43,7 +43,7 @@ def small_model(model: Model, layers: int) -> Model:
         max_positions=SEQUENCE,
         attention_scale=None if model.attention_scale is None else HEAD_DIM**-0.5,
         embedding_scale=None if model.embedding_scale is None else HIDDEN**0.5,
-        logit_scale=None if model.logit_scale is None else max(model.logit_scale, LOGIT_SCALE),
+        logit_scale=_logit_scale(model),
         sliding_window=None if model.sliding_window is None else WINDOW,
         full_attention_every=min(model.full_attention_every, 2),
         attention_dropout=0.0,
@@ -66,6 +66,15 @@ def _small_pattern(model: Model, layers: int) -> str | None:
     if model.pattern is None:
         return None
     return write_pattern(islice(cycle(dict.fromkeys(layer_kinds(model))), layers), read_ahead(model.pattern))
+
+
+def _logit_scale(model: Model) -> float | None:
+    """Beside factors inside the layers it goes with the width, as they were tuned (arXiv:2203.03466, table 8)."""
+    if model.logit_scale is None:
+        return None
+    return (
+        max(model.logit_scale, LOGIT_SCALE) if model.multipliers is None else model.logit_scale * model.hidden / HIDDEN
+    )
 
 
 def _small_delta_net(net: DeltaNet) -> DeltaNet:
