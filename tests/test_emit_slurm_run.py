@@ -21,8 +21,16 @@ from meshwright.spec import Launch
 from meshwright.spec.identity import identity
 from meshwright.spec.launch import Slurm
 
-# Stands in for torchrun: one rank, whose failure is its own.
-PARENT = "import subprocess, sys; sys.exit(1 if subprocess.run([sys.executable, *sys.argv[1:]]).returncode else 0)"
+# Stands in for torchrun: one rank, whose failure is its own, and a helper, without which it cannot work (9).
+PARENT = """
+import os, subprocess, sys
+with subprocess.Popen(["sleep", "60"]) as helper:
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    code = subprocess.run([sys.executable, *sys.argv[1:]], env=environment).returncode
+    died = helper.poll() is not None
+    helper.kill()
+sys.exit(9 if died else 1 if code else 0)
+"""
 RANK = """import pathlib, signal, sys, time
 signal.signal(signal.SIGUSR1, lambda *_: (pathlib.Path('saved').touch(), sys.exit(75)))
 pathlib.Path('ready').touch()

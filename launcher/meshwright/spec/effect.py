@@ -81,7 +81,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "max_live_parameters max_reuse_distance sub_group_size torch_adam attention",
     ),
     ("learned", "backend.deepspeed", "quantized_weights quantized_gradients bf16_states extra"),
-    ("runs", "launch", "kind entry python port dry_run force test_only environment slurm watchdog"),
+    ("runs", "launch", "kind entry python port dry_run force test_only environment slurm watchdog resiliency"),
     ("runs", "after", "checkpoints universal"),
     ("learned", "after", "step sample"),
 )
