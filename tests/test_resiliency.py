@@ -22,21 +22,22 @@ from meshwright.errors import ConfigError
 from meshwright.jobs.run_folder import files
 from meshwright.resolver import override, refusals, resolve
 from meshwright.spec import Spec
-from meshwright.spec.launch import Resiliency
+from meshwright.spec.launch import Resiliency, Slurm
 from meshwright.train import resiliency
 from meshwright.train.health import missing
 
 HERE = Path(__file__).parent
-ASKED = {"launcher": "ft_launcher", "restarts": 2, "step_seconds": 60.0, "learn_timeouts": True}
+ASKED = Resiliency(launcher="ft_launcher", restarts=2, step_seconds=60.0, learn_timeouts=True)
+JOB = Slurm(time="1:00:00")
 
 
-def asked(gpus: int = 2, **slurm_options: object) -> Spec:
+def asked(gpus: int = 2, slurm: Slurm | None = None) -> Spec:
     """On GPUs that have the extension."""
     base = spec(small_model(), gpus)
     has = replace(base.software, components={**base.software.components, "resiliency": "0.6.0"})
-    launch = replace(base.launch, resiliency=replace(base.launch.resiliency, **ASKED))
-    if slurm_options:
-        launch = replace(launch, kind="slurm", slurm=replace(launch.slurm, **slurm_options))
+    launch = replace(base.launch, resiliency=ASKED)
+    if slurm is not None:
+        launch = replace(launch, kind="slurm", slurm=slurm)
     return replace(base, software=has, launch=launch)
 
 
@@ -56,11 +57,11 @@ def test_several_nodes_meet_at_the_first_which_alone_is_host() -> None:
 
 
 def test_the_job_takes_a_rank_that_ends_with_0_after_a_signal_for_stopped() -> None:
-    said = slurm.script(resolve(asked(16, time="1:00:00")))
+    said = slurm.script(resolve(asked(16, JOB)))
     assert '--rdzv-endpoint="$MASTER_ADDR:$MASTER_PORT" --rdzv-conf="is_host=$((SLURM_NODEID == 0))"' in said
     assert '--rdzv-id="$SLURM_JOB_ID"' in said
     assert said.index('again "stopped before the time limit" 75') < said.index(">DONE")
-    ours = replace(asked(16, time="1:00:00"), launch=replace(asked(16, time="1:00:00").launch, resiliency=Resiliency()))
+    ours = override(asked(16, JOB), "launch.resiliency", Resiliency())
     plain = slurm.script(resolve(ours))
     assert plain.index(">DONE") < plain.index('again "stopped before the time limit" 75')
 
@@ -83,11 +84,11 @@ def test_what_it_cannot_do_is_refused_in_a_line(path: str, value: object, said: 
 
 def test_one_task_a_rank_leaves_it_nothing_to_start() -> None:
     with pytest.raises(ConfigError, match="ft_launcher runs once a node, and launch.slurm.tasks is rank"):
-        resolve(asked(16, tasks="rank"))
+        resolve(asked(16, Slurm(tasks="rank")))
 
 
 def test_nodes_are_asked_for_it_and_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = files(resolve(asked(16, time="1:00:00")))["job.sbatch"]
+    job = files(resolve(asked(16, JOB)))["job.sbatch"]
     assert "'module:nvidia_resiliency_ext>=0.6.0'" in job
     assert not list(missing(0, 0.0, 1, tmp_path, ["module:pytest>=1.0", "module:json>=9"]))
     (old,) = missing(0, 0.0, 1, tmp_path, ["module:pytest>=1000.2"])
