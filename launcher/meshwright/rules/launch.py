@@ -23,6 +23,10 @@ def launch_problems(spec: Spec) -> Iterator[Problem]:
         yield Problem(
             "launch.test_only", "asks slurmctld, and launch is local; choose launch=slurm", "launch.test_only"
         )
+    for name in ("python", "entry"):
+        if not getattr(launch, name).strip():
+            message = "is empty, and names nothing to run; leave it out, or give a path"
+            yield Problem(f"launch.{name}", message, f"launch.{name}")
     if launch.entry.startswith("-"):
         yield Problem("launch.entry", f"{launch.entry!r} reads as a flag; write ./{launch.entry}", "launch.entry")
     names = {**{name: "cluster" for name in spec.cluster.environment}, **dict.fromkeys(launch.environment, "launch")}
