@@ -50,6 +50,18 @@ def test_what_the_plan_decides_is_refused_with_its_key(flag: str) -> None:
     assert f"{flag.split('=')[0]} is {KEYS[flag.split('=')[0]]}, which the plan itself decides" in str(problem)
 
 
+def test_megatrons_report_of_slow_ranks_is_emitted_and_parsed() -> None:
+    pytest.importorskip("megatron.training")
+    from argparse import ArgumentParser
+
+    from megatron.training.arguments import add_megatron_arguments
+
+    extra = ("--log-straggler", "--straggler-minmax-count=4", "--disable-straggler-on-startup")
+    words = megatron.flags(resolve(override(spec(small_model(), 8), "backend.megatron.extra", extra)))
+    told = add_megatron_arguments(ArgumentParser(allow_abbrev=False)).parse_args(list(words))
+    assert (told.log_straggler, told.straggler_minmax_count, told.disable_straggler_on_startup) == (True, 4, True)
+
+
 def test_our_program_does_not_restart_within_its_process() -> None:
     asked = override(spec(small_model(), 8), "backend.megatron.extra", ("--inprocess-restart", "--log-params-norm"))
     (problem,) = refusals(asked, "megatron")
