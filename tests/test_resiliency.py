@@ -83,7 +83,7 @@ def test_what_it_cannot_do_is_refused_in_a_line(path: str, value: object, said: 
 
 
 def test_one_task_a_rank_leaves_it_nothing_to_start() -> None:
-    with pytest.raises(ConfigError, match="ft_launcher runs once a node, and launch.slurm.tasks is rank"):
+    with pytest.raises(ConfigError, match=r"ft_launcher runs once a node, and launch\.slurm\.tasks is rank"):
         resolve(asked(16, Slurm(tasks="rank")))
 
 

@@ -35,7 +35,7 @@ _GENERATED = ("plan.json", "config.yaml", "verdicts.json")
 
 
 def _mend(problem: str) -> str:
-    """What can be done about a file: what compile writes it writes again, what the run wrote is in nobody else's hands."""
+    """What can be done about a file: what compile writes it writes again, what the run wrote it does not."""
     return "compile it again, or restore it" if problem.startswith(_GENERATED) else "restore it, or remove it"
 
 

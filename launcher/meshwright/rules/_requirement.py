@@ -33,7 +33,7 @@ class Requirement:
 
     @property
     def probe(self) -> str:
-        """How a node is asked for it (train/health.py): ``module:NAME``, ``module:NAME>=VERSION`` or ``program:NAME``."""
+        """How a node is asked for it (train/health.py): ``module:NAME[>=VERSION]`` or ``program:NAME``."""
         component = COMPONENTS[self.component]
         least = f">={self.least}" if self.least else ""
         return f"module:{component.module}{least}" if component.module else f"program:{component.program}"

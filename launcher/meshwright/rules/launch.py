@@ -72,8 +72,8 @@ def _of_slurm(spec: Spec) -> Iterator[Problem]:
 
 
 SCRIPTS = """arguments at before checkpoints code failures folder identity job limit log max_restarts names nodes owner
-    processes rank requeue scratch slices step stopping task torchrun watcher MASTER_ADDR MASTER_PORT NODE_RANK RANK WORLD_SIZE
-    LOCAL_RANK LOCAL_WORLD_SIZE SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_JOB_ID SLURM_JOB_NODELIST
+    processes rank requeue scratch slices step stopping task torchrun watcher MASTER_ADDR MASTER_PORT NODE_RANK RANK
+    WORLD_SIZE LOCAL_RANK GROUP_RANK LOCAL_WORLD_SIZE SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_JOB_ID SLURM_JOB_NODELIST
     SLURM_JOB_NUM_NODES SLURM_LOCALID SLURM_NODEID SLURM_NTASKS SLURM_PROCID SLURM_RESTART_COUNT SLURM_SUBMIT_DIR"""
 BASHS = "BASHOPTS BASH_ENV BASH_VERSINFO EUID IFS PPID SHELLOPTS UID"
 TAKEN = frozenset((*SCRIPTS.split(), *BASHS.split()))
