@@ -43,8 +43,8 @@ checkpoint; `bench` and `bench layer`; the verdicts' building of Transformer Eng
 slow ranks (`--log-straggler`), which reads CUDA's events and each GPU's temperature: that its flags are parsed is all
 that is tested. NVIDIA's resiliency extension ran on a CPU alone (its Python, two ranks on one node): with 0.6.0 a rank
 that hung in a step was started again within the job and the run went on from its checkpoint, with 0.7.0 the ranks saved
-at USR1 and the launcher ended with 0. Its launcher on several nodes, and its health checks of GPUs and of network cards,
-never ran.
+at USR1 and the launcher ended with 0. Its launcher on several nodes, and its health checks of GPUs and of network
+cards, never ran.
 """
 
 
