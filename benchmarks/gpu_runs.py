@@ -39,7 +39,12 @@ NEVER = """
 ## Never run on a GPU
 
 Several GPUs, and so every kind of parallelism but ZeRO on one rank, NCCL, `launch=slurm` with GPUs; going on from a
-checkpoint; `bench` and `bench layer`; the verdicts' building of Transformer Engine's own layers.
+checkpoint; `bench` and `bench layer`; the verdicts' building of Transformer Engine's own layers; Megatron's report of
+slow ranks (`--log-straggler`), which reads CUDA's events and each GPU's temperature: that its flags are parsed is all
+that is tested. NVIDIA's resiliency extension ran on a CPU alone (its Python, two ranks on one node): with 0.6.0 a rank
+that hung in a step was started again within the job and the run went on from its checkpoint, with 0.7.0 the ranks saved
+at USR1 and the launcher ended with 0. Its launcher on several nodes, and its health checks of GPUs and of network
+cards, never ran.
 """
 
 

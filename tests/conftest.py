@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share two cores
+if "PYTEST_XDIST_WORKER" not in os.environ:  # what programs that tests start leave behind goes with the tests
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # but not what a failed test shows
+    SCRATCH = tempfile.TemporaryDirectory(prefix="mw-", ignore_cleanup_errors=True)  # short: sockets lie in it
+    tempfile.tempdir = os.environ["TMPDIR"] = SCRATCH.name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -80,7 +80,7 @@ def test_booleans_are_not_numbers() -> None:
 
 def test_text_that_yaml_took_for_a_number() -> None:
     assert errors({"name": 43200, "inner": {"size": 1}}) == [
-        "name: expected text, got 43200; quote it, YAML read it as something else"
+        "name: expected text, got 43200; quote it, YAML read it as something else (on the command line '\"43200\"')"
     ]
 
 

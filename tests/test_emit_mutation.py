@@ -86,6 +86,7 @@ COMMON = {
     "launch.dry_run": PLACES,
     "launch.force": PLACES,
     "launch.slurm": "read by the sbatch script, tested there",
+    "launch.resiliency": "read by launch.sh where ft_launcher is asked for, tested there",
     "launch.port": "one node stands alone; with several it is in launch.sh, tested there",
     "model.mtp_loss_weight": "without multi-token prediction there is no such loss",
     "training.microbatches": "the same number stated instead of derived",

@@ -15,14 +15,22 @@ import pytest
 
 from builders import small_model, spec
 from meshwright.emit.slurm import script
-from meshwright.emit.slurm_text import TORCHRUN
+from meshwright.emit.slurm_text import TORCHRUN, TRAIN
 from meshwright.resolver import resolve
 from meshwright.spec import Launch
 from meshwright.spec.identity import identity
 from meshwright.spec.launch import Slurm
 
-# Stands in for torchrun: one rank, whose failure is its own.
-PARENT = "import subprocess, sys; sys.exit(1 if subprocess.run([sys.executable, *sys.argv[1:]]).returncode else 0)"
+# Stands in for torchrun: one rank, whose failure is its own, and a helper, without which it cannot work (9).
+PARENT = """
+import os, subprocess, sys
+with subprocess.Popen(["sleep", "60"]) as helper:
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    code = subprocess.run([sys.executable, *sys.argv[1:]], env=environment).returncode
+    died = helper.poll() is not None
+    helper.kill()
+sys.exit(9 if died else 1 if code else 0)
+"""
 RANK = """import pathlib, signal, sys, time
 signal.signal(signal.SIGUSR1, lambda *_: (pathlib.Path('saved').touch(), sys.exit(75)))
 pathlib.Path('ready').touch()
@@ -39,6 +47,15 @@ def test_a_signal_to_the_task_alone_reaches_the_ranks(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGUSR1)
     assert process.wait(10) == 1
     assert (tmp_path / "saved").exists()
+
+
+def test_a_signal_while_the_step_is_being_started_is_not_lost() -> None:
+    """It finds the trap of the time before, which asks nobody."""
+    before = "say() { echo \"$*\"; }\non_nodes() { sleep 5; }\nstopping=0\ntrap 'stopping=1' USR1\n"
+    started = TRAIN.replace("@PROGRAM@", "program").replace("step=$!\n", "step=$!\nkill -USR1 $$\n")
+    end = 'kill "$step"; trap "" USR1; kill $(jobs -p) 2>/dev/null'
+    done = subprocess.run(["bash", "-c", f"{before}{started}{end}"], capture_output=True, text=True, check=False)
+    assert done.stdout == "USR1: asking for a checkpoint\n"
 
 
 def test_a_task_ends_with_the_code_of_torchrun(tmp_path: Path) -> None:

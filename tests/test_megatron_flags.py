@@ -42,19 +42,30 @@ def test_every_flag_listed_is_megatrons() -> None:
 
 
 @pytest.mark.parametrize(
-    "flag", ["--micro-batch-size=2", "--num-virtual-stages-per-pipeline-rank=2", "--adam-beta1=0.8"]
+    "flag",
+    ["--micro-batch-size=2", "--num-virtual-stages-per-pipeline-rank=2", "--adam-beta1=0.8", "--enable-ft-package"],
 )
 def test_what_the_plan_decides_is_refused_with_its_key(flag: str) -> None:
     (problem,) = refusals(override(spec(small_model(), 8), "backend.megatron.extra", (flag,)), "megatron")
     assert f"{flag.split('=')[0]} is {KEYS[flag.split('=')[0]]}, which the plan itself decides" in str(problem)
 
 
-@pytest.mark.parametrize("flag", ["--enable-ft-package", "--inprocess-restart"])
-def test_what_asks_for_another_launcher_is_refused(flag: str) -> None:
-    """NVIDIA's resiliency extension dies at the start under torchrun, or does nothing in a program of ours."""
-    asked = override(spec(small_model(), 8), "backend.megatron.extra", (flag, "--log-params-norm"))
+def test_megatrons_report_of_slow_ranks_is_emitted_and_parsed() -> None:
+    pytest.importorskip("megatron.training")
+    from argparse import ArgumentParser
+
+    from megatron.training.arguments import add_megatron_arguments
+
+    extra = ("--log-straggler", "--straggler-minmax-count=4", "--disable-straggler-on-startup")
+    words = megatron.flags(resolve(override(spec(small_model(), 8), "backend.megatron.extra", extra)))
+    told = add_megatron_arguments(ArgumentParser(allow_abbrev=False)).parse_args(list(words))
+    assert (told.log_straggler, told.straggler_minmax_count, told.disable_straggler_on_startup) == (True, 4, True)
+
+
+def test_our_program_does_not_restart_within_its_process() -> None:
+    asked = override(spec(small_model(), 8), "backend.megatron.extra", ("--inprocess-restart", "--log-params-norm"))
     (problem,) = refusals(asked, "megatron")
-    assert f"{flag} needs ft_launcher in torchrun's place, or a program that wraps itself" in str(problem)
+    assert "--inprocess-restart is for a program that wraps itself" in str(problem)
     assert [dict(repair) for repair in problem.repairs] == [{"backend.megatron.extra": ("--log-params-norm",)}]
 
 

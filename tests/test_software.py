@@ -61,6 +61,17 @@ def test_a_default_follows_from_what_the_nodes_have() -> None:
             ["backend.megatron.moe_dispatcher: needs DeepEP, which software=pip lacks"],
         ),
         (
+            ["launch.resiliency.launcher=ft_launcher"],
+            [
+                "launch.resiliency.launcher: needs nvidia-resiliency-ext 0.6.0, which software=pip lacks; set "
+                "launch.resiliency.launcher=torchrun, or pip install 'nvidia-resiliency-ext>=0.6.0'"
+            ],
+        ),
+        (
+            ["launch.resiliency.launcher=ft_launcher", "software.components.resiliency='0.5.0'"],
+            ["needs nvidia-resiliency-ext 0.6.0, which software=pip has 0.5.0; set launch.resiliency.launcher"],
+        ),
+        (
             ["backend.megatron.extra=[--log-straggler]", "software.components.nvml=null"],
             ["backend.megatron.extra: needs nvidia-ml-py, which software=pip lacks; set backend.megatron.extra=[]"],
         ),
@@ -145,7 +156,7 @@ UNREACHED = {
         torch_xmlir""",
     "logging, tuning and storage that no key turns on": """
         comet_ml wandb tensorboard pynvml nvtx mup xgboost boto3 botocore datastates multistorageclient
-        nvidia_resiliency_ext workload_inspector userlib liger_kernel torchembed""",
+        workload_inspector userlib liger_kernel torchembed""",
     "another name or a further part of a component": """
         transformer_engine_torch apex amp_C flashattn_hopper flash_attn_3""",
 }

@@ -16,6 +16,7 @@ from io import StringIO
 
 from meshwright.errors import ConfigError
 from meshwright.verbs import VERBS, Words, config_dir, no_verb
+from meshwright.verbs.unread import refuse_unread
 
 __all__ = ["main"]
 
@@ -80,6 +81,9 @@ def _run(words: list[str]) -> int:
         return _usage(words)
     module = import_module(VERBS[verb].module)
     jobs = _jobs(words, getattr(module, "FLAGS", ()))
+    refuse_unread(verb, jobs[0].overrides)
+    if "output" in jobs[0].swept:
+        raise ConfigError("output: one form for all points of a sweep; give one")
     if len(jobs) == 1:
         return int(module.run(jobs[0]))
     return int(module.sweep(jobs)) if hasattr(module, "sweep") else _each(module.run, jobs)
@@ -104,7 +108,8 @@ def _each_as_json(run: Callable[[Words], int], jobs: Sequence[Words]) -> int:
     for job in jobs:
         with redirect_stdout(StringIO()) as printed:
             codes.append(_attempted(run, job, as_json=True))
-        documents.append({"point": dict(job.swept), **json.loads(printed.getvalue())})
+        told = json.loads(printed.getvalue())
+        documents.append({"point": dict(job.swept), **(told if isinstance(told, dict) else {"document": told})})
     print_json(documents)
     return max(codes)
 

@@ -191,7 +191,8 @@ def _text(line: bytes, field: str, where: str) -> str:
     try:
         value: Any = json.loads(line)
     except ValueError as error:
-        raise ConfigError([Problem("data.input", f"{where}: {error}", "data.json")]) from None
+        said = getattr(error, "msg", "is no text in UTF-8")  # the place is the file's, not the line's
+        raise ConfigError([Problem("data.input", f"{where}: no JSON: {said}", "data.json")]) from None
     if not isinstance(value, dict) or not isinstance(value.get(field), str):
         known = ", ".join(value) if isinstance(value, dict) else type(value).__name__
         message = f"{where}: no text in field {field!r}; there is {known}"

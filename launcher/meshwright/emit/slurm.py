@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from meshwright.emit import slurm_text as text
+from meshwright.emit.resiliency import launcher, replaces_torchrun
 from meshwright.emit.torchrun import arguments, exports, program, ranks_on_node
 from meshwright.emit.watch import watches, watching
 from meshwright.layout.plan import Plan
@@ -30,7 +31,8 @@ def script(plan: Plan, probes: Sequence[str] = ()) -> str:
     flags = "".join(f"#SBATCH {flag}\n" for flag in options(plan))
     parts = [text.HEADER.replace("@OPTIONS@", flags), *_settings(plan), text.FOLDER, *_surroundings(plan)]
     parts += [*_node(plan), *_health(plan, probes), *_training(plan), text.FOLLOW]
-    return "".join(parts) + (text.END_OF_OURS if launch.entry == "meshwright" else text.END_OF_THEIRS)
+    ours = launch.entry == "meshwright" and not replaces_torchrun(plan)  # which wants 0 of a rank that was stopped
+    return "".join(parts) + (text.END_OF_OURS if ours else text.END_OF_THEIRS)
 
 
 def options(plan: Plan) -> list[str]:
@@ -111,8 +113,12 @@ def _node(plan: Plan) -> Iterator[str]:
 
 def _torchrun(plan: Plan) -> str:
     processes = ranks_on_node(plan, "SLURM_NODEID")
+    if replaces_torchrun(plan):
+        address, job = "$MASTER_ADDR:$MASTER_PORT", "$SLURM_JOB_ID"
+        words = launcher(plan, "$((SLURM_NODEID == 0))", address, job, processes)
+        return text.TORCHRUN.replace("@TORCHRUN@", f'{_python(plan.spec.launch)} {words} --log-dir="$scratch" "$@"')
     where = f'--nnodes={plan.grid.nodes} --node-rank="$SLURM_NODEID" --nproc-per-node="{processes}"'
-    meet = '--master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" --max-restarts=0'
+    meet = '--master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" --max-restarts=0 --log-dir="$scratch"'
     run = f'{_python(plan.spec.launch)} -m torch.distributed.run \\\n    {where} \\\n    {meet} "$@"'
     return text.TORCHRUN.replace("@TORCHRUN@", run)
 

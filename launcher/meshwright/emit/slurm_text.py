@@ -118,13 +118,16 @@ IGNORE = 'trap "" USR1 # the rank listens for it as soon as it can save\n'
 
 # Under proctrack/cgroup SLURM signals this shell alone.
 TORCHRUN = """trap "" USR1 # torchrun would die of it, and does not pass it on
+scratch=$(mktemp -d) # torchrun leaves its folder behind
+trap "rm -rf \\"$scratch\\"" EXIT
 @TORCHRUN@ &
 torchrun=$!
-ask() { # every child of torchrun is a rank
+ask() { # every child that torchrun gave a run's id is a rank; others are its helpers, which would die of it
     local rank
     for rank in $(grep -ls "^PPid:[[:space:]]*$torchrun\\$" /proc/[0-9]*/status); do
         rank=${rank#/proc/}
-        kill -USR1 "${rank%/status}" 2>/dev/null
+        rank=${rank%/status}
+        grep -qsz "^TORCHELASTIC_RUN_ID=" "/proc/$rank/environ" && kill -USR1 "$rank" 2>/dev/null
     done
 }
 trap ask USR1
@@ -172,6 +175,7 @@ stop() {
     while kill -USR1 "$step" 2>/dev/null; do sleep 5; done &
 }
 trap stop USR1
+if [ "$stopping" = 1 ]; then stop; fi # the signal came while the step was being started
 """
 
 WATCH = """watch "$step" &
@@ -201,7 +205,7 @@ fi"""
     + _FAILURE
 )
 
-# Megatron-LM's program ends with 0 also where a signal stopped it.
+# Megatron-LM's program ends with 0 also where a signal stopped it, and so does ours under ft_launcher.
 END_OF_THEIRS = (
     """
 if [ "$stopping" = 1 ]; then

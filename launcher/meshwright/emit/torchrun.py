@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from meshwright.emit.backends import trainer
 from meshwright.emit.environment import variables
+from meshwright.emit.resiliency import launcher, megatron_flags, replaces_torchrun
 from meshwright.emit.watch import watches, watching
 from meshwright.layout.length import NEVER
 from meshwright.layout.plan import Plan
+from meshwright.spec.identity import identity
 
 __all__ = ["arguments", "exports", "program", "ranks_on_node", "script"]
 
@@ -28,18 +30,23 @@ fi
 NODE = """NODE_RANK="${NODE_RANK:?set it to the number of this node, from 0}"
 MASTER_ADDR="${MASTER_ADDR:?set it to the address of the first node}"
 """
+GROUP = 'export GROUP_RANK="$NODE_RANK" # by which ft_launcher numbers the nodes\n'
 PORT = 29500  # torchrun's own; every node must name the same
 
 
 def script(plan: Plan) -> str:
     """The whole file. Further arguments are passed on to the program."""
     several = plan.grid.nodes > 1
-    parts = [HEADER, *exports(plan), "\n", NODE if several else "", *_processes(plan), "\n"]
+    group = GROUP if several and replaces_torchrun(plan) else ""
+    parts = [HEADER, *exports(plan), "\n", NODE if several else "", group, *_processes(plan), "\n"]
     where = '--node-rank="$NODE_RANK" --master-addr="$MASTER_ADDR"' if several else "--standalone"
     port = f" --master-port={plan.spec.launch.port or PORT}" if several else ""
     python = shlex.quote(plan.spec.launch.python)
-    run = f"{python} -m torch.distributed.run --nnodes={plan.grid.nodes} \\\n    {where}{port}"
-    command = f'{run} --nproc-per-node="$processes" \\\n    {program(plan)}'
+    run = f'-m torch.distributed.run --nnodes={plan.grid.nodes} \\\n    {where}{port} --nproc-per-node="$processes"'
+    if replaces_torchrun(plan):
+        address = f"$MASTER_ADDR:{plan.spec.launch.port or PORT}"
+        run = launcher(plan, "$((NODE_RANK == 0))", address, identity(plan.spec), "$processes")
+    command = f"{python} {run} \\\n    {program(plan)}"
     return "".join(parts) + (_watched(plan, command) if watches(plan) else f"exec {command}\n")
 
 
@@ -70,9 +77,10 @@ def exports(plan: Plan) -> Iterator[str]:
 def program(plan: Plan) -> str:
     """What every rank runs; ``$folder`` is the run folder, ``"$@"`` what the user adds."""
     entry, backend = plan.spec.launch.entry, plan.spec.backend.name
+    words = " ".join([*megatron_flags(plan), '"$@"'])
     if entry == "meshwright":
-        return f'-m {trainer(backend)} "$folder" "$@"'
-    return f'{shlex.quote(entry)} "${{arguments[@]}}" "$@"'
+        return f'-m {trainer(backend)} "$folder" {words}'
+    return f'{shlex.quote(entry)} "${{arguments[@]}}" {words}'
 
 
 def arguments(plan: Plan) -> Iterator[str]:

@@ -65,8 +65,9 @@ def checked(imported: Imported, words: Sequence[str] = (), config_dir: str | Pat
 
 def _of_problem(problem: Problem, imported: Imported) -> Said:
     """With its repairs; where the file says what it is about."""
-    bare = Problem("", problem.message, problem.rule, problem.repairs)
-    return Said("error", problem.rule, problem.path, str(bare), imported.place(problem.path))
+    place = imported.place(problem.path)
+    bare = Problem("", problem.message.removeprefix(f"{place}: "), problem.rule, problem.repairs)
+    return Said("error", problem.rule, problem.path, str(bare), place)
 
 
 def _of_plan(plan: Plan, costs: Cost, imported: Imported) -> Iterator[Said]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from meshwright.train.lifeline import follow_parent
@@ -30,8 +32,9 @@ def followed(command: Sequence[str]) -> int:
     """
     # a session of its own: the terminal's Ctrl-C reaches us alone; its stdout must leave ours to output=json
     with (
+        TemporaryDirectory(prefix="meshwright-", ignore_cleanup_errors=True) as scratch,
         subprocess.Popen(
-            command, stdout=sys.stderr, env=_with_own_python(), start_new_session=True, preexec_fn=_follow
+            command, stdout=sys.stderr, env=_environment(scratch), start_new_session=True, preexec_fn=_follow
         ) as process,
         _passed_on(process) as received,
     ):
@@ -53,7 +56,10 @@ def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     def passed(number: int, _: Any) -> None:
         received.append(number)
         print(f"\n{signal.Signals(number).name}: {_DOING[len(received) > 1]}", file=sys.stderr, flush=True)
-        process.send_signal(signal.SIGKILL if len(received) > 1 else signal.SIGTERM)
+        if len(received) > 1:  # with torchrun, where a script stands between it and us; ranks follow it
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.send_signal(signal.SIGTERM)
 
     before = {number: signal.signal(number, passed) for number in ENDING}
     try:
@@ -66,7 +72,19 @@ def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 _DOING = ("asking the ranks to save and end; once more kills them", "killing the ranks")
 
 
-def _with_own_python() -> dict[str, str]:
-    """launch.sh names ``python3`` to stay movable; here that is the one that runs us, whose packages are known."""
-    own = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+def _environment(scratch: str) -> dict[str, str]:
+    """launch.sh names ``python3`` to stay movable; here that is the one that runs us, whose packages are known.
+
+    torchrun and what ranks import leave folders behind, all of them in ``scratch``, which goes with the command; what
+    PyTorch has compiled stays where it would look for it (torch/_inductor/runtime/cache_dir_utils.py).
+    """
+    own, compiled = str(Path(sys.executable).parent), Path(gettempdir()) / f"torchinductor_{_user()}"
+    path = f"{own}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {"TORCHINDUCTOR_CACHE_DIR": str(compiled), **os.environ, "PATH": path, "TMPDIR": scratch}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container that does not know its user's number
+        return f"uid_{os.getuid()}"

@@ -48,6 +48,8 @@ def rows_of(folders: Iterable[Path], cluster: Cluster | None = None) -> tuple[li
     for folder in folders:
         try:
             rows.append(run_row(folder, cluster))
+        except OSError as error:  # a person or a full disk may have damaged it
+            skipped.append((folder.name, SOURCE, f"{Path(error.filename or folder).name}: {error.strerror or error}"))
         except ValueError as error:
             skipped.append((folder.name, SOURCE, "; ".join(str(error).splitlines())))
     return rows, skipped

@@ -7,12 +7,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from meshwright.train.lifeline import follow_parent
 
@@ -47,19 +50,38 @@ def warm(program: str, log: Path) -> None:
     _served[:] = [program]
     forkserver.set_forkserver_preload([program, *LATE.get(program, ())])
     sys.stderr.flush()
-    path, terminal = os.environ.get("PYTHONPATH"), os.dup(2)
+    terminal = os.dup(2)
     with log.open("a") as file:
         os.dup2(file.fileno(), 2)  # what libraries have to say when they are imported is for the log
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the server does not take over sys.path (CPython 3.12)
-    try:
-        forkserver.ensure_running()
+    try:  # the server does not take over sys.path (CPython 3.12)
+        with _environment(PYTHONPATH=os.pathsep.join(sys.path), TMPDIR=_scratch().name):
+            forkserver.ensure_running()
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
-        if path is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = path
+
+
+@cache
+def _scratch() -> TemporaryDirectory[str]:
+    """What libraries lay down in every rank, which runs no exit handlers where it fails; it goes when we end.
+
+    Not in the rehearsal's folder: the name of a socket may have 107 characters.
+    """
+    return TemporaryDirectory(prefix="meshwright-", ignore_cleanup_errors=True)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:

@@ -72,9 +72,8 @@ def _logit_scale(model: Model) -> float | None:
     """Beside factors inside the layers it goes with the width, as they were tuned (arXiv:2203.03466, table 8)."""
     if model.logit_scale is None:
         return None
-    return (
-        max(model.logit_scale, LOGIT_SCALE) if model.multipliers is None else model.logit_scale * model.hidden / HIDDEN
-    )
+    wide = model.logit_scale * model.hidden / HIDDEN
+    return wide if model.multipliers is not None else max(model.logit_scale, LOGIT_SCALE)
 
 
 def _small_delta_net(net: DeltaNet) -> DeltaNet:

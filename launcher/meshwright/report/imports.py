@@ -61,7 +61,7 @@ def _key(one: Found) -> str:
 
 def _line(one: Said) -> str:
     path = f"{one.path}: " if one.path else ""
-    return f"{one.place}: {path}{one.message} [{one.rule}]"
+    return f"{one.place}: {path}{one.message}{f' [{one.rule}]' if one.rule else ''}"
 
 
 def document(checked: Checked, strict: bool) -> dict[str, Any]:

@@ -23,13 +23,27 @@ def show(statuses: Sequence[Status], console: Console | None = None) -> None:
         name = "".join([one.name, *parts])
         console.print(Text(f"{name}: ", style="bold"), Text(one.state), sep="")
         for problem in one.problems:
-            console.print(Text(f"  cannot read {problem}; compile it again, or restore it", style="red"))
+            console.print(Text(f"  cannot read {problem}; {_mend(problem)}", style="red"))
         for warning in one.warnings:
             console.print(Text(f"  {warning}", style="yellow"))
         for word, value in _lines(one):
             console.print(Text(f"  {word:<12}", style="dim"), Text(value), sep="")
         for surprise in one.surprises:
             console.print(Text(f"  not as predicted: {surprise}", style="yellow"))
+
+
+_GENERATED = ("plan.json", "config.yaml", "verdicts.json")
+
+
+def _mend(problem: str) -> str:
+    """What can be done about a file: what compile writes it writes again, what the run wrote it does not."""
+    return "compile it again, or restore it" if problem.startswith(_GENERATED) else "restore it, or remove it"
+
+
+def _saved(one: Status) -> str:
+    if one.checkpoint is not None:
+        return f"step {one.checkpoint:,}"
+    return "not known" if any("latest" in problem.partition(":")[0] for problem in one.problems) else "none yet"
 
 
 def _lines(one: Status) -> Iterator[tuple[str, str]]:
@@ -52,7 +66,7 @@ def _lines(one: Status) -> Iterator[tuple[str, str]]:
     if mfu:
         yield "MFU", mfu
     yield "restarts", f"{max(0, one.starts - 1)}, {one.failures} after failures"
-    yield "checkpoint", "none yet" if one.checkpoint is None else f"step {one.checkpoint:,}"
+    yield "checkpoint", _saved(one)
     if one.last_event:
         yield "last event", one.last_event
 

@@ -33,9 +33,10 @@ class Requirement:
 
     @property
     def probe(self) -> str:
-        """How a node is asked for it (train/health.py): ``module:NAME`` or ``program:NAME``."""
+        """How a node is asked for it (train/health.py): ``module:NAME[>=VERSION]`` or ``program:NAME``."""
         component = COMPONENTS[self.component]
-        return f"module:{component.module}" if component.module else f"program:{component.program}"
+        least = f">={self.least}" if self.least else ""
+        return f"module:{component.module}{least}" if component.module else f"program:{component.program}"
 
     def met_by(self, software: Software) -> bool | None:
         """Whether ``software`` has it, new enough; None where it does not say."""

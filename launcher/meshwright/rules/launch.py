@@ -23,6 +23,10 @@ def launch_problems(spec: Spec) -> Iterator[Problem]:
         yield Problem(
             "launch.test_only", "asks slurmctld, and launch is local; choose launch=slurm", "launch.test_only"
         )
+    for name in ("python", "entry"):
+        if not getattr(launch, name).strip():
+            message = "is empty, and names nothing to run; leave it out, or give a path"
+            yield Problem(f"launch.{name}", message, f"launch.{name}")
     if launch.entry.startswith("-"):
         yield Problem("launch.entry", f"{launch.entry!r} reads as a flag; write ./{launch.entry}", "launch.entry")
     names = {**{name: "cluster" for name in spec.cluster.environment}, **dict.fromkeys(launch.environment, "launch")}
@@ -34,8 +38,28 @@ def launch_problems(spec: Spec) -> Iterator[Problem]:
             message = f"{name!r} is a variable that the scripts themselves set or read; leave it out"
             yield Problem(f"{owner}.environment", message, "launch.environment")
     yield from _control_characters(spec)
+    yield from _resiliency(spec)
     if launch.kind == "slurm":
         yield from _of_slurm(spec)
+
+
+def _resiliency(spec: Spec) -> Iterator[Problem]:
+    """Where ft_launcher cannot start or watch the ranks."""
+    path, repair = "launch.resiliency.launcher", ({"launch.resiliency.launcher": "torchrun"},)
+    if spec.launch.resiliency.launcher != "ft_launcher":
+        if spec.launch.resiliency.learn_timeouts:
+            message = "is for ft_launcher, and torchrun is the launcher; choose launch.resiliency.launcher=ft_launcher"
+            yield Problem("launch.resiliency.learn_timeouts", message, "launch.resiliency")
+        return
+    if spec.backend.name != "megatron":
+        message = f"ft_launcher is told by Megatron's loop where training is, and the backend is {spec.backend.name}"
+        yield Problem(path, message, "launch.resiliency", repair)
+    elif not spec.training.logging.checkpoints:
+        message = "ft_launcher starts ranks again from a checkpoint, and training.logging.checkpoints is false"
+        yield Problem(path, message, "launch.resiliency", ({"training.logging.checkpoints": True}, *repair))
+    if spec.launch.kind == "slurm" and spec.launch.slurm.tasks == "rank":
+        message = "ft_launcher runs once a node, and launch.slurm.tasks is rank"
+        yield Problem(path, message, "launch.resiliency", ({"launch.slurm.tasks": "node"}, *repair))
 
 
 def _of_slurm(spec: Spec) -> Iterator[Problem]:
@@ -48,8 +72,9 @@ def _of_slurm(spec: Spec) -> Iterator[Problem]:
 
 
 SCRIPTS = """arguments at before checkpoints code failures folder identity job limit log max_restarts names nodes owner
-    processes rank requeue slices step stopping task torchrun watcher MASTER_ADDR MASTER_PORT NODE_RANK RANK WORLD_SIZE
-    LOCAL_RANK LOCAL_WORLD_SIZE SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_JOB_ID SLURM_JOB_NODELIST
+    processes rank requeue scratch slices step stopping task torchrun watcher MASTER_ADDR MASTER_PORT NODE_RANK RANK
+    WORLD_SIZE LOCAL_RANK GROUP_RANK LOCAL_WORLD_SIZE SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_JOB_ID
+    SLURM_JOB_NODELIST
     SLURM_JOB_NUM_NODES SLURM_LOCALID SLURM_NODEID SLURM_NTASKS SLURM_PROCID SLURM_RESTART_COUNT SLURM_SUBMIT_DIR"""
 BASHS = "BASHOPTS BASH_ENV BASH_VERSINFO EUID IFS PPID SHELLOPTS UID"
 TAKEN = frozenset((*SCRIPTS.split(), *BASHS.split()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = ["KEYS", "contradictions"]
 
 _FLAGS = {
+    "launch.resiliency.launcher": "enable-ft-package",
+    "launch.resiliency.learn_timeouts": "calc-ft-timeouts",
     "parallelism.tp": "tensor-model-parallel-size",
     "parallelism.sp": "sequence-parallel",
     "parallelism.pp": "pipeline-model-parallel-size",

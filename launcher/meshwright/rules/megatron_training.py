@@ -137,16 +137,16 @@ def _scaled(precision: str, fits: Callable[[Accelerator], bool], needed: str, ch
     )
 
 
-def _of_extension(r: Layout) -> list[str]:
-    """Flags of NVIDIA's resiliency extension that cannot work; Megatron-LM's own program wraps itself."""
-    wraps_itself = r.spec.launch.entry != "meshwright"
-    refused = ("--enable-ft-package",) if wraps_itself else ("--enable-ft-package", "--inprocess-restart")
-    return [word for word in r.backend.megatron.extra if word in refused]
+_IN_PROCESS = "--inprocess-restart"
 
 
-def _without_extension(r: Layout) -> Iterable[Repair]:
-    gone = (*_of_extension(r), "--calc-ft-timeouts")
-    return ({"backend.megatron.extra": tuple(word for word in r.backend.megatron.extra if word not in gone)},)
+def _restarts_in_process(r: Layout) -> bool:
+    """Our program does not wrap itself so, as Megatron-LM's own does."""
+    return _IN_PROCESS in r.backend.megatron.extra and r.spec.launch.entry == "meshwright"
+
+
+def _without_restarts(r: Layout) -> Iterable[Repair]:
+    return ({"backend.megatron.extra": tuple(word for word in r.backend.megatron.extra if word != _IN_PROCESS)},)
 
 
 _TRAINING = (
@@ -223,13 +223,11 @@ _TRAINING = (
         id="megatron.resiliency",
         path="backend.megatron.extra",
         backends=MEGATRON,
-        holds=lambda r: not _of_extension(r),
-        message=lambda r: (
-            f"{', '.join(_of_extension(r))} needs ft_launcher in torchrun's place, or a program that wraps itself; "
-            "neither is started here, and launch.watchdog ends a run that hangs"
-        ),
-        source="training/ft_integration.py: the workload must be run using the ft_launcher tool; inprocess_restart.py",
-        repairs=_without_extension,
+        holds=lambda r: not _restarts_in_process(r),
+        message="--inprocess-restart is for a program that wraps itself, as Megatron-LM's own does (launch.entry); "
+        "launch.resiliency.launcher=ft_launcher restarts the ranks of ours within their job",
+        source="training/inprocess_restart.py maybe_wrap_for_inprocess_restart, which the program calls",
+        repairs=_without_restarts,
     ),
 )
 

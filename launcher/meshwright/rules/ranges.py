@@ -98,6 +98,8 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_COUNT, "training.logging", "interval save_interval keep_last keep_every profile"),
     (_TIMES_OR_OFF, "launch.watchdog", "factor slow"),
     (_AMOUNT, "launch.watchdog", "seconds"),
+    (_NONE_OR_MORE, "launch.resiliency", "restarts"),
+    (_AMOUNT, "launch.resiliency", "setup_seconds step_seconds checkpointing_seconds other_seconds"),
     (_COUNT, "backend.megatron", "vocab_divisor moe_flex_sms"),
     (_AMOUNT, "backend.megatron", "moe_rank_capacity"),
     (_COUNT, "backend.megatron.experts", "interleave preprocessing_sms"),

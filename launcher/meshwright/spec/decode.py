@@ -149,4 +149,5 @@ def _no_size(value: float, limit: float) -> str:
 def _wrong_type(hint: type, value: Any) -> str:
     expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, hint.__name__)
     quote = "; quote it, YAML read it as something else" if hint is str else ""
-    return f"expected {expected}, got {value!r}{quote}"
+    typed = f""" (on the command line '"{value}"')""" if quote and isinstance(value, int | float) else ""
+    return f"expected {expected}, got {value!r}{quote}{typed}"

@@ -83,7 +83,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "tiling deep_compile moe_dispatcher moe_dispatcher_sms",
     ),
     ("learned", "backend.deepspeed", "quantized_weights quantized_gradients bf16_states zenflow extra"),
-    ("runs", "launch", "kind entry python port dry_run force test_only environment slurm watchdog"),
+    ("runs", "launch", "kind entry python port dry_run force test_only environment slurm watchdog resiliency"),
     ("runs", "after", "checkpoints universal"),
     ("learned", "after", "step sample"),
 )

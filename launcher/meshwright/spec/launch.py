@@ -8,7 +8,7 @@ from typing import Literal
 
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["Launch", "Slurm", "Watchdog"]
+__all__ = ["Launch", "Resiliency", "Slurm", "Watchdog"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,23 @@ class Watchdog:
     factor: float = 20.0  # 0: it may wait for ever
     seconds: float = 600.0
     slow: float = 1.5  # a rank whose forward passes take as many times its peers' is named; 0: none is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resiliency:
+    """NVIDIA's resiliency extension: ``ft_launcher`` in torchrun's place starts ranks that fail or hang within the job.
+
+    Megatron tells it where training is; each part may take so many seconds (megatron-core 0.19.2,
+    training/ft_integration.py, whose example the values are).
+    """
+
+    launcher: Literal["torchrun", "ft_launcher"] = "torchrun"
+    restarts: int = 3  # of all ranks within a job, before the job itself fails
+    setup_seconds: float = 600.0  # to the first step; with the data's index and the checkpoint to load
+    step_seconds: float = 180.0
+    checkpointing_seconds: float = 420.0
+    other_seconds: float = 300.0  # between the others
+    learn_timeouts: bool = False  # from what the run shows, kept beside its checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,4 +92,5 @@ class Launch:
     test_only: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     watchdog: Watchdog = Watchdog()
+    resiliency: Resiliency = Resiliency()
     slurm: Slurm = Slurm()

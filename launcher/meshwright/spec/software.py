@@ -38,6 +38,7 @@ COMPONENTS: Mapping[str, Component] = {
     "flash_mla": Component("FlashMLA", "flash_mla", "", ("flash-mla", "flash_mla")),
     "emerging_optimizers": Component("Emerging-Optimizers", "emerging_optimizers", "", ("emerging-optimizers",)),
     "nvml": Component("nvidia-ml-py", "pynvml", "", ("nvidia-ml-py",)),
+    "resiliency": Component("nvidia-resiliency-ext", "nvidia_resiliency_ext", "", ("nvidia-resiliency-ext",)),
     "nvcc": Component("nvcc", program="nvcc"),
     "hipcc": Component("hipcc", program="hipcc"),
     "ninja": Component("ninja", program="ninja", distributions=("ninja",)),

@@ -1,7 +1,7 @@
 """Is this node fit to train? ``health.py GPUS GIB KEPT FOLDER [KIND:NAME ...]``, one process a rank.
 
-KIND is ``module``, ``program``, ``file``, or ``memory``: its NAME is what a node needs, in GiB. GIB is the size of a
-checkpoint, KEPT how many lie in FOLDER at once; what lies there already needs no more room.
+KIND is ``module`` (``NAME`` or ``NAME>=VERSION``), ``program``, ``file``, or ``memory``: its NAME is what a node
+needs, in GiB. GIB is the size of a checkpoint, KEPT how many lie in FOLDER at once; what lies there needs no more room.
 
 It is copied into every run folder and stands alone (PyTorch, nothing of ours), so that it runs in any container. A node
 that lacks GPUs, disk space or a component is named in a line that begins with ``unfit``; then all ranks add up their
@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +25,7 @@ __all__ = ["main", "memory_gib", "missing"]
 
 PATIENCE = timedelta(seconds=300)
 GIB = 2**30
+OTHERWISE = "launch where it is, or change the option that needs it (plan says)"
 
 
 def missing(gpus: int, gib: float, kept: int, folder: Path, needs: Sequence[str] = ()) -> Iterator[str]:
@@ -43,8 +45,27 @@ def missing(gpus: int, gib: float, kept: int, folder: Path, needs: Sequence[str]
         elif kind == "file":
             if not os.access(name, os.R_OK):
                 yield f"{name} cannot be read; the run needs it"
-        elif (find_spec(name) if kind == "module" else shutil.which(name)) is None:
-            yield f"the {kind} {name} is not there; launch where it is, or change the option that needs it (plan says)"
+        elif kind == "module":
+            yield from _lacks_module(*name.partition(">=")[::2])
+        elif shutil.which(name) is None:
+            yield f"the {kind} {name} is not there; {OTHERWISE}"
+
+
+def _lacks_module(name: str, least: str) -> Iterator[str]:
+    """Of a module that does not say its version, none is asked."""
+    if find_spec(name) is None:
+        yield f"the module {name} is not there; {OTHERWISE}"
+    elif least:
+        try:
+            there = version(name)
+        except PackageNotFoundError:
+            return
+        if _numbers(there) < _numbers(least):
+            yield f"the module {name} is {there} there, {least} or newer needed; {OTHERWISE}"
+
+
+def _numbers(of: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", of.partition("+")[0])[:3]]
 
 
 def memory_gib(root: Path = Path("/")) -> float:

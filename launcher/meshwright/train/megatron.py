@@ -62,6 +62,7 @@ from meshwright.train import (
     metrics,
     profiler,
     pytorch_optimizer,
+    resiliency,
     retention,
     slow_rank,
     stages,
@@ -89,6 +90,7 @@ def main(words: Sequence[str]) -> None:
     sys.argv = ["megatron", *line]
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # SLURM's word before the limit
     machine.write(folder)
+    resiliency.note_restart(folder)
     wheel.install()
     pytorch_optimizer.install()
     metrics.install(folder / "metrics.jsonl")
@@ -107,7 +109,7 @@ def main(words: Sequence[str]) -> None:
     try:
         pretrain(config, datasets, kind, forward_step, get_embedding_ranks=_embedding_ranks)
     except SystemExit as end:  # Megatron leaves its loop so, on a signal with code 0
-        raise SystemExit(end.code or os.EX_TEMPFAIL) from None
+        raise SystemExit(end.code or resiliency.stopped()) from None
 
 
 def command_line(folder: Path, extra: Sequence[str] = ()) -> list[str]:

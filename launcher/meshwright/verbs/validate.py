@@ -59,7 +59,7 @@ def run(words: Words) -> int:
         print_json(result)
     else:
         show(result)
-    return 0
+    return 0 if result["rows"] else 1  # nothing was judged
 
 
 def asked(words: Words) -> Asked:

@@ -17,6 +17,7 @@ from typing import Any
 
 from meshwright.emit.megatron import environment, flags
 from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.emit.resiliency import megatron_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.megatron_parts import parts
 from meshwright.verify import megatron_schedule
@@ -59,7 +60,7 @@ def versions() -> dict[str, str]:
 
 def parsed(plan: Plan, words: list[str] | None = None) -> Check:
     """Parse ``words`` (default: what we emit) as Megatron does and read everything back. Run it in a fork."""
-    arguments, config, microbatches = parse(plan, flags(plan) if words is None else words)
+    arguments, config, microbatches = parse(plan, [*flags(plan), *megatron_flags(plan)] if words is None else words)
     wrong = [
         *_differences(arguments, expected(plan)),
         *_microbatch_difference(plan, microbatches),

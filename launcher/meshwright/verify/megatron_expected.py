@@ -29,7 +29,16 @@ def expected(plan: Plan) -> dict[str, Any]:
         **_offload(plan),
         **_fsdp(plan),
         **_evaluation(plan),
+        **_resiliency(plan),
     }
+
+
+def _resiliency(plan: Plan) -> dict[str, Any]:
+    """Under ft_launcher alone."""
+    asked = plan.spec.launch.resiliency
+    if asked.launcher == "torchrun":
+        return {}
+    return {"enable_ft_package": True, "calc_ft_timeouts": asked.learn_timeouts}
 
 
 def _evaluation(plan: Plan) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from meshwright.spec.frozen import dataclass
@@ -32,14 +34,18 @@ def fork_map[T, R](work: Callable[[T], R], items: Sequence[T], processes: int | 
 
     The results come back pickled, in the order of ``items``.
     """
-    processes = processes or len(os.sched_getaffinity(0))
+    with TemporaryDirectory(prefix="meshwright-", ignore_cleanup_errors=True) as folder:
+        return _all(work, items, processes or len(os.sched_getaffinity(0)), folder)
+
+
+def _all[T, R](work: Callable[[T], R], items: Sequence[T], processes: int, folder: str) -> list[R | Crash]:
     results: list[R | Crash] = [Crash("never ran")] * len(items)
     running: dict[Any, tuple[int, BaseProcess]] = {}
     waiting = list(range(len(items)))[::-1]
     while waiting or running:
         while waiting and len(running) < processes:
             index = waiting.pop()
-            end, process = _fork(work, items[index])
+            end, process = _fork(work, items[index], folder)
             running[end] = (index, process)
         for end in wait(list(running)):
             index, process = running.pop(end)
@@ -47,17 +53,19 @@ def fork_map[T, R](work: Callable[[T], R], items: Sequence[T], processes: int | 
     return results
 
 
-def _fork[T, R](work: Callable[[T], R], item: T) -> tuple[Any, BaseProcess]:
+def _fork[T, R](work: Callable[[T], R], item: T, folder: str) -> tuple[Any, BaseProcess]:
     # multiprocessing ends what a check itself has started (Megatron's checkpoint writers), which os.fork would leave
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(work, item, theirs))
+    process = context.Process(target=_child, args=(work, item, folder, theirs))
     process.start()
     theirs.close()
     return ours, process
 
 
-def _child[T, R](work: Callable[[T], R], item: T, pipe: Connection) -> None:
+def _child[T, R](work: Callable[[T], R], item: T, folder: str, pipe: Connection) -> None:
+    # a fork runs no exit handlers: what libraries lay down as they are imported (wandb's folders) would stay for ever
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
     pipe.send(_guarded(work, item))
 
 
