@@ -81,6 +81,7 @@ def specs(backend: str) -> st.SearchStrategy[Spec]:
 
     def of(name: str) -> st.SearchStrategy[Spec]:
         base = override(override(BASES[backend][name], "backend.name", backend), "cluster.gpus", 16)
+        base = override(base, "training.global_batch", 16)
         every = choices(base, backend)
         change = st.sampled_from(sorted(every)).flatmap(
             lambda path: st.tuples(st.just(path), st.sampled_from(every[path]))

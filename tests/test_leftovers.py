@@ -52,15 +52,18 @@ def test_a_launch_leaves_nothing_and_finds_what_was_compiled(tmp_path: Path) -> 
     call = f"""sys.exit(followed(["bash", "-c", {command!r}]))"""
     assert _left_by(tmp_path, HERE.format(module="jobs.followed", name="followed", call=call)) == []
     scratch, compiled = (tmp_path / "told").read_text().splitlines()
-    assert Path(scratch).parent == Path(compiled).parent == tmp_path / "temporary"
+    assert Path(scratch).parent == Path(compiled).parent == (tmp_path / "temporary").readlink()
 
 
 def _left_by(folder: Path, program: str) -> list[str]:
-    """Names in the folder for temporary files after ``program``, which runs in ``folder``."""
-    temporary = folder / "temporary"
-    temporary.mkdir()
+    """Names in the folder for temporary files after ``program``, which runs in ``folder``.
+
+    The folder's own name is short: that of a socket in it may have 107 characters.
+    """
     launcher = Path(__file__).parents[1] / "launcher"
-    env = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": f"{launcher}{os.pathsep}{folder}"}
-    env.pop("TORCHINDUCTOR_CACHE_DIR", None)
-    subprocess.run([sys.executable, "-c", program], env=env, cwd=folder, check=True)
-    return sorted(path.name for path in temporary.iterdir())
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
+        (folder / "temporary").symlink_to(temporary)
+        env = {**os.environ, "TMPDIR": temporary, "PYTHONPATH": f"{launcher}{os.pathsep}{folder}"}
+        env.pop("TORCHINDUCTOR_CACHE_DIR", None)
+        subprocess.run([sys.executable, "-c", program], env=env, cwd=folder, check=True)
+        return sorted(path.name for path in Path(temporary).iterdir())

@@ -47,7 +47,7 @@ def trained(folder: Path, of: Spec, times: float, ran_on: Mapping[str, object] =
 
 def test_validate_takes_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path / "a", asked("a"), 1.25)
-    assert main(["validate", f"runs={tmp_path}", "output=json"]) == 0
+    assert main(["validate", f"runs={tmp_path}", "output=json"]) == 1  # nothing was judged
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["row_id"] == "a"
     assert row["step_time_error"] == pytest.approx(1 / 1.25 - 1)
@@ -60,7 +60,7 @@ def test_what_measured_nothing_is_skipped_with_the_reason(tmp_path: Path, capsys
     compile(resolve(asked("waiting")), tmp_path / "waiting", verify=False)
     trained(tmp_path / "damaged", asked("damaged"), 1.0)
     (tmp_path / "damaged" / "config.yaml").write_text("{")
-    assert main(["validate", f"runs={tmp_path}", "output=json"]) == 0
+    assert main(["validate", f"runs={tmp_path}", "output=json"]) == 1  # nothing was judged
     reasons = {skip["row_id"]: skip["reason"] for skip in json.loads(capsys.readouterr().out)["skipped"]}
     assert reasons["elsewhere"] == "planned for H100-SXM5-80GB, ran on NVIDIA H200"
     assert reasons["on_a_cpu"] == "planned for H100-SXM5-80GB, ran on CPU"

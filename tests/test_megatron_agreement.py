@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from meshwright.rules import grid as grid_rules
 from meshwright.rules import pipeline as pipeline_rules
 from meshwright.rules import sharding as sharding_rules
 from meshwright.spec import PipelineSplit, Spec
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Mla, Moe
 from meshwright.verify.pool import Crash, fork_map
 

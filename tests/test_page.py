@@ -37,7 +37,7 @@ HOSTILE = (
     "\u202egnorts",
     "x" * 5000,
 )
-LIMIT = 1_000_000  # bytes
+LIMIT = 1_500_000  # bytes
 
 
 def unpacked(page: str) -> Any:

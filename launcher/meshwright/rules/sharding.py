@@ -59,16 +59,6 @@ _TENSOR = (
         repairs=any_of(change(parallelism__sp=False), nearest("parallelism.tp", lambda r: r.tp, low=2, high=16)),
     ),
     Rule(
-        id="tensor.latent",
-        path="parallelism.sp",
-        backends=MEGATRON,
-        needs=("experts.sequence_parallel",),
-        holds=lambda r: (r.model.mla is None) | (r.tp == 1) | (r.sp > 0),
-        message="without sp each of tp = {tp} ranks learns latent attention's shared keys from its own heads alone",
-        source="core/transformer/multi_latent_attention.py:752: only sp sums their gradient; measured in a rehearsal",
-        repairs=any_of(change(parallelism__sp=True), change(parallelism__tp=1)),
-    ),
-    Rule(
         id="tensor.overlap",
         path="parallelism.overlap_tp",
         backends=MEGATRON,
@@ -131,6 +121,16 @@ _EXPERTS = (
         holds=lambda r: (r.model.moe is None) | (r.tp == 1) | (r.sp > 0),
         message="experts with tp = {tp} train only with sp=true",
         source="core/transformer/moe/moe_layer.py:630, at the first step",
+        repairs=any_of(change(parallelism__sp=True), change(parallelism__tp=1)),
+    ),
+    Rule(
+        id="tensor.latent",
+        path="parallelism.sp",
+        backends=MEGATRON,
+        needs=("experts.sequence_parallel",),
+        holds=lambda r: (r.model.mla is None) | (r.tp == 1) | (r.sp > 0),
+        message="without sp each of tp = {tp} ranks learns latent attention's shared keys from its own heads alone",
+        source="core/transformer/multi_latent_attention.py:752: only sp sums their gradient; measured in a rehearsal",
         repairs=any_of(change(parallelism__sp=True), change(parallelism__tp=1)),
     ),
     Rule(
