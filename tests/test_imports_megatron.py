@@ -126,6 +126,7 @@ def test_every_argument_of_a_key_of_ours_is_carried_by_it() -> None:
         "zero_stage",
         "pp_partition_method",
         "expert_interval",
+        "xielu",
         *TOKENS,
     }  # Megatron-DeepSpeed's
     assert {name for name in PATHS if not known(name)} == logged | forked

@@ -114,11 +114,18 @@ def of_primus(leaves: Leaves) -> Source:
     if "model" in inner:
         inner["model"] = replace(inner["model"], value=str(inner["model"].value).removesuffix(".yaml"))
     if framework.value == "torchtitan":
-        return _titan(inner)
+        return _whole(_titan(inner), filled, trainer)
     if framework.value != "megatron":
         message = f"framework {framework.value} is not read; Primus' megatron and torchtitan are"
         raise ConfigError([Problem(str(framework.place), message, "import.kind")])
-    return of_shape(inner, PRIMUS)
+    return _whole(of_shape(inner, PRIMUS), filled, trainer)
+
+
+def _whole(source: Source, leaves: Leaves, trainer: str) -> Source:
+    """With the keys as the file writes them."""
+    named = {_short(key, trainer): key for key in leaves}
+    named["model.flavor"] = named.get("model", "model.flavor")
+    return replace(source, found=tuple(replace(one, key=named.get(one.key, one.key)) for one in source.found))
 
 
 def _short(key: str, trainer: str) -> str:
