@@ -68,6 +68,7 @@ RULES = (
         "our mixers copy nothing to the host, and {backend.megatron.activation_offload.modules} are parts of attention",
         "train/short_convolution.py; core/transformer/attention.py:397",
         change(backend__megatron__activation_offload__modules=()),
+        of=(*OUR_MIXERS, "lightning"),
     ),
     _rule(
         "experts",
