@@ -15,9 +15,8 @@ from meshwright.cost.framework import framework_of
 from meshwright.cost.memory import allocatable
 from meshwright.cost.plan_cost import Cost, cost
 from meshwright.library import files as library
-from meshwright.library.published import DISCLOSED
+from meshwright.library.published import DISCLOSED, Spared, spared_of
 from meshwright.library.recipe import Recipe, Record, provenance_of
-from meshwright.library.spared import Spared, spared_of
 from meshwright.measured.rows import Row
 from meshwright.measured.validate import Judged
 from meshwright.report.spared import theirs

@@ -88,7 +88,8 @@ DISCUSSION = """
 `shared_overlap`, `expert_overlap`, `low_precision_weights`, `activation_offload`, `optimizer_offload`, `weight_parts`:
 generalized tensor parallelism over an NVLink domain, where nodes may have Transformer Engine 2.19), searches every
 layout under sets of them: none, all that cost no time, with either way of using the dispatch's time, and with each that
-trades time for memory. The report says of each what it brings to the winner, what it would cost, or which rule refuses
+trades time for memory. On DeepSpeed they are `tiled_loss`, `tiled_mlp`, `deepep`, `host_optimizer`, `super_offload` and
+`zenflow`. The report says of each what it brings to the winner, what it would cost, or which rule refuses
 it. A search takes as many times longer as there are sets (up to thirteen).
 
 ## Speed

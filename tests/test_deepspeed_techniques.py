@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,8 +135,6 @@ def leaves(section: dict[str, Any]) -> Leaves:
 
 @pytest.mark.parametrize("kind", TILED_MLPS)
 def test_an_mlp_that_is_tiled_takes_the_hidden_states_alone(kind: str) -> None:
-    from pathlib import Path
-
     import transformers
 
     text = (Path(transformers.__file__).parent / "models" / kind / f"modeling_{kind}.py").read_text("utf-8")

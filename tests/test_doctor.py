@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from meshwright.cli import main
 from meshwright.jobs import doctor
 from meshwright.jobs.doctor import Finding, findings
 
@@ -26,6 +27,14 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def program(path: Path, script: str) -> None:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
+
+
+def test_every_finding_is_a_line(programs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(("yes", "no"))] == [
+        "yes" if one.found else "no" for one in findings(programs)
+    ]
 
 
 def test_a_driver_that_hangs(programs: Path) -> None:

@@ -209,7 +209,7 @@ def _low_part(layout: Layout) -> float:
 def _deepspeed(layout: Layout) -> Framework:
     """Transformers converts logits to fp32 and keeps their log-softmax; Ulysses exchanges heads for tokens."""
     states, options = offload(layout), layout.backend.deepspeed
-    selected = layout.backend.deepspeed.zenflow.topk or 0.0
+    selected = options.zenflow.topk or 0.0
     return Framework(
         tiles=(options.tiling.loss, options.tiling.mlp),
         kernels=Kernels(flash=options.attention != "eager", activation=False, norm=False, weighs_outputs=True),

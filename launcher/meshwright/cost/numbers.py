@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Number", "ceil_div", "clip", "interpolate", "log2", "maximum", "minimum", "where"]
+__all__ = ["Number", "clip", "interpolate", "log2", "maximum", "minimum", "where"]
 
 Number = Any  # an int, float or bool, or a NumPy array of them
 
@@ -52,11 +52,6 @@ def log2(value: Number) -> Number:
     import numpy as np
 
     return np.log2(value)
-
-
-def ceil_div(value: Number, by: Number) -> Number:
-    """The quotient rounded up."""
-    return -(-value // by)
 
 
 def interpolate(table: Sequence[float], place: Number) -> Number:

@@ -28,7 +28,7 @@ from meshwright.cost.stage_loads import Stages
 from meshwright.cost.traffic import scatters
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["StageTime", "Step", "sends", "stage_time", "stage_times", "step", "times_of_one"]
+__all__ = ["StageTime", "Step", "sends", "stage_times", "step", "times_of_one"]
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,8 @@ class Step:
         return sum(getattr(self, f.name) for f in fields(self))
 
 
-def stage_time(s: Scene, load: Load) -> StageTime:
-    """One micro-batch on the stage ``load``."""
-    return stage_times(s, [load])[0]
-
-
 def stage_times(s: Scene, loads: Iterable[Load]) -> list[StageTime]:
-    """The same for several stages, whose layers are looked at once."""
+    """One micro-batch on each of several stages, whose layers are looked at once."""
     each = [layer_time(s, kind, operations) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     ends = head(s)
     return [_stage_time(s, load, each, ends) for load in loads]

@@ -11,8 +11,8 @@ from meshwright.documents.recipes import STEPS
 from meshwright.documents.table import table
 from meshwright.layout.plan import Plan
 from meshwright.library.finding import Finding
+from meshwright.library.published import spared_of
 from meshwright.library.recipe import Claim, Recipe, Record, provenance_of
-from meshwright.library.spared import spared_of
 from meshwright.report.recipes import billions, literal, origin
 from meshwright.report.spared import words
 from meshwright.resolver import resolve

@@ -56,15 +56,7 @@ _ASIDE = ("moe.", "mla.", "indexer.", "delta_net.", "mamba.", "short_convolution
 
 
 def _mismatches(architecture: Architecture, flat: Flat) -> Iterator[Problem]:
-    for part in sorted(
-        {
-            path.partition(".")[0]
-            for path in architecture.carried
-            if path.startswith(
-                ("moe.", "mla.", "indexer.", "delta_net.", "mamba.", "short_convolution.", "multipliers.")
-            )
-        }
-    ):
+    for part in sorted({path.partition(".")[0] for path in architecture.carried if path.startswith(_ASIDE)}):
         if part in flat and part not in architecture.optional:
             yield _problem(part, f"{architecture.model_type} of transformers is not made without {part}")
             return

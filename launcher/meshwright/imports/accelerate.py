@@ -8,7 +8,7 @@ from typing import Any
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Remark, Source
 from meshwright.imports.keyed import Row, carried, fates
-from meshwright.imports.trainer_values import SHARDING, asks, recompute, switch, true
+from meshwright.imports.trainer_values import SHARDING, asks, recompute, reshards, switch
 
 __all__ = ["ACCELERATE", "of_accelerate"]
 
@@ -26,9 +26,7 @@ ACCELERATE: Mapping[str, Row] = {
     f"{_DS}offload_param_device": Row("backend.deepspeed.offload_param.device", str),
     f"{_DS}offload_optimizer_nvme_path": Row("backend.deepspeed.offload_optimizer.nvme_path", str),
     f"{_FSDP}fsdp_sharding_strategy": Row("parallelism.zero", lambda word: SHARDING[str(word)]),
-    f"{_FSDP}fsdp_reshard_after_forward": Row(
-        "parallelism.zero", lambda on: SHARDING.get(str(on), 3 if true(on) else 2)
-    ),
+    f"{_FSDP}fsdp_reshard_after_forward": Row("parallelism.zero", reshards),
     f"{_FSDP}fsdp_activation_checkpointing": Row("parallelism.recompute", recompute),
     f"{_FSDP}fsdp_offload_params": Row(
         "backend.deepspeed.offload_param.device", lambda on: "cpu" if switch(on) else "none"

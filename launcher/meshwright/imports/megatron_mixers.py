@@ -41,7 +41,7 @@ def layers(a: Arguments) -> Flat:
         linear = _linear(a("linear_attention_freq"), int(a("num_layers")))
         return _mixed(a, ["delta_net" if on else "attention" for on in linear]) | _widths(a, "G")
     if (named := ours(a)) and "lightning" in named:
-        return _mixed(a, ["lightning" if symbol == "L" else "attention" for symbol in str(named["lightning"])])
+        return of_ours(a, str(named["lightning"]))
     return _widths(a, "D") if a("experimental_attention_variant") == "dsa" else {}
 
 
@@ -87,12 +87,8 @@ def _mixed(a: Arguments, mixers: list[str]) -> Flat:
 
 def of_ours(a: Arguments, mixers: str) -> Flat:
     """Of our layers, whose name has the symbol of each mixer."""
-    has_experts, known = (a("num_experts") or 1) > 1, symbols()
-    experts = (routed(a("moe_layer_freq"), len(mixers)) if has_experts else None) or [0] * len(mixers)
-    named = (known[symbol].mixer for symbol in mixers)
-    kinds = [LayerKind(mixer, "experts" if on else "mlp") for mixer, on in zip(named, experts, strict=True)]
-    whole = {"model.moe.first_dense": 0, "model.moe.every": 1} if has_experts else {}
-    return {"model.pattern": write_pattern(kinds), **whole, **(_widths(a, "M") if "P" in mixers else {})}
+    known = symbols()
+    return _mixed(a, [known[symbol].mixer for symbol in mixers]) | (_widths(a, "M") if "P" in mixers else {})
 
 
 def _linear(written: Any, count: int) -> Iterable[bool]:

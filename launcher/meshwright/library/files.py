@@ -22,7 +22,6 @@ from meshwright.library.recipe import Recipe, provenance_of
 __all__ = [
     "composed",
     "disclosure",
-    "has_option",
     "names",
     "option",
     "options",
@@ -145,11 +144,6 @@ def _file(group: str, option: str) -> dict[str, Any]:
 def _parsed(text: str) -> dict[str, Any]:
     data: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return data
-
-
-def has_option(group: str, name: str) -> bool:
-    """Whether conf/``group`` has an option of that name."""
-    return (_conf() / group / f"{name}.yaml").is_file()
 
 
 def option(group: str, name: str) -> dict[str, Any]:

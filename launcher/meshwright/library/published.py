@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from meshwright.compose.run import Run
-from meshwright.library.spared import Spared, spared_of
 from meshwright.spec import Spec
 from meshwright.spec.decode import decode
+from meshwright.spec.frozen import dataclass
 
-__all__ = ["DISCLOSED", "Status", "departures", "published_hours", "sketched", "spared"]
+__all__ = ["DISCLOSED", "Spared", "Status", "departures", "published_hours", "sketched", "spared", "spared_of"]
 
 Status = Literal["published", "derived", "inferred", "ours"]
 DISCLOSED: frozenset[Status] = frozenset({"published", "derived"})
 """What the authors print, or what follows from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spared:
+    """GiB of the fullest GPU that the authors' trainer does without and no backend here can; ``why`` is the arithmetic.
+
+    ``of``: the stages or variants it is about; none: all.
+    """
+
+    gib: float
+    why: str
+    of: tuple[str, ...] = ()
 
 
 def published_hours(run: Run) -> str | None:
@@ -43,3 +55,8 @@ def sketched(run: Run) -> str | None:
 def spared(run: Run, spec: Spec) -> tuple[Spared, ...]:
     """What the authors' trainer did without in a stage or variant of the run."""
     return spared_of((decode(Spared, one) for one in run.about.get("spared") or ()), spec.names)
+
+
+def spared_of(said: Iterable[Spared], names: Sequence[str]) -> tuple[Spared, ...]:
+    """Of what is said, that about the stage or variant of these ``names``."""
+    return tuple(one for one in said if not one.of or {*one.of} & {*names})

@@ -7,8 +7,7 @@ from dataclasses import field
 from typing import Any, Literal, get_args
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.library.published import Status
-from meshwright.library.spared import Spared
+from meshwright.library.published import Spared, Status
 from meshwright.spec.decode import decode, join
 from meshwright.spec.frozen import dataclass
 

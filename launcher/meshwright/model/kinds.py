@@ -12,7 +12,7 @@ from meshwright.model.pattern import read_ahead, read_pattern
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
-__all__ = ["Pattern", "ahead_kinds", "count_kinds", "kinds", "layer_kinds", "pattern", "running_counts"]
+__all__ = ["Pattern", "ahead_kinds", "count_kinds", "kinds", "layer_kinds", "mixers", "pattern", "running_counts"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ def kinds(model: Model) -> tuple[LayerKind, ...]:
     how = pattern(model)
     here = (how.kind(0),) if how.uniform else _layer_kinds(how, model.layers)
     return tuple(dict.fromkeys((*here, *(_written_ahead(model) if model.mtp else ()))))
+
+
+def mixers(model: Model) -> frozenset[str]:
+    """The names of its layers' mixers, ``none`` among them; empty where the model was looked at."""
+    return frozenset() if model.measured is not None else frozenset(kind.mixer for kind in kinds(model))
 
 
 def ahead_kinds(model: Model) -> tuple[LayerKind, ...]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import astuple
 
-from meshwright.model.kinds import kinds, layer_kinds
+from meshwright.model.kinds import layer_kinds, mixers
 from meshwright.model.layers import MIXERS
 from meshwright.spec.model import Model, Moe
 
@@ -115,7 +115,7 @@ OUR_MIXERS = ("short_convolution", "parallel_mixer")
 
 def _mixers(model: Model) -> PartValue | None:
     """The symbol of each layer's mixer, where one of them is ours."""
-    if model.measured is not None or {kind.mixer for kind in kinds(model)}.isdisjoint(OUR_MIXERS):
+    if mixers(model).isdisjoint(OUR_MIXERS):
         return None
     return "".join(MIXERS[kind.mixer].symbol for kind in layer_kinds(model) if kind.mixer in MIXERS)
 
@@ -135,7 +135,7 @@ def _qk_norm(model: Model) -> PartValue | None:
 
 def _lightning(model: Model) -> PartValue | None:
     """Which layers have it, a letter for each: L or *."""
-    if model.pattern is None or not any(kind.mixer == "lightning" for kind in kinds(model)):
+    if "lightning" not in mixers(model):
         return None
     return "".join("L" if kind.mixer == "lightning" else "*" for kind in layer_kinds(model))
 

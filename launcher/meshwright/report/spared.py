@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from meshwright.cost.fitting import fit_probability, fit_words
 from meshwright.cost.memory import GIB
 from meshwright.cost.plan_cost import Cost
-from meshwright.library.spared import Spared
+from meshwright.library.published import Spared
 
 __all__ = ["theirs", "words"]
 

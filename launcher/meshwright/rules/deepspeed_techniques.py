@@ -55,7 +55,6 @@ _NOT_COMPILED = change(
     backend__deepspeed__deep_compile__enabled=False, backend__deepspeed__deep_compile__offload="none"
 )
 _ALLTOALL = change(backend__deepspeed__moe_dispatcher="alltoall")
-_WITH_ADAM = change(training__optimizer__name="adamw")
 
 _TILES = (
     Rule(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshwright.layout.pipeline import parse_layout
-from meshwright.model.kinds import kinds
-from meshwright.model.layers import MIXERS
+from meshwright.model.kinds import mixers
+from meshwright.model.layers.part import NONE
 from meshwright.model.megatron_classes import HYBRID_MIXERS, is_hybrid, needs_hybrid
 from meshwright.model.megatron_parts import HYBRID, parts
 from meshwright.rules._repairs import Proposals, any_of, change, nearest
@@ -25,10 +25,8 @@ def _hybrid(r: Layout) -> bool:
     return is_hybrid(r.model, r.backend.megatron)
 
 
-def _mixers(r: Layout) -> list[str]:
-    return (
-        [] if r.model.measured else list(dict.fromkeys(kind.mixer for kind in kinds(r.model) if kind.mixer in MIXERS))
-    )
+def _mixers(r: Layout) -> frozenset[str]:
+    return mixers(r.model) - {NONE}
 
 
 def _net(r: Layout, holds: Callable[[DeltaNet], Number]) -> Number:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshwright.model.kinds import kinds
+from meshwright.model.kinds import mixers
 from meshwright.rules._repairs import Proposals, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
 
@@ -13,12 +13,8 @@ __all__ = ["RULES"]
 _BESIDE = {"attention", "windowed_attention", "lightning", "none"}
 
 
-def _mixers(r: Layout) -> set[str]:
-    return set() if r.model.measured else {kind.mixer for kind in kinds(r.model)}
-
-
 def _lightning(r: Layout, holds: Callable[[Layout], Number]) -> Number:
-    return "lightning" not in _mixers(r) or holds(r)
+    return "lightning" not in mixers(r.model) or holds(r)
 
 
 def _rule(
@@ -47,7 +43,7 @@ RULES = (
         lambda r: _lightning(
             r,
             lambda r: (
-                _mixers(r) <= _BESIDE
+                mixers(r.model) <= _BESIDE
                 and not (r.model.linear_bias or r.model.qkv_clip or r.model.parallel_residual or r.model.mtp)
             ),
         ),

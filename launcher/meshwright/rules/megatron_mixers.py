@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshwright.model.kinds import kinds
+from meshwright.model.kinds import mixers
 from meshwright.model.megatron_parts import OUR_MIXERS
 from meshwright.rules._repairs import Proposals, change, nearest, on_deepspeed
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
@@ -15,10 +15,6 @@ _IN_ATTENTION = ("qkv_linear", "core_attn", "attn_proj")
 _TP = nearest("parallelism.tp", lambda r: r.tp, high=64)
 
 
-def _mixers(r: Layout) -> set[str]:
-    return {kind.mixer for kind in kinds(r.model)} if r.model.measured is None else set()
-
-
 def _rule(
     part: str,
     path: str,
@@ -26,14 +22,14 @@ def _rule(
     message: str,
     source: str,
     repairs: Proposals = lambda _: (),
-    mixers: tuple[str, ...] = OUR_MIXERS,
+    of: tuple[str, ...] = OUR_MIXERS,
 ) -> Rule:
-    """Silent for models without such ``mixers``."""
+    """Silent for models without mixers ``of`` these names."""
     return Rule(
         id=f"megatron.mixers_{part}",
         path=path,
         backends=MEGATRON,
-        holds=lambda r: True if _mixers(r).isdisjoint(mixers) else holds(r),
+        holds=lambda r: True if mixers(r.model).isdisjoint(of) else holds(r),
         message=message,
         source=source,
         repairs=repairs,
@@ -44,7 +40,7 @@ RULES = (
     _rule(
         "beside",
         "model.pattern",
-        lambda r: _mixers(r) <= {"attention", *OUR_MIXERS},
+        lambda r: mixers(r.model) <= {"attention", *OUR_MIXERS},
         "our short convolutions and parallel mixers stand beside layers of full attention alone",
         "train/mixers.py",
         on_deepspeed,
@@ -72,6 +68,7 @@ RULES = (
         "our mixers copy nothing to the host, and {backend.megatron.activation_offload.modules} are parts of attention",
         "train/short_convolution.py; core/transformer/attention.py:397",
         change(backend__megatron__activation_offload__modules=()),
+        of=(*OUR_MIXERS, "lightning"),
     ),
     _rule(
         "experts",
@@ -96,7 +93,7 @@ RULES = (
         "our short convolutions see whole sequences, cp = {cp} cuts them",
         "train/short_convolution.py",
         change(parallelism__cp=1),
-        mixers=("short_convolution",),
+        of=("short_convolution",),
     ),
     _rule(
         "tp",
@@ -105,6 +102,6 @@ RULES = (
         "{model.hidden} channels of the short convolutions do not divide by tp = {tp}",
         "train/short_convolution.py",
         _TP,
-        mixers=("short_convolution",),
+        of=("short_convolution",),
     ),
 )

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshwright.model.kinds import kinds
+from meshwright.model.kinds import mixers
 from meshwright.rules._repairs import Proposals, any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 
 __all__ = ["RULES"]
 
 _HERE = "core/transformer/experimental_attention_variant"
-
-
-def _mixers(r: Layout) -> set[str]:
-    return {kind.mixer for kind in kinds(r.model)} if r.model.measured is None else set()
 
 
 def _rule(
@@ -43,7 +39,7 @@ RULES = (
         path="model.pattern",
         backends=MEGATRON,
         holds=lambda r: (
-            _mixers(r).isdisjoint({"latent_attention", "sparse_attention"}) or "attention" not in _mixers(r)
+            mixers(r.model).isdisjoint({"latent_attention", "sparse_attention"}) or "attention" not in mixers(r.model)
         ),
         message="Megatron has no attention with heads (*) beside latent (+) or sparse attention (D) in one model",
         source="core/models/hybrid/hybrid_layer_allocation.py:297; GPTModel has one kind",

@@ -8,7 +8,7 @@ from typing import Any
 from megatron.core.transformer.spec_utils import ModuleSpec, build_module
 
 from meshwright.model.megatron_parts import Parts
-from meshwright.train.norms import default_norm
+from meshwright.train.norms import as_the_others
 from meshwright.train.parallel_mixer import ParallelMixer
 from meshwright.train.short_convolution import ShortConvolution
 
@@ -37,7 +37,7 @@ def with_mixers(layer: ModuleSpec, parts: Parts, norm: Any, unfuse: Callable[[An
     attention = layer.submodules.self_attention
     if "P" in str(parts["mixers"]):
         unfuse(attention.submodules, "linear_qkv")
-        layer.submodules.input_layernorm = norm or _as_the_others
+        layer.submodules.input_layernorm = norm or as_the_others
         keys = layer.submodules.sharded_state_dict_keys_map
         own = {ours: theirs for ours, theirs in keys.items() if not ours.startswith("input_layernorm")}
         layer.submodules.sharded_state_dict_keys_map = own
@@ -46,7 +46,3 @@ def with_mixers(layer: ModuleSpec, parts: Parts, norm: Any, unfuse: Callable[[An
         params={"symbols": str(parts["mixers"]), "parts": parts, "attention": attention},
         submodules=attention.submodules,
     )
-
-
-def _as_the_others(config: Any, **kwargs: Any) -> Any:
-    return default_norm(config)(config=config, **kwargs)

@@ -13,7 +13,7 @@ from megatron.core.tensor_parallel.mappings import (
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch import Tensor, nn
 
-__all__ = ["BareNorm", "FullNorm", "default_norm"]
+__all__ = ["BareNorm", "FullNorm", "as_the_others", "default_norm"]
 
 
 class BareNorm(nn.Module):
@@ -75,3 +75,8 @@ def default_norm(config: Any) -> Any:
     from megatron.core.extensions.transformer_engine import TENorm
 
     return TENorm
+
+
+def as_the_others(config: Any, **kwargs: Any) -> Any:
+    """A norm as the model's others are."""
+    return default_norm(config)(config=config, **kwargs)

@@ -35,7 +35,7 @@ def run(words: Words) -> int:
 
         print_json({"findings": [asdict(one) for one in found]})
         return 0
-        from rich.text import Text
+    from rich.text import Text
 
     console = terminal()
     for one in found:

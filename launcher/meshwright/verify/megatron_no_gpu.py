@@ -27,7 +27,7 @@ def no_device() -> None:
 
 
 def no_kernels() -> None:
-    """Mamba and delta nets are refused without theirs."""
+    """Mamba and delta nets are refused without theirs; short convolutions draw weights by a GPU's random state."""
     from meshwright.train import local_scans
 
     local_scans.install()

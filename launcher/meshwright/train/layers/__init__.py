@@ -29,7 +29,7 @@ from meshwright.train.embedding import Embedding
 from meshwright.train.latent import with_plain_queries
 from meshwright.train.lightning import LightningAttention
 from meshwright.train.mixers import with_mixers
-from meshwright.train.norms import BareNorm, FullNorm, default_norm
+from meshwright.train.norms import BareNorm, FullNorm, as_the_others, default_norm
 from meshwright.train.rotary import rotaries
 
 __all__ = ["amend", "install"]
@@ -105,11 +105,11 @@ def _amend_layer(layer: ModuleSpec, parts: Parts, norm: Any) -> None:
     if "norm" in parts:
         _set_norms(layer.submodules, norm, norm)
     if parts.get("norms") == "carried":
-        _set_norms(layer.submodules, norm or _as_the_others, norm or _as_the_others)
+        _set_norms(layer.submodules, norm or as_the_others, norm or as_the_others)
     if parts.get("norms") in ("output", "post"):
         _set_norms(layer.submodules, IdentityOp, IdentityOp)
     if parts.get("parallel_residual") == "one_norm":
-        _set_norms(layer.submodules, norm or _as_the_others, IdentityOp)
+        _set_norms(layer.submodules, norm or as_the_others, IdentityOp)
     if "plain_queries" in parts:
         with_plain_queries(layer)
     if "attention_bias" in parts:
@@ -122,10 +122,6 @@ def _amend_layer(layer: ModuleSpec, parts: Parts, norm: Any) -> None:
 
 def _without_bias(build: Any, *args: Any, bias: bool = True, **kwargs: Any) -> Any:
     return build(*args, bias=False, **kwargs)
-
-
-def _as_the_others(config: Any, **kwargs: Any) -> Any:
-    return default_norm(config)(config=config, **kwargs)
 
 
 def _set_norms(layer: Any, before_attention: Any, before_mlp: Any) -> None:
