@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from meshwright.corpus.tokenize import Part, job, parts, tokenize
 from meshwright.errors import ConfigError
 from meshwright.resolver import resolve
 from meshwright.spec import Data, Tokenizer
+from meshwright.spec.frozen import dataclass
 
 BYTES = Tokenizer(kind="bytes")
 TEXTS = [f"document {i}: " + "é" * i for i in range(50)]

@@ -113,7 +113,8 @@ def megatron(spec: Spec) -> None:
     same(copy, plan)
 
 
-NAMED = {"name", "tensorboard.job_name", "dp"}  # the run's name, and what follows from the GPUs
+NAMED = {"name", "tensorboard.job_name", "dp", "zenflow", "compile"}
+"""The run's name, what follows from the GPUs, and what the program is told of DeepSpeed's own configuration."""
 
 
 def deepspeed(spec: Spec) -> None:
@@ -122,11 +123,7 @@ def deepspeed(spec: Spec) -> None:
         path = written(plan, Path(folder)) / "deepspeed" / "ds_config.json"
         source = imported([path])
         assert source.remarks == ()
-        assert {found.key for found in source.found if found.fate == "dropped"} <= {
-            "name",
-            "dp",
-            "tensorboard.job_name",
-        }
+        assert {found.key for found in source.found if found.fate == "dropped"} <= NAMED
         copy = again(path, spec, f"cluster.gpus={plan.grid.world}")
     assert FILES["deepspeed"](copy) == FILES["deepspeed"](plan)
     same(copy, plan)

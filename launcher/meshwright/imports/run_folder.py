@@ -29,7 +29,8 @@ def of_program(leaves: Leaves) -> Source:
     paths = {key: path for key in leaves if (path := _path(key))}
     values = {path: leaves[key].value for key, path in paths.items()}
     values["parallelism.recompute"] = "full" if values.get("parallelism.recompute") else "none"
-    lost = {"name": "the run's name", "dp": "derived from the GPUs"}
+    also = "DeepSpeed's own configuration says it, too"
+    lost = {"name": "the run's name", "dp": "derived from the GPUs", "zenflow": also, "compile": also}
     return Source(
         kind="program of a DeepSpeed run folder",
         values=values,
@@ -47,6 +48,8 @@ def _path(key: str) -> str:
         return "training.optimizer.lr"
     if key.startswith("watchdog."):
         return f"launch.{key}"
+    if key.startswith("tiling."):
+        return f"backend.deepspeed.{key}"
     return (
         f"training.{key}" if key.startswith(("schedule.", "data.", "logging.", "evaluation.")) else _PLAIN.get(key, "")
     )
