@@ -120,7 +120,7 @@ def test_hunyuans_stretched_base_is_the_librarys(tmp_path: Path) -> None:
 
 
 def test_norms_behind_the_positions_are_not_megatrons() -> None:
-    words = ["model=hunyuan_a13b", "cluster.gpus=64", "parallelism.recompute=full"]
+    words = ["model=hunyuan_a13b", "cluster.gpus=64", "parallelism.zero=3", "training.global_batch=64"]
     (refused,), (taken,) = (load([*words, f"backend={name}"]).stages for name in ("megatron", "deepspeed"))
     with pytest.raises(ConfigError, match=r"model\.qk_norm: Megatron has no norms .*; set backend\.name=deepspeed"):
         resolve(refused)
