@@ -33,6 +33,7 @@ DEFAULTS = {
 ALWAYS = ("activation", "norm", "positions", "moe.score", "moe.normalize_topk")
 COMMENTS = {
     "positions": "Position information.",
+    "qk_norm": "Norm on queries and keys.",
     "init_std": "Standard deviation of the initial weights.",
     "full_attention_every": "Layer n, 2n, ... sees everything.",
     "moe": "Mixture of experts.",

@@ -17,7 +17,8 @@ from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
 
 INCOMPLETE = {"deepseek_v2", "dots1"}  # the class's own defaults leave the experts null
-UNBUILDABLE = {"nemotron", "lfm2_moe"}  # transformers' defaults have no key/value heads, no kinds of layers
+# transformers' defaults have no key/value heads, no kinds of layers, no channels of a head
+UNBUILDABLE = {"nemotron", "lfm2_moe", "hunyuan_v1_moe", "hunyuan_v1_dense"}
 
 
 def default(model_type: str, folder: Path) -> Path:

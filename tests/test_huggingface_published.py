@@ -68,6 +68,18 @@ NEMOTRON_H: dict[str, Any] = {  # nvidia/Nemotron-H-56B-Base-8K
     **{"use_conv_bias": True, "use_mamba_kernels": True, "vocab_size": 131072},
 }
 
+HUNYUAN: dict[str, Any] = {  # tencent/Hunyuan-A13B, less what is of pictures; head_dim is transformers' name
+    **{"architectures": ["HunYuanMoEV1ForCausalLM"], "attention_bias": False, "attention_dropout": 0.1},
+    **{"attention_head_dim": 128, "head_dim": 128, "bos_token_id": 1, "cla_share_factor": 2, "hidden_act": "silu"},
+    **{"hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 3072, "max_position_embeddings": 32768},
+    **{"mlp_bias": False, "model_type": "hunyuan_v1_moe", "moe_intermediate_size": [3072] * 32, "moe_topk": [8] * 32},
+    **{"norm_topk_prob": True, "norm_type": "rms", "num_attention_heads": 32, "num_experts": 64},
+    **{"num_hidden_layers": 32, "num_key_value_heads": 8, "num_shared_expert": [1] * 32, "rms_norm_eps": 1e-05},
+    **{"rope_scaling": {"alpha": 1000.0, "beta_fast": 32, "beta_slow": 1, "factor": 1.0, "type": "dynamic"}},
+    **{"rope_theta": 10000.0, "routed_scaling_factor": 1.0, "tie_word_embeddings": True, "use_cla": False},
+    **{"use_mixed_mlp_moe": True, "use_mla": False, "use_qk_norm": True, "vocab_size": 128167, "vit_patch": 1},
+}
+
 
 def written(folder: Path, settings: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +94,7 @@ def written(folder: Path, settings: dict[str, Any]) -> Path:
         (GPT_NEOX, "gpt_neox_20b"),
         (GEMMA2, "gemma2_9b"),
         (NEMOTRON_H, "nemotron_h_56b"),
+        (HUNYUAN, "hunyuan_a13b"),
         (
             {**config(load(["model=gpt2_medium"]).stages[0].model), "n_special": 0, "predict_special_tokens": True},
             "gpt2_medium",
@@ -98,6 +111,20 @@ def test_the_published_file_is_the_model_of_the_library(settings: dict[str, Any]
         spec.model.heads,
         spec.model.positions,
     )
+
+
+def test_hunyuans_stretched_base_is_the_librarys(tmp_path: Path) -> None:
+    theirs = decode(Model, read(written(tmp_path, HUNYUAN)))
+    ours = load(["model=hunyuan_a13b"]).stages[0].model
+    assert (theirs.rope, theirs.qk_norm, theirs.moe) == (ours.rope, "rotated", ours.moe)
+
+
+def test_norms_behind_the_positions_are_not_megatrons() -> None:
+    words = ["model=hunyuan_a13b", "cluster.gpus=64", "parallelism.zero=3", "training.global_batch=64"]
+    (refused,), (taken,) = (load([*words, f"backend={name}"]).stages for name in ("megatron", "deepspeed"))
+    with pytest.raises(ConfigError, match=r"model\.qk_norm: Megatron has no norms .*; set backend\.name=deepspeed"):
+        resolve(refused)
+    assert resolve(taken).total_parameters == 80_393_183_232
 
 
 DEEPSEEK_V3: dict[str, Any] = {**config(load(["model=deepseek_v3"]).stages[0].model), "num_nextn_predict_layers": 1}
@@ -128,6 +155,11 @@ def test_a_text_within_or_under_another_name_is_read(settings: dict[str, Any], a
         ({**GEMMA2, "sliding_window_size": 1024}, "sliding_window_size: 1024 has no counterpart here"),
         ({**config(small_model()), "head_dim": None, "num_attention_heads": 0}, "there are 0 attention heads"),
         ({**GPT_NEOX, "num_attention_heads": 0}, "there are 0 attention heads"),
+        ({**HUNYUAN, "moe_topk": [1] + [8] * 31}, "moe_topk: layers with 1, 8 has no counterpart here"),
+        ({**HUNYUAN, "num_shared_expert": 2}, "num_shared_expert: 2 has no counterpart here"),
+        ({**HUNYUAN, "moe_intermediate_size": 1024}, "1024 beside an intermediate_size of 3072 has no counterpart"),
+        ({**HUNYUAN, "use_qk_norm": False}, "use_qk_norm: False has no counterpart here, only True"),
+        ({**HUNYUAN, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type: dynamic has no counterpart"),
         ({**GPT_NEOX, "hidden_size": "wide"}, "what follows from its sizes does not"),
         ({**config(small_model()), "rms_norm_eps": float("nan")}, "rms_norm_eps: nan is no number"),
     ],

@@ -14,6 +14,7 @@ __all__ = [
     "expert_layers",
     "layer_kinds",
     "leading_dense",
+    "listed_experts",
     "local_attention",
     "without_rope",
 ]
@@ -197,3 +198,25 @@ def chunked_layers() -> Part:
         write,
         read,
     )
+
+
+def listed_experts() -> Part:
+    """Hunyuan's files list the experts of each layer; transformers builds all of one size, and one of them shared."""
+
+    def read(config: Flat) -> Flat:
+        size = config["intermediate_size"]
+        refuse_unless(_alike(config, "num_shared_expert", 1) == 1, "num_shared_expert", config.get("num_shared_expert"))
+        width = _alike(config, "moe_intermediate_size", size)
+        refuse_unless(width == size, "moe_intermediate_size", f"{width} beside an intermediate_size of {size}")
+        return {"moe.topk": _alike(config, "moe_topk", 1)}
+
+    keys = ("moe_topk", "num_shared_expert", "moe_intermediate_size")
+    return Part(keys, ("moe.topk",), lambda flat: {"moe_topk": flat["moe.topk"]}, read)
+
+
+def _alike(config: Flat, name: str, usual: int) -> int:
+    """A key that says one number, or a list of equal ones, one a layer."""
+    given = config.get(name)
+    each = given if isinstance(given, list) else [usual if given is None else given]
+    refuse_unless(len(set(each)) == 1, name, f"layers with {', '.join(map(str, sorted(set(each))))}")
+    return int(each[0])

@@ -17,6 +17,7 @@ from meshwright.model.architecture_layers import (
     expert_layers,
     layer_kinds,
     leading_dense,
+    listed_experts,
     local_attention,
     without_rope,
 )
@@ -183,6 +184,7 @@ PARTS: Mapping[str, Callable[..., Part]] = {
     "router_loss": router_loss,
     "shared_experts": shared_experts,
     "leading_dense": leading_dense,
+    "listed_experts": listed_experts,
     "chunked_layers": chunked_layers,
     "dense_layers": dense_layers,
     "expert_layers": expert_layers,

@@ -17,10 +17,17 @@ _THEIRS = {"original_positions": "original_max_position_embeddings"}
 _YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 0.0, "truncate": True}
 
 
-def rope(base: float = 10000.0, fraction: float | None = None, growth: bool = False, alike: str | None = None) -> Part:
+def rope(
+    base: float = 10000.0,
+    fraction: float | None = None,
+    growth: bool = False,
+    alike: str | None = None,
+    stretched: bool = False,
+) -> Part:
     """``rope_parameters``, or ``rope_theta`` and ``rope_scaling`` of earlier versions. ``fraction``: the default.
 
-    ``growth``: queries grow with their place. ``alike``: a key that lists the base of each layer.
+    ``growth``: queries grow with their place. ``alike``: a key that lists the base of each layer. ``stretched``: a
+    fixed ``alpha`` may stretch the base.
     """
     paths = ("rope.base", "rope.scaling", *(() if fraction is None else ("rope.fraction",)))
     if growth:
@@ -41,7 +48,7 @@ def rope(base: float = 10000.0, fraction: float | None = None, growth: bool = Fa
         stated = config.get("partial_rotary_factor", config.get("rotary_pct"))
         if config.get("rotary_dim") and stated is None:
             stated = config["rotary_dim"] / config["head_dim"]
-        given = {"partial_rotary_factor": stated, **given}
+        given = {"partial_rotary_factor": stated, **(_unstretched(given, config, base) if stretched else given)}
         flat = {"rope.base": float(given.get("rope_theta", base)), **_read_scaling(given, config)}
         if growth:
             flat |= {"query_growth": given.get("llama_4_scaling_beta")}
@@ -92,6 +99,15 @@ def _write_rope(flat: Flat, base: float) -> dict[str, Any]:
     kind = flat["rope.scaling.kind"]
     values = {_THEIRS.get(name, name): flat[f"rope.scaling.{name}"] for name in _SCALING[kind]}
     return {"rope_type": kind, "rope_theta": base, **values}
+
+
+def _unstretched(given: Flat, config: Flat, base: float) -> Flat:
+    """With the base that ``alpha`` makes of it (models/hunyuan_v1_dense: compute_ntk_alpha_rope_parameters)."""
+    if given.get("rope_type", given.get("type")) != "dynamic" or not given.get("alpha"):
+        return given
+    channels = config.get("head_dim") or config["attention_head_dim"]
+    turned = given.get("rope_theta", base) * given["alpha"] ** (channels / (channels - 2))
+    return {"rope_type": "default", "rope_theta": turned}
 
 
 def _read_scaling(given: Flat, config: Flat) -> dict[str, Any]:

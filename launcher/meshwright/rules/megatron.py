@@ -86,6 +86,7 @@ _PARTS = (
     _lacks("mla_window", "model.sliding_window", lambda m: m.mla and m.sliding_window, "sliding window in MLA"),
     _lacks("mla_scale", "model.attention_scale", lambda m: m.mla and m.attention_scale, "other scale of MLA's scores"),
     _lacks("mla_bias", "model.qkv_bias", lambda m: m.mla and m.qkv_bias, "query, key and value biases in MLA"),
+    _lacks("rotated_norm", "model.qk_norm", lambda m: m.qk_norm == "rotated", "norms behind the rotary positions"),
     _lacks("rotary_base", "model.rope.base", lambda m: not m.rope.base.is_integer(), "fractional rotary base"),
     _lacks(
         "rope_scaling",

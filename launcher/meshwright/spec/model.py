@@ -189,7 +189,7 @@ class Model:
     linear_bias: bool = False  # every linear layer of attention and MLP
     attention_bias: Literal["all", "output", "none"] = "all"  # which of attention's linear layers have linear_bias
     qkv_bias: bool = False  # only the query, key and value projections
-    qk_norm: Literal["none", "head", "full", "l2"] = "none"  # of one head's channels, of all heads at once, no weights
+    qk_norm: Literal["none", "head", "rotated", "full", "l2"] = "none"  # rotated: as head, behind rotary positions
     parallel_residual: bool = False  # attention and MLP read the same residual
     shared_parallel_norm: bool = False  # parallel residual with one norm for both branches
     embedding_norm: bool = False

@@ -19,7 +19,7 @@ def attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     gates = queries if model.attention_gate else 0
     bias = model.qkv_bias or (model.linear_bias and model.attention_bias == "all")
     yield linear("attention.qkv", model.hidden, queries + gates + 2 * keys, bias=bias, behind_norm=kernels.joined)
-    if model.qk_norm in ("head", "full"):
+    if model.qk_norm in ("head", "rotated", "full"):
         for name, heads in (("query", model.heads), ("key", model.kv_heads)):
             full = model.qk_norm == "full"  # its weights go with the heads
             size, times = (heads * model.head_dim, 1) if full else (model.head_dim, heads)
