@@ -194,7 +194,6 @@ BROKEN: dict[str, Spec] = {
     "megatron.sparse_tp": spec(mixed("8xD-"), 8, tp=2),
     "megatron.sparse_cp": spec(mixed("8xD-"), 8, cp=2),
     "megatron.sparse_transformer": plainly(spec(mixed("8xD-"), 8)),
-    "megatron.hybrid_window": spec(mixed("M-M*", sliding_window=8), 8),
     "megatron.hybrid_qk_norm": spec(mixed("M-M*", qk_norm="head"), 8),
     "megatron.hybrid_parts": spec(mixed("M-M*", parallel_residual=True), 8),
     "megatron.hybrid_rope": spec(mixed("M-M*", rope=LLAMA3), 8),

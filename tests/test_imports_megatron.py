@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from builders import small_model, spec
 from meshwright.emit.megatron import flags
 from meshwright.imports.former_units import TOKENS
 from meshwright.imports.found import Place, Source, together
@@ -57,9 +58,9 @@ SAMPLE = 6  # one of as many in `make test`
 
 
 def cases() -> Iterator[Any]:
-    for name, spec in ALL.items():
+    for name, one in ALL.items():
         often = zlib.crc32(name.encode()) % SAMPLE == 0
-        yield pytest.param(spec, id=name, marks=() if often else pytest.mark.slow)  # all of them take a minute
+        yield pytest.param(one, id=name, marks=() if often else pytest.mark.slow)  # all of them take a minute
 
 
 def words_of(*flags: str) -> list[tuple[str, Place]]:
@@ -257,3 +258,16 @@ def test_what_torchs_profiler_records_and_nsys_does_not() -> None:
     nsys = of_flags(words_of(*f"{LEAST} {BATCH} --profile".split(), *steps), "args", 8)
     assert "training.logging.profile" not in nsys.values
     assert nsys.values["backend.megatron.extra"] == ["--profile", *steps]
+
+
+@pytest.mark.parametrize(
+    ("skips", "window", "every", "pattern"),
+    [("6", 512, 6, None), ("([1]*5+[0])*2", 512, 0, "2x(5xW- *-)"), ("[0]*12", None, 0, None)],
+)
+def test_which_layers_have_the_window(skips: str, window: int | None, every: int, pattern: str | None) -> None:
+    plan = resolve(spec(small_model(layers=12), 8))
+    values = of_flags(
+        words_of(*flags(plan), "--window-size=511,0", f"--window-attn-skip-freq={skips}"), "args", 8
+    ).values
+    said = [values.get(f"model.{name}") for name in ("sliding_window", "full_attention_every", "pattern")]
+    assert said == [window, every, pattern]

@@ -16,7 +16,7 @@ from meshwright.model.layers.part import NONE
 from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, Parts, read_name
 from meshwright.model.pattern import symbols, write_pattern
 
-__all__ = ["CARRIED", "hybrid_segments", "layers", "of_ours", "ours", "split"]
+__all__ = ["CARRIED", "hybrid_segments", "layers", "listed_windows", "of_ours", "ours", "split"]
 
 Flat = dict[str, Any]
 
@@ -42,7 +42,16 @@ def layers(a: Arguments) -> Flat:
         return _mixed(a, ["delta_net" if on else "attention" for on in linear]) | _widths(a, "G")
     if (named := ours(a)) and "lightning" in named:
         return of_ours(a, str(named["lightning"]))
+    if windowed := listed_windows(a):
+        return _mixed(a, ["windowed_attention" if on else "attention" for on in windowed])
     return _widths(a, "D") if a("experimental_attention_variant") == "dsa" else {}
+
+
+def listed_windows(a: Arguments) -> list[int]:
+    """1 for each layer that has the window, where it is listed; empty where it is in none, or each n-th has none."""
+    skips = a("window_attn_skip_freq") if a("window_size") else None
+    listed = literal(skips) if isinstance(skips, str) else skips
+    return listed if isinstance(listed, list) and any(listed) else []
 
 
 def _hybrid(a: Arguments) -> Flat:

@@ -12,7 +12,7 @@ from typing import Any
 
 from meshwright.imports.known_models import vocabulary_of
 from meshwright.imports.megatron_arguments import Arguments
-from meshwright.imports.megatron_mixers import layers, of_ours, ours
+from meshwright.imports.megatron_mixers import layers, listed_windows, of_ours, ours
 from meshwright.imports.megatron_moe import experts
 from meshwright.model.megatron_parts import PartValue
 from meshwright.spec.model import Multipliers
@@ -146,12 +146,14 @@ def _activation(a: Arguments) -> Flat:
 
 
 def _attention(a: Arguments) -> Flat:
-    window = a("window_size")
+    window, every = a("window_size"), a("window_attn_skip_freq") or 0
+    if not isinstance(every, int):
+        every, window = 0, window if listed_windows(a) else None
     headed = "head" if a("qk_layernorm") and not a("multi_latent_attention") else "none"
     flat: Flat = {"model.qk_norm": "l2" if a("qk_l2_norm") else headed}
     flat["model.attention_sinks"] = a("softmax_type") == "learnable"
     flat["model.sliding_window"] = window[0] + 1 if isinstance(window, list | tuple) else None
-    flat["model.full_attention_every"] = (a("window_attn_skip_freq") or 0) if window else 0
+    flat["model.full_attention_every"] = every if window else 0
     if a("use_mup"):
         multiplier = a("mup_embedding_mult")
         flat["model.embedding_scale"] = None if multiplier == 1.0 else multiplier

@@ -97,7 +97,6 @@ _HYBRID = (
         lambda r: not set(_mixers(r)) <= set(HYBRID_MIXERS),
         "windows, no short convolution and no lightning attention",
     ),
-    _lacks("window", "model.sliding_window", lambda r: r.model.sliding_window, "sliding windows"),
     _lacks("qk_norm", "model.qk_norm", lambda r: r.model.qk_norm != "none", "norms on queries and keys"),
     _rule(
         "hybrid_parts",

@@ -93,7 +93,8 @@ def _carried(model: Model) -> Iterator[Problem]:
 def _unused(model: Model) -> Iterator[Problem]:
     """Only a pattern can say which layers are of these kinds; without one an indexer is in all of them."""
     everywhere = MIXERS["sparse_attention"].symbol if model.pattern is None else model.pattern
-    for option in ("delta_net", "mamba", "short_convolution", "multipliers", "indexer"):
+    windows = () if model.pattern is None else ("sliding_window",)  # without a pattern, the layers' own
+    for option in ("delta_net", "mamba", "short_convolution", "multipliers", "indexer", *windows):
         users = [part.symbol for part in MIXERS.values() if option in (*part.options, *part.extras)]
         if getattr(model, option) is not None and set(users).isdisjoint(everywhere):
             message = f"set, and model.pattern has no {' or '.join(users)}; write it there, or leave this out"
