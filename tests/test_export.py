@@ -115,6 +115,7 @@ PROVEN["bridge"] = [
     of(parallelism__zero=1, parallelism__ep=2, model__moe=MOE, training__precision="fp16"),
     of(parallelism__zero=3, training__data__paths=("a", "b"), training__data__weights=(0.3, 0.7)),
     of(parallelism__zero=2, backend__megatron__fsdp="torch", model__rope=LLAMA3, training__precision="fp32"),
+    of(parallelism__zero=1, training__precision="bf16", backend__megatron__precision_aware_optimizer=True),
     of(
         parallelism__zero=1,
         model__positions="learned",

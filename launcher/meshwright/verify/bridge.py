@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files as resources
+from importlib.util import find_spec
 from typing import Any
 
 from meshwright.emit.bridge import container
@@ -71,16 +72,26 @@ def _made(plan: Plan) -> Check:
     from megatron.training.config.instantiate_utils import instantiate
 
     emulate_gpu(plan)
-    values = container(plan)
+    values, bases = container(plan), _bases(plan)
+    pretended = (*substitutions(plan), *(f"{name} not made: {_ADAM}" for name in BASES if name not in bases))
     try:
-        for name, base in BASES.items():
+        for name, base in bases.items():
             own = set(_table()["added"][values[name]["_target_"].rpartition(".")[2]])
             part = {key: value for key, value in values[name].items() if key not in own}
             instantiate({**part, "_target_": base})
     except Exception as error:
-        return Check("made", False, said(error), substitutions(plan))
-    details = f"{len(BASES)} objects of Megatron-core, of what it knows of each part"
-    return Check("made", True, details, substitutions(plan))
+        return Check("made", False, said(error), pretended)
+    details = f"{len(bases)} objects of Megatron-core, of what it knows of each part"
+    return Check("made", True, details, pretended)
+
+
+_ADAM = "it looks for Transformer Engine's Adam, which keeps its states in fewer bits (optimizer_config.py:447)"
+
+
+def _bases(plan: Plan) -> dict[str, str]:
+    """Those of BASES that this machine can make."""
+    unmade = plan.spec.backend.megatron.precision_aware_optimizer and find_spec("transformer_engine") is None
+    return {name: base for name, base in BASES.items() if not (unmade and name == "optimizer")}
 
 
 def _table() -> dict[str, Any]:
