@@ -52,13 +52,13 @@ def stage_works(work: Work, stages: tuple[tuple[Chunk, ...], ...]) -> list[float
 
 def best_splits(model: Model, work: Work, pp: int, vpp: int) -> list[Balance]:
     """The best splits that ``NEAR`` admits, the best first; a layout string only where it admits no other."""
-    layout = _best_layout(model, work, pp, vpp)
-    limit = NEAR * layout.slowest if layout else sum(work.layers) + work.mtp * model.mtp + work.head
-    most = min(model.layers, int(limit / min(work.layers)))
+    layouts = _layouts(model, work, pp, vpp)
+    fastest = min((b.slowest for b in layouts), default=sum(work.layers) + work.mtp * model.mtp + work.head)
+    most = min(model.layers, int(NEAR * fastest / min(work.layers)))
     simple = [_judged(model, work, pp, vpp, division) for division in _simple(model.layers, pp, vpp, most)]
-    best = min((b.slowest for b in (*simple, *([layout] if layout else []))), default=0.0)
-    near = sorted((b for b in simple if b.slowest <= NEAR * best), key=lambda b: (b.slowest, b.square))
-    return near or ([layout] if layout else [])
+    limit = NEAR * min((b.slowest for b in (*simple, *layouts)), default=0.0)
+    near = sorted((b for b in simple if b.slowest <= limit), key=lambda b: (b.slowest, b.square))
+    return near or sorted((b for b in layouts if b.slowest <= limit), key=lambda b: (b.rounds, b.slowest))[:1]
 
 
 def _chunk_work(work: Work, chunk: Chunk) -> float:
@@ -99,13 +99,11 @@ def _both_ends(layers: int, pp: int, vpp: int, most: int) -> Iterator[PipelineSp
                     yield PipelineSplit(first=first, last=rest - first)
 
 
-def _best_layout(model: Model, work: Work, pp: int, vpp: int) -> Balance | None:
-    """The fastest of the layout strings with the loss beside the last layers, or in a chunk of its own behind MTP."""
+def _layouts(model: Model, work: Work, pp: int, vpp: int) -> list[Balance]:
+    """The layout strings with the loss beside the last layers, and in a chunk of its own behind MTP."""
     tails = (0, 1) if model.mtp and pp > 1 else (0,)
     dealt = [sizes for tail in tails if (sizes := _deal(model, work, pp, vpp, tail))]
-    judged = [_judged(model, work, pp, vpp, PipelineSplit(layout=_spelled(chunks))) for chunks in dealt]
-    limit = NEAR * min((b.slowest for b in judged), default=0.0)
-    return min((b for b in judged if b.slowest <= limit), key=lambda b: (b.rounds, b.slowest), default=None)
+    return [_judged(model, work, pp, vpp, PipelineSplit(layout=_spelled(chunks))) for chunks in dealt]
 
 
 def _deal(model: Model, work: Work, pp: int, vpp: int, tail: int) -> list[str] | None:
