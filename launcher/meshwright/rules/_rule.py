@@ -28,6 +28,7 @@ __all__ = [
     "Number",
     "Rule",
     "implies",
+    "megatron_rule",
 ]
 
 MEGATRON, DEEPSPEED = ("megatron",), ("deepspeed",)
@@ -147,6 +148,26 @@ class Rule:
     def for_backends(self, *names: str) -> Rule:
         """The same rule, enforced by other backends."""
         return replace(self, backends=names)
+
+
+def megatron_rule(
+    part: str,
+    path: str,
+    holds: Callable[[Layout], Number],
+    message: str | Callable[[Layout], str],
+    source: str,
+    repairs: Callable[[Layout], Iterable[Repair]] = lambda _: (),
+) -> Rule:
+    """A rule of Megatron-core alone; ``part``: its name behind the backend's."""
+    return Rule(
+        id=f"megatron.{part}",
+        path=path,
+        backends=MEGATRON,
+        holds=holds,
+        message=message,
+        source=source,
+        repairs=repairs,
+    )
 
 
 def _names(layout: Layout) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from meshwright.model.kinds import mixers
 from meshwright.model.layers.part import NONE
 from meshwright.model.megatron_classes import HYBRID_MIXERS, is_hybrid, needs_hybrid
 from meshwright.model.megatron_parts import HYBRID, parts
-from meshwright.rules._repairs import Proposals, any_of, change, nearest
-from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
+from meshwright.rules._repairs import any_of, change, nearest
+from meshwright.rules._rule import Layout, Number, Rule, implies, megatron_rule
 from meshwright.spec.model import DeltaNet, Mamba
 
 __all__ = ["RULES"]
@@ -49,28 +49,9 @@ def _ends_the_model(layout: str | None) -> bool:
     return "t" in last and "m" not in "".join(before)
 
 
-def _rule(
-    part: str,
-    path: str,
-    holds: Callable[[Layout], Number],
-    message: str | Callable[[Layout], str],
-    source: str,
-    repairs: Proposals = lambda _: (),
-) -> Rule:
-    return Rule(
-        id=f"megatron.{part}",
-        path=path,
-        backends=MEGATRON,
-        holds=holds,
-        message=message,
-        source=source,
-        repairs=repairs,
-    )
-
-
 def _lacks(part: str, path: str, lacking: Callable[[Layout], object], what: str, source: str = _SPECS) -> Rule:
     """Something of GPTModel that HybridModel has not."""
-    return _rule(
+    return megatron_rule(
         f"hybrid_{part}",
         path,
         lambda r: not (_hybrid(r) and lacking(r)),
@@ -81,7 +62,7 @@ def _lacks(part: str, path: str, lacking: Callable[[Layout], object], what: str,
 
 
 _HYBRID = (
-    _rule(
+    megatron_rule(
         "gpt",
         "backend.megatron.model",
         lambda r: r.backend.megatron.model != "gpt" or not needs_hybrid(r.model),
@@ -98,7 +79,7 @@ _HYBRID = (
         "windows, no short convolution and no lightning attention",
     ),
     _lacks("qk_norm", "model.qk_norm", lambda r: r.model.qk_norm != "none", "norms on queries and keys"),
-    _rule(
+    megatron_rule(
         "hybrid_parts",
         "model",
         lambda r: not (_hybrid(r) and _beyond(r)),
@@ -114,7 +95,7 @@ _HYBRID = (
         "training/argument_utils.py:484",
     ),
     _lacks("no_rope", "model.rope.skip_every", lambda r: r.model.rope.skip_every, "layers without rotary positions"),
-    _rule(
+    megatron_rule(
         "hybrid_mtp",
         "parallelism.pipeline_split.layout",
         lambda r: not (_hybrid(r) and r.model.mtp > 0) or _ends_the_model(r.spec.parallelism.pipeline_split.layout),
@@ -122,7 +103,7 @@ _HYBRID = (
         "core/models/hybrid/hybrid_model.py:215",
         change(parallelism__pipeline_split__layout=None),
     ),
-    _rule(
+    megatron_rule(
         "variant_transformer",
         "backend.megatron.transformer",
         lambda r: (
@@ -135,28 +116,28 @@ _HYBRID = (
 )
 
 _DELTA_NET = (
-    _rule(
+    megatron_rule(
         "delta_net_beside",
         "model.pattern",
         lambda r: "delta_net" not in _mixers(r) or set(_mixers(r)) <= {"attention", "delta_net", "mamba"},
         "Megatron mixes delta nets with full attention and Mamba, not with windows or latent attention",
         "core/models/gpt/experimental_attention_variant_module_specs.py; tried with these",
     ),
-    _rule(
+    megatron_rule(
         "delta_net_activation",
         "model.activation",
         lambda r: _net(r, lambda _: r.model.activation == "swiglu"),
         "Megatron's delta nets gate with the MLP's activation, which must be swiglu, not {model.activation}",
         "core/ssm/gated_delta_net/gdn.py:237",
     ),
-    _rule(
+    megatron_rule(
         "delta_net_heads",
         "model.delta_net.value_heads",
         lambda r: _net(r, lambda net: net.value_heads % net.key_heads == 0),
         "{model.delta_net.value_heads} heads of values are no multiple of {model.delta_net.key_heads} heads of keys",
         "core/transformer/transformer_config.py:1368",
     ),
-    _rule(
+    megatron_rule(
         "delta_net_tp",
         "parallelism.tp",
         lambda r: _net(r, lambda net: (net.key_heads % (r.tp * r.cp) == 0) & (net.value_heads % (r.tp * r.cp) == 0)),
@@ -168,7 +149,7 @@ _DELTA_NET = (
 )
 
 _MAMBA = (
-    _rule(
+    megatron_rule(
         "mamba_kernel",
         "model.mamba.kernel",
         lambda r: _mamba(r, lambda mamba: mamba.kernel == 4),
@@ -176,7 +157,7 @@ _MAMBA = (
         "core/ssm/mamba_mixer.py:164",
         change(model__mamba__kernel=4),
     ),
-    _rule(
+    megatron_rule(
         "mamba_norm",
         "model.mamba.norm",
         lambda r: r.model.mamba is None or r.model.mamba.norm or "mamba" not in _mixers(r),
@@ -184,14 +165,14 @@ _MAMBA = (
         "core/ssm/mamba_layer.py; core/ssm/mamba_mixer.py:165",
         change(model__mamba__norm=True),
     ),
-    _rule(
+    megatron_rule(
         "mamba_groups",
         "model.mamba.groups",
         lambda r: _mamba(r, lambda mamba: mamba.heads % mamba.groups == 0),
         "{model.mamba.heads} heads do not divide by {model.mamba.groups} groups",
         "core/ssm/mamba_mixer.py:259",
     ),
-    _rule(
+    megatron_rule(
         "mamba_tp",
         "parallelism.tp",
         lambda r: _mamba(r, lambda mamba: (mamba.heads % r.tp == 0) & (mamba.groups % r.tp == 0)),
@@ -199,7 +180,7 @@ _MAMBA = (
         "core/ssm/mamba_mixer.py:245",
         _TP,
     ),
-    _rule(
+    megatron_rule(
         "mamba_cp",
         "parallelism.cp",
         lambda r: _mamba(r, lambda mamba: implies(r.cp > 1, _dealt(mamba, r))),

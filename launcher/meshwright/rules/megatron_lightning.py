@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshwright.model.kinds import mixers
-from meshwright.rules._repairs import Proposals, change
-from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
+from meshwright.rules._repairs import change
+from meshwright.rules._rule import Layout, Number, megatron_rule
 
 __all__ = ["RULES"]
 
@@ -17,27 +17,8 @@ def _lightning(r: Layout, holds: Callable[[Layout], Number]) -> Number:
     return "lightning" not in mixers(r.model) or holds(r)
 
 
-def _rule(
-    part: str,
-    path: str,
-    holds: Callable[[Layout], Number],
-    message: str,
-    source: str,
-    repairs: Proposals = lambda _: (),
-) -> Rule:
-    return Rule(
-        id=f"megatron.{part}",
-        path=path,
-        backends=MEGATRON,
-        holds=holds,
-        message=message,
-        source=source,
-        repairs=repairs,
-    )
-
-
 RULES = (
-    _rule(
+    megatron_rule(
         "lightning_beside",
         "model.pattern",
         lambda r: _lightning(
@@ -51,14 +32,14 @@ RULES = (
         "multi-token prediction",
         "train/lightning.py, train/blocks.py",
     ),
-    _rule(
+    megatron_rule(
         "lightning_activation",
         "model.activation",
         lambda r: _lightning(r, lambda r: r.model.activation == "swiglu"),
         "lightning attention has SiLU, as the MLP's swiglu, not {model.activation}",
         "transformers models/minimax/modeling_minimax.py: act_fn",
     ),
-    _rule(
+    megatron_rule(
         "lightning_cp",
         "parallelism.cp",
         lambda r: _lightning(r, lambda r: r.cp == 1),
@@ -66,7 +47,7 @@ RULES = (
         "train/lightning.py",
         change(parallelism__cp=1),
     ),
-    _rule(
+    megatron_rule(
         "carried_norm",
         "parallelism.recompute_modules",
         lambda r: (
