@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
 from meshwright.imports.megatron_mixers import of_ours, ours
 from meshwright.imports.megatron_rope import stretch
-from meshwright.model.megatron_parts import PartValue
-from meshwright.spec.model import Multipliers
+from meshwright.model.megatron_parts import PartValue, factors
 
 __all__ = ["our_layers"]
 
@@ -23,9 +22,6 @@ _PATHS = {
     "norms": "norm_placement",
 }
 """Where a part's name is not that of the field."""
-
-
-_FACTORS = [f"model.multipliers.{field.name}" for field in fields(Multipliers)]
 
 
 def our_layers(a: Arguments) -> Flat:
@@ -42,7 +38,7 @@ def _part(part: str, value: PartValue) -> Flat:
     if part in ("qk_norm", "llama3_stretch", "positions"):
         return _joined(part, str(value))
     if part == "multipliers":
-        return dict(zip(_FACTORS, map(float, str(value).split(":")), strict=True))
+        return {f"model.multipliers.{name}": factor for name, factor in asdict(factors(value)).items()}
     if part == "plain_mamba":
         return {"model.mamba.norm": False}
     if part == "short_convolution":
