@@ -64,6 +64,7 @@ def install() -> None:
     _recompute()
     _collectives()
     _experts()
+    _biases_of_experts()
     _layers()
     _pipeline()
     _loop()
@@ -110,16 +111,25 @@ def _collectives() -> None:
 def _experts() -> None:
     """Split sizes leave the GPU as NumPy arrays; a CPU tensor would be passed on as it is, which gloo refuses.
 
-    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354). Its gradient
-    is its own: Transformer Engine's experts are told of one tensor-parallel rank
-    (core/extensions/transformer_engine.py:2191), while the plain layer has it summed over ranks with other experts.
+    Transformer Engine's layer that every rank holds whole projects before and behind experts.
     """
-    from megatron.core.tensor_parallel.layers import RowParallelLinear
     from megatron.core.transformer.moe import moe_layer, token_dispatcher
 
     from meshwright.train.whole import Whole
 
-    moe_layer.HAVE_TE, moe_layer.TELinear = True, Whole  # projections before and behind experts
+    moe_layer.HAVE_TE, moe_layer.TELinear = True, Whole
+    token_dispatcher.maybe_move_tensor_to_cpu = lambda tensor, as_numpy=False, record_stream=False: (
+        tensor.detach().numpy() if as_numpy and torch.is_tensor(tensor) else tensor
+    )
+
+
+def _biases_of_experts() -> None:
+    """An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354).
+
+    Its gradient is its own: Transformer Engine's experts are told of one tensor-parallel rank
+    (core/extensions/transformer_engine.py:2191), while the plain layer has it summed over ranks with other experts.
+    """
+    from megatron.core.tensor_parallel.layers import RowParallelLinear
 
     made, forward = RowParallelLinear.__init__, RowParallelLinear.forward
 
@@ -134,9 +144,6 @@ def _experts() -> None:
 
     RowParallelLinear.__init__ = of_one_expert
     RowParallelLinear.forward = writable
-    token_dispatcher.maybe_move_tensor_to_cpu = lambda tensor, as_numpy=False, record_stream=False: (
-        tensor.detach().numpy() if as_numpy and torch.is_tensor(tensor) else tensor
-    )
 
 
 def _layers() -> None:
