@@ -14,6 +14,7 @@ from meshwright.imports import (
     megatron_mixers,
     megatron_model,
     megatron_moe,
+    megatron_rope,
     megatron_techniques,
     megatron_training,
 )
@@ -32,6 +33,7 @@ __all__ = ["PATHS", "of_arguments", "of_flags"]
 
 _TABLES = (
     megatron_model.CARRIED,
+    megatron_rope.CARRIED,
     megatron_mixers.CARRIED,
     megatron_moe.CARRIED,
     megatron_layout.CARRIED,

@@ -7,7 +7,7 @@ from typing import Any
 from meshwright.imports.literal import literal
 from meshwright.imports.megatron_arguments import Arguments
 
-__all__ = ["CARRIED", "experts", "frequency", "routed"]
+__all__ = ["CARRIED", "dense_width", "experts", "frequency", "routed"]
 
 Flat = dict[str, Any]
 
@@ -79,11 +79,17 @@ def _every(a: Arguments) -> Flat:
 
 def _ffn(a: Arguments) -> Flat:
     """Where it is not said, an expert is as wide as the dense layer (arguments.py:1596)."""
-    width = a("moe_ffn_hidden_size") or a("ffn_hidden_size")
-    if width is None and a("hidden_size"):
-        hidden = a("hidden_size")
-        width = int((4 * hidden * 2 / 3) / 64) * 64 if a("swiglu") else 4 * hidden
+    width = a("moe_ffn_hidden_size") or dense_width(a)
     return {} if width is None else {"ffn": width}
+
+
+def dense_width(a: Arguments) -> int | None:
+    """Of the dense layer: as said, else four times the hidden size, of a gated one two thirds of that in 64s."""
+    width: int | None = a("ffn_hidden_size")
+    if width or not a("hidden_size"):
+        return width
+    hidden = a("hidden_size")
+    return int((4 * hidden * 2 / 3) / 64) * 64 if a("swiglu") else 4 * hidden
 
 
 def frequency(written: Any, layers: int | None) -> dict[str, int] | None:

@@ -97,14 +97,7 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     if program in LATE:
         warm(program, logs / "imports.log")
-    context = multiprocessing.get_context("forkserver")
-    world = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    started = [
-        context.Process(target=_rank, args=(program, rank, world, list(words), logs / f"rank{rank}.log"))
-        for rank in range(ranks)
-    ]
-    for process in started:
-        process.start()
+    started = _start(program, ranks, words, logs)
     try:
         failed = _first_failure(started)
     finally:  # also when the user has seen enough
@@ -112,6 +105,18 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     if failed is not None:
         text = (logs / f"rank{failed}.log").read_text(errors="replace")
         raise RankError(f"rank {failed} of {ranks} failed:\n" + "\n".join(text.splitlines()[-12:]))
+
+
+def _start(program: str, ranks: int, words: Sequence[str], logs: Path) -> list[BaseProcess]:
+    context = multiprocessing.get_context("forkserver")
+    world = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    started: list[BaseProcess] = [
+        context.Process(target=_rank, args=(program, rank, world, list(words), logs / f"rank{rank}.log"))
+        for rank in range(ranks)
+    ]
+    for process in started:
+        process.start()
+    return started
 
 
 def _rank(program: str, rank: int, world: Mapping[str, str], words: Sequence[str], log: Path) -> None:
