@@ -100,7 +100,8 @@ def train(program: str, ranks: int, words: Sequence[str], logs: Path) -> None:
     with _meeting(ranks) as place:
         failed = _first_failure(program, {"WORLD_SIZE": str(ranks), **place}, words, logs)
     if failed is not None:
-        text = (logs / f"rank{failed}.log").read_text(errors="replace")
+        log = logs / f"rank{failed}.log"
+        text = log.read_text(errors="replace") if log.exists() else "it ended before it had a log"
         raise RankError(f"rank {failed} of {ranks} failed:\n" + "\n".join(text.splitlines()[-12:]))
 
 
