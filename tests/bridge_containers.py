@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONTAINERS", "OFF", "function_of", "said", "theirs"]
+__all__ = ["CONTAINERS", "OFF", "environment_of", "function_of", "said", "theirs"]
 
 Values = dict[str, Any]
 
@@ -41,6 +41,11 @@ def function_of(recipe: str, variant: str, gpus: int) -> str | None:
 def theirs(function: str) -> Values:
     """Everything that ``function`` sets, by ``part.field`` of its ConfigContainer."""
     return {**CONTAINERS["models"][function.partition("_pretrain_")[0]], **CONTAINERS["functions"][function]}
+
+
+def environment_of(function: str) -> dict[str, str]:
+    """The environment variables that ``function`` sets."""
+    return {key.removeprefix("env."): value for key, value in theirs(function).items() if key.startswith("env.")}
 
 
 def said(values: Values) -> Values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DIFFERENT", "NO_ARGUMENT", "RENAMED", "WITHOUT_RECIPE"]
+__all__ = ["DIFFERENT", "ENVIRONMENT", "NO_ARGUMENT", "RENAMED", "WITHOUT_RECIPE"]
 
 RENAMED = {
     **{f"ddp.{name}": f"ddp_{name}" for name in ("average_in_collective", "bucket_size", "num_buckets")},
@@ -107,6 +107,13 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "validation.eval_iters": ((32, 100, "ours has no validation to count them for"),),
 }
 """(theirs, ours, reason) by key."""
+
+ENVIRONMENT = {
+    ("CUDA_DEVICE_MAX_CONNECTIONS", "32", "1"): "before Blackwell Megatron-LM refuses tp or cp so (arguments.py:1436)",
+    ("NCCL_IB_TIMEOUT", None, "22"): "the cluster's own: conf/cluster/dgx_h100.yaml",
+    ("OMP_NUM_THREADS", None, "1"): "what torchrun sets where nothing does",
+}
+"""(variable, theirs, ours): reason."""
 
 WITHOUT_RECIPE = {
     r"deepseek_v3_pretrain_64gpu_h100_.*": "ep 64 with pp 8 does not fit 64 GPUs",

@@ -257,9 +257,19 @@ def test_what_a_technique_wants_of_the_environment_has_a_reason() -> None:
         "NVTE_CPU_OFFLOAD_V1": "1",
         "NCCL_GRAPH_REGISTER": "0",
         "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN": "8",
+        "NVLINK_DOMAIN_SIZE": "72",
         "USE_MNNVL": "1",
     }
     assert all(one.why for one in found.values())
+
+
+def test_a_fused_mixture_in_a_captured_step_gets_the_variables_that_it_reads() -> None:
+    """Without them Megatron leaves experts unfused (core/transformer/moe/experts.py:398)."""
+    plan = resolve(described(GOOD["graphs of an iteration"]))
+    found = {name: one.value for name, one in environment(plan).items()}
+    assert found["NVTE_CUTEDSL_FUSED_GROUPED_MLP"] == "1"
+    assert found["TORCH_NCCL_AVOID_RECORD_STREAMS"] == "0"
+    assert (found["NVLINK_DOMAIN_SIZE"], found["USE_MNNVL"]) == ("8", "0")
 
 
 def test_two_micro_batches_side_by_side_get_queues_of_their_own() -> None:

@@ -6,6 +6,8 @@ dp groups large the ZeRO paper's table follows: 2, 2, 2 and 3 times the paramete
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from meshwright.cost import gathered, messages
 from meshwright.cost.collectives import (
     Group,
@@ -29,7 +31,7 @@ __all__ = ["Flow", "Traffic", "data_volume", "scatters", "traffic"]
 class Flow:
     """Bytes a rank sends in a step, in how many messages and to how many ranks.
 
-    Whether its group leaves the fast links of a node, and whether its pod.
+    Whether its group leaves the fast links of a node, and whether its pod; of an all-to-all the bytes that do.
     """
 
     size: Number
@@ -38,6 +40,7 @@ class Flow:
     collective: str
     messages: Number
     group: Number
+    outside: Number | None = None  # bytes beyond the fast links, where they are not all; None: not told apart
 
     @property
     def link(self) -> str:
@@ -45,6 +48,13 @@ class Flow:
         if self.between_pods:
             return "between pods"
         return "between nodes" if self.between_nodes else "within nodes"
+
+    @property
+    def told(self) -> str:
+        """Gigabytes of one layout's flow, and over which links."""
+        part = self.outside if self.outside is not None and 0 < self.outside < self.size else None
+        some = "" if part is None else f", {part / 1e9:,.1f} of them"
+        return f"{self.size / 1e9:,.1f} GB{some} {self.link}"
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,10 @@ def _expert(s: Scene, load: Load, part: Number) -> Flow:
         * (2 + part * messages.again(s, "moe"))
     )
     size = messages.expert(s) * (_share(g) + (s.layout.etp - 1))
-    return _flow(count * size, g, "all-to-all", count * (s.layout.ep * s.layout.etp > 1))
+    between = messages.between_nodes(s, g)
+    outside = (g.size - g.near) / g.size * messages.expert(s) if between is None else between
+    flow = _flow(count * size, g, "all-to-all", count * (s.layout.ep * s.layout.etp > 1))
+    return replace(flow, outside=count * outside)
 
 
 def _flow(size: Number, g: Group, collective: str, messages: Number) -> Flow:

@@ -39,12 +39,25 @@ def technique_variables(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
         why = "registering buffers in a graph reads memory that expandable segments have moved (arguments.py:1880)"
         yield "NCCL_GRAPH_REGISTER", EnvVariable(value="0", why=why)
         yield from _priorities(plan)
+    if options.cuda_graphs.kind == "full_iteration":
+        why = "memory that a captured step uses again is recorded for its streams (Megatron-Bridge, perf_recipes)"
+        yield "TORCH_NCCL_AVOID_RECORD_STREAMS", EnvVariable(value="0", why=why)
+    if plan.spec.model.moe and options.op_fuser:
+        why = "without it the op fuser leaves experts unfused (core/transformer/moe/experts.py:398)"
+        yield "NVTE_CUTEDSL_FUSED_GROUPED_MLP", EnvVariable(value="1", why=why)
     if plan.spec.model.moe and options.moe_dispatcher == "flex" and options.moe_flex_backend == "hybridep":
-        ranks = min(plan.grid.ep * plan.grid.etp, cluster.nvlink_domain or cluster.gpus_per_node)
-        why = "HybridEP's ranks that NVLink joins (Megatron-Bridge, perf_recipes)"
-        yield "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN", EnvVariable(value=str(ranks), why=why)
-        if ranks > cluster.gpus_per_node:
-            yield "USE_MNNVL", EnvVariable(value="1", why="HybridEP's NVLink domain spans nodes")
+        yield from _domain(plan, cluster.nvlink_domain or cluster.gpus_per_node)
+
+
+def _domain(plan: Plan, joined: int) -> Iterator[tuple[str, EnvVariable]]:
+    """Where HybridEP finds its ranks, of which NVLink joins ``joined``, and whether over nodes."""
+    ranks = min(plan.grid.ep * plan.grid.etp, joined)
+    why = "HybridEP's ranks that NVLink joins (Megatron-Bridge, perf_recipes)"
+    yield "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN", EnvVariable(value=str(ranks), why=why)
+    yield "NVLINK_DOMAIN_SIZE", EnvVariable(value=str(joined), why="GPUs that NVLink joins, for HybridEP")
+    over = joined > plan.spec.cluster.gpus_per_node
+    why = "HybridEP's NVLink domain spans nodes" if over else "HybridEP's NVLink domain is a node"
+    yield "USE_MNNVL", EnvVariable(value=str(int(over)), why=why)
 
 
 def _priorities(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:

@@ -29,13 +29,15 @@ _ON_THE_HOST = ("host_optimizer", "super_offload", "zenflow")  # the same, of De
 
 
 def asked_of(names: Sequence[str]) -> tuple[Technique, ...]:
-    """The techniques that ``search.techniques`` names.
+    """The techniques that ``search.techniques`` names; of a bare word, all or none.
 
     Raises:
         ConfigError: for a name that is none.
 
     """
     known = {one.name: one for one in TECHNIQUES}
+    if isinstance(names, str):
+        names = (ALL,) if names == ALL else ()
     problems = [_unknown(i, name, known) for i, name in enumerate(names) if name not in (*known, ALL)]
     if problems:
         raise ConfigError(problems)
