@@ -71,6 +71,7 @@ class Framework:
     overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
     exchanges_heads: bool = False  # context parallelism exchanges heads for tokens; else keys go round a ring
     overlaps_gather: bool = False  # new parameters are gathered while the forward pass runs
+    reduces_whole: bool = False  # ZeRO-3 all-reduces gradients, of which each rank keeps its part
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 
@@ -227,6 +228,7 @@ def _deepspeed(layout: Layout) -> Framework:
         gather_bytes=_QWZ if options.quantized_weights else 0.0,
         scatter_bytes=_QGZ if options.quantized_gradients else 0.0,
         secondary=options.hpz,
+        reduces_whole=layout.training.optimizer.name == "muon",  # zero/stage3.py:360, :1882
         fused_gradients=False,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meshwright.cost import gathered, messages
+from meshwright.cost import gathered, messages, muon
 from meshwright.cost.collectives import (
     Group,
     context_group,
@@ -157,14 +157,18 @@ def _data(s: Scene, load: Load) -> Flow:
     dense = everything - experts
     kind = "reduce-scatter and all-gather" if s.layout.spec.parallelism.zero else "all-reduce"
     count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
-    return _flow(each * (_share(wide) * dense + _share(narrow) * experts), wide, kind, count * (wide.size > 1))
+    size, sharing = each * (_share(wide) * dense + _share(narrow) * experts), r.backend.name == "deepspeed"
+    whole = muon.gathered(s, load) if sharing else (0, 0)
+    size = size + _share(wide) * whole[0] + _share(narrow) * whole[1]
+    return _flow(size, wide, kind, count * (wide.size > 1))
 
 
 def _volume(s: Scene) -> Number:
     """Bytes of a parameter among all that share it; of a second copy nearer by, all but the step's first gathering."""
     r, f, weight = s.layout, s.framework, s.framework.gather_bytes or s.width
     each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
-    third = r.microbatches * (f.scatter_bytes or f.reduce_bytes) + weight * _gathered_afar(s)
+    scattered = (f.scatter_bytes or f.reduce_bytes) * (2 if f.reduces_whole else 1)
+    third = r.microbatches * scattered + weight * _gathered_afar(s)
     return where(r.zero >= 3, third, each)
 
 
