@@ -13,11 +13,12 @@ from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import leaving
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.saved import beside, context_copies, layer_input, saved
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["GIB", "Memory", "allocatable", "layer_input", "memories", "memory", "saved", "stage_parameters"]
+__all__ = ["GIB", "Memory", "allocatable", "memories", "memory", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.945
@@ -59,7 +60,7 @@ def memory(s: Scene, load: Load) -> Memory:
 
 def memories(s: Scene, loads: Iterable[Load]) -> tuple[Memory, ...]:
     """The same for several stages, whose layers are looked at once."""
-    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
+    each = [saved(s, operations) + context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     return tuple(_memory(s, load, each) for load in loads)
 
 
@@ -77,7 +78,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
         optimizer=_optimizer(s, dense, experts),
         activations=activations,
         logits=logits,
-        workspace=maximum(0, _workspace(s, load) + recomputed - logits),
+        workspace=maximum(0, _workspace(s, load) + recomputed - logits) + beside(s, load),
         communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
         framework=_framework(s, load),
     )
@@ -129,23 +130,6 @@ def output_weight(s: Scene) -> Number:
     return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
 
 
-def saved(s: Scene, operations: Sequence[Operation]) -> Number:
-    """Bytes that one layer keeps of one micro-batch, under the layout's recomputation."""
-    tensors = [(t, t.on_rank(s.degrees)) for o in operations for t in o.saved if not tiles.in_tiles(s, o)]
-    sequence = s.layout.training.sequence
-    freed = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
-    whole = [(size * sequence if t.squared else size, t) for t, size in tensors]
-    none = sum(size for size, _ in whole)
-    kept = sum(size for size, t in whole if not any(m in freed for m in t.recompute.split()))
-    chosen = where(s.layout.recompute == 1, kept, none)
-    return s.tokens * (chosen + tiles.input_width(s, operations)) * s.width / 2
-
-
-def layer_input(s: Scene) -> Number:
-    """Bytes of what enters a layer, of one micro-batch: all that full recomputation keeps of it."""
-    return s.width * s.layout.model.hidden * s.tokens / s.degrees.sequence
-
-
 def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, Number]:
     """Saved tensors of every layer of every micro-batch in flight, and of the layers that are being recomputed.
 
@@ -166,12 +150,6 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
     ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden
     stay = (where(full, inputs, kept) + ends) * load.in_flight - leaving(s, load)
     return maximum(0, stay), where(full, working, 0 * working)
-
-
-def _context_copies(s: Scene, kind: LayerKind) -> Number:
-    """With context parallelism TE keeps attention's output on both sides of its exchange (as SimuMax found)."""
-    width = sum(part.exchange(s.layout.model).output for part in parts(kind))
-    return (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
 
 
 def _logits(s: Scene) -> Number:

@@ -85,6 +85,8 @@ def _feeding(experts: ExpertOptions) -> Iterator[str]:
     yield from switch("--high-priority-a2a-comm-stream", experts.priority_stream)
     yield from switch("--moe-permute-fusion-into-hybridep", experts.permute_in_dispatch)
     yield from flag("--moe-hybridep-num-sms-preprocessing", experts.preprocessing_sms, 108)
+    yield from switch("--overlap-dispatch-backward-with-experts-wgrad", experts.wgrad_beside_dispatch)
+    yield from switch("--ep-overlap-early-attn-memory-release", experts.early_release)
     yield from flag("--moe-paged-stash-buffer-size-factor-cuda", experts.stash_gpu, 1.1)
     yield from flag("--moe-paged-stash-buffer-size-factor-cpu", experts.stash_host, 0.0)
 

@@ -42,6 +42,8 @@ PLAIN = {
     "backend.megatron.experts.priority_stream": "high_priority_a2a_comm_stream",
     "backend.megatron.experts.permute_in_dispatch": "moe_permute_fusion_into_hybridep",
     "backend.megatron.experts.preprocessing_sms": "moe_hybridep_num_sms_preprocessing",
+    "backend.megatron.experts.wgrad_beside_dispatch": "overlap_dispatch_backward_with_experts_wgrad",
+    "backend.megatron.experts.early_release": "ep_overlap_early_attn_memory_release",
     "backend.megatron.experts.stash_gpu": "moe_paged_stash_buffer_size_factor_cuda",
     "backend.megatron.experts.stash_host": "moe_paged_stash_buffer_size_factor_cpu",
     "backend.megatron.op_fuser": "use_transformer_engine_op_fuser",

@@ -120,6 +120,8 @@ _FLAGS = {
     "backend.megatron.experts.priority_stream": "high-priority-a2a-comm-stream",
     "backend.megatron.experts.permute_in_dispatch": "moe-permute-fusion-into-hybridep",
     "backend.megatron.experts.preprocessing_sms": "moe-hybridep-num-sms-preprocessing",
+    "backend.megatron.experts.wgrad_beside_dispatch": "overlap-dispatch-backward-with-experts-wgrad",
+    "backend.megatron.experts.early_release": "ep-overlap-early-attn-memory-release",
     "backend.megatron.experts.stash_gpu": "moe-paged-stash-buffer-size-factor-cuda",
     "backend.megatron.experts.stash_host": "moe-paged-stash-buffer-size-factor-cpu",
     "backend.megatron.op_fuser": "use-transformer-engine-op-fuser",

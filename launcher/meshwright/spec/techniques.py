@@ -48,6 +48,8 @@ class ExpertOptions:
     priority_stream: bool = False  # the all-to-all that parallelism.overlap_ep hides has a stream of high priority
     permute_in_dispatch: bool = False  # HybridEP sorts the tokens while it sends them
     preprocessing_sms: int = 108  # multiprocessors that count HybridEP's tokens
+    wgrad_beside_dispatch: bool = False  # their weights' gradients run beside the dispatch of the backward
+    early_release: bool = False  # under parallelism.overlap_ep attention's backward comes first: memory for time
     stash_gpu: float = 1.1  # pages on the GPU, in average loads
     stash_host: float = 0.0  # pages on the host for what is more
 

@@ -240,6 +240,8 @@ def _feeding(experts: ExpertOptions) -> dict[str, Any]:
         "high_priority_a2a_comm_stream": experts.priority_stream,
         "moe_permute_fusion_into_hybridep": experts.permute_in_dispatch,
         "moe_hybridep_num_sms_preprocessing": experts.preprocessing_sms,
+        "overlap_dispatch_backward_with_experts_wgrad": experts.wgrad_beside_dispatch,
+        "ep_overlap_early_attn_memory_release": experts.early_release,
         "moe_paged_stash_buffer_size_factor_cuda": experts.stash_gpu,
         "moe_paged_stash_buffer_size_factor_cpu": experts.stash_host,
     }
