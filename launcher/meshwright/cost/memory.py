@@ -75,7 +75,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     return Memory(
         weights=_weights(s, dense, experts),
         gradients=f.gradient_bytes * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
-        optimizer=_optimizer(s, dense, experts),
+        optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
         workspace=maximum(0, _workspace(s, load) + recomputed - logits) + beside(s, load),
@@ -98,11 +98,12 @@ def _second_copy(s: Scene, everything: Number) -> Number:
     return (ranks > 1 and device == "none") * (s.layout.zero >= 3) * s.width * everything / ranks
 
 
-def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:
+def _optimizer(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
-    zero, instances = s.layout.zero, 1 if _outer(s) else s.layout.spec.parallelism.optimizer_instances
+    f, zero, instances = s.framework, s.layout.zero, 1 if _outer(s) else s.layout.spec.parallelism.optimizer_instances
     owned = _shard(dense, s.replicas / instances, zero >= 1) + _shard(experts, s.edp / instances, zero >= 1)
-    return s.framework.optimizer_bytes * owned
+    beside = f.end_bytes * _shard(_ends(s, load), s.replicas / instances, zero >= 1) if f.end_bytes else 0
+    return f.optimizer_bytes * owned + beside
 
 
 def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
@@ -112,15 +113,20 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
     d, model = s.degrees, s.layout.model
+    layers = load.total(everything for everything, _ in s.parameters)
+    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
+    return layers + joint + _ends(s, load), load.total(experts for _, experts in s.parameters)
+
+
+def _ends(s: Scene, load: Load) -> Number:
+    """Parameters of the embedding, the last norm and the head on one rank of the stage."""
+    d, model = s.degrees, s.layout.model
     words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
     own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
-    layers = load.total(everything for everything, _ in s.parameters)
-    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
-    ends = reads_words * words + load.head * norm + own_head * output_weight(s)
-    return layers + joint + ends, load.total(experts for _, experts in s.parameters)
+    return reads_words * words + load.head * norm + own_head * output_weight(s)
 
 
 def output_weight(s: Scene) -> Number:

@@ -154,7 +154,7 @@ def _notes(spec: Spec) -> Iterator[str]:
             "DeepCompile saves no time here, for its passes choose as they measure; its authors saw ZeRO-3 up to 1.28 "
             "times as fast (arXiv:2504.09983). We have not run it: it needs a GPU"
         )
-    if spec.training.optimizer.name == "muon":
+    if spec.training.optimizer.name == "muon" and spec.backend.name == "deepspeed":
         yield "Muon's orthogonalization takes no time here"
     gpu = spec.cluster.accelerator
     if spec.training.precision == "fp32" and gpu.full_fp32_tflops is None and float(gpu.capability) >= 8:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered, messages, offload
+from meshwright.cost import gathered, messages, muon, offload
 from meshwright.cost.collectives import (
     beside,
     data_group,
@@ -144,7 +144,9 @@ def step(s: Scene, stages: Stages) -> Step:
                 for load, here, t in zip(stages.loads, held, times, strict=True)
             )
         ),
-        optimizer=maximum(*(_optimizer(s, here) for here in held)),
+        optimizer=maximum(
+            *(_optimizer(s, here) + muon.seconds(s, load) for load, here in zip(stages.loads, held, strict=True))
+        ),
         offload=offload.seconds(s, stages.loads, works),
     )
 

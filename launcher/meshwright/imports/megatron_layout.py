@@ -170,7 +170,8 @@ def _stage(a: Arguments) -> tuple[int, str]:
         return (3 if a("torch_fsdp2_reshard_after_forward") else 2), "torch"
     if a("use_megatron_fsdp"):
         return _STAGES.get(a("data_parallel_sharding_strategy"), 3), "megatron"
-    return int(a("zero_stage") or bool(a("use_distributed_optimizer"))), "megatron"
+    distributed = a("use_distributed_optimizer") or a("optimizer") == "dist_muon"
+    return int(a("zero_stage") or bool(distributed)), "megatron"
 
 
 def _recompute(a: Arguments) -> Flat:

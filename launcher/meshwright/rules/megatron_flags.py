@@ -107,6 +107,10 @@ _FLAGS = {
     "backend.megatron.megatron_fsdp": (
         "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy"
     ),
+    "backend.megatron.muon": (
+        "muon-nesterov muon-num-ns-steps muon-coefficient-type muon-scale-mode muon-extra-scale-factor "
+        "muon-fp32-matmul-prec muon-no-split-qkv muon-tp-mode muon-scalar-optimizer"
+    ),
     "backend.megatron.spec": "spec",
     "backend.megatron.moe_flex_backend": "moe-flex-dispatcher-backend",
     "backend.megatron.moe_flex_sms": "moe-flex-dispatcher-num-sms moe-deepep-num-sms moe-hybridep-num-sms",

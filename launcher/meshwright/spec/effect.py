@@ -71,7 +71,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
     (
         "learned",
         "backend.megatron",
-        "optimizer_moments optimizer_master optimizer_gradients quantization moe_rank_capacity extra",
+        "optimizer_moments optimizer_master optimizer_gradients quantization moe_rank_capacity muon extra",
     ),  # see ``effect_of_flags``
     ("learned", "backend.megatron.experts", "balanced padded interleave"),
     (

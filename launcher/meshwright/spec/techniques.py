@@ -12,6 +12,7 @@ __all__ = [
     "DeepCompile",
     "ExpertOptions",
     "FsdpOptions",
+    "MuonOptions",
     "OptimizerOffload",
     "Quantization",
     "Tiling",
@@ -79,6 +80,21 @@ class FsdpOptions:
     double_buffer: bool = False  # gathered parameters and gradients of two layers, in buffers that stay
     nccl_buffers: bool = False  # these registered with NCCL, whose kernels then take fewer multiprocessors
     outer_optimizer: bool = False  # optimizer states are sharded over the replicas of optimizer_instances, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonOptions:
+    """How ``training.optimizer.name=muon`` makes an update of a matrix's momentum, and who steps everything else."""
+
+    nesterov: bool = False  # the gradient enters the momentum once more before
+    steps: int = 5  # of Newton and Schulz's iteration, which makes the update orthogonal
+    coefficients: Literal["simple", "quintic", "polar_express", "aol"] = "quintic"  # of that iteration
+    scale: Literal["spectral", "unit_rms_norm", "shape_scaling"] = "spectral"  # factor by the matrix's shape
+    extra_scale: float = 1.0  # and one more
+    products: Literal["medium", "high"] = "medium"  # precision of the iteration: bf16, or TF32
+    split_qkv: bool = True  # queries, keys and values are matrices of their own
+    tp_mode: Literal["blockwise", "duplicated", "distributed"] = "blockwise"  # of a matrix that tp cuts
+    scalars: Literal["adam", "lion"] = "adam"  # who steps embeddings, head and norms
 
 
 @dataclass(frozen=True, kw_only=True)
