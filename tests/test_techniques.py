@@ -133,6 +133,22 @@ def test_hidden_all_to_alls_and_delayed_gradients_each_shorten_the_step() -> Non
     assert cost(planned(*HOPPER, f"{B}moe_shared_expert_overlap=true")).step.expert < bare
 
 
+def test_an_early_release_frees_attention_and_exposes_half_of_what_was_hidden() -> None:
+    hide, early = "parallelism.overlap_ep=true", f"{B}experts.early_release=true"
+    bare, hidden_, released = (cost(planned(*HOPPER, *words)) for words in ((), (hide,), (hide, early)))
+    assert released.step.expert == pytest.approx((bare.step.expert + hidden_.step.expert) / 2)
+    assert released.stages[0].workspace == bare.stages[0].workspace < hidden_.stages[0].workspace
+
+
+def test_experts_weight_gradients_hide_at_most_half_of_the_backwards_exchange() -> None:
+    sharded = (*HOPPER, "parallelism=zero3", "parallelism.pp=1", "parallelism.ep=64", "parallelism.vpp=1")
+    words = tuple(word for word in sharded if "layout" not in word and "pp=4" not in word)
+    bare, beside = (
+        cost(planned(*words, f"{B}experts.wgrad_beside_dispatch={on}")).step.expert for on in ("false", "true")
+    )
+    assert 0.75 * bare <= beside < bare
+
+
 def test_the_host_starts_no_kernels_of_a_graph() -> None:
     small = ("model=llama3_8b", "model.hidden=512", "model.ffn=512", "model.layers=4", "cluster.gpus=8")
     batch = ("training.global_batch=8", "training.sequence=512")

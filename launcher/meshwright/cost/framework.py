@@ -46,6 +46,7 @@ class Framework:
     weight_bytes: Number = 2.0
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
+    end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
     optimizer_away: Number = 0.0  # part of the states that leaves the GPU
     reduce_bytes: float = 4.0  # of a gradient on the wire
     fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
@@ -144,6 +145,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "low_layers": part,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
+        "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
         "optimizer_away": away,
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,

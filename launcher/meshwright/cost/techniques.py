@@ -117,7 +117,19 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique(
         "expert_overlap",
         _expert_overlap,
-        {f"{_P}overlap_ep": False, f"{_B}delay_wgrad": False},
+        {f"{_P}overlap_ep": False, f"{_B}delay_wgrad": False, f"{_B}experts.early_release": False},
+    ),
+    Technique(
+        "early_release",
+        lambda spec: _with_experts(**{"experts.early_release": True})(spec) if spec.parallelism.overlap_ep else {},
+        {f"{_B}experts.early_release": False},
+    ),
+    Technique(
+        "wgrad_beside_dispatch",
+        lambda spec: (
+            _with_experts(**{"experts.wgrad_beside_dispatch": True})(spec) if spec.parallelism.zero > 1 else {}
+        ),
+        {f"{_B}experts.wgrad_beside_dispatch": False},
     ),
     Technique(
         "low_precision_weights",

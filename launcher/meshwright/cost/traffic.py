@@ -98,7 +98,7 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     pairs = r.microbatches * leaving / messages.hidden(s)
     count = pairs * where(r.sp, 2 * passes + 1, passes) * (r.tp > 1)
     kind = "all-gather and reduce-scatter" if r.spec.parallelism.sp else "all-reduce"
-    return _flow(r.microbatches * gathered * _share(g), g, kind, count)
+    return _flow(r.microbatches * gathered * _share(g) + muon.sent(s, load), g, kind, count)
 
 
 def _context(s: Scene, load: Load, part: Number) -> tuple[Flow, Flow]:

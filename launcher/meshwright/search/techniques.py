@@ -22,8 +22,8 @@ ALL = "all"
 
 Change = Mapping[str, Any]
 
-_NOT_TOGETHER = ("shared_overlap", "expert_overlap")  # both use the time of the dispatch
-_COSTLY = ("activation_offload", "optimizer_offload", "weight_parts")  # which take time for memory
+_NOT_TOGETHER = ("shared_overlap", "expert_overlap", "wgrad_beside_dispatch")  # all use the time of the dispatch
+_COSTLY = ("activation_offload", "optimizer_offload", "weight_parts", "early_release")  # which take time for memory
 _TILES = ("tiled_loss", "tiled_mlp")
 _ON_THE_HOST = ("host_optimizer", "super_offload", "zenflow")  # the same, of DeepSpeed
 
