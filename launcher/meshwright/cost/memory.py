@@ -11,7 +11,7 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import leaving
-from meshwright.cost.inputs import Load, Scene, recomputed_part
+from meshwright.cost.inputs import Load, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
@@ -110,7 +110,7 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
-    d, model = s.degrees, s.layout.model
+    d, model, load = s.degrees, s.layout.model, built(s.layout.model, load)
     words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
