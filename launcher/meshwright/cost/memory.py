@@ -11,7 +11,7 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import leaving
-from meshwright.cost.inputs import Load, Scene, recomputed_part
+from meshwright.cost.inputs import Load, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.saved import beside, context_copies, layer_input, saved
 from meshwright.model.layers import LayerKind, parts
@@ -112,7 +112,7 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
-    d, model = s.degrees, s.layout.model
+    d, model, load = s.degrees, s.layout.model, built(s.layout.model, load)
     layers = load.total(everything for everything, _ in s.parameters)
     joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
     return layers + joint + _ends(s, load), load.total(experts for _, experts in s.parameters)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.cost.collectives import Group, data_group, expert_data_group, group, ring, weight_groups
-from meshwright.cost.inputs import Load, Scene
+from meshwright.cost.inputs import Load, Scene, built
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.operations import Operation, Weight, mtp_joint
 from meshwright.spec.frozen import dataclass
@@ -139,6 +139,7 @@ def _matrices(s: Scene, load: Load) -> Iterator[_Matrices]:
     """Of a stage; none where another optimizer steps. Embedding and head are others'."""
     if s.layout.training.optimizer.name != "muon":
         return
+    load = built(s.layout.model, load)
     for times, operations in zip(load.of_kind, s.layers, strict=True):
         yield from _of_layer(s, operations, times)
     if s.layout.model.mtp:

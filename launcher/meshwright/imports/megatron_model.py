@@ -62,6 +62,7 @@ CARRIED = {
     "model.embedding_norm": "embed_layernorm",
     "model.mtp": "mtp_num_layers",
     "model.mtp_loss_weight": "mtp_loss_scaling_factor",
+    "model.mtp_repeated": "mtp_use_repeated_layer",
 }
 """Arguments that make one of our values together."""
 
@@ -106,6 +107,7 @@ def vocabulary(a: Arguments) -> Flat:
 def _sizes(a: Arguments) -> Flat:
     hidden, heads = a("hidden_size"), a("num_attention_heads")
     flat: Flat = {"model.mtp": a("mtp_num_layers") or 0, "model.mtp_loss_weight": a("mtp_loss_scaling_factor")}
+    flat["model.mtp_repeated"] = bool(flat["model.mtp"] and a("mtp_use_repeated_layer"))
     flat["model.norm"] = {"RMSNorm": "rmsnorm", "LayerNorm": "layernorm"}.get(a("normalization"), a("normalization"))
     if hidden:
         flat["model.ffn"] = dense_width(a)

@@ -82,7 +82,7 @@ _FLAGS = {
         "linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim linear-conv-kernel-dim"
     ),
     "model.mamba": "mamba-num-heads mamba-head-dim mamba-num-groups mamba-state-dim",
-    "model.mtp": "mtp-num-layers mtp-loss-scaling-factor",
+    "model.mtp": "mtp-num-layers mtp-loss-scaling-factor mtp-use-repeated-layer",
     "model.moe": (
         "num-experts moe-layer-freq moe-ffn-hidden-size moe-router-topk moe-aux-loss-coeff moe-z-loss-coeff "
         "moe-expert-capacity-factor moe-router-bias-update-rate moe-router-dtype moe-router-enable-expert-bias "
