@@ -119,7 +119,7 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
     lengths = [duration(plan, of_plan) for plan, of_plan in zip(plans, costs, strict=True)]
     for before, plan, of_plan, length in zip((None, *plans), plans, costs, lengths, strict=False):
         show(plan, before=before)
-        show_cost(of_plan)
+        show_cost(of_plan, plan.spec.cluster.efficiency.source)
         show_duration(length)
         show_checkpoints(plan, of_plan.step_time)
     if len(plans) > 1:
