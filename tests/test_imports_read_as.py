@@ -15,6 +15,7 @@ from meshwright.imports.found import Imported, Place
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.read import imported
 from meshwright.resolver import resolve
+from meshwright.rules.launch import SET_HERE
 from meshwright.verify.pool import fork_map
 
 SUMS = "--accumulate-allreduce-grads-in-fp32"
@@ -116,3 +117,62 @@ def test_states_that_are_sharded_over_a_part_are_said(size: str, rules: list[str
     source = imported([path])
     assert [one.rule for one in source.remarks] == rules
     assert source.values["parallelism.zero"] == 3
+
+
+OTHERS = {
+    "a merger of verl's": (
+        "merge.sh",
+        "python -m verl.model_merger merge --backend fsdp --local_dir a\n",
+        "merge.sh: no training that is known here",
+    ),
+    "NVIDIA/NeMo-Aligner @af2b3bd examples/mm/clip/conf/baseline.yaml": (
+        "baseline.yaml",
+        "trainer: {devices: 8, num_nodes: 1}\nmodel:\n  mbs: 32\n  vision: {precision: bf16, num_layers: 12}\n",
+        "baseline.yaml:4: model.vision.precision is of another kind of model than a decoder",
+    ),
+    "NVIDIA/NeMo-Aligner @af2b3bd examples/mm/stable_diffusion/conf/draftp_sd.yaml": (
+        "draftp_sd.yaml",
+        "trainer: {devices: 8, num_nodes: 1}\nmodel:\n  first_stage_key: images\n",
+        "draftp_sd.yaml:3: model.first_stage_key is of another kind of model than a decoder",
+    ),
+    "NVIDIA-NeMo/RL examples/configs/grpo_math_1B.yaml": (
+        "grpo.yaml",
+        "policy: {megatron_cfg: {tensor_model_parallel_size: 2}}\n",
+        "grpo.yaml: no kind of YAML that is known; see docs/imports.md",
+    ),
+}
+
+
+@pytest.mark.parametrize("source", OTHERS)
+def test_what_is_not_read_is_refused_in_one_line(source: str, tmp_path: Path) -> None:
+    name, text, said = OTHERS[source]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        imported([tmp_path / name])
+    assert str(refused.value).removeprefix(f"{tmp_path}/").startswith(said)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", sorted(SET_HERE))
+def test_an_option_of_sbatch_that_follows_from_the_plan_is_not_passed_on(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.sh"
+    path.write_text(f"#!/bin/bash\n#SBATCH --{name}=1\ntorchrun --nproc_per_node=8 pretrain_gpt.py {HALF} --bf16\n")
+    source = imported([path])
+    assert source.values["launch.slurm.extra"] == []
+    assert [one.reason for one in source.found if one.fate == "dropped" and not one.reason] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "rules"),
+    [
+        ("hostname --ip-address", ["launch.master_addr"]),
+        ('srun --nodes=1 --ntasks=1 -w "$head" hostname --ip-address', []),
+        ('srun --nodelist="$head" hostname', []),
+        ('scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1', []),
+    ],
+)
+def test_the_name_of_one_node_is_that_of_the_first(command: str, rules: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "job.sh"
+    start = "srun torchrun --nnodes 2 --nproc_per_node 8 --rdzv_endpoint $address:29500 pretrain_gpt.py"
+    path.write_text(f"#!/bin/bash\n#SBATCH --nodes=2\naddress=$({command})\n{start} {HALF} --bf16\n")
+    assert [one.rule for one in imported([path]).remarks if one.rule == "launch.master_addr"] == rules
