@@ -181,6 +181,34 @@ TRAINING=(
 )
 srun -l torchrun ${DISTRIBUTED[@]} pretrain_gpt.py ${MODEL[@]} ${TRAINING[@]}
 """
+MINDSPEED = """#!/bin/bash
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+TP={tp}
+PP={pp}
+DISTRIBUTED="
+    --nproc_per_node {gpus} \\
+    --nnodes {nodes} \\
+    --node_rank $NODE_RANK \\
+    --master_addr node0 \\
+    --master_port 6000
+"
+GPT="
+    --use-mcore-models --use-flash-attn --use-fused-rotary-pos-emb --use-fused-swiglu --use-fused-rmsnorm \\
+    --tensor-model-parallel-size ${{TP}} --pipeline-model-parallel-size ${{PP}} --sequence-parallel \\
+    --use-distributed-optimizer --tokenizer-type PretrainedFromHF --seq-length 32768 \\
+    --max-position-embeddings 32768 --micro-batch-size 1 --disable-bias-linear --swiglu \\
+    --position-embedding-type rope --use-rotary-position-embeddings --normalization RMSNorm --norm-epsilon 1e-6 \\
+    --untie-embeddings-and-output-weights --attention-dropout 0.0 --hidden-dropout 0.0 --bf16 --lr 1.25e-6 \\
+    --lr-decay-style cosine --min-lr 1.25e-7 --weight-decay 1e-1 --clip-grad 1.0 --train-iters 2000 \\
+    --group-query-attention --swap-attention --reuse-fp32-param {more}
+"
+python -m torch.distributed.launch $DISTRIBUTED pretrain_gpt.py $GPT | tee logs/train.log
+"""
+MINDSPEED_QWEN = (
+    "--context-parallel-size 4 --context-parallel-algo megatron_cp_algo --num-layer-list 17,20,22,21 --num-layers 80 "
+    "--hidden-size 8192 --num-attention-heads 64 --num-query-groups 8 --ffn-hidden-size 29568 --add-qkv-bias "
+    "--rotary-base 1000000 --vocab-size 152064 --make-vocab-size-divisible-by 1 --global-batch-size 32"
+)
 TOGETHER = """#!/bin/bash
 #SBATCH --nodes=512 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=36
 LENGTH=16384
@@ -370,6 +398,12 @@ FRAMEWORKS = {
         K2V2,
         {"parameters": 72.6, "layout": (8, 1, 400, 1), "batch": (4, 1600, 8192), "steps": 135000, "recompute": "full"},
         ("model.vocab=250112",),
+    ),
+    "mindspeed_qwen25_72b": Published(
+        "Ascend/MindSpeed-LLM @c77308a examples/mcore/qwen25/pretrain_qwen25_72b_32k_ptd.sh",
+        "pretrain_qwen25_72b_32k_ptd.sh",
+        MINDSPEED.format(tp=8, pp=4, gpus=8, nodes=16, more=MINDSPEED_QWEN),
+        {"parameters": 72.7, "layout": (8, 4, 1, 1), "batch": (1, 32, 32768), "zero": 1, "steps": 2000},
     ),
     "apertus_8b_long": Published(
         "swiss-ai/pretrain-code @531cc8b long_context/training_scripts/8B/8b-16k.sh, with AdamW and its tokens' count",

@@ -13,6 +13,7 @@ from meshwright.emit.megatron import flags
 from meshwright.errors import ConfigError
 from meshwright.imports.found import Imported, Place
 from meshwright.imports.megatron import of_flags
+from meshwright.imports.mindspeed import OTHER_MODELS
 from meshwright.imports.read import imported
 from meshwright.resolver import resolve
 from meshwright.rules.launch import SET_HERE
@@ -176,3 +177,54 @@ def test_the_name_of_one_node_is_that_of_the_first(command: str, rules: list[str
     start = "srun torchrun --nnodes 2 --nproc_per_node 8 --rdzv_endpoint $address:29500 pretrain_gpt.py"
     path.write_text(f"#!/bin/bash\n#SBATCH --nodes=2\naddress=$({command})\n{start} {HALF} --bf16\n")
     assert [one.rule for one in imported([path]).remarks if one.rule == "launch.master_addr"] == rules
+
+
+def mindspeed(words: str) -> dict[str, object]:
+    line = f"{HALF} --bf16 {words}".split()
+    return dict(of_flags([(word, Place("train.sh", 1)) for word in line], "launch script").values)
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("--context-parallel-size 4 --context-parallel-algo ulysses_cp_algo", {"parallelism.cp_comm": "a2a"}),
+        ("--context-parallel-size 4 --context-parallel-algo megatron_cp_algo", {"parallelism.cp_comm": "p2p"}),
+        ("--context-parallel-size 4 --context-parallel-algo kvallgather_cp_algo", {"parallelism.cp_comm": "allgather"}),
+        (
+            "--context-parallel-size 8 --context-parallel-algo hybrid_cp_algo --ulysses-degree-in-cp 2",
+            {"parallelism.cp_comm": "a2a+p2p", "parallelism.cp_levels": [2, 4]},
+        ),
+        (
+            "--pipeline-model-parallel-size 2 --num-layer-list 1,1",
+            {"parallelism.pipeline_split.layout": "Et|tL", "parallelism.vpp": 1},
+        ),
+        (
+            "--num-layers 6 --num-experts 8 --moe-ffn-hidden-size 32 --first-k-dense-replace 2 --n-shared-experts 2",
+            {"model.moe.first_dense": 2, "model.moe.every": 1, "model.moe.shared_ffn": 64},
+        ),
+        (
+            "--num-experts 8 --tensor-model-parallel-size 2 --expert-model-parallel-size 2 --moe-tp-extend-ep",
+            {"parallelism.ep": 4, "parallelism.etp": 1, "parallelism.tp": 2},
+        ),
+    ],
+)
+def test_mindspeeds_flags_are_megatrons_arguments(words: str, values: dict[str, object]) -> None:
+    """Ascend/MindSpeed-LLM @c77308a: training/arguments.py, core/transformer/transformer_block.py."""
+    found = mindspeed(words)
+    assert {path: found[path] for path in values} == values
+
+
+@pytest.mark.parametrize("flag", OTHER_MODELS)
+def test_a_flag_of_mindspeed_that_makes_another_model_is_remarked_upon(flag: str) -> None:
+    line = f"{HALF} --bf16 {flag} 3".split()
+    source = of_flags([(word, Place("train.sh", 1)) for word in line], "launch script")
+    assert [one.message.split()[0] for one in source.remarks if one.rule == "import.model"] == [flag]
+
+
+@pytest.mark.parametrize("words", ["--num-layer-list a,b", "--n-shared-experts 2", "--first-k-dense-replace 1"])
+def test_what_cannot_be_translated_is_named(words: str) -> None:
+    line = f"--bf16 {words}".split()
+    source = of_flags([(word, Place("train.sh", 1)) for word in line], "launch script")
+    (lost,) = [one for one in source.found if one.fate == "dropped"]
+    assert lost.key == words.split()[0]
+    assert lost.reason

@@ -25,6 +25,7 @@ from meshwright.imports.found import Ask, Found, Given, Remark, Source, shown
 from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
 from meshwright.imports.megatron_remarks import remarks
 from meshwright.imports.megatron_types import unfit
+from meshwright.imports.mindspeed import translated
 from meshwright.imports.unknown import is_known, readable
 from meshwright.rules.megatron_flags import KEYS
 
@@ -71,7 +72,7 @@ def of_arguments(
 
     ``loose``: words that only the outside knows, which may be any arguments.
     """
-    given, lost = in_samples(graphs(given)), tuple(lost)
+    given, lost = in_samples(graphs(translated(given))), tuple(lost)
     wrong = {name: text for name, one in given.items() if _known(one) and (text := unfit(name, one.value))}
     closed = {name: one for name, one in given.items() if _known(one) and name not in wrong}
     a = Arguments(closed, world, given.keys() - closed.keys())
