@@ -69,7 +69,7 @@ def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:
     yield "memory", f"{cost.peak_memory / GIB:.1f} GiB{where} (80 %: {low:.0f} to {high:.0f}), {limit}: {verdict}"
     yield from _host(cost)
     flows = {f.name: getattr(cost.traffic, f.name) for f in fields(cost.traffic)}
-    said = [f"{name} {flow.size / 1e9:,.1f} GB {flow.link}" for name, flow in flows.items() if flow.size]
+    said = [f"{name} {flow.told}" for name, flow in flows.items() if flow.size]
     yield "traffic", ", ".join(said) or "none"
 
 
