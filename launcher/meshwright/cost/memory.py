@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
-from meshwright.cost.activation_offload import leaving
+from meshwright.cost.activation_offload import coming, leaving
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
@@ -77,7 +77,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
         optimizer=_optimizer(s, dense, experts),
         activations=activations,
         logits=logits,
-        workspace=maximum(0, _workspace(s, load) + recomputed - logits),
+        workspace=maximum(0, _workspace(s, load) + recomputed + coming(s, load) - logits),
         communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
         framework=_framework(s, load),
     )
@@ -169,9 +169,15 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
 
 
 def _context_copies(s: Scene, kind: LayerKind) -> Number:
-    """With context parallelism TE keeps attention's output on both sides of its exchange (as SimuMax found)."""
+    """Attention's output on the other side of its exchange, where it is exchanged (SimuMax's four rows had it so).
+
+    Keys that go round a ring leave the output where it is: what the ring keeps is what it returns
+    (transformer_engine/pytorch/attention/dot_product_attention/context_parallel.py, ``AttnFuncWithCPAndKVP2P``), while
+    gathered keys had it in two halves and whole (until 2.9 ``AttnFuncWithCPAndKVAllGather``).
+    """
+    exchanged = s.framework.exchanges_heads or s.layout.spec.parallelism.cp_comm != "p2p"
     width = sum(part.exchange(s.layout.model).output for part in parts(kind))
-    return (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
+    return exchanged * (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
 
 
 def _logits(s: Scene) -> Number:
@@ -238,6 +244,7 @@ def _shapes(operations: Iterable[Operation], d: Degrees) -> Number:
 def _gathered(s: Scene, load: Load) -> Number:
     """ZeRO-3 gathers two layers at a time, and reduces the gradients of one; double buffers hold those of two.
 
+    Megatron-FSDP's are of the type that gradients are reduced in (megatron_fsdp/param_and_grad_buffer.py:2310).
     DeepSpeed keeps up to ``max_live_parameters`` and prefetches (deepspeed/runtime/zero/partitioned_param_coordinator).
     """
     d, r = s.degrees, s.layout
@@ -247,11 +254,11 @@ def _gathered(s: Scene, load: Load) -> Number:
     if r.backend.name == "deepspeed":
         o = r.backend.deepspeed
         live = maximum(live, minimum(load.layers * layer + ends, o.max_live_parameters + o.prefetch_bucket))
-    twice = r.backend.name == "megatron" and r.backend.megatron.megatron_fsdp.double_buffer
+    own = r.backend.name == "megatron" and r.backend.megatron.fsdp == "megatron"
+    twice = own and r.backend.megatron.megatron_fsdp.double_buffer
+    gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
-    return where(
-        r.zero >= 3, s.width * live - low + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0)
-    )
+    return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
 
 
 def _outer(s: Scene) -> bool:
