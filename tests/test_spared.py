@@ -6,7 +6,8 @@ import pytest
 
 from meshwright.cost import cost
 from meshwright.cost.inputs import scene
-from meshwright.cost.memory import GIB, saved, stage_parameters
+from meshwright.cost.memory import GIB, stage_parameters
+from meshwright.cost.saved import saved
 from meshwright.cost.stage_loads import load_of
 from meshwright.layout.plan import Plan
 from meshwright.library import files as library
