@@ -39,6 +39,7 @@ class Seconds:
     backward: Number
     recompute: Number
     idle: tuple[Number, Number, Number] = (0, 0, 0)  # of each, in which the device waits for the host
+    behind: Number = 0  # at least these in the forward, behind the counts of tokens; what experts send back is later
 
     @property
     def total(self) -> Number:
@@ -94,7 +95,8 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
     once = sum(map(_forward, kernels))
-    forward = maximum(_at_least_launched(kernels, 1, once), _behind_counts(operations, kernels))
+    behind = _behind_counts(operations, kernels) * s.framework.reads_counts
+    forward = maximum(_at_least_launched(kernels, 1, once), behind)
     flash = s.framework.kernels.flash
     twice = 2.5 if flash else 2
     device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
@@ -105,10 +107,15 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
         for o, k in zip(operations, kernels, strict=True)
         if recomputed(o, s.layout.spec.parallelism.recompute_modules)
     ]
-    selective = sum(map(_forward, again))
-    r = s.layout.recompute
-    idle = (forward - once, backward - device, (r == 2) * (forward - once))
-    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)) + tiled, idle)
+    r, modules = s.layout.recompute, s.layout.spec.parallelism.recompute_modules
+    repeated = sum(map(_forward, again))
+    launched = launches.repeated(s, operations, modules) * s.layout.cluster.efficiency.launch_us * 1e-6
+    both = maximum(device + repeated, 2 * sum(k.launch for k in kernels) + sum(k.launch for k in again) + launched)
+    selective = both - backward
+    waiting = where(r == 1, both - device - repeated, backward - device)
+    idle = (forward - once, waiting, (r == 2) * (forward - once))
+    computed = where(r == 2, forward, where(r == 1, selective, 0 * forward))
+    return Seconds(forward, backward, computed + tiled, idle, behind)
 
 
 def operation(s: Scene, o: Operation) -> Seconds:
@@ -168,7 +175,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
         casts=_casts(s, o, rate),
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
-        launch=0 if captured else (kernels + launches.routing(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
+        launch=0 if captured else (kernels + launches.beside(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
     )
 
 
