@@ -69,11 +69,11 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
   time that it takes since: `launch_us` = 38, settled on the log's first five steps, meets DGX Cloud's mixtures on GB200
   within 5 %, and in proportion Megatron-Bridge 25.09 on H100 within 2 %. Step 2 is two changes, of which the columns
   say one: fewer kernels set the scales of mxfp8 to zero, too. Step 6 is predicted a sixth too fast: its graphs left out
-  the shared experts (counted); DeepEP was tuned after it (4 %, by the log), and experts' casts were joined after it
-  (5 %, by the log, with other kernels), which is not.
+  the shared experts (counted); DeepEP was tuned after it (4 %, by the log), and experts' casts were joined after it (5 %,
+  by the log, with other kernels).
 * **gpt-oss by Megatron-Bridge, bf16**: experts' biases cost three times the bytes that their kernels move. What was
   taken for slow attention was not it: a token lacks the same time in sequences of 8,192 and of 4,096.
-* **gpt-oss by Megatron-Bridge 26.06.01** is left out: the source notes a fault of that release, a kernel of the experts'
+* **gpt-oss by Megatron-Bridge 26.06.01** is left out: the source notes a fault of that release, a kernel of experts'
   backward that took ten times as long (NVIDIA/cudnn-frontend#256).
 * **Small dense models in fp8** (NeMo documentation, 24.05 to 25.02): up to a sixth too fast, and GPT-3 175B a tenth too
   slow: one part of the peak for all sizes of products.
@@ -113,7 +113,7 @@ capacity of 1, fused sorting but no fused routing or rotary positions, shared ex
 | llama3-70b, GB300, MXFP8, 26.02.01 | PP 4, MBS 2 | PP 4, VP 5, MBS 1 | preset of v0.3.1; so the releases around it |
 | llama3-70b, GB200, FP8-MX, 25.09 | MBS 2 | MBS 1 | GA is 16, and 128 = 8 · 1 · 16; 2 is of the FP8-CS column |
 | gpt-oss-120b, H100, 25.11 | MBS 4 | MBS 1 | GA is 2, but 512 = 16 · 4 · 8; preset of v0.2.2 |
-| gpt-oss-120b, B200, 25.11 | EP 8 | EP 64 | preset of v0.2.2; as fast as EP 64 in 26.02, EP 8 in 26.02.01 is 1.7 times |
+| gpt-oss-120b, B200, 25.11 | EP 8 | EP 64 | preset of v0.2.2; as fast as EP 64 in 26.02 |
 | deepseek-v3, H100, DGX Cloud | recompute mla_up_proj, mlp, moe | mla_up_proj | launch.sh of v25.05 and v25.05.04 |
 """
 
