@@ -46,6 +46,7 @@ class Framework:
     weight_bytes: Number = 2.0
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
+    end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
     optimizer_away: Number = 0.0  # part of the states that leaves the GPU
     reduce_bytes: float = 4.0  # of a gradient on the wire
     fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
@@ -71,6 +72,7 @@ class Framework:
     overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
     exchanges_heads: bool = False  # context parallelism exchanges heads for tokens; else keys go round a ring
     overlaps_gather: bool = False  # new parameters are gathered while the forward pass runs
+    reduces_whole: bool = False  # ZeRO-3 all-reduces gradients, of which each rank keeps its part
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 
@@ -144,6 +146,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "low_layers": part,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
+        "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
         "optimizer_away": away,
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
@@ -228,6 +231,7 @@ def _deepspeed(layout: Layout) -> Framework:
         gather_bytes=_QWZ if options.quantized_weights else 0.0,
         scatter_bytes=_QGZ if options.quantized_gradients else 0.0,
         secondary=options.hpz,
+        reduces_whole=layout.training.optimizer.name == "muon",  # zero/stage3.py:360, :1882
         fused_gradients=False,
     )
 

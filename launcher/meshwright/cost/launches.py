@@ -10,7 +10,7 @@ from meshwright.cost.numbers import Number
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 
-__all__ = ["CHECKPOINT", "COUNTED", "LATENT", "beside", "by_weight", "repeated"]
+__all__ = ["CHECKPOINT", "COUNTED", "LATENT", "beside", "by_weight", "is_captured", "repeated"]
 
 ROUTING = 62.0
 """Host operations of a router beside its kernels, and of a dispatch or a combine by all-to-all: counts of tokens,

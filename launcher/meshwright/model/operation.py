@@ -102,8 +102,8 @@ class Weight:
     """A parameter tensor: ``elements`` of the whole tensor, and how it is cut.
 
     ``expert`` means one of ``copies`` experts, each cut over etp and the experts dealt out over ep. ``rows`` are the
-    outputs of a matrix that generalized tensor parallelism keeps in parts, 0 of what it keeps whole; ``inputs_cut``:
-    tensor parallelism cuts its other side.
+    outputs of a matrix, 0 of what is none; generalized tensor parallelism keeps those that are cut in parts.
+    ``inputs_cut``: tensor parallelism cuts its other side.
     """
 
     name: str

@@ -33,7 +33,7 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     routed = Tensor(2 * k * hidden, "routed", "moe")
     kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
     logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
-    scores = Weight("router.weight", moe.experts * model.hidden, "replicated")
+    scores = Weight("router.weight", moe.experts * model.hidden, "replicated", rows=moe.experts)
     count = model.linear_bias + (moe.router_bias and moe.bias_parameter)
     added = (Weight("router.bias", moe.experts, "replicated"),) * count
     yield Operation("router", (scores, *added), logits, logits, kernels=2 if kernels.router else 6)
