@@ -6,7 +6,7 @@ start its kernels. The sum, rather than the larger of the two, is what makes sma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from meshwright.cost import attention, launches
 from meshwright.cost.counts import recomputed
@@ -39,6 +39,7 @@ class Seconds:
     backward: Number
     recompute: Number
     idle: tuple[Number, Number, Number] = (0, 0, 0)  # of each, in which the device waits for the host
+    behind: Number = 0  # at least these in the forward, behind the counts of tokens; what experts send back is later
 
     @property
     def total(self) -> Number:
@@ -93,22 +94,27 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     """One decoder layer."""
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
-    once = sum(map(_forward, kernels))
-    forward = maximum(_at_least_launched(kernels, 1, once), _behind_counts(operations, kernels))
-    flash = s.framework.kernels.flash
-    twice = 2.5 if flash else 2
+    once, host = sum(map(_forward, kernels)), sum(k.launch for k in kernels)
+    behind = _behind_counts(operations, kernels) * s.framework.reads_counts
+    forward = maximum(once, host, behind)
+    twice = 2.5 if s.framework.kernels.flash else 2
     device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
-    backward = _at_least_launched(kernels, 2, device)
+    backward = maximum(device, 2 * host)
     tiled = sum(k.matmul + k.memory for o, k in zip(operations, kernels, strict=True) if in_tiles(s, o))
-    again = [
-        k
-        for o, k in zip(operations, kernels, strict=True)
-        if recomputed(o, s.layout.spec.parallelism.recompute_modules)
-    ]
-    selective = sum(map(_forward, again))
-    r = s.layout.recompute
-    idle = (forward - once, backward - device, (r == 2) * (forward - once))
-    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)) + tiled, idle)
+    r, (repeated, launched) = s.layout.recompute, _repeated(s, operations, kernels)
+    both = maximum(device + repeated, 2 * host + launched)
+    waiting = where(r == 1, both - device - repeated, backward - device)
+    idle = (forward - once, waiting, (r == 2) * (forward - once))
+    computed = where(r == 2, forward, where(r == 1, both - backward, 0 * forward))
+    return Seconds(forward, backward, computed + tiled, idle, behind)
+
+
+def _repeated(s: Scene, operations: Sequence[Operation], kernels: Sequence[_Kernel]) -> tuple[Number, Number]:
+    """Seconds that selective recomputation takes of the device and of the host, in a layer's backward."""
+    modules = s.layout.spec.parallelism.recompute_modules
+    again = [k for o, k in zip(operations, kernels, strict=True) if recomputed(o, modules)]
+    launch = launches.repeated(s, operations, modules) * s.layout.cluster.efficiency.launch_us * 1e-6
+    return sum(map(_forward, again)), sum(k.launch for k in again) + launch
 
 
 def operation(s: Scene, o: Operation) -> Seconds:
@@ -159,7 +165,6 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     elements = _touched(s, o)
     kernels = o.kernels + _pieces(s, o)
-    captured = o.name.startswith(s.framework.captured) or s.framework.captures_all
     fused = s.framework.kernels.flash and not o.dense
     attention_peak = attention.peak(s, o) * (attention.rate(s) if fused else e.matmul)
     return _Kernel(
@@ -168,13 +173,17 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
         casts=_casts(s, o, rate),
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
-        launch=0 if captured else (kernels + launches.routing(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
+        launch=0
+        if launches.is_captured(s, o)
+        else (kernels + launches.beside(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
     )
 
 
 def _products(s: Scene, o: Operation) -> Number:
     """FLOPs of the products with weights."""
-    return 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
+    tp = s.layout.tp
+    each = (w.elements / (1 if w.shard == "replicated" else tp) for w in o.weights if is_matrix(w.name))
+    return 2 * s.tokens * o.topk * sum(each)
 
 
 def _scores(s: Scene, o: Operation) -> Number:
@@ -222,11 +231,6 @@ def _touched(s: Scene, o: Operation) -> Number:
     return sum(w.on_rank(d.tp, d.etp, d.ep) for w in o.weights if is_matrix(w.name))
 
 
-def _product(s: Scene, elements: Number, shard: str) -> Number:
-    """Weight elements each token (of those routed here) is multiplied with."""
-    return elements / (1 if shard == "replicated" else s.layout.tp)
-
-
 def _forward(kernel: _Kernel) -> Number:
     """Seconds of its forward on the device."""
     return kernel.matmul + kernel.attention + kernel.memory + kernel.casts[0]
@@ -241,7 +245,3 @@ def _behind_counts(operations: Iterable[Operation], kernels: Iterable[_Kernel]) 
     each = [(o.name.startswith(launches.COUNTED), k) for o, k in zip(operations, kernels, strict=True)]
     started = sum(k.launch for counted, k in each if counted)
     return (started > 0) * (started + sum(_forward(k) for counted, k in each if not counted))
-
-
-def _at_least_launched(kernels: Iterable[_Kernel], passes: int, device: Number) -> Number:
-    return maximum(device, passes * sum(k.launch for k in kernels))

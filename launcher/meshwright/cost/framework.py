@@ -60,8 +60,8 @@ class Framework:
     secondary: int = 1  # ranks that hold a second copy of what ZeRO-3 gathers, and gather it again among themselves
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
     low_head: bool = False  # the head's, too
-    generic_attention: bool = False  # fused, but by no kernel made for the model's sinks and windows
     sends_once: bool = False  # a routed token leaves its node once for each node with experts of its own
+    reads_counts: bool = True  # the host waits for the router's counts of tokens; not where experts are padded to one
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
     memory_spread: float = SPREAD  # see there
@@ -97,6 +97,7 @@ def _kernels(layout: Layout) -> Kernels:
         low_bytes=CODED.get(layout.training.precision, 1.0),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
+        experts=local or options.op_fuser,
         sparse=options.dsa_kernels != "none",
     )
 

@@ -31,7 +31,9 @@ def layer_time(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> 
     seconds = layer(s, operations)
     idle = seconds.idle
     tensor, idle = _hidden(_tensor(s, kind), idle)
-    expert, idle = _hidden(_expert(s, kind, operations), idle)
+    sent = _expert(s, kind, operations)
+    expert, idle = _hidden(sent, idle)
+    expert = maximum(expert[0], _back(seconds, sent[0])), *expert[1:]
     context, _ = _hidden(_context(s, kind), idle)
     return LayerTime(seconds, tensor, expert, context)
 
@@ -41,6 +43,14 @@ def _hidden(seconds: Triple, idle: Triple) -> tuple[Triple, Triple]:
     (a, b, c), (x, y, z) = seconds, idle
     left = maximum(0, a - x), maximum(0, b - y), maximum(0, c - z)
     return left, (maximum(0, x - a), maximum(0, y - b), maximum(0, z - c))
+
+
+def _back(seconds: Seconds, sent: Number) -> Number:
+    """Seconds by which what experts send back, half of ``sent``, ends later than a forward that waits for counts.
+
+    The next layer's attention waits for it, and so does the host, for the next counts.
+    """
+    return (seconds.behind > 0) * maximum(0, seconds.behind + sent / 2 - seconds.forward)
 
 
 def _tensor(s: Scene, kind: LayerKind) -> Triple:

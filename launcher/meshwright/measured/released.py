@@ -12,7 +12,7 @@ from meshwright.measured.cells import said
 
 __all__ = ["TECHNIQUES", "filled"]
 
-TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "attn_impl", "mtp")
+TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "mtp")
 """Columns that say what was switched on."""
 
 _WITHOUT = "w/o MTP"  # what the summary of 25.11 says beside a model's name
