@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONTAINERS", "OFF", "function_of", "said", "theirs"]
+__all__ = ["CONTAINERS", "OFF", "environment_of", "function_of", "said", "theirs"]
 
 Values = dict[str, Any]
 
@@ -43,14 +43,23 @@ def theirs(function: str) -> Values:
     return {**CONTAINERS["models"][function.partition("_pretrain_")[0]], **CONTAINERS["functions"][function]}
 
 
+def environment_of(function: str) -> dict[str, str]:
+    """The environment variables that ``function`` sets."""
+    return {key.removeprefix("env."): value for key, value in theirs(function).items() if key.startswith("env.")}
+
+
 def said(values: Values) -> Values:
-    """Without what says nothing for this layout, and graphs in the words that replaced theirs (cuda_graph_scope)."""
+    """Without what says nothing for this layout, and in the words that replaced theirs (cuda_graph_scope)."""
     silent = tuple(start for start, speaks in _SPEAKS if not speaks(values))
     kept = {k: v for k, v in values.items() if not k.startswith((*silent, "env."))}
     kind, scope = kept.get("model.cuda_graph_impl", "none"), kept.pop("model.cuda_graph_scope", None)
     kind = "transformer_engine" if kept.pop("model.external_cuda_graph", False) else kind
     modules = kept.pop("model.cuda_graph_modules", None) or scope or []
     whole = "full_iteration" in modules
+    if kept.get("model.moe_flex_dispatcher_num_sms") is not None:
+        kept.pop("model.moe_hybridep_num_sms", None)  # whose former name this is
+    if ahead := kept.pop("model.mtp_hybrid_override_pattern", None):  # as training/arguments.py:757 joins them
+        kept["model.hybrid_layer_pattern"] += f"/{ahead}" * kept["model.mtp_num_layers"]
     graphs = {"model.cuda_graph_impl": "full_iteration" if whole else kind}
     return {**kept, **graphs, "model.cuda_graph_modules": [] if whole or kind == "none" else modules}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["DIFFERENT", "NO_ARGUMENT", "RENAMED", "WITHOUT_RECIPE"]
+__all__ = ["DIFFERENT", "ENVIRONMENT", "NO_ARGUMENT", "RENAMED", "WITHOUT_RECIPE"]
 
 RENAMED = {
     **{f"ddp.{name}": f"ddp_{name}" for name in ("average_in_collective", "bucket_size", "num_buckets")},
@@ -24,6 +24,8 @@ NO_ARGUMENT = {
     "ddp.megatron_fsdp_cuda_graph_mode": "training.py derives it from the graphs",
     "ddp.megatron_fsdp_use_decoupled_grad": "training.py derives it from the precision-aware optimizer",
     "model.moe_a2a_overlap": "a name that no code reads; overlap_moe_expert_parallel_comm is what it sets",
+    **dict.fromkeys(("model.hf_model_id", "model.hf_model_revision"), "whose files are read, not what is computed"),
+    "model.keep_mtp_spec_in_bf16": "Megatron-LM quantizes multi-token prediction as all other layers",
     "model.should_pad_vocab": "Megatron-LM pads always",
     "optimizer.decoupled_weight_decay": "Megatron-LM says it by the optimizer's name",
     "optimizer.grad_norm_skip_threshold": "infinite: nothing is skipped",
@@ -45,7 +47,6 @@ _AHEAD = "Megatron-LM refuses it where gradients are reduced at the end alone (a
 _LOOP = "how often the host collects garbage or ends, not what the GPUs run"
 _DECAY = "their scheduler multiplies the decay in this way at every step; a run on random data does not show it"
 _BESIDE = "GPTModel builds no multi-token prediction beside delta nets (models/gpt/gpt_layer_specs.py:572)"
-_MUON = "Megatron-LM's default; no option of ours"
 
 DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "ddp.average_in_collective": (
@@ -61,6 +62,7 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.calculate_per_token_loss": ((True, False, "sequences of one length: the mean is the same"),),
     "model.cross_entropy_fusion_impl": (("te", "native", "Megatron-LM refuses te as unstable (arguments.py:1643)"),),
     "model.cuda_graph_warmup_steps": ((2, 3, "no option of ours: before the measured steps"),),
+    "model.delay_offload_until_cuda_graph": ((True, False, "no option of ours: when copies to the host are issued"),),
     "model.fp8": (("hybrid", "e4m3", "scales of blocks leave E4M3 range enough (DeepSeek-V3, section 3.3.2)"),),
     "model.fp8_amax_compute_algo": (("max", "most_recent", "no option of ours: Megatron-LM's default"),),
     "model.fp8_amax_history_len": ((1024, 1, "no option of ours: Megatron-LM's default"),),
@@ -78,18 +80,20 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),
     ),
     "model.rotary_scaling_factor": ((40, 1.0, "the model as pre-trained; theirs stretches positions as after it"),),
+    "model.moe_pad_expert_input_to_capacity": (
+        (True, False, "no option of ours; the recipe's differences say so"),
+    ),
     "model.moe_router_dtype": (
         ("bf16", "fp32", "no name that Megatron-core knows (fp32 and fp64 are); ours scores sigmoids in fp32"),
         ("float32", None, "no name that Megatron-core knows: scores stay in the products' precision"),
     ),
     "model.moe_router_group_topk": ((1, None, "one group of one: no groups"),),
     "model.moe_router_num_groups": ((1, None, "one group of one: no groups"),),
+    "model.use_te_rng_tracker": ((True, False, "no graph holds its state in this recipe"),),
     "model.use_fused_weighted_squared_relu": ((True, False, "no option of ours: a fused kernel"),),
     "optimizer.apply_wd_to_qk_layernorm": ((True, False, "no option of ours: decay on two norms' weights"),),
     "optimizer.barrier_with_L1_time": ((False, True, "timers that ours does not print"),),
     "optimizer.main_grads_dtype": (("bfloat16", "float32", "with FSDP the master gradients are Megatron-FSDP's"),),
-    "optimizer.muon_momentum": ((0.95, 0.9, _MUON),),
-    "optimizer.muon_nesterov": ((True, False, _MUON),),
     "optimizer.optimizer": (("dist_muon", "muon", "Megatron-LM's name beside use_distributed_optimizer"),),
     "optimizer.overlap_param_gather": ((True, False, _AHEAD),),
     "optimizer.overlap_param_gather_with_optimizer_step": ((True, False, _AHEAD),),
@@ -97,6 +101,9 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "rng.te_rng_tracker": ((True, False, "no graph holds its state in this recipe"),),
     "scheduler.end_weight_decay": ((0.033, 0.1, _DECAY),),
     "scheduler.start_weight_decay": ((0.033, 0.1, _DECAY),),
+    "scheduler.lr_wsd_decay_iters": (
+        (None, 50, "where it is not set theirs takes all of lr_decay_iters (training/config.py:1777)"),
+    ),
     "scheduler.override_opt_param_scheduler": ((True, False, "read when a checkpoint is continued"),),
     "train.eval_iters": ((0, 100, "ours has no validation to count them for"),),
     "train.exit_signal": ((15, "SIGTERM", "the same signal by its name"),),
@@ -108,6 +115,13 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
 }
 """(theirs, ours, reason) by key."""
 
+ENVIRONMENT = {
+    ("CUDA_DEVICE_MAX_CONNECTIONS", "32", "1"): "before Blackwell Megatron-LM refuses tp or cp so (arguments.py:1436)",
+    ("NCCL_IB_TIMEOUT", None, "22"): "the cluster's own: conf/cluster/dgx_h100.yaml",
+    ("OMP_NUM_THREADS", None, "1"): "what torchrun sets where nothing does",
+}
+"""(variable, theirs, ours): reason."""
+
 WITHOUT_RECIPE = {
     r"deepseek_v3_pretrain_64gpu_h100_.*": "ep 64 with pp 8 does not fit 64 GPUs",
     r"deepseek_v3_.*_partial_cg_dev": "16 chunks of a layout for pp 4 times vpp 2",
@@ -115,7 +129,6 @@ WITHOUT_RECIPE = {
     r"qwen3_235b_a22b_pretrain_64gpu_gb300_.*": "ep 32 with pp 4 does not fit 64 GPUs",
     r"nemotronh_56b_pretrain_256gpu_.*_bf16": "192 sequences do not divide by 128 data-parallel ranks",
     r"gpt_oss_20b_.*": "a warm-up longer than the schedule, or sequences of the data unlike the model's",
-    r"nemotron_3_super_.*": "multi-token prediction by attention and experts, which no pattern here says",
-    r"nemotron_3_ultra_.*|nemotron_3_5_lightning_.*": "models that conf/model lacks",
+    r"nemotron_3_ultra_.*": "a model that conf/model lacks: its config.json stands only on its hub",
 }
 """Their functions that no recipe of ours is, and why."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from published import Published
 
 SWIFT = "modelscope/ms-swift @3602360"
+VERL = "volcengine/verl @b178a3c"
 PRIMUS = "AMD-AGI/Primus @fd1eeab"
 
 TUNED = """#!/bin/bash
@@ -112,6 +113,37 @@ fi
 "${{LAUNCH[@]}}" -m verl.trainer.main_ppo --config-name=ppo_megatron_trainer data.max_prompt_length=2048 \\
   data.max_response_length=8192 actor_rollout_ref.model.path={model} actor_rollout_ref.rollout.n={answers} \\
   "${{ACTOR[@]}}" reward.reward_manager.name=dapo trainer.nnodes=$NNODES trainer.n_gpus_per_node=8
+"""
+VERL_SFT = """set -x
+if [ "$#" -lt 2 ]; then
+    echo "two words are needed"
+    exit 1
+fi
+ranks=$1
+save_path=$2
+shift 2
+torchrun --standalone --nnodes=1 --nproc_per_node=$ranks -m verl.trainer.fsdp_sft_trainer \\
+    data.train_files=$HOME/train.parquet data.prompt_key=extra_info data.prompt_dict_keys=['question'] \\
+    optim.lr=1e-4 data.micro_batch_size=4 model.partial_pretrain=Qwen/Qwen2.5-0.5B-Instruct \\
+    trainer.default_local_dir=$save_path trainer.logger=console trainer.total_training_steps=1 $@ \\
+    ulysses_sequence_parallel_size=2 use_remove_padding=true
+"""
+VERL_ENGINE = """set -xeuo pipefail
+RANKS=${NUM_GPUS:-1}
+backend=${BACKEND:-fsdp}
+MODEL_ID=${MODEL_ID:-Qwen/Qwen2.5-0.5B}
+FSDP="engine=${backend} optim=${backend} optim.lr=1e-5 optim.lr_warmup_steps_ratio=0.2 optim.weight_decay=0.1 \\
+    optim.betas="[0.9,0.95]" optim.lr_scheduler_type=cosine engine.ulysses_sequence_parallel_size=${SP_SIZE:-1} \\
+    engine.strategy=fsdp engine.fsdp_size=${FSDP_SIZE:-${RANKS}}"
+MEGATRON="engine=${backend} optim=${backend} optim.lr=1e-5 optim.lr_warmup_steps_ratio=0.2 optim.weight_decay=0.1 \\
+    optim.betas="[0.9,0.95]" optim.lr_decay_style=cosine optim.min_lr=1e-6 \\
+    engine.tensor_model_parallel_size=${TP_SIZE:-1} engine.pipeline_model_parallel_size=${PP_SIZE:-1} \\
+    engine.virtual_pipeline_model_parallel_size=${VPP_SIZE:-null} engine.context_parallel_size=${CP_SIZE:-1}
+    engine.use_mbridge=True"
+if [ "$backend" = "fsdp" ]; then CONFIG="$FSDP"; else CONFIG="$MEGATRON"; fi
+torchrun --standalone --nnodes=${NNODES:-1} --nproc-per-node=${RANKS} -m verl.trainer.sft_trainer \\
+    data.train_batch_size=128 data.pad_mode=no_padding data.use_dynamic_bsz=True data.max_token_len_per_gpu=2048 \\
+    model.path=${HOME}/models/${MODEL_ID} ${CONFIG} trainer.logger=['console','file'] trainer.total_training_steps=2
 """
 TOGETHER = """#!/bin/bash
 #SBATCH --nodes=512 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=36
@@ -271,6 +303,30 @@ FRAMEWORKS = {
         VERL_ARRAYS.format(nodes=1, mini=16, tp=4, pp=2, ep=2, model="Qwen/Qwen3-30B-A3B-Base", answers=8, more=""),
         {"parameters": 30.5, "layout": (4, 2, 1, 2), "batch": (1, 128, 10240), "precision": "bf16"},
         ("training.steps=100",),
+    ),
+    "verl_sft_ulysses": Published(
+        f"{VERL} examples/sft/gsm8k/run_qwen_05_sp2.sh on eight GPUs",
+        "run_qwen_05_sp2.sh",
+        VERL_SFT,
+        {"layout": (1, 1, 4, 1), "zero": 3, "batch": (4, 256, 1024), "lr": 1e-4, "steps": 1, "backend": "deepspeed"},
+        (),
+        {"args": "8 out"},
+    ),
+    "verl_sft_megatron": Published(
+        f"{VERL} tests/special_e2e/sft/run_sft_engine.sh with the engine megatron",
+        "run_sft_engine.sh",
+        VERL_ENGINE,
+        {"layout": (2, 2, 2, 1), "zero": 1, "batch": (2, 128, 1024), "lr": 1e-5, "backend": "megatron", "steps": 2},
+        (),
+        {"BACKEND": "megatron", "NUM_GPUS": "8", "TP_SIZE": "2", "PP_SIZE": "2"},
+    ),
+    "verl_sft_fsdp": Published(
+        f"{VERL} tests/special_e2e/sft/run_sft_engine.sh as it stands, on eight GPUs",
+        "run_sft_engine.sh",
+        VERL_ENGINE,
+        {"layout": (1, 1, 8, 1), "zero": 3, "batch": (2, 128, 1024), "recompute": "full", "precision": "bf16"},
+        (),
+        {"NUM_GPUS": "8"},
     ),
     "apertus_8b_long": Published(
         "swiss-ai/pretrain-code @531cc8b long_context/training_scripts/8B/8b-16k.sh, with AdamW and its tokens' count",

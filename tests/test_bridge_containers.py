@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import pytest
 
-from bridge_containers import CONTAINERS, OFF, function_of, said, theirs
-from bridge_exceptions import DIFFERENT, NO_ARGUMENT, RENAMED, WITHOUT_RECIPE
+from bridge_containers import CONTAINERS, OFF, environment_of, function_of, said, theirs
+from bridge_exceptions import DIFFERENT, ENVIRONMENT, NO_ARGUMENT, RENAMED, WITHOUT_RECIPE
+from meshwright.emit.environment import variables
 from meshwright.emit.megatron import flags
 from meshwright.layout.plan import Plan
 from meshwright.library import files as library
@@ -29,6 +31,7 @@ STAGES = "PipelineParallelLayerLayout"
 Found = list[tuple[str, Any, Any]]
 
 
+@cache
 def planned(name: str, variant: str | None) -> tuple[str, Plan]:
     """The function that a variant is, and its plan."""
     (spec,) = library.run(name, variant).stages
@@ -112,6 +115,16 @@ def test_every_recipe_of_theirs_is_emitted_as_they_set_it_and_no_exception_is_le
     used = {(key, repr(value), repr(plain(ours))) for one in found for key, value, ours in one}
     assert {(key, repr(a), repr(b)) for key, pairs in DIFFERENT.items() for a, b, _ in pairs} <= used
     assert NO_ARGUMENT.keys() <= {key for one in found for key, _, ours in one if ours is ...}
+
+
+def test_the_environment_is_theirs_but_for_what_has_a_reason() -> None:
+    found = set()
+    for function, plan in (planned(*one) for one in OURS):
+        set_there, here = environment_of(function), {name: one.value for name, one in variables(plan).items()}
+        assert set_there
+        pairs = ((name, set_there.get(name), here.get(name)) for name in {**set_there, **here})
+        found |= {(name, value, ours) for name, value, ours in pairs if value != ours}
+    assert found == ENVIRONMENT.keys()
 
 
 def test_a_value_that_is_not_theirs_is_noticed() -> None:

@@ -13,7 +13,7 @@ from builders import spec
 from meshwright.cost.counts import forward_by_operation
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import Scene, scene
-from meshwright.cost.memory import layer_input, saved
+from meshwright.cost.saved import layer_input, saved
 from meshwright.model.kinds import kinds
 from meshwright.model.operation import Kernels
 from meshwright.model.operations import decoder_layer

@@ -60,6 +60,7 @@ LAYOUTS: dict[str, Spec] = {
     "Mamba, chunks and MTP": spec(mixed("M-M*-M*E", mtp=1), 8, vpp=2, ep=2, **SPLIT),
     "Mamba, and attention ahead": spec(mixed("M-M*-M*E/*E", mtp=1), 8, vpp=2, ep=2, **SPLIT),
     "attention, and a delta net ahead twice": spec(mixed("4x(*- *E)/GE", mtp=2), 8, ep=2, **SPLIT),
+    "a delta net ahead twice, by one layer": spec(mixed("4x(*- *E)/GE", mtp=2, mtp_repeated=True), 8, ep=2, **SPLIT),
     "delta nets": spec(mixed("2x(3xGE *E)", qk_norm="head", attention_gate=True), 8, ep=2, **SPLIT),
     "delta nets, no rhythm": spec(mixed("2x(2xGE *E) *- G-"), 8, cp=2, pp=2, global_batch=16),
     "delta nets by HybridModel": by("hybrid", spec(mixed("2x(2xGE *E) *- G-"), 8, vpp=2, **SPLIT)),
@@ -113,6 +114,16 @@ def test_a_layer_ahead_that_is_as_the_last_one_need_not_be_written() -> None:
     assert flags(resolve(short)) == flags(resolve(whole))
     assert cost(resolve(short)).step_time == cost(resolve(whole)).step_time
     assert cost(resolve(short)).step_time != cost(resolve(spec(mixed("2x(3xGE *E)/G-", mtp=1), 8, **SPLIT))).step_time
+
+
+def test_a_layer_that_runs_twice_ahead_has_its_weights_once_and_its_time_twice() -> None:
+    twice = LAYOUTS["a delta net ahead twice, by one layer"]
+    once, apart = (replace(twice, model=replace(twice.model, mtp=n, mtp_repeated=False)) for n in (1, 2))
+    assert [s.parameters for s in resolve(twice).stages] == [s.parameters for s in resolve(once).stages]
+    found = [cost(resolve(one)) for one in (once, twice, apart)]
+    assert [one.stages[-1].optimizer for one in found[:2]] == [found[0].stages[-1].optimizer] * 2
+    assert found[1].stages[-1].optimizer < found[2].stages[-1].optimizer
+    assert found[0].step.compute < found[1].step.compute == found[2].step.compute
 
 
 def test_both_classes_hold_the_same_parameters() -> None:

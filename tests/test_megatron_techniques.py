@@ -55,6 +55,8 @@ GOOD: Mapping[str, Mapping[str, Any]] = {
     "NCCL EP": {**STATIC, B + "moe_flex_backend": "ncclep"},
     "shared experts beside the dispatch": {B + "moe_shared_expert_overlap": True},
     "hidden all-to-all": {P + "overlap_ep": True, B + "delay_wgrad": True, B + "moe_dispatcher": "flex"},
+    "attention released early": {P + "overlap_ep": True, FED + "early_release": True},
+    "weight gradients beside the dispatch": {P + "zero": 3, FED + "wgrad_beside_dispatch": True},
     "mxfp8": {
         **MXFP8,
         BITS + "reuse_gradient_buffer": True,
@@ -120,6 +122,8 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "host_optimizer": {HOST + "fraction": 1.0},
     "offload_overlap": {HOST + "overlap": True},
     "delay_wgrad": {B + "delay_wgrad": True},
+    "wgrad_beside_dispatch": {P + "zero": 3, P + "overlap_ep": True, FED + "wgrad_beside_dispatch": True},
+    "early_release": {FED + "early_release": True},
     "gather_with_step": {B + "gather_with_step": True},
     "double_buffer": {FSDP + "double_buffer": True},
     "nccl_buffers": {**DENSE, P + "zero": 3, FSDP + "nccl_buffers": True},
@@ -257,9 +261,19 @@ def test_what_a_technique_wants_of_the_environment_has_a_reason() -> None:
         "NVTE_CPU_OFFLOAD_V1": "1",
         "NCCL_GRAPH_REGISTER": "0",
         "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN": "8",
+        "NVLINK_DOMAIN_SIZE": "72",
         "USE_MNNVL": "1",
     }
     assert all(one.why for one in found.values())
+
+
+def test_a_fused_mixture_in_a_captured_step_gets_the_variables_that_it_reads() -> None:
+    """Without them Megatron leaves experts unfused (core/transformer/moe/experts.py:398)."""
+    plan = resolve(described(GOOD["graphs of an iteration"]))
+    found = {name: one.value for name, one in environment(plan).items()}
+    assert found["NVTE_CUTEDSL_FUSED_GROUPED_MLP"] == "1"
+    assert found["TORCH_NCCL_AVOID_RECORD_STREAMS"] == "0"
+    assert (found["NVLINK_DOMAIN_SIZE"], found["USE_MNNVL"]) == ("8", "0")
 
 
 def test_two_micro_batches_side_by_side_get_queues_of_their_own() -> None:

@@ -31,6 +31,14 @@ def test_an_unknown_technique_is_refused_with_the_nearest() -> None:
         asked_of(["cuda_graph"])
 
 
+def test_all_and_none_are_said_by_a_word() -> None:
+    for word, names in (("all", ["all"]), ("none", []), ("[dispatcher]", ["dispatcher"])):
+        said = load([*WORDS, f"search.techniques={word}"]).options.search.techniques
+        assert asked_of(said) == asked_of(names)
+    with pytest.raises(ConfigError, match="expected a list, got 'dispatcher'"):
+        load([*WORDS, "search.techniques=dispatcher"])
+
+
 def test_bundles_start_with_none_and_end_with_what_trades_time_for_memory() -> None:
     spec = load(list(WORDS)).stages[0]
     found = bundles(spec, asked_of(["all"]))

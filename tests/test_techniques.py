@@ -38,6 +38,7 @@ MXFP8 = (
     f"{B}quantization.reuse_gradient_buffer=true",
 )
 AWAY = f"{B}activation_offload.modules=[core_attn,attn_proj,moe_act]"
+HYBRID = (f"{B}moe_dispatcher=flex", f"{B}moe_flex_backend=hybridep")
 HOST = (f"{B}optimizer_offload.fraction=0.5", f"{B}precision_aware_optimizer=true")
 
 
@@ -132,6 +133,22 @@ def test_hidden_all_to_alls_and_delayed_gradients_each_shorten_the_step() -> Non
     assert cost(planned(*HOPPER, f"{B}moe_shared_expert_overlap=true")).step.expert < bare
 
 
+def test_an_early_release_frees_attention_and_exposes_half_of_what_was_hidden() -> None:
+    hide, early = "parallelism.overlap_ep=true", f"{B}experts.early_release=true"
+    bare, hidden_, released = (cost(planned(*HOPPER, *words)) for words in ((), (hide,), (hide, early)))
+    assert released.step.expert == pytest.approx((bare.step.expert + hidden_.step.expert) / 2)
+    assert released.stages[0].workspace == bare.stages[0].workspace < hidden_.stages[0].workspace
+
+
+def test_experts_weight_gradients_hide_at_most_half_of_the_backwards_exchange() -> None:
+    sharded = (*HOPPER, "parallelism=zero3", "parallelism.pp=1", "parallelism.ep=64", "parallelism.vpp=1")
+    words = tuple(word for word in sharded if "layout" not in word and "pp=4" not in word)
+    bare, beside = (
+        cost(planned(*words, f"{B}experts.wgrad_beside_dispatch={on}")).step.expert for on in ("false", "true")
+    )
+    assert 0.75 * bare <= beside < bare
+
+
 def test_the_host_starts_no_kernels_of_a_graph() -> None:
     small = ("model=llama3_8b", "model.hidden=512", "model.ffn=512", "model.layers=4", "cluster.gpus=8")
     batch = ("training.global_batch=8", "training.sequence=512")
@@ -157,6 +174,24 @@ def test_a_plan_says_what_each_technique_brings() -> None:
     said = dict(line.split(" ", 1) for line in brought(plan.spec))
     assert said["low_precision_weights"].endswith("frees 14.9 GiB of a GPU")
     assert set(said.values()) <= {note.split(" ", 1)[1] for note in cost(plan).notes}
+
+
+def test_what_needs_a_technique_is_left_out_with_it_and_said() -> None:
+    """A stream for what is hidden; a dispatcher that static shapes stand on has no plan without it."""
+    overlap = ("parallelism.overlap_ep=true", f"{B}experts.priority_stream=true")
+    words = (*HYBRID, f"{B}moe_rank_capacity=1.5", f"{B}op_fuser=true", f"{B}cuda_graphs.kind=full_iteration")
+    said = dict(line.split(" ", 1) for line in brought(planned(*V3, *MXFP8, *overlap, *words).spec))
+    assert said["expert_overlap"].endswith(f"; left out with it: {B}experts.priority_stream")
+    assert said["dispatcher"] == f"has no plan without it to compare with: {B}moe_rank_capacity would be refused"
+
+
+def test_a_dispatcher_that_sends_once_sends_less_between_nodes() -> None:
+    """Of 8 experts in 8 groups of one node each, 4 groups: at most 4 of 8 nodes, 7 of which are others."""
+    once, each = (cost(planned(*HOPPER, *words)).traffic.expert for words in (HYBRID, ()))
+    assert each.size == once.size
+    assert each.outside == pytest.approx(each.size * 56 / 63)
+    assert once.outside == pytest.approx(each.outside * 4 / 8)
+    assert once.told.endswith(f"{once.outside / 1e9:,.1f} of them between nodes")
 
 
 def test_techniques_that_hold_are_applied_and_others_are_not() -> None:

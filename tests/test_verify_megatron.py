@@ -35,6 +35,9 @@ LAYOUTS: dict[str, Spec] = {
     ),
     "experts ep etp": spec(small_model(moe=MOE), 8, global_batch=8, tp=2, sp=True, ep=2, etp=2),
     "experts and mla and mtp": spec(small_model(moe=MOE, mla=MLA, mtp=1), 8, global_batch=16, pp=2, ep=4),
+    "one layer ahead that runs twice": spec(
+        small_model(moe=MOE, mtp=2, mtp_repeated=True), 8, global_batch=16, pp=2, ep=4
+    ),
     "mla with tp": spec(small_model(mla=MLA), 4, tp=4, sp=True),
     "cp": spec(small_model(), 8, global_batch=4, cp=2, tp=2, sp=True, cp_comm="a2a"),
     "cp in levels": spec(small_model(), 8, global_batch=4, cp=4, cp_comm="a2a+p2p", cp_levels=(2, 2)),

@@ -35,7 +35,7 @@ class Search:
     compile: bool = False
     folder: str | None = None
     nodes: int | None = None
-    techniques: tuple[str, ...] = ()
+    techniques: tuple[str, ...] | Literal["all", "none"] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ start its kernels. The sum, rather than the larger of the two, is what makes sma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from meshwright.cost import attention, launches
 from meshwright.cost.counts import recomputed
@@ -39,6 +39,7 @@ class Seconds:
     backward: Number
     recompute: Number
     idle: tuple[Number, Number, Number] = (0, 0, 0)  # of each, in which the device waits for the host
+    behind: Number = 0  # at least these in the forward, behind the counts of tokens; what experts send back is later
 
     @property
     def total(self) -> Number:
@@ -75,21 +76,27 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
     once = sum(map(_forward, kernels))
-    forward = maximum(_at_least_launched(kernels, 1, once), _behind_counts(operations, kernels))
+    behind = _behind_counts(operations, kernels) * s.framework.reads_counts
+    forward = maximum(_at_least_launched(kernels, 1, once), behind)
     flash = s.framework.kernels.flash
     twice = 2.5 if flash else 2
     device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
     backward = _at_least_launched(kernels, 2, device)
     tiled = sum(k.matmul + k.memory for o, k in zip(operations, kernels, strict=True) if in_tiles(s, o))
-    again = [
-        k
-        for o, k in zip(operations, kernels, strict=True)
-        if recomputed(o, s.layout.spec.parallelism.recompute_modules)
-    ]
-    selective = sum(map(_forward, again))
-    r = s.layout.recompute
-    idle = (forward - once, backward - device, (r == 2) * (forward - once))
-    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)) + tiled, idle)
+    r, (repeated, launched) = s.layout.recompute, _repeated(s, operations, kernels)
+    both = maximum(device + repeated, 2 * sum(k.launch for k in kernels) + launched)
+    waiting = where(r == 1, both - device - repeated, backward - device)
+    idle = (forward - once, waiting, (r == 2) * (forward - once))
+    computed = where(r == 2, forward, where(r == 1, both - backward, 0 * forward))
+    return Seconds(forward, backward, computed + tiled, idle, behind)
+
+
+def _repeated(s: Scene, operations: Sequence[Operation], kernels: Sequence[_Kernel]) -> tuple[Number, Number]:
+    """Seconds that selective recomputation takes of the device and of the host, in a layer's backward."""
+    modules = s.layout.spec.parallelism.recompute_modules
+    again = [k for o, k in zip(operations, kernels, strict=True) if recomputed(o, modules)]
+    launch = launches.repeated(s, operations, modules) * s.layout.cluster.efficiency.launch_us * 1e-6
+    return sum(map(_forward, again)), sum(k.launch for k in again) + launch
 
 
 def operation(s: Scene, o: Operation) -> Seconds:
@@ -140,7 +147,6 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     elements = _touched(s, o)
     kernels = o.kernels + _pieces(s, o)
-    captured = o.name.startswith(s.framework.captured) or s.framework.captures_all
     fused = s.framework.kernels.flash and not o.dense
     attention_peak = attention.peak(s, o) * (attention.rate(s) if fused else e.matmul)
     return _Kernel(
@@ -149,7 +155,9 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
         casts=casts(s, o, rate),
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
-        launch=0 if captured else (kernels + launches.routing(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
+        launch=0
+        if launches.is_captured(s, o)
+        else (kernels + launches.beside(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
     )
 
 

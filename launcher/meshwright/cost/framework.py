@@ -46,6 +46,7 @@ class Framework:
     weight_bytes: Number = 2.0
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
+    end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
     optimizer_away: Number = 0.0  # part of the states that leaves the GPU
     reduce_bytes: float = 4.0  # of a gradient on the wire
     fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
@@ -60,8 +61,8 @@ class Framework:
     secondary: int = 1  # ranks that hold a second copy of what ZeRO-3 gathers, and gather it again among themselves
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
     low_head: bool = False  # the head's, too
-    generic_attention: bool = False  # fused, but by no kernel made for the model's sinks and windows
     sends_once: bool = False  # a routed token leaves its node once for each node with experts of its own
+    reads_counts: bool = True  # the host waits for the router's counts of tokens; not where experts are padded to one
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
     memory_spread: float = SPREAD  # see there
@@ -73,6 +74,7 @@ class Framework:
     overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
     exchanges_heads: bool = False  # context parallelism exchanges heads for tokens; else keys go round a ring
     overlaps_gather: bool = False  # new parameters are gathered while the forward pass runs
+    reduces_whole: bool = False  # ZeRO-3 all-reduces gradients, of which each rank keeps its part
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 
@@ -96,6 +98,7 @@ def _kernels(layout: Layout) -> Kernels:
         low_bytes=CODED.get(layout.training.precision, 1.0),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
+        experts=local or options.op_fuser,
         sparse=options.dsa_kernels != "none",
     )
 
@@ -147,6 +150,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "casts": cast_bytes(training.precision) if _low(layout) else None,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
+        "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
         "optimizer_away": away,
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
@@ -236,6 +240,7 @@ def _deepspeed(layout: Layout) -> Framework:
         gather_bytes=_QWZ if options.quantized_weights else 0.0,
         scatter_bytes=_QGZ if options.quantized_gradients else 0.0,
         secondary=options.hpz,
+        reduces_whole=layout.training.optimizer.name == "muon",  # zero/stage3.py:360, :1882
         fused_gradients=False,
     )
 

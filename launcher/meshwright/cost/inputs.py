@@ -21,7 +21,7 @@ from meshwright.spec import Efficiency
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
-__all__ = ["Load", "Scene", "add_prediction", "in_flight", "recomputed_part", "scene"]
+__all__ = ["Load", "Scene", "add_prediction", "built", "in_flight", "recomputed_part", "scene"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,12 @@ def add_prediction(model: Model, of_kind: Iterable[Number], mtp: Number) -> tupl
     known = kinds(model)
     ahead = known if len(known) == 1 and not (model.pattern and "/" in model.pattern) else ahead_kinds(model)
     return tuple(n + ahead.count(kind) * mtp for n, kind in zip(of_kind, known, strict=True))
+
+
+def built(model: Model, load: Load) -> Load:
+    """``load`` with a layer of multi-token prediction that runs several times counted once, as its weights are."""
+    again = maximum(0, load.mtp - 1) if model.mtp_repeated else 0
+    return replace(load, of_kind=add_prediction(model, load.of_kind, -again), mtp=load.mtp - again)
 
 
 def recomputed_part(s: Scene, load: Load) -> Number:

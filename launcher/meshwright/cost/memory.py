@@ -11,13 +11,14 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import leaving
-from meshwright.cost.inputs import Load, Scene, recomputed_part
+from meshwright.cost.inputs import Load, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.saved import beside, context_copies, layer_input, saved
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["GIB", "Memory", "allocatable", "layer_input", "memories", "memory", "saved", "stage_parameters"]
+__all__ = ["GIB", "Memory", "allocatable", "memories", "memory", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.945
@@ -59,7 +60,7 @@ def memory(s: Scene, load: Load) -> Memory:
 
 def memories(s: Scene, loads: Iterable[Load]) -> tuple[Memory, ...]:
     """The same for several stages, whose layers are looked at once."""
-    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
+    each = [saved(s, operations) + context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     return tuple(_memory(s, load, each) for load in loads)
 
 
@@ -74,10 +75,10 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     return Memory(
         weights=_weights(s, dense, experts),
         gradients=f.gradient_bytes * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
-        optimizer=_optimizer(s, dense, experts),
+        optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
-        workspace=maximum(0, _workspace(s, load) + recomputed - logits),
+        workspace=maximum(0, _workspace(s, load) + recomputed - logits) + beside(s, load),
         communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
         framework=_framework(s, load),
     )
@@ -97,11 +98,12 @@ def _second_copy(s: Scene, everything: Number) -> Number:
     return (ranks > 1 and device == "none") * (s.layout.zero >= 3) * s.width * everything / ranks
 
 
-def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:
+def _optimizer(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
-    zero, instances = s.layout.zero, 1 if _outer(s) else s.layout.spec.parallelism.optimizer_instances
+    f, zero, instances = s.framework, s.layout.zero, 1 if _outer(s) else s.layout.spec.parallelism.optimizer_instances
     owned = _shard(dense, s.replicas / instances, zero >= 1) + _shard(experts, s.edp / instances, zero >= 1)
-    return s.framework.optimizer_bytes * owned
+    beside = f.end_bytes * _shard(_ends(s, load), s.replicas / instances, zero >= 1) if f.end_bytes else 0
+    return f.optimizer_bytes * owned + beside
 
 
 def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
@@ -110,16 +112,21 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
+    d, model, load = s.degrees, s.layout.model, built(s.layout.model, load)
+    layers = load.total(everything for everything, _ in s.parameters)
+    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
+    return layers + joint + _ends(s, load), load.total(experts for _, experts in s.parameters)
+
+
+def _ends(s: Scene, load: Load) -> Number:
+    """Parameters of the embedding, the last norm and the head on one rank of the stage."""
     d, model = s.degrees, s.layout.model
     words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
     own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
-    layers = load.total(everything for everything, _ in s.parameters)
-    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
-    ends = reads_words * words + load.head * norm + own_head * output_weight(s)
-    return layers + joint + ends, load.total(experts for _, experts in s.parameters)
+    return reads_words * words + load.head * norm + own_head * output_weight(s)
 
 
 def output_weight(s: Scene) -> Number:
@@ -127,23 +134,6 @@ def output_weight(s: Scene) -> Number:
     d, rows = s.degrees, s.vocab / s.degrees.tp
     whole = rows * s.layout.model.hidden
     return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
-
-
-def saved(s: Scene, operations: Sequence[Operation]) -> Number:
-    """Bytes that one layer keeps of one micro-batch, under the layout's recomputation."""
-    tensors = [(t, t.on_rank(s.degrees)) for o in operations for t in o.saved if not tiles.in_tiles(s, o)]
-    sequence = s.layout.training.sequence
-    freed = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
-    whole = [(size * sequence if t.squared else size, t) for t, size in tensors]
-    none = sum(size for size, _ in whole)
-    kept = sum(size for size, t in whole if not any(m in freed for m in t.recompute.split()))
-    chosen = where(s.layout.recompute == 1, kept, none)
-    return s.tokens * (chosen + tiles.input_width(s, operations)) * s.width / 2
-
-
-def layer_input(s: Scene) -> Number:
-    """Bytes of what enters a layer, of one micro-batch: all that full recomputation keeps of it."""
-    return s.width * s.layout.model.hidden * s.tokens / s.degrees.sequence
 
 
 def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, Number]:
@@ -166,12 +156,6 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
     ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden
     stay = (where(full, inputs, kept) + ends) * load.in_flight - leaving(s, load)
     return maximum(0, stay), where(full, working, 0 * working)
-
-
-def _context_copies(s: Scene, kind: LayerKind) -> Number:
-    """With context parallelism TE keeps attention's output on both sides of its exchange (as SimuMax found)."""
-    width = sum(part.exchange(s.layout.model).output for part in parts(kind))
-    return (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
 
 
 def _logits(s: Scene) -> Number:

@@ -107,6 +107,11 @@ def cost_summary(cost: Cost) -> dict[str, Any]:
         "fit_probability": cost.fit_probability,
         "memory_bytes": [{f.name: float(getattr(stage, f.name)) for f in fields(Memory)} for stage in cost.stages],
         "traffic_bytes": {f.name: float(getattr(cost.traffic, f.name).size) for f in fields(cost.traffic)},
+        "traffic_outside_bytes": {
+            f.name: float(outside)
+            for f in fields(cost.traffic)
+            if (outside := getattr(cost.traffic, f.name).outside) is not None
+        },
         "traffic_links": {f.name: getattr(cost.traffic, f.name).link for f in fields(cost.traffic)},
         "messages": {f.name: _messages(getattr(cost.traffic, f.name)) for f in fields(cost.traffic)},
         "notes": list(cost.notes),

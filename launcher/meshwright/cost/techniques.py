@@ -10,7 +10,7 @@ from typing import Any
 from meshwright.cost.estimate import Estimate, estimate
 from meshwright.cost.memory import GIB
 from meshwright.cost.time import Step
-from meshwright.resolver import layout, normalise, override
+from meshwright.resolver import holds, layout, normalise, override, refusals
 from meshwright.rules import Layout, broken
 from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
@@ -117,7 +117,19 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique(
         "expert_overlap",
         _expert_overlap,
-        {f"{_P}overlap_ep": False, f"{_B}delay_wgrad": False},
+        {f"{_P}overlap_ep": False, f"{_B}delay_wgrad": False, f"{_B}experts.early_release": False},
+    ),
+    Technique(
+        "early_release",
+        lambda spec: _with_experts(**{"experts.early_release": True})(spec) if spec.parallelism.overlap_ep else {},
+        {f"{_B}experts.early_release": False},
+    ),
+    Technique(
+        "wgrad_beside_dispatch",
+        lambda spec: (
+            _with_experts(**{"experts.wgrad_beside_dispatch": True})(spec) if spec.parallelism.zero > 1 else {}
+        ),
+        {f"{_B}experts.wgrad_beside_dispatch": False},
     ),
     Technique(
         "low_precision_weights",
@@ -196,20 +208,41 @@ def of_backend(name: str) -> tuple[Technique, ...]:
 
 def applied(spec: Spec, change: Change) -> Spec | None:
     """``spec`` after a change; None where a rule refuses it."""
-    changed = spec
-    for path, value in change.items():
-        changed = override(changed, path, value)
+    changed = _changed(spec, change)
     return changed if _numbers(changed) is not None else None
 
 
+def _changed(spec: Spec, change: Change) -> Spec:
+    for path, value in change.items():
+        spec = override(spec, path, value)
+    return spec
+
+
 def brought(spec: Spec) -> Iterator[str]:
-    """One sentence for each technique in use. A plan without it must hold, or nothing can be compared."""
+    """One sentence for each technique in use, against the plan without it and without what needs it."""
     techniques = used(spec)
     now = estimate(layout(spec)) if techniques else None
     for one in techniques:
-        without = applied(spec, {**one.off, **one.derived})
-        if without is not None and now is not None:
-            yield f"{one.name} {_difference(now, estimate(layout(normalise(without))))}"
+        without, gone = _without(spec, one)
+        if without is None or now is None:
+            yield f"{one.name} has no plan without it to compare with: {', '.join(gone)} would be refused"
+            continue
+        also = f"; left out with it: {', '.join(gone)}" if gone else ""
+        yield f"{one.name} {_difference(now, estimate(layout(normalise(without))))}{also}"
+
+
+def _without(spec: Spec, one: Technique) -> tuple[Spec | None, tuple[str, ...]]:
+    """``spec`` without a technique, and the paths that rules' repairs leave out with it; None: these stay refused."""
+    changed, gone, backend = _changed(spec, {**one.off, **one.derived}), set[str](), spec.backend.name
+    while not holds(changed, backend):
+        problems = refusals(changed, backend)
+        repairs = (repair for problem in problems for repair in problem.repairs)
+        mended = next((repair for repair in repairs if repair.keys().isdisjoint(one.off.keys() | gone)), None)
+        if mended is None:
+            return None, tuple(problem.path for problem in problems)
+        gone |= {path for path, value in mended.items() if _at(changed, path) != value}
+        changed = _changed(changed, mended)
+    return changed, tuple(sorted(gone))
 
 
 def placed(spec: Spec, step: Step) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered, messages, offload
+from meshwright.cost import gathered, messages, muon, offload
 from meshwright.cost.collectives import (
     beside,
     data_group,
@@ -145,7 +145,7 @@ def step(s: Scene, stages: Stages) -> Step:
                 for load, here, t in zip(stages.loads, held, times, strict=True)
             )
         ),
-        optimizer=maximum(*(_optimizer(s, here) for here in held)),
+        optimizer=maximum(*(_optimizer(s, load, here) for load, here in zip(stages.loads, held, strict=True))),
         offload=offload.seconds(s, stages.loads, works),
     )
 
@@ -207,12 +207,13 @@ def _sharded(s: Scene, held: Held, gather: Number, time: StageTime) -> Number:
     if ranks > 1:
         again = ring(s, group(s, ranks + 0 * r.dp, r.tp), (s.framework.gather_bytes or s.width) * held[0])
     scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
+    scatter = scatter * (2 if s.framework.reduces_whole else 1)
     forward = beside(s, gather, time.forward) + (r.microbatches - 1) * beside(s, again, time.forward)
     return forward + r.microbatches * beside(s, again + scatter, time.backward)
 
 
-def _optimizer(s: Scene, held: Held) -> Number:
-    """Adam on the owned shard, and what touches every gradient.
+def _optimizer(s: Scene, load: Load, held: Held) -> Number:
+    """Adam on the owned shard, what touches every gradient, and Muon's orthogonalization.
 
     Bytes: the norm reads and clipping rewrites the gradient (12), Adam reads it and three fp32 states and writes them
     (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8).
@@ -223,4 +224,5 @@ def _optimizer(s: Scene, held: Held) -> Number:
     owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything) * (1 - s.framework.optimizer_away)
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     whole = 12 if r.training.precision == "fp16" else 4
-    return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3
+    orthogonal = muon.multiplying(s, load) + muon.gathering(s, load)
+    return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3 + orthogonal

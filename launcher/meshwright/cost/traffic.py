@@ -6,7 +6,9 @@ dp groups large the ZeRO paper's table follows: 2, 2, 2 and 3 times the paramete
 
 from __future__ import annotations
 
-from meshwright.cost import gathered, messages
+from dataclasses import replace
+
+from meshwright.cost import gathered, messages, muon
 from meshwright.cost.collectives import (
     Group,
     context_group,
@@ -29,7 +31,7 @@ __all__ = ["Flow", "Traffic", "data_volume", "scatters", "traffic"]
 class Flow:
     """Bytes a rank sends in a step, in how many messages and to how many ranks.
 
-    Whether its group leaves the fast links of a node, and whether its pod.
+    Whether its group leaves the fast links of a node, and whether its pod; of an all-to-all the bytes that do.
     """
 
     size: Number
@@ -38,6 +40,7 @@ class Flow:
     collective: str
     messages: Number
     group: Number
+    outside: Number | None = None  # bytes beyond the fast links, where they are not all; None: not told apart
 
     @property
     def link(self) -> str:
@@ -45,6 +48,13 @@ class Flow:
         if self.between_pods:
             return "between pods"
         return "between nodes" if self.between_nodes else "within nodes"
+
+    @property
+    def told(self) -> str:
+        """Gigabytes of one layout's flow, and over which links."""
+        part = self.outside if self.outside is not None and 0 < self.outside < self.size else None
+        some = "" if part is None else f", {part / 1e9:,.1f} of them"
+        return f"{self.size / 1e9:,.1f} GB{some} {self.link}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     pairs = r.microbatches * leaving / messages.hidden(s)
     count = pairs * where(r.sp, 2 * passes + 1, passes) * (r.tp > 1)
     kind = "all-gather and reduce-scatter" if r.spec.parallelism.sp else "all-reduce"
-    return _flow(r.microbatches * gathered * _share(g), g, kind, count)
+    return _flow(r.microbatches * gathered * _share(g) + muon.sent(s, load), g, kind, count)
 
 
 def _context(s: Scene, load: Load, part: Number) -> tuple[Flow, Flow]:
@@ -129,7 +139,10 @@ def _expert(s: Scene, load: Load, part: Number) -> Flow:
         * (2 + part * messages.again(s, "moe"))
     )
     size = messages.expert(s) * (_share(g) + (s.layout.etp - 1))
-    return _flow(count * size, g, "all-to-all", count * (s.layout.ep * s.layout.etp > 1))
+    between = messages.between_nodes(s, g)
+    outside = (g.size - g.near) / g.size * messages.expert(s) if between is None else between
+    flow = _flow(count * size, g, "all-to-all", count * (s.layout.ep * s.layout.etp > 1))
+    return replace(flow, outside=count * outside)
 
 
 def _flow(size: Number, g: Group, collective: str, messages: Number) -> Flow:
@@ -148,14 +161,18 @@ def _data(s: Scene, load: Load) -> Flow:
     dense = everything - experts
     kind = "reduce-scatter and all-gather" if s.layout.spec.parallelism.zero else "all-reduce"
     count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
-    return _flow(each * (_share(wide) * dense + _share(narrow) * experts), wide, kind, count * (wide.size > 1))
+    size, sharing = each * (_share(wide) * dense + _share(narrow) * experts), r.backend.name == "deepspeed"
+    whole = muon.gathered(s, load) if sharing else (0, 0)
+    size = size + _share(wide) * whole[0] + _share(narrow) * whole[1]
+    return _flow(size, wide, kind, count * (wide.size > 1))
 
 
 def _volume(s: Scene) -> Number:
     """Bytes of a parameter among all that share it; of a second copy nearer by, all but the step's first gathering."""
     r, f, weight = s.layout, s.framework, s.framework.gather_bytes or s.width
     each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
-    third = r.microbatches * (f.scatter_bytes or f.reduce_bytes) + weight * _gathered_afar(s)
+    scattered = (f.scatter_bytes or f.reduce_bytes) * (2 if f.reduces_whole else 1)
+    third = r.microbatches * scattered + weight * _gathered_afar(s)
     return where(r.zero >= 3, third, each)
 
 

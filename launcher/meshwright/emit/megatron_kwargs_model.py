@@ -24,8 +24,13 @@ def layers(plan: Plan) -> Kwargs:
         **_scales(model),
         **hybrid_kwargs(plan),
         **(_experts(plan, model.moe) if model.moe else {}),
-        **({"mtp_num_layers": model.mtp, "mtp_loss_scaling_factor": model.mtp_loss_weight} if model.mtp else {}),
+        **(_ahead(model) if model.mtp else {}),
     }
+
+
+def _ahead(model: Model) -> Kwargs:
+    repeated = {"mtp_use_repeated_layer": True} if model.mtp_repeated else {}
+    return {"mtp_num_layers": model.mtp, "mtp_loss_scaling_factor": model.mtp_loss_weight, **repeated}
 
 
 _ACTIVATIONS = {

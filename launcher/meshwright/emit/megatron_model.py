@@ -28,6 +28,7 @@ def model_flags(plan: Plan) -> Iterator[str]:
     yield from flag("--mtp-num-layers", model.mtp, 0)
     if model.mtp:
         yield from flag("--mtp-loss-scaling-factor", model.mtp_loss_weight, 0.1)
+        yield from switch("--mtp-use-repeated-layer", model.mtp_repeated)
     yield from _kernels(plan)
 
 

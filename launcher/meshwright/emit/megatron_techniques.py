@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from meshwright.emit._flags import flag, switch
 from meshwright.layout.plan import Plan
 from meshwright.spec import EnvVariable, MegatronOptions
-from meshwright.spec.techniques import ExpertOptions
+from meshwright.spec.techniques import ExpertOptions, MuonOptions
 
 __all__ = ["technique_flags", "technique_variables"]
 
@@ -24,6 +24,7 @@ def technique_flags(plan: Plan) -> list[str]:
         *_quantization(plan),
         *_offload(options),
         *_fsdp(options),
+        *(_muon(options.muon) if plan.spec.training.optimizer.name == "muon" else ()),
         *switch("--delay-wgrad-compute", options.delay_wgrad),
         *switch("--overlap-param-gather-with-optimizer-step", options.gather_with_step),
         *switch("--use-transformer-engine-op-fuser", options.op_fuser),
@@ -39,12 +40,25 @@ def technique_variables(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
         why = "registering buffers in a graph reads memory that expandable segments have moved (arguments.py:1880)"
         yield "NCCL_GRAPH_REGISTER", EnvVariable(value="0", why=why)
         yield from _priorities(plan)
+    if options.cuda_graphs.kind == "full_iteration":
+        why = "memory that a captured step uses again is recorded for its streams (Megatron-Bridge, perf_recipes)"
+        yield "TORCH_NCCL_AVOID_RECORD_STREAMS", EnvVariable(value="0", why=why)
+    if plan.spec.model.moe and options.op_fuser:
+        why = "without it the op fuser leaves experts unfused (core/transformer/moe/experts.py:398)"
+        yield "NVTE_CUTEDSL_FUSED_GROUPED_MLP", EnvVariable(value="1", why=why)
     if plan.spec.model.moe and options.moe_dispatcher == "flex" and options.moe_flex_backend == "hybridep":
-        ranks = min(plan.grid.ep * plan.grid.etp, cluster.nvlink_domain or cluster.gpus_per_node)
-        why = "HybridEP's ranks that NVLink joins (Megatron-Bridge, perf_recipes)"
-        yield "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN", EnvVariable(value=str(ranks), why=why)
-        if ranks > cluster.gpus_per_node:
-            yield "USE_MNNVL", EnvVariable(value="1", why="HybridEP's NVLink domain spans nodes")
+        yield from _domain(plan, cluster.nvlink_domain or cluster.gpus_per_node)
+
+
+def _domain(plan: Plan, joined: int) -> Iterator[tuple[str, EnvVariable]]:
+    """Where HybridEP finds its ranks, of which NVLink joins ``joined``, and whether over nodes."""
+    ranks = min(plan.grid.ep * plan.grid.etp, joined)
+    why = "HybridEP's ranks that NVLink joins (Megatron-Bridge, perf_recipes)"
+    yield "NUM_OF_HYBRID_EP_RANKS_PER_NVLINK_DOMAIN", EnvVariable(value=str(ranks), why=why)
+    yield "NVLINK_DOMAIN_SIZE", EnvVariable(value=str(joined), why="GPUs that NVLink joins, for HybridEP")
+    over = joined > plan.spec.cluster.gpus_per_node
+    why = "HybridEP's NVLink domain spans nodes" if over else "HybridEP's NVLink domain is a node"
+    yield "USE_MNNVL", EnvVariable(value=str(int(over)), why=why)
 
 
 def _priorities(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
@@ -85,6 +99,8 @@ def _feeding(experts: ExpertOptions) -> Iterator[str]:
     yield from switch("--high-priority-a2a-comm-stream", experts.priority_stream)
     yield from switch("--moe-permute-fusion-into-hybridep", experts.permute_in_dispatch)
     yield from flag("--moe-hybridep-num-sms-preprocessing", experts.preprocessing_sms, 108)
+    yield from switch("--overlap-dispatch-backward-with-experts-wgrad", experts.wgrad_beside_dispatch)
+    yield from switch("--ep-overlap-early-attn-memory-release", experts.early_release)
     yield from flag("--moe-paged-stash-buffer-size-factor-cuda", experts.stash_gpu, 1.1)
     yield from flag("--moe-paged-stash-buffer-size-factor-cpu", experts.stash_host, 0.0)
 
@@ -120,3 +136,15 @@ def _fsdp(options: MegatronOptions) -> Iterator[str]:
     if fsdp.nccl_buffers:
         yield from ("--use-nccl-ub", "--fsdp-manual-registration")
     yield from flag("--outer-dp-sharding-strategy", "optim" if fsdp.outer_optimizer else "no_shard", "no_shard")
+
+
+def _muon(muon: MuonOptions) -> Iterator[str]:
+    yield from switch("--muon-nesterov", muon.nesterov)
+    yield from flag("--muon-num-ns-steps", muon.steps, 5)
+    yield from flag("--muon-coefficient-type", muon.coefficients, "quintic")
+    yield from flag("--muon-scale-mode", muon.scale, "spectral")
+    yield from flag("--muon-extra-scale-factor", muon.extra_scale, 1.0)
+    yield from flag("--muon-fp32-matmul-prec", muon.products, "medium")
+    yield from switch("--muon-no-split-qkv", not muon.split_qkv)
+    yield from flag("--muon-tp-mode", muon.tp_mode, "blockwise")
+    yield from flag("--muon-scalar-optimizer", muon.scalars, "adam")

@@ -14,6 +14,7 @@ from meshwright.imports import (
     megatron_mixers,
     megatron_model,
     megatron_moe,
+    megatron_rope,
     megatron_techniques,
     megatron_training,
 )
@@ -32,6 +33,7 @@ __all__ = ["PATHS", "of_arguments", "of_flags"]
 
 _TABLES = (
     megatron_model.CARRIED,
+    megatron_rope.CARRIED,
     megatron_mixers.CARRIED,
     megatron_moe.CARRIED,
     megatron_layout.CARRIED,
@@ -75,15 +77,7 @@ def of_arguments(
     wrong = {name: text for name, one in given.items() if _known(one) and (text := unfit(name, one.value))}
     closed = {name: one for name, one in given.items() if _known(one) and name not in wrong}
     a = Arguments(closed, world, given.keys() - closed.keys())
-    values = {
-        **megatron_model.model(a),
-        **megatron_layout.layout(a),
-        **megatron_techniques.techniques(a),
-        **megatron_training.training(a),
-    }
-    passed = [name for name in closed if _fate(name, a, values) == "passed"]
-    extra = [word for name in passed for word in flags_of(name, a(name))]
-    values |= {"backend.megatron.extra": extra} | ({"cluster.gpus": world} if world else {})
+    values = _values(a)
     opened = [one for one in given.values() if not _known(one)]
     return Source(
         kind=kind,
@@ -92,6 +86,19 @@ def of_arguments(
         asks=(*_open_asks(given, loose), *_wrong_asks(given, wrong), *_missing(values, given, kind)),
         remarks=(*remarks(a), *_other_models(a, values), *_forks(lost)),
     )
+
+
+def _values(a: Arguments) -> dict[str, Any]:
+    """By dotted path; arguments that have none are passed on as they are."""
+    values = {
+        **megatron_model.model(a),
+        **megatron_layout.layout(a),
+        **megatron_techniques.techniques(a),
+        **megatron_training.training(a),
+    }
+    passed = [name for name in a.given if _fate(name, a, values) == "passed"]
+    extra = [word for name in passed for word in flags_of(name, a(name))]
+    return {**values, "backend.megatron.extra": extra, **({"cluster.gpus": a.world} if a.world else {})}
 
 
 def _known(one: Given) -> bool:

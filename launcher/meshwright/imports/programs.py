@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from meshwright.imports import deepspeed, nemo, neox, shapes, slime, swift
+from meshwright.imports import deepspeed, nemo, neox, shapes, slime, swift, verl_sft
 from meshwright.imports.accelerate import of_accelerate
 from meshwright.imports.bridge import of_bridge
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, word, yaml_leaves
@@ -161,11 +161,21 @@ def _verl(one: Program) -> bool:
     return one.name.startswith("verl.") or any(text.startswith("actor_rollout_ref.") for text, _ in one.words)
 
 
-def _of_verl(one: Program, counted: Ranks, scope: Scope) -> Source:
+def _of_sft(one: Program, counted: Ranks, scope: Scope) -> Source:
     leaves = _word_leaves(one)
+    return verl_sft.of_sft(leaves or _bare(one), one.name, _of_trainer_section(leaves) or counted.world)
+
+
+def _of_trainer_section(leaves: Leaves) -> int | None:
+    """The GPUs that verl's trainer asks Ray for."""
     counts = [leaves[key].value for key in ("trainer.nnodes", "trainer.n_gpus_per_node") if key in leaves]
     known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
-    source = of_shape(leaves or _bare(one), shapes.VERL, counts[0] * counts[1] if known else None)
+    return counts[0] * counts[1] if known else None
+
+
+def _of_verl(one: Program, counted: Ranks, scope: Scope) -> Source:
+    leaves = _word_leaves(one)
+    source = of_shape(leaves or _bare(one), shapes.VERL, _of_trainer_section(leaves))
     lengths = [
         leaves[f"data.max_{part}_length"].value
         for part in ("prompt", "response")
@@ -232,6 +242,7 @@ READERS: Readers = (
     (_slime, _of_slime),
     (_trains, _of_trainer),
     (_titan, _of_titan),
+    (lambda one: verl_sft.takes(one.name), _of_sft),
     (_verl, _of_verl),
     (_nemo, _of_nemo),
     (_neox, _of_neox),

@@ -36,12 +36,7 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
         ConfigError: where it starts no training that is known.
 
     """
-    headers = sbatch.headers(text, file)
-    scope = Scope(file, answers=answers, arguments=_arguments(answers))
-    scope.take(sbatch.variables(headers), Place(file))
-    read(text, scope)
-    headers = {**headers, **scope.headers}
-    _take_runtime(scope)
+    scope, headers = _walked(text, file, answers)
     programs = [one for command in scope.commands if (one := program(command))]
     started = [(one, reader) for one in programs if (reader := _reader(one, readers))]
     if not started:
@@ -63,6 +58,16 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
         remarks=(*ranks.remarks(chosen, headers, counted), *inner.remarks, *_several(chosen, others)),
         choices=scope.choices,
     )
+
+
+def _walked(text: str, file: str, answers: Mapping[str, str]) -> tuple[Scope, sbatch.Headers]:
+    """What the script leaves: its commands and variables, and sbatch's lines, also those of jobs that it submits."""
+    headers = sbatch.headers(text, file)
+    scope = Scope(file, answers=answers, arguments=_arguments(answers))
+    scope.take(sbatch.variables(headers), Place(file))
+    read(text, scope)
+    _take_runtime(scope)
+    return scope, {**headers, **scope.headers}
 
 
 def _arguments(answers: Mapping[str, str]) -> tuple[Value, ...] | None:

@@ -12,7 +12,7 @@ from meshwright.measured.cells import said
 
 __all__ = ["TECHNIQUES", "filled"]
 
-TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "attn_impl", "mtp")
+TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "mtp")
 """Columns that say what was switched on."""
 EARLIER = ("vpp", "dropout", "loss", "gradients", "weights")
 """Further columns of NeMo's releases, whose recipes still differed in them."""

@@ -71,7 +71,7 @@ def _of_experts(record: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _graphs(record: Mapping[str, str]) -> CudaGraphs:
-    kind, _, modules = (said(record, "graphs") or "none").partition(":")
+    kind, _, modules = (said(record, "graphs") or "none").partition("-")[0].partition(":")
     if kind not in ("none", "local", "transformer_engine", "full_iteration"):
         raise ValueError(f"graphs = {kind} is none of none, local, transformer_engine and full_iteration")
     return CudaGraphs(kind=kind, modules=tuple(filter(None, modules.split("+"))))  # type: ignore[arg-type]

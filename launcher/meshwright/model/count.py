@@ -86,6 +86,6 @@ def _chunk_operations(model: Model, chunk: Chunk, vocab: int) -> Iterator[tuple[
     if chunk.final_norm:
         yield final_norm(model), 1
     if chunk.mtp:
-        yield mtp_layer(model), chunk.mtp
+        yield mtp_layer(model), 1 if model.mtp_repeated else chunk.mtp
     if chunk.loss:
         yield head(model, vocab, model.tied_embeddings and chunk.embedding), 1

@@ -22,20 +22,22 @@ ALL = "all"
 
 Change = Mapping[str, Any]
 
-_NOT_TOGETHER = ("shared_overlap", "expert_overlap")  # both use the time of the dispatch
-_COSTLY = ("activation_offload", "optimizer_offload", "weight_parts")  # which take time for memory
+_NOT_TOGETHER = ("shared_overlap", "expert_overlap", "wgrad_beside_dispatch")  # all use the time of the dispatch
+_COSTLY = ("activation_offload", "optimizer_offload", "weight_parts", "early_release")  # which take time for memory
 _TILES = ("tiled_loss", "tiled_mlp")
 _ON_THE_HOST = ("host_optimizer", "super_offload", "zenflow")  # the same, of DeepSpeed
 
 
 def asked_of(names: Sequence[str]) -> tuple[Technique, ...]:
-    """The techniques that ``search.techniques`` names.
+    """The techniques that ``search.techniques`` names; of a bare word, all or none.
 
     Raises:
         ConfigError: for a name that is none.
 
     """
     known = {one.name: one for one in TECHNIQUES}
+    if isinstance(names, str):
+        names = (ALL,) if names == ALL else ()
     problems = [_unknown(i, name, known) for i, name in enumerate(names) if name not in (*known, ALL)]
     if problems:
         raise ConfigError(problems)

@@ -96,7 +96,9 @@ def _value(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _value(next(a for a in args if a is not type(None)), value, path, problems)
+        first, *others = (a for a in args if a is not type(None))
+        word = isinstance(value, str) and any(value in get_args(other) for other in others)
+        return value if word else _value(first, value, path, problems)
     if origin is tuple:
         return _sequence(args[0], value, path, problems)
     if origin is not None and origin is not Literal and issubclass(origin, Mapping):

@@ -227,6 +227,7 @@ class Model:
     moe: Moe | None = None
     mtp: int = 0  # multi-token-prediction layers
     mtp_loss_weight: float = 0.1
+    mtp_repeated: bool = False  # one such layer runs mtp times
     transformers: str | None = None  # its model_type in Hugging Face transformers, where it has one
     measured: Measured | None = None  # layers that were looked at, where the fields above cannot say them
 

@@ -56,8 +56,7 @@ def linear(
 
     The bias of a row-parallel one is added after the reduction, hence replicated.
     """
-    rows = outputs if shard == "tp" else 0  # what is not cut, no generalized tensor parallelism cuts either
-    weights = [Weight(f"{name}.weight", inputs * outputs, shard, rows=rows, inputs_cut=row)]
+    weights = [Weight(f"{name}.weight", inputs * outputs, shard, rows=outputs, inputs_cut=row)]
     if bias:
         weights.append(Weight(f"{name}.bias", outputs, "replicated" if row else shard))
     wide: tuple[Cut, Cut] = ("replicated", "replicated")
