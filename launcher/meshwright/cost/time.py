@@ -29,7 +29,7 @@ from meshwright.cost.traffic import scatters
 from meshwright.rules import Layout
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["StageTime", "Step", "sends", "stage_times", "step", "times_of_one"]
+__all__ = ["StageTime", "Step", "between", "sends", "stage_times", "step", "times_of_one"]
 
 
 @dataclass(frozen=True)
@@ -168,15 +168,15 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
     volume = where(r.zero >= 1, reduce, 2 * reduce)
-    reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, _between(r, time.backward))
-    gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, _between(r, time.forward))
+    reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, between(r, time.backward))
+    gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, time.forward))
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
     return alone * where(r.zero >= 3, _sharded(s, held, gather, time), once)
 
 
-def _between(r: Layout, once: Number) -> Number:
+def between(r: Layout, once: Number) -> Number:
     """Seconds beside which a stage's gradients are reduced, or its parameters gathered; ``once``: of a micro-batch.
 
     Interleaved, each chunk's go while a group of micro-batches passes the next chunk (megatron-core 0.19.2
