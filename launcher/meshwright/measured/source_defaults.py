@@ -38,6 +38,7 @@ class Practice:
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
     bf16_gradients: float = 0.0  # bytes of a gradient where they are bf16; 0: as its Spec says
+    small_states: bool = False  # its recipes keep optimizer states in fewer bits
     released: bool = False  # empty columns mean what the recipes of its release switched on
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
@@ -131,12 +132,13 @@ PRACTICES: Mapping[str, Practice] = {
     "nvidia-dgxc-benchmarking": replace(
         _RECIPES,
         short_ends=1,
+        released=True,
         sixteen_bit_states=_LARGEST,
         changes={"reads_counts": False},
         kernels={"rope": False},
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
-    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True),
-    "nvidia-nemo-docs": replace(_RECIPES, short_ends=1, sixteen_bit_states=_LARGEST),
+    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True, small_states=True),
+    "nvidia-nemo-docs": replace(_RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST),
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }

@@ -7,7 +7,7 @@ from typing import Literal
 from meshwright.model.operation import FUSED, Cut, Kernels, Operation, Shard, Tensor, Weight
 from meshwright.spec.model import Model
 
-__all__ = ["activation", "cast", "drops", "linear", "norm"]
+__all__ = ["activation", "drops", "linear", "norm"]
 
 
 def drops(probability: float) -> bool:
@@ -54,7 +54,7 @@ def linear(
 ) -> Operation:
     """A linear layer; ``saves`` its input, cut so, where no other operation does.
 
-    ``behind_norm``: the norm before it, one module with it, writes 8 bits by itself.
+    ``behind_norm``: it is one module with the norm before it.
 
     The bias of a row-parallel one is added after the reduction, hence replicated.
     """
@@ -67,16 +67,8 @@ def linear(
     region: Literal["", "enter", "leave"] = "" if shard != "tp" else "leave" if row else "enter"
     saved = (Tensor(2 * inputs, saves),) if saves else ()
     moved = (Tensor(2 * inputs, wide[0]), Tensor(2 * outputs, wide[1]))
-    casts = (() if behind_norm else cast(inputs, wide[0])), cast(outputs, wide[1])
-    return Operation(name, tuple(weights), saved, moved, region=region, casts=casts)
-
-
-def cast(width: int, cut: Cut) -> tuple[Tensor, ...]:
-    """Read in 16 bits and written in 8 twice, for the product and, transposed, for the weight gradient.
-
-    The product then reads 8 bits where ``moved`` says 16 (transformer_engine/pytorch/module/linear.py).
-    """
-    return (Tensor(3 * width, cut),)
+    casts = (Tensor(inputs, wide[0]),), (Tensor(outputs, wide[1]),)
+    return Operation(name, tuple(weights), saved, moved, region=region, casts=casts, joined=behind_norm)
 
 
 def activation(
