@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,23 @@ def _name_wandb(job: Job) -> None:
         os.environ.setdefault("WANDB_NAME", job.program["logging"]["wandb_name"] or job.program["name"])
 
 
-def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
+def _datasets(job: Job) -> tuple[Samples, Samples | None]:
+    """What is trained on, and what is held back for validation where that is asked for."""
     program = job.program
     if program["steps"] is None:
         raise SystemExit("training.steps and training.tokens are not set: the length of the run is unknown")
     of_data = program["data"], job.vocab, program["sequence"], program["seed"]
-    samples, held_back = dataset(*of_data), dataset(*of_data, validation=True) if validation.wanted(program) else None
+    return dataset(*of_data), dataset(*of_data, validation=True) if validation.wanted(program) else None
+
+
+def _prune(saved: Path, logging: Mapping[str, Any]) -> None:
+    if dist.get_rank() == 0:
+        retention.prune(saved, logging)
+
+
+def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
+    program = job.program
+    samples, held_back = _datasets(job)
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
     watchdog = Watchdog(folder, program["watchdog"])
     compared = slow_rank.Comparison(folder / "metrics.jsonl", program["watchdog"]["slow"])
@@ -100,8 +111,7 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
         stop = _anywhere(bool(signals))
         if _saves(program["logging"], step + 1, last, stop):
             save(str(saved), tag=f"step{step + 1}", client_state={"step": step + 1})
-            if dist.get_rank() == 0:
-                retention.prune(saved, program["logging"])
+            _prune(saved, program["logging"])
         if stop and not last:
             return os.EX_TEMPFAIL
     return 0
