@@ -31,7 +31,9 @@ def layer_time(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> 
     seconds = layer(s, operations)
     idle = seconds.idle
     tensor, idle = _hidden(_tensor(s, kind), idle)
-    expert, idle = _hidden(_expert(s, kind, operations), idle)
+    sent = _expert(s, kind, operations)
+    expert, idle = _hidden(sent, idle)
+    expert = maximum(expert[0], _back(seconds, sent[0])), *expert[1:]
     context, _ = _hidden(_context(s, kind), idle)
     return LayerTime(seconds, tensor, expert, context)
 
@@ -43,6 +45,14 @@ def _hidden(seconds: Triple, idle: Triple) -> tuple[Triple, Triple]:
     return left, (maximum(0, x - a), maximum(0, y - b), maximum(0, z - c))
 
 
+def _back(seconds: Seconds, sent: Number) -> Number:
+    """Seconds by which what experts send back, half of ``sent``, ends later than a forward that waits for counts.
+
+    The next layer's attention waits for it, and so does the host, for the next counts.
+    """
+    return (seconds.behind > 0) * maximum(0, seconds.behind + sent / 2 - seconds.forward)
+
+
 def _tensor(s: Scene, kind: LayerKind) -> Triple:
     """Exposed tensor-parallel time of a layer.
 
@@ -50,12 +60,16 @@ def _tensor(s: Scene, kind: LayerKind) -> Triple:
     all-gathers on entering and reduce-scatters on leaving; backward, what was gathered is gathered again, and both that
     and the scatter on the way out run beside products.
     """
-    r, p = s.layout, s.layout.spec.parallelism
+    r, p, sizes = s.layout, s.layout.spec.parallelism, messages.tensor(s, kind)
     hidden = r.cluster.efficiency.overlap
     beside = hidden * s.framework.overlaps_gradients
-    enter, leave = (sum(ring(s, group(s, r.tp, 1), size) for size in sizes) for sizes in messages.tensor(s, kind))
-    forward = (enter + leave) * (1 - hidden * (p.overlap_tp + 0))
-    backward = where(r.sp, leave + 2 * (1 - beside) * enter, (enter + leave) * (1 - beside))
+    enter, leave, gradients, returned = (
+        sum(ring(s, group(s, r.tp, 1), size) for size in each)
+        for each in (sizes.entering, sizes.leaving, sizes.gradients, sizes.returned)
+    )
+    shown = 1 - hidden * (p.overlap_tp + 0)
+    forward = (enter + leave) * shown
+    backward = where(r.sp, gradients * shown + (1 - beside) * (enter + returned), (enter + leave) * (1 - beside))
     on = (r.tp > 1) + 0
     return on * forward, on * backward, on * (r.recompute == 2) * forward
 

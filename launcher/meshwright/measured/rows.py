@@ -110,10 +110,11 @@ def _refuse_inexpressible(record: Mapping[str, str], practice: Practice, cluster
 
 
 def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None) -> Spec:
+    dropout = float(said(record, "dropout") or practice.dropout)
     unfused = said(record, "attn_impl") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
     return Spec(
         name=record.get("model") or "rows",
-        model=model_of(record, practice.dropout, 0.1 if unfused else practice.dropout),
+        model=model_of(record, dropout, 0.1 if unfused else dropout),
         cluster=replace(cluster, gpus=count(record, "gpus")) if cluster else _cluster(record, practice),
         parallelism=parallelism(record, practice),
         training=training(record, practice),
@@ -126,6 +127,7 @@ _INEXPRESSIBLE = (
     ("notes", r"\bLoRA\b", "LoRA trains other weights than a Spec describes"),
     ("model", "(?i)nemotron-([hn]|3)", "conf/model has none of its name, and the columns say nothing of Mamba layers"),
     ("model", "(?i)qwen3-next", "conf/model has none of its name, and the columns say nothing of delta nets"),
+    ("fusions", "cudnn-frontend#256", "its source notes that a kernel of that release was many times too slow"),
     ("model", "(?i)deepseek-v4", "its attention is not described by a Spec"),
 )
 """(column, pattern in it, why such a row cannot be expressed); of a model, where conf/model has none of its name."""
@@ -137,14 +139,21 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     assert name is not None  # row_of refuses GPUs that no cluster has
     cluster = cluster_named(name)
     variant = practice.accelerator if "96GB" in record["gpu"] else {}
-    known, machine = environments(), f"{record.get('source')} {_gpu(record)}"
-    own = known.get(f"{machine} {said(record, 'release')}", known.get(machine))
+    own = own_constants(record)
+    if isinstance(own, float):
+        own = replace(cluster.efficiency, launch_us=own)
     return replace(
         cluster,
         gpus=count(record, "gpus"),
         accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
         efficiency=own or cluster.efficiency,
     )
+
+
+def own_constants(record: Mapping[str, str]) -> Efficiency | float | None:
+    """Of a row's machine, by its release where that had another host; see ``environments``."""
+    known, machine = environments(), f"{record.get('source')} {_gpu(record)}"
+    return known.get(f"{machine} {said(record, 'release')}", known.get(machine))
 
 
 def _cluster_name(record: Mapping[str, str], practice: Practice) -> str | None:
@@ -157,11 +166,14 @@ def _gpu(record: Mapping[str, str]) -> str:
 
 
 @cache
-def environments() -> Mapping[str, Efficiency | None]:
-    """Fitted constants by ``source GPU`` or ``source GPU release``, of data/environments.yaml; None: the cluster's."""
+def environments() -> Mapping[str, Efficiency | float | None]:
+    """Fitted constants by ``source GPU`` or ``source GPU release``, of data/environments.yaml; None: the cluster's.
+
+    A number is ``launch_us`` of a host of another time; all else is the cluster's.
+    """
     path = Path(__file__).parents[1] / "data" / "environments.yaml"
     plain = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
-    return {name: values and decode(Efficiency, values) for name, values in plain.items()}
+    return {name: decode(Efficiency, v) if isinstance(v, dict) else v and float(v) for name, v in plain.items()}
 
 
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
@@ -169,8 +181,16 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     attention = said(record, "attn_impl")
     norm = {"norm": True} if "RMS" in attention else {}
     gradient = practice.bf16_gradients if spec.training.precision == "bf16" else 0
-    own = {"generic_attention": attention == "generic", "gradient_bytes": gradient or usual.gradient_bytes}
+    own: dict[str, object] = {"gradient_bytes": gradient or usual.gradient_bytes, "captured": _captured(record, usual)}
+    if f"{said(record, 'model')} {_gpu(record)}" in practice.sixteen_bit_states:
+        own["optimizer_bytes"] = 4.0
     return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
+
+
+def _captured(record: Mapping[str, str], usual: Framework) -> tuple[str, ...]:
+    """Operations inside graphs, but for what the column leaves out: ``attn+moe_router-shared_experts``."""
+    left_out = said(record, "graphs").partition("-")[2]
+    return tuple(name for name in usual.captured if not left_out or not name.startswith(left_out))
 
 
 def layout_of(spec: Spec) -> Layout:
