@@ -12,10 +12,10 @@ from meshwright.cost import attention, launches
 from meshwright.cost.counts import recomputed
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, where
+from meshwright.cost.products import casts, low_peak, peak, weight_bytes
 from meshwright.cost.tiles import in_tiles
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
-from meshwright.spec import Accelerator
 from meshwright.spec.frozen import dataclass
 
 __all__ = ["Roofline", "Seconds", "head", "layer", "operation", "peak", "roofline", "weight_gradients"]
@@ -71,25 +71,6 @@ class Roofline:
     peak: Number
 
 
-def peak(s: Scene) -> float:
-    """FLOP/s in the precision of the linear layers, over those that stay in bf16, too."""
-    gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
-    if precision == "fp32":
-        return gpu.fp32_tflops * 1e12 if s.framework.tf32 else gpu.full_fp32
-    low, part = _low_peak(gpu, precision), s.framework.low_layers
-    return 1e12 / (part / low + (1 - part) / gpu.bf16_tflops)
-
-
-def _low_peak(gpu: Accelerator, precision: str) -> float:
-    """1e12 FLOP/s in 4 or 8 bits where the precision is such and the GPU has the units."""
-    eight = gpu.fp8_tflops or gpu.bf16_tflops
-    if precision == "nvfp4" and gpu.platform == "rocm":
-        return gpu.bf16_tflops  # which ROCm/TransformerEngine makes of it first (common/gemm/rocm_gemm.cu)
-    if precision == "nvfp4":
-        return gpu.fp4_tflops or eight
-    return eight if precision.startswith(("fp8", "mxfp8")) else gpu.bf16_tflops
-
-
 def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     """One decoder layer."""
     operations = tuple(operations)
@@ -142,7 +123,7 @@ def head(s: Scene) -> Seconds:
     fused = s.framework.fused_loss
     rows = s.vocab / s.layout.tp
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
-    sixteen = _low_peak(gpu, precision) if s.framework.low_head else gpu.bf16_tflops
+    sixteen = low_peak(gpu, precision) if s.framework.low_head else gpu.bf16_tflops
     units = gpu.full_fp32 if precision == "fp32" else sixteen * 1e12
     product = 2 * s.tokens * model.hidden * rows / (units * e.matmul)
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
@@ -171,7 +152,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         matmul=_products(s, o) / (peak(s) * e.matmul),
         attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
-        casts=_casts(s, o, rate),
+        casts=casts(s, o, rate),
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
         launch=0
         if launches.is_captured(s, o)
@@ -195,27 +176,15 @@ def _scores(s: Scene, o: Operation) -> Number:
 
 
 def _moved(s: Scene, o: Operation) -> Number:
-    """Bytes that the kernels read and write, the weights in 16 bits among them."""
+    """Bytes that the kernels read and write, the weights among them, in as many bits as their products take."""
     squared = s.layout.training.sequence * (1 + _pieces(s, o))
-    return s.tokens * sum(t.on_rank(s.degrees) * (squared if t.squared else 1) for t in o.moved) + 2 * _touched(s, o)
+    each = sum(t.on_rank(s.degrees) * (squared if t.squared else 1) for t in o.moved)
+    return s.tokens * each + weight_bytes(s, o) * _touched(s, o)
 
 
 def _pieces(s: Scene, o: Operation) -> Number:
     """Further kernels of a softmax that is not one."""
     return PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
-
-
-def _casts(s: Scene, o: Operation, rate: Number) -> tuple[Number, Number]:
-    """Seconds in which inputs and gradients are made 8 bits wide, over the layers that have them.
-
-    Experts' in kernels of their own, or by the products before where operations are fused across an expert's MLP.
-    """
-    fused = s.layout.backend.megatron.op_fuser and o.name.startswith("experts.")
-    if not s.framework.kernels.eight_bit or fused:
-        return 0, 0
-    part = s.framework.low_layers * s.tokens / rate
-    forward, backward = (part * sum(t.on_rank(s.degrees) for t in tensors) for tensors in o.casts)
-    return forward, backward
 
 
 def _softmax_in_pieces(s: Scene) -> Number:

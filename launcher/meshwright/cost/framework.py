@@ -8,7 +8,7 @@ from typing import Any
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.count import total_parameters
-from meshwright.model.low_precision import CODED, low_bytes
+from meshwright.model.low_precision import CODED, Casts, cast_bytes, gathered_bytes, low_bytes
 from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
@@ -24,7 +24,8 @@ SPREAD = 0.15
 
 _ENGINE_SPREAD = 0.07
 """The same of layers by Transformer Engine, which are counted tensor by tensor: of the eleven such peaks that nothing
-here was settled on (three of our own runs, two of DGX Cloud, six of an 8B model in Megatron-LM's own tests) nine."""
+here was settled on (three of our own runs, two of DGX Cloud, six of an 8B model in Megatron-LM's own tests) eight; nine
+where of the one that is known as reserved alone 3.5 % less was given out, the least of our own runs (docs/gpu.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class Framework:
     fixed_gib: float = 0.0  # allocated whatever the layout
     grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
     gather_bytes: float = 0.0  # of a weight that is gathered; 0: an activation's width
+    casts: Casts | None = None  # where products are in 8 or 4 bits
+    coded: tuple[float, float] = (2.0, 2.0)  # of what tp gathers with sequence parallelism: inputs, outputs' gradients
     scatter_bytes: float = 0.0  # of a gradient that ZeRO-3 scatters; 0: as it is summed
     secondary: int = 1  # ranks that hold a second copy of what ZeRO-3 gathers, and gather it again among themselves
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
@@ -145,6 +148,8 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
         "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
         "low_layers": part,
+        "coded": _coded(layout, part),
+        "casts": cast_bytes(training.precision) if _low(layout) else None,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
         "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
@@ -152,6 +157,11 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
     }
+
+
+def _coded(layout: Layout, part: float) -> tuple[float, float]:
+    inputs, gradients = gathered_bytes(layout.training.precision) if _low(layout) else (2.0, 2.0)
+    return part * inputs + (1 - part) * 2.0, part * gradients + (1 - part) * 2.0
 
 
 def _buffers(layout: Layout) -> dict[str, Any]:

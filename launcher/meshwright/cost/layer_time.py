@@ -60,12 +60,16 @@ def _tensor(s: Scene, kind: LayerKind) -> Triple:
     all-gathers on entering and reduce-scatters on leaving; backward, what was gathered is gathered again, and both that
     and the scatter on the way out run beside products.
     """
-    r, p = s.layout, s.layout.spec.parallelism
+    r, p, sizes = s.layout, s.layout.spec.parallelism, messages.tensor(s, kind)
     hidden = r.cluster.efficiency.overlap
     beside = hidden * s.framework.overlaps_gradients
-    enter, leave = (sum(ring(s, group(s, r.tp, 1), size) for size in sizes) for sizes in messages.tensor(s, kind))
-    forward = (enter + leave) * (1 - hidden * (p.overlap_tp + 0))
-    backward = where(r.sp, leave + 2 * (1 - beside) * enter, (enter + leave) * (1 - beside))
+    enter, leave, gradients, returned = (
+        sum(ring(s, group(s, r.tp, 1), size) for size in each)
+        for each in (sizes.entering, sizes.leaving, sizes.gradients, sizes.returned)
+    )
+    shown = 1 - hidden * (p.overlap_tp + 0)
+    forward = (enter + leave) * shown
+    backward = where(r.sp, gradients * shown + (1 - beside) * (enter + returned), (enter + leave) * (1 - beside))
     on = (r.tp > 1) + 0
     return on * forward, on * backward, on * (r.recompute == 2) * forward
 

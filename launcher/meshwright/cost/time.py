@@ -26,9 +26,10 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Placed, Work, bound
 from meshwright.cost.stage_loads import Stages
 from meshwright.cost.traffic import scatters
+from meshwright.rules import Layout
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["StageTime", "Step", "sends", "stage_times", "step", "times_of_one"]
+__all__ = ["StageTime", "Step", "between", "sends", "stage_times", "step", "times_of_one"]
 
 
 @dataclass(frozen=True)
@@ -166,14 +167,23 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     each = s.framework.reduce_bytes
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
-    window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
     volume = where(r.zero >= 1, reduce, 2 * reduce)
-    reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, window)
-    gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, time.forward)
+    reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, between(r, time.backward))
+    gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, time.forward))
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
     return alone * where(r.zero >= 3, _sharded(s, held, gather, time), once)
+
+
+def between(r: Layout, once: Number) -> Number:
+    """Seconds beside which a stage's gradients are reduced, or its parameters gathered; ``once``: of a micro-batch.
+
+    Interleaved, each chunk's go while a group of micro-batches passes the next chunk (megatron-core 0.19.2
+    core/pipeline_parallel/schedules.py:1315 and :1419).
+    """
+    group = minimum(r.spec.parallelism.microbatch_group or r.pp, r.microbatches)
+    return once * (1 + (r.vpp - 1) * group) / r.vpp
 
 
 def _with_step(s: Scene) -> bool:

@@ -92,9 +92,13 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     """An all-reduce is a scatter and a gather; with sequence parallelism the backward gathers the inputs again."""
     r, g = s.layout, group(s, s.layout.tp, 1)
     sizes = [messages.tensor(s, kind) for kind in s.kinds]
-    entering, leaving = (load.total(sum(each[i]) for each in sizes) for i in (0, 1))
+    entering, leaving, gradients, returned = (
+        load.total(sum(getattr(each, name)) for each in sizes)
+        for name in ("entering", "leaving", "gradients", "returned")
+    )
     passes = 2 + part * messages.again(s)
-    gathered = where(r.sp, passes * (entering + leaving) + entering, 2 * passes * leaving)
+    sharded = (passes - 1) * (entering + leaving) + entering + gradients + returned
+    gathered = where(r.sp, sharded, 2 * passes * leaving)
     pairs = r.microbatches * leaving / messages.hidden(s)
     count = pairs * where(r.sp, 2 * passes + 1, passes) * (r.tp > 1)
     kind = "all-gather and reduce-scatter" if r.spec.parallelism.sp else "all-reduce"

@@ -34,7 +34,8 @@ def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
 
     Its ``training/mixed_precision.py`` at each tag; mxfp8's go through the gradients' buffer but for sharded gradients.
     """
-    low = precision in ("fp8_tensorwise", "mxfp8") or (precision == "nvfp4" and said(record, "release") >= "26.06")
+    four = precision == "nvfp4" and said(record, "release") >= "26.06"
+    low = four or precision in ("fp8_tensorwise", "fp8_delayed", "mxfp8")
     return Quantization(param_gather=low, reuse_gradient_buffer=precision == "mxfp8" and not _sharded(record))
 
 

@@ -110,10 +110,11 @@ def _refuse_inexpressible(record: Mapping[str, str], practice: Practice, cluster
 
 
 def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None) -> Spec:
+    dropout = float(said(record, "dropout") or practice.dropout)
     unfused = said(record, "attn_impl") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
     return Spec(
         name=record.get("model") or "rows",
-        model=model_of(record, practice.dropout, 0.1 if unfused else practice.dropout),
+        model=model_of(record, dropout, 0.1 if unfused else dropout),
         cluster=replace(cluster, gpus=count(record, "gpus")) if cluster else _cluster(record, practice),
         parallelism=parallelism(record, practice),
         training=training(record, practice),
@@ -181,6 +182,8 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     norm = {"norm": True} if "RMS" in attention else {}
     gradient = practice.bf16_gradients if spec.training.precision == "bf16" else 0
     own: dict[str, object] = {"gradient_bytes": gradient or usual.gradient_bytes, "captured": _captured(record, usual)}
+    if f"{said(record, 'model')} {_gpu(record)}" in practice.sixteen_bit_states:
+        own["optimizer_bytes"] = 4.0
     return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
 
 

@@ -149,7 +149,7 @@ class Tensor:
 
 
 Casts = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""Bytes moved where products take 8 bits: of inputs forward, of outputs' gradients backward."""
+"""Elements that are quantized where products take 8 or 4 bits: inputs forward, outputs' gradients backward."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Operation:
     is another than the model's; ``single``: of that, what is multiplied in 32 bits. ``dense``: every pair of tokens is
     computed, those behind the mask, too. ``shared``: every rank of the tensor-parallel group does all of it.
     ``region``: the input enters, or the output leaves, the part of the layer that ``tp`` cuts; a routed token enters
-    and leaves its expert.
+    and leaves its expert. ``joined``: the norm before it is one module with it.
     """
 
     name: str
@@ -181,3 +181,4 @@ class Operation:
     region: Literal["", "enter", "leave", "dispatch", "combine"] = ""
     kernels: int = 1
     casts: Casts = ((), ())
+    joined: bool = False

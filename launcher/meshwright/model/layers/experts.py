@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from meshwright.model.layers.mlp import mlp
 from meshwright.model.layers.part import Part
-from meshwright.model.layers.shared import activation, cast, linear, norm
+from meshwright.model.layers.shared import activation, linear, norm
 from meshwright.model.operation import Kernels, Operation, Tensor, Weight
 from meshwright.spec.model import Model, Moe
 
@@ -49,8 +49,8 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     )
     biases = _biases(model, columns)
     ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
-    into = cast(k * hidden, "routed"), cast(k * columns, "tp")
-    out_of = cast(k * moe.ffn, "tp"), cast(k * hidden, "routed")
+    outside, wide, narrow = Tensor(k * hidden, "routed"), Tensor(k * columns, "tp"), Tensor(k * moe.ffn, "tp")
+    into, out_of = ((outside,), (wide,)), ((narrow,), (outside,))
     yield Operation("experts.up", (up, *biases[:1]), (kept,), (routed, ffn_in), topk=k, casts=into)
     yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
     biased = Tensor((_BIASED[kernels.pieced_biases] if biases else 0) * k * hidden, "routed")
