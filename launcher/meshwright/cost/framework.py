@@ -99,7 +99,8 @@ def _kernels(layout: Layout) -> Kernels:
         low_bytes=CODED.get(layout.training.precision, 1.0),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
-        experts=local or options.op_fuser,
+        fused_experts=options.op_fuser,
+        pieced_biases=not local and not options.op_fuser,
         sparse=options.dsa_kernels != "none",
     )
 

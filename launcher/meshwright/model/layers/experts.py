@@ -17,13 +17,13 @@ from meshwright.spec.model import Model, Moe
 __all__ = ["EXPERTS"]
 
 
-_BIASED = {False: 80, True: 20}
-"""Bytes moved for each element that experts give, where biases are added to it; by whether one operation holds an MLP.
+_BIASED = {True: 80, False: 32}
+"""Bytes moved for each element that experts give, where biases are added to it; by whether that is done in pieces.
 
 Behind Transformer Engine's grouped products Megatron adds them in fp32 and expert by expert, joins and casts
 (megatron/core/transformer/moe/experts.py ``_apply_bias``): 68 bytes forward and backward, counted kernel by kernel.
 NVIDIA's rows of gpt-oss in bf16 ask for three times that, at sequences of 4,096 and 8,192 alike: 80 is settled on
-them, 20 on those of one operation.
+them, 32 on those of 26.06 and 26.08, where products and activation are one operation.
 """
 
 
@@ -72,7 +72,7 @@ def _products(model: Model, moe: Moe, kernels: Kernels, hidden: int) -> Iterator
     into, out_of = ((outside,), (wide,)), ((narrow,), (outside,))
     yield Operation("experts.up", (up, *biases[:1]), (kept,), (routed, ffn_in), topk=k, casts=into)
     yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
-    biased = Tensor((_BIASED[kernels.experts] if biases else 0) * k * hidden, "routed")
+    biased = Tensor((_BIASED[kernels.pieced_biases] if biases else 0) * k * hidden, "routed")
     yield Operation("experts.down", (down, *biases[1:]), (), (ffn_out, routed, biased), topk=k, casts=out_of)
 
 
