@@ -43,8 +43,10 @@ Memory has no fitted constants, but what it counts at the head, what is assumed 
 launcher/meshwright/measured/source_defaults.py) and the usable part of a GPU were settled on the rows of
 `simumax-b200`, `torchtitan`, `nanotron_ultrascale` and `hagemann2023`: their errors, too, are of the fit. The interval
 of a plan's memory is the one of its kind: 7 % where Transformer Engine's layers are counted tensor by tensor (peaks
-that nothing was settled on: three of our own runs within 1.2 %, two of DGX Cloud within 6.5 %, six of an 8B model in
-Megatron-LM's own tests, three within 1.5 and three within 8.5 %), else 15 %.
+that nothing was settled on: three of our own runs within 0.9 %, two of DGX Cloud within 3.7 and 8.1 %, six of an 8B
+model in Megatron-LM's own tests, three within 1.5 and three within 8.5 %), else 15 %. What DGX Cloud's 8B published
+is what the allocator reserved, a multiple of 2 MiB, of which its log gives 41.2 GiB to what stays between steps: 41.1
+here.
 """
 
 PEERS = """
@@ -98,6 +100,19 @@ MEMORY = """\
   (core/transformer/moe/experts.py:830). With it our own run of Qwen3's experts was 1.7 % above the measured peak,
   without it 1.1 %; the first stage of SimuMax's DeepSeek V2 was 2.2 % below, and is 0.3 % with the exchange's buffers
   in the backward, which are counted since.
+* **Norms of queries and keys** were counted as keeping what they give; a Megatron layer's saved tensors on a CPU say
+  that rotary positions, which it goes to, keep nothing of it. Our own run of Qwen3's experts is 0.8 % above the
+  measured peak.
+* **Attention's output beside a ring of keys** was counted twice: Transformer Engine keeps the tensor that it returns,
+  but where heads are exchanged (SimuMax's rows, all four). Long contexts of the Megatron-MoE-ModelZoo lay 7 GiB too
+  high.
+* **Megatron-FSDP**'s buffers of gradients are of the type that gradients are reduced in, and layers that wait on the
+  host are not under way at the loss: 5 GiB of Llama 3 70B on GB200, which is still about even. Its 80 layers'
+  activations alone are 145 GiB in 8 bits, counted tensor by tensor; the preset fills the GPU, as does NeMo's without
+  offload.
+* **Nemotron-4 340B on 128 H100** (NeMo 1) was said not to fit: its optimizer's `dtype` is bf16, as its parameters', so
+  that it keeps two 16-bit moments and no master copy, 4 bytes a parameter (NeMo's `setup_optimization`). NeMo 2's,
+  with fp32 states, is published from 256 GPUs on.
 * **BLOOM's prequel without ZeRO** (one row, 72 GB, 28 % low): against the same layout with ZeRO-1 it holds 18 bytes a
   parameter more, of which sharding over 4 ranks explains 9. DeepSpeed's unsharded fp16 optimizer flattens gradients to
   fp32 before its step; how much of that stands beside the activations' peak its code does not fix.

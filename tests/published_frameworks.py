@@ -145,6 +145,70 @@ torchrun --standalone --nnodes=${NNODES:-1} --nproc-per-node=${RANKS} -m verl.tr
     data.train_batch_size=128 data.pad_mode=no_padding data.use_dynamic_bsz=True data.max_token_len_per_gpu=2048 \\
     model.path=${HOME}/models/${MODEL_ID} ${CONFIG} trainer.logger=['console','file'] trainer.total_training_steps=2
 """
+K2V2 = """#!/bin/bash
+#SBATCH --job-name=k2v2-stage1
+#SBATCH --nodes=400
+#SBATCH --ntasks=400
+#SBATCH --cpus-per-task=96
+#SBATCH --gpus-per-task=8
+#SBATCH --mem=0
+#SBATCH --gres=gpu:8
+#SBATCH --error=logs/%j.err
+#SBATCH --exclusive
+#SBATCH --distribution=block:block
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+nodes=( $( scontrol show hostnames $SLURM_JOB_NODELIST ) )
+nodes_array=($nodes)
+head_node=${nodes_array[0]}
+head_node_ip=$(srun --nodes=1 --ntasks=1 -w "$head_node" hostname --ip-address)
+TP=8
+DISTRIBUTED=(--nproc_per_node 8 --nnodes 400 --rdzv_id $RANDOM --rdzv_backend c10d --rdzv_endpoint $head_node_ip:29500)
+MODEL=(
+    --disable-bias-linear --seq-length 8192 --max-position-embeddings 8192 --num-layers 80 --hidden-size 8192
+    --ffn-hidden-size 28672 --num-attention-heads 64 --group-query-attention --num-query-groups 8
+    --init-method-std 0.01 --attention-dropout 0.0 --hidden-dropout 0.0 --normalization RMSNorm
+    --position-embedding-type rope --rotary-base 500000 --swiglu --untie-embeddings-and-output-weights
+    --no-position-embedding --apply-layernorm-1p
+)
+TRAINING=(
+    --micro-batch-size 4
+    --global-batch-size 1600   # of 400 replicas
+    --seed 2 --lr 1.5e-5 --adam-beta1 0.9 --adam-beta2 0.95 --train-iters 135000 --lr-decay-iters 135000
+    --lr-decay-style cosine --min-lr 6.0e-6 --lr-warmup-iters 500 --weight-decay 0.05 --clip-grad 1.0
+    --overlap-grad-reduce --overlap-param-gather --recompute-granularity 'full' --recompute-method 'uniform'
+    --recompute-num-layers 1 --attention-backend flash --bf16
+    --tensor-model-parallel-size $TP --pipeline-model-parallel-size 1 --sequence-parallel --use-distributed-optimizer
+)
+srun -l torchrun ${DISTRIBUTED[@]} pretrain_gpt.py ${MODEL[@]} ${TRAINING[@]}
+"""
+MINDSPEED = """#!/bin/bash
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+TP={tp}
+PP={pp}
+DISTRIBUTED="
+    --nproc_per_node {gpus} \\
+    --nnodes {nodes} \\
+    --node_rank $NODE_RANK \\
+    --master_addr node0 \\
+    --master_port 6000
+"
+GPT="
+    --use-mcore-models --use-flash-attn --use-fused-rotary-pos-emb --use-fused-swiglu --use-fused-rmsnorm \\
+    --tensor-model-parallel-size ${{TP}} --pipeline-model-parallel-size ${{PP}} --sequence-parallel \\
+    --use-distributed-optimizer --tokenizer-type PretrainedFromHF --seq-length 32768 \\
+    --max-position-embeddings 32768 --micro-batch-size 1 --disable-bias-linear --swiglu \\
+    --position-embedding-type rope --use-rotary-position-embeddings --normalization RMSNorm --norm-epsilon 1e-6 \\
+    --untie-embeddings-and-output-weights --attention-dropout 0.0 --hidden-dropout 0.0 --bf16 --lr 1.25e-6 \\
+    --lr-decay-style cosine --min-lr 1.25e-7 --weight-decay 1e-1 --clip-grad 1.0 --train-iters 2000 \\
+    --group-query-attention --swap-attention --reuse-fp32-param {more}
+"
+python -m torch.distributed.launch $DISTRIBUTED pretrain_gpt.py $GPT | tee logs/train.log
+"""
+MINDSPEED_QWEN = (
+    "--context-parallel-size 4 --context-parallel-algo megatron_cp_algo --num-layer-list 17,20,22,21 --num-layers 80 "
+    "--hidden-size 8192 --num-attention-heads 64 --num-query-groups 8 --ffn-hidden-size 29568 --add-qkv-bias "
+    "--rotary-base 1000000 --vocab-size 152064 --make-vocab-size-divisible-by 1 --global-batch-size 32"
+)
 TOGETHER = """#!/bin/bash
 #SBATCH --nodes=512 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=36
 LENGTH=16384
@@ -327,6 +391,19 @@ FRAMEWORKS = {
         {"layout": (1, 1, 8, 1), "zero": 3, "batch": (2, 128, 1024), "recompute": "full", "precision": "bf16"},
         (),
         {"NUM_GPUS": "8"},
+    ),
+    "k2v2_mid_train": Published(
+        "LLM360/k2v2_train @871c086 mid-train/k2v2_mid_train_stage1.sh",
+        "k2v2_mid_train_stage1.sh",
+        K2V2,
+        {"parameters": 72.6, "layout": (8, 1, 400, 1), "batch": (4, 1600, 8192), "steps": 135000, "recompute": "full"},
+        ("model.vocab=250112",),
+    ),
+    "mindspeed_qwen25_72b": Published(
+        "Ascend/MindSpeed-LLM @c77308a examples/mcore/qwen25/pretrain_qwen25_72b_32k_ptd.sh",
+        "pretrain_qwen25_72b_32k_ptd.sh",
+        MINDSPEED.format(tp=8, pp=4, gpus=8, nodes=16, more=MINDSPEED_QWEN),
+        {"parameters": 72.7, "layout": (8, 4, 1, 1), "batch": (1, 32, 32768), "zero": 1, "steps": 2000},
     ),
     "apertus_8b_long": Published(
         "swiss-ai/pretrain-code @531cc8b long_context/training_scripts/8B/8b-16k.sh, with AdamW and its tokens' count",

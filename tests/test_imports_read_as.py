@@ -13,8 +13,10 @@ from meshwright.emit.megatron import flags
 from meshwright.errors import ConfigError
 from meshwright.imports.found import Imported, Place
 from meshwright.imports.megatron import of_flags
+from meshwright.imports.mindspeed import OTHER_MODELS
 from meshwright.imports.read import imported
 from meshwright.resolver import resolve
+from meshwright.rules.launch import SET_HERE
 from meshwright.verify.pool import fork_map
 
 SUMS = "--accumulate-allreduce-grads-in-fp32"
@@ -116,3 +118,113 @@ def test_states_that_are_sharded_over_a_part_are_said(size: str, rules: list[str
     source = imported([path])
     assert [one.rule for one in source.remarks] == rules
     assert source.values["parallelism.zero"] == 3
+
+
+OTHERS = {
+    "a merger of verl's": (
+        "merge.sh",
+        "python -m verl.model_merger merge --backend fsdp --local_dir a\n",
+        "merge.sh: no training that is known here",
+    ),
+    "NVIDIA/NeMo-Aligner @af2b3bd examples/mm/clip/conf/baseline.yaml": (
+        "baseline.yaml",
+        "trainer: {devices: 8, num_nodes: 1}\nmodel:\n  mbs: 32\n  vision: {precision: bf16, num_layers: 12}\n",
+        "baseline.yaml:4: model.vision.precision is of another kind of model than a decoder",
+    ),
+    "NVIDIA/NeMo-Aligner @af2b3bd examples/mm/stable_diffusion/conf/draftp_sd.yaml": (
+        "draftp_sd.yaml",
+        "trainer: {devices: 8, num_nodes: 1}\nmodel:\n  first_stage_key: images\n",
+        "draftp_sd.yaml:3: model.first_stage_key is of another kind of model than a decoder",
+    ),
+    "NVIDIA-NeMo/RL examples/configs/grpo_math_1B.yaml": (
+        "grpo.yaml",
+        "policy: {megatron_cfg: {tensor_model_parallel_size: 2}}\n",
+        "grpo.yaml: no kind of YAML that is known; see docs/imports.md",
+    ),
+}
+
+
+@pytest.mark.parametrize("source", OTHERS)
+def test_what_is_not_read_is_refused_in_one_line(source: str, tmp_path: Path) -> None:
+    name, text, said = OTHERS[source]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        imported([tmp_path / name])
+    assert str(refused.value).removeprefix(f"{tmp_path}/").startswith(said)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", sorted(SET_HERE))
+def test_an_option_of_sbatch_that_follows_from_the_plan_is_not_passed_on(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.sh"
+    path.write_text(f"#!/bin/bash\n#SBATCH --{name}=1\ntorchrun --nproc_per_node=8 pretrain_gpt.py {HALF} --bf16\n")
+    source = imported([path])
+    assert source.values["launch.slurm.extra"] == []
+    assert [one.reason for one in source.found if one.fate == "dropped" and not one.reason] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "rules"),
+    [
+        ("hostname --ip-address", ["launch.master_addr"]),
+        ('srun --nodes=1 --ntasks=1 -w "$head" hostname --ip-address', []),
+        ('srun --nodelist="$head" hostname', []),
+        ('scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1', []),
+    ],
+)
+def test_the_name_of_one_node_is_that_of_the_first(command: str, rules: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "job.sh"
+    start = "srun torchrun --nnodes 2 --nproc_per_node 8 --rdzv_endpoint $address:29500 pretrain_gpt.py"
+    path.write_text(f"#!/bin/bash\n#SBATCH --nodes=2\naddress=$({command})\n{start} {HALF} --bf16\n")
+    assert [one.rule for one in imported([path]).remarks if one.rule == "launch.master_addr"] == rules
+
+
+def mindspeed(words: str) -> dict[str, object]:
+    line = f"{HALF} --bf16 {words}".split()
+    return dict(of_flags([(word, Place("train.sh", 1)) for word in line], "launch script").values)
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("--context-parallel-size 4 --context-parallel-algo ulysses_cp_algo", {"parallelism.cp_comm": "a2a"}),
+        ("--context-parallel-size 4 --context-parallel-algo megatron_cp_algo", {"parallelism.cp_comm": "p2p"}),
+        ("--context-parallel-size 4 --context-parallel-algo kvallgather_cp_algo", {"parallelism.cp_comm": "allgather"}),
+        (
+            "--context-parallel-size 8 --context-parallel-algo hybrid_cp_algo --ulysses-degree-in-cp 2",
+            {"parallelism.cp_comm": "a2a+p2p", "parallelism.cp_levels": [2, 4]},
+        ),
+        (
+            "--pipeline-model-parallel-size 2 --num-layer-list 1,1",
+            {"parallelism.pipeline_split.layout": "Et|tL", "parallelism.vpp": 1},
+        ),
+        (
+            "--num-layers 6 --num-experts 8 --moe-ffn-hidden-size 32 --first-k-dense-replace 2 --n-shared-experts 2",
+            {"model.moe.first_dense": 2, "model.moe.every": 1, "model.moe.shared_ffn": 64},
+        ),
+        (
+            "--num-experts 8 --tensor-model-parallel-size 2 --expert-model-parallel-size 2 --moe-tp-extend-ep",
+            {"parallelism.ep": 4, "parallelism.etp": 1, "parallelism.tp": 2},
+        ),
+    ],
+)
+def test_mindspeeds_flags_are_megatrons_arguments(words: str, values: dict[str, object]) -> None:
+    """Ascend/MindSpeed-LLM @c77308a: training/arguments.py, core/transformer/transformer_block.py."""
+    found = mindspeed(words)
+    assert {path: found[path] for path in values} == values
+
+
+@pytest.mark.parametrize("flag", OTHER_MODELS)
+def test_a_flag_of_mindspeed_that_makes_another_model_is_remarked_upon(flag: str) -> None:
+    line = f"{HALF} --bf16 {flag} 3".split()
+    source = of_flags([(word, Place("train.sh", 1)) for word in line], "launch script")
+    assert [one.message.split()[0] for one in source.remarks if one.rule == "import.model"] == [flag]
+
+
+@pytest.mark.parametrize("words", ["--num-layer-list a,b", "--n-shared-experts 2", "--first-k-dense-replace 1"])
+def test_what_cannot_be_translated_is_named(words: str) -> None:
+    line = f"--bf16 {words}".split()
+    source = of_flags([(word, Place("train.sh", 1)) for word in line], "launch script")
+    (lost,) = [one for one in source.found if one.fate == "dropped"]
+    assert lost.key == words.split()[0]
+    assert lost.reason

@@ -96,6 +96,23 @@ def test_activations_on_the_host_leave_the_gpu_but_for_the_layers_under_way() ->
     assert cost(planned(*V3, AWAY, f"{B}activation_offload.fraction=0.5")).host.activations == away.host.activations / 2
 
 
+def test_whole_layers_on_the_host_are_not_under_way_at_the_loss() -> None:
+    here, away = (cost(planned(*DENSE, *more)).stages[0] for more in ((), (f"{B}activation_offload.layers=16",)))
+    layers = here.activations - 8 * 8192  # beside them, the words that the embedding was given
+    assert here.activations - away.activations == pytest.approx(layers / 2)
+    assert here.logits > layers / 32
+    assert away.workspace == 0
+
+
+def test_keys_that_go_round_a_ring_leave_attentions_output_where_it_is() -> None:
+    """What goes to other heads and comes back is kept on both sides."""
+    words = (*DENSE, "parallelism.cp=2")
+    ring, heads = (
+        cost(planned(*words, f"parallelism.cp_comm={comm}")).stages[0].activations for comm in ("p2p", "a2a")
+    )
+    assert heads - ring == 32 * 2 * 4096 * 8192 / 2
+
+
 def test_a_slow_link_shows_what_it_costs_to_offload_activations() -> None:
     fast, slow = (cost(planned(*V3, AWAY, f"cluster.host_link_gb_s={rate}")).step.offload for rate in (2000, 30))
     assert fast == 0 < slow
@@ -222,6 +239,9 @@ def test_double_buffers_take_memory_and_an_outer_level_gives_it_back() -> None:
     bare, twice = (cost(planned(*words, *more)).stages[0] for more in ((), (f"{fsdp}double_buffer=true",)))
     layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
     assert twice.communication - bare.communication == 4 * layer
+    low = (*words, "training.grad_reduce=bf16")  # buffers are of the type that is reduced
+    bare, twice = (cost(planned(*low, *more)).stages[0] for more in ((), (f"{fsdp}double_buffer=true",)))
+    assert twice.communication - bare.communication == 2 * layer
     outer = (cost(planned(*words, replicas, *more)).stages[0] for more in ((), (f"{fsdp}outer_optimizer=true",)))
     assert next(outer).optimizer == 2 * next(outer).optimizer
 

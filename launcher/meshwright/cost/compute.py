@@ -75,16 +75,15 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     """One decoder layer."""
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
-    once = sum(map(_forward, kernels))
+    once, host = sum(map(_forward, kernels)), sum(k.launch for k in kernels)
     behind = _behind_counts(operations, kernels) * s.framework.reads_counts
-    forward = maximum(_at_least_launched(kernels, 1, once), behind)
-    flash = s.framework.kernels.flash
-    twice = 2.5 if flash else 2
+    forward = maximum(once, host, behind)
+    twice = 2.5 if s.framework.kernels.flash else 2
     device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
-    backward = _at_least_launched(kernels, 2, device)
+    backward = maximum(device, 2 * host)
     tiled = sum(k.matmul + k.memory for o, k in zip(operations, kernels, strict=True) if in_tiles(s, o))
     r, (repeated, launched) = s.layout.recompute, _repeated(s, operations, kernels)
-    both = maximum(device + repeated, 2 * sum(k.launch for k in kernels) + launched)
+    both = maximum(device + repeated, 2 * host + launched)
     waiting = where(r == 1, both - device - repeated, backward - device)
     idle = (forward - once, waiting, (r == 2) * (forward - once))
     computed = where(r == 2, forward, where(r == 1, both - backward, 0 * forward))
@@ -163,7 +162,9 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
 
 def _products(s: Scene, o: Operation) -> Number:
     """FLOPs of the products with weights."""
-    return 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
+    tp = s.layout.tp
+    each = (w.elements / (1 if w.shard == "replicated" else tp) for w in o.weights if is_matrix(w.name))
+    return 2 * s.tokens * o.topk * sum(each)
 
 
 def _scores(s: Scene, o: Operation) -> Number:
@@ -199,11 +200,6 @@ def _touched(s: Scene, o: Operation) -> Number:
     return sum(w.on_rank(d.tp, d.etp, d.ep) for w in o.weights if is_matrix(w.name))
 
 
-def _product(s: Scene, elements: Number, shard: str) -> Number:
-    """Weight elements each token (of those routed here) is multiplied with."""
-    return elements / (1 if shard == "replicated" else s.layout.tp)
-
-
 def _forward(kernel: _Kernel) -> Number:
     """Seconds of its forward on the device."""
     return kernel.matmul + kernel.attention + kernel.memory + kernel.casts[0]
@@ -218,7 +214,3 @@ def _behind_counts(operations: Iterable[Operation], kernels: Iterable[_Kernel]) 
     each = [(o.name.startswith(launches.COUNTED), k) for o, k in zip(operations, kernels, strict=True)]
     started = sum(k.launch for counted, k in each if counted)
     return (started > 0) * (started + sum(_forward(k) for counted, k in each if not counted))
-
-
-def _at_least_launched(kernels: Iterable[_Kernel], passes: int, device: Number) -> Number:
-    return maximum(device, passes * sum(k.launch for k in kernels))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
-from meshwright.cost.activation_offload import leaving
+from meshwright.cost.activation_offload import coming, leaving
 from meshwright.cost.inputs import Load, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.saved import beside, context_copies, layer_input, saved
@@ -78,7 +78,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
         optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
-        workspace=maximum(0, _workspace(s, load) + recomputed - logits) + beside(s, load),
+        workspace=maximum(0, _workspace(s, load) + recomputed + coming(s, load) - logits) + beside(s, load),
         communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
         framework=_framework(s, load),
     )
@@ -222,6 +222,7 @@ def _shapes(operations: Iterable[Operation], d: Degrees) -> Number:
 def _gathered(s: Scene, load: Load) -> Number:
     """ZeRO-3 gathers two layers at a time, and reduces the gradients of one; double buffers hold those of two.
 
+    Megatron-FSDP's are of the type that gradients are reduced in (megatron_fsdp/param_and_grad_buffer.py:2310).
     DeepSpeed keeps up to ``max_live_parameters`` and prefetches (deepspeed/runtime/zero/partitioned_param_coordinator).
     """
     d, r = s.degrees, s.layout
@@ -231,11 +232,11 @@ def _gathered(s: Scene, load: Load) -> Number:
     if r.backend.name == "deepspeed":
         o = r.backend.deepspeed
         live = maximum(live, minimum(load.layers * layer + ends, o.max_live_parameters + o.prefetch_bucket))
-    twice = r.backend.name == "megatron" and r.backend.megatron.megatron_fsdp.double_buffer
+    own = r.backend.name == "megatron" and r.backend.megatron.fsdp == "megatron"
+    twice = own and r.backend.megatron.megatron_fsdp.double_buffer
+    gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
-    return where(
-        r.zero >= 3, s.width * live - low + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0)
-    )
+    return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
 
 
 def _outer(s: Scene) -> bool:

@@ -31,9 +31,15 @@ def layer_input(s: Scene) -> Number:
 
 
 def context_copies(s: Scene, kind: LayerKind) -> Number:
-    """With context parallelism TE keeps attention's output on both sides of its exchange (as SimuMax found)."""
+    """Attention's output on the other side of its exchange, where it is exchanged (SimuMax's four rows had it so).
+
+    Keys that go round a ring leave the output where it is: what the ring keeps is what it returns
+    (transformer_engine/pytorch/attention/dot_product_attention/context_parallel.py, ``AttnFuncWithCPAndKVP2P``), while
+    gathered keys had it in two halves and whole (until 2.9 ``AttnFuncWithCPAndKVAllGather``).
+    """
+    exchanged = s.framework.exchanges_heads or s.layout.spec.parallelism.cp_comm != "p2p"
     width = sum(part.exchange(s.layout.model).output for part in parts(kind))
-    return (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
+    return exchanged * (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
 
 
 _EXPERTS = ("router", "dispatch", "experts.", "combine", "shared_experts.", "mlp.")

@@ -21,11 +21,12 @@ from meshwright.imports import (
 from meshwright.imports.asks import left_open, open_ask
 from meshwright.imports.foreign_parts import DERIVED, FOREIGN, OTHER
 from meshwright.imports.former_flags import OTHER_MODELS
-from meshwright.imports.former_units import in_samples
+from meshwright.imports.former_units import graphs, in_samples
 from meshwright.imports.found import Ask, Found, Given, Remark, Source, shown
 from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
 from meshwright.imports.megatron_remarks import remarks
 from meshwright.imports.megatron_types import unfit
+from meshwright.imports.mindspeed import translated
 from meshwright.imports.unknown import is_known, readable
 from meshwright.rules.megatron_flags import KEYS
 
@@ -73,7 +74,7 @@ def of_arguments(
 
     ``loose``: words that only the outside knows, which may be any arguments.
     """
-    given, lost = in_samples(given), tuple(lost)
+    given, lost = in_samples(graphs(translated(given))), tuple(lost)
     wrong = {name: text for name, one in given.items() if _known(one) and (text := unfit(name, one.value))}
     closed = {name: one for name, one in given.items() if _known(one) and name not in wrong}
     a = Arguments(closed, world, given.keys() - closed.keys())

@@ -184,8 +184,9 @@ def _of_betas(leaves: Leaves) -> dict[str, Any]:
 def _warmup(leaves: Leaves, values: Mapping[str, Any]) -> dict[str, int]:
     """A part of the steps that are stated."""
     ratio, steps = leaves[_RATIO].value if _RATIO in leaves else None, values.get("training.steps")
-    both = isinstance(ratio, float | int) and isinstance(steps, int)
-    return {"training.schedule.warmup_steps": int(steps * ratio)} if both else {}
+    if not isinstance(ratio, float | int) or not isinstance(steps, int):
+        return {}
+    return {"training.schedule.warmup_steps": int(steps * ratio)}
 
 
 def _gpus(world: int | None) -> dict[str, int]:

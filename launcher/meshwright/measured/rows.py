@@ -182,6 +182,8 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     norm = {"norm": True} if "RMS" in attention else {}
     gradient = practice.bf16_gradients if spec.training.precision == "bf16" else 0
     own: dict[str, object] = {"gradient_bytes": gradient or usual.gradient_bytes, "captured": _captured(record, usual)}
+    if f"{said(record, 'model')} {_gpu(record)}" in practice.sixteen_bit_states:
+        own["optimizer_bytes"] = 4.0
     return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
 
 

@@ -11,7 +11,7 @@ from meshwright.layout.plan import Plan
 from meshwright.spec import Spec
 from meshwright.spec.launch import Launch, Slurm
 
-__all__ = ["TAKEN", "launch_problems", "seconds", "slurm_problems"]
+__all__ = ["SET_HERE", "TAKEN", "launch_problems", "seconds", "slurm_problems"]
 
 
 def launch_problems(spec: Spec) -> Iterator[Problem]:

@@ -24,15 +24,17 @@ def norm(
     times: int = 1,
     recompute: str = "",
     shard: Shard = "replicated",
+    multiplied: bool = True,
 ) -> Operation:
     """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies.
 
-    ``times``: of so many heads each is normed by the same weight.
+    ``times``: of so many heads each is normed by the same weight. ``multiplied``: a linear, or something else that
+    keeps it, is what its output goes to; rotary positions keep nothing of theirs.
     """
     wide = times * size
     copies = () if kernels.norm else (Tensor(6 * wide, cut, recompute),)
     output = Tensor(kernels.input_bytes * wide, "gathered" if cut == "sequence" else cut, recompute)
-    kept = (Tensor(2 * wide, cut), *copies, output)
+    kept = (Tensor(2 * wide, cut), *copies, *((output,) if multiplied else ()))
     moved = (Tensor((4 if kernels.norm else 34) * wide, cut),)
     weights = [Weight(f"{name}.weight", size, shard)]
     if model.norm == "layernorm":
