@@ -79,9 +79,9 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
   backward that took ten times as long (NVIDIA/cudnn-frontend#256).
 * **Llama 3 8B in fp8 by NeMo 24.05 and 24.07** (context parallelism of 2): a tenth too fast. The same layout runs 12 %
   faster since the container of 24.09, with nothing switched that its scripts say.
-* **One layout in the releases of a year**: GPT-3 175B in bf16 was 7 % faster with NeMo 24.12 than with 24.05, Llama 3 8B
-  in fp8 on B200 15 % faster with 25.09 than with 25.02. No column says what kernels a container had; the constants of a
-  machine are those of all of them, so that the old are met too fast and the new too slow by half of it.
+* **One layout in the releases of a year**: GPT-3 175B in bf16 was 7 % faster with NeMo 24.12 than with 24.05, Llama 3
+  8B in fp8 on B200 15 % faster with 25.09 than with 25.02. No column says what kernels a container had; the constants
+  of a machine are those of all of them, so that the old are met too fast and the new too slow by half of it.
 * **Llama 3 70B on GB200, 25.07, in parentheses**: a quarter too fast. What we have of the page does not say in which
   precision its second number was measured.
 * **MT-NLG, GLM-130B**: older DeepSpeed pipelines; predicted too fast by a fifth and more.
