@@ -64,6 +64,9 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "ddp.suggested_communication_unit_size": ((800000000, None, "no option of ours: Megatron-FSDP's own size"),),
     "ddp.use_custom_fsdp": ((False, True, "the former name of use_megatron_fsdp, which Megatron-LM sets beside it"),),
     "dist.distributed_timeout_minutes": tuple((n, 10, "how long a collective that hangs is waited for") for n in (15, 220)),
+    "dist.enable_megatron_core_experimental": (
+        (True, False, "no option of ours: kernels that pad routing maps and read DeepEP's indices (token_dispatcher.py)"),
+    ),
     "dist.high_priority_stream_groups": tuple(
         ([], groups, "what Megatron-LM adds for FSDP on Blackwell (arguments.py:1446)")
         for groups in (["dp_cp"], ["dp_cp", "ep_dp"])
