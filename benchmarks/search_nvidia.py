@@ -33,7 +33,8 @@ INTRODUCTION = """\
 
 For NVIDIA's performance recipes of the largest models: their layout, and the best that a search finds for the same
 model, GPUs, batch, precision and techniques; both costed exactly, with the pipeline simulated. Contexts are not cut
-(cp = 1), nor experts (etp = 1). Then the same with `search.techniques=all`. Written by `python benchmarks/search_nvidia.py`.
+(cp = 1), nor experts (etp = 1). Then the same with `search.techniques=all`. Written by
+`python benchmarks/search_nvidia.py`.
 
 What to believe: seconds are ours, and both sides of a line have them. A difference within 2 % is a tie. What NVIDIA
 measured of its own layout stands beside ours; of the layouts found nobody measured any. A large gain says first where

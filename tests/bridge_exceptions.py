@@ -63,9 +63,15 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "ddp.overlap_param_gather": ((True, False, _AHEAD),),
     "ddp.suggested_communication_unit_size": ((800000000, None, "no option of ours: Megatron-FSDP's own size"),),
     "ddp.use_custom_fsdp": ((False, True, "the former name of use_megatron_fsdp, which Megatron-LM sets beside it"),),
-    "dist.distributed_timeout_minutes": tuple((n, 10, "how long a collective that hangs is waited for") for n in (15, 220)),
+    "dist.distributed_timeout_minutes": tuple(
+        (n, 10, "how long a collective that hangs is waited for") for n in (15, 220)
+    ),
     "dist.enable_megatron_core_experimental": (
-        (True, False, "no option of ours: kernels that pad routing maps and read DeepEP's indices (token_dispatcher.py)"),
+        (
+            True,
+            False,
+            "no option of ours: kernels that pad routing maps and read DeepEP's indices (token_dispatcher.py)",
+        ),
     ),
     "dist.high_priority_stream_groups": tuple(
         ([], groups, "what Megatron-LM adds for FSDP on Blackwell (arguments.py:1446)")
@@ -98,9 +104,7 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),
     ),
     "model.rotary_scaling_factor": ((40, 1.0, "the model as pre-trained; theirs stretches positions as after it"),),
-    "model.moe_pad_expert_input_to_capacity": (
-        (True, False, "no option of ours; the recipe's differences say so"),
-    ),
+    "model.moe_pad_expert_input_to_capacity": ((True, False, "no option of ours; the recipe's differences say so"),),
     "model.moe_router_dtype": (
         ("bf16", "fp32", "no name that Megatron-core knows (fp32 and fp64 are); ours scores sigmoids in fp32"),
         ("float32", None, "no name that Megatron-core knows: scores stay in the products' precision"),

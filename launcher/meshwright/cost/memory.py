@@ -11,7 +11,7 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import leaving
-from meshwright.cost.inputs import Load, Scene, built, recomputed_part
+from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
@@ -73,7 +73,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     logits = load.head * _logits(s)
     return Memory(
         weights=_weights(s, dense, experts),
-        gradients=f.gradient_bytes * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
+        gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2),
         optimizer=_optimizer(s, dense, experts),
         activations=activations,
         logits=logits,
@@ -87,7 +87,7 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
     """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards."""
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
-    own = f.weight_bytes * (_shard(dense, s.replicas, sharded) + _shard(experts, s.edp, sharded))
+    own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded)
     return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
 
 
@@ -99,13 +99,12 @@ def _second_copy(s: Scene, everything: Number) -> Number:
 
 def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
-    zero, instances = s.layout.zero, 1 if _outer(s) else s.layout.spec.parallelism.optimizer_instances
-    owned = _shard(dense, s.replicas / instances, zero >= 1) + _shard(experts, s.edp / instances, zero >= 1)
-    return s.framework.optimizer_bytes * owned
+    return s.framework.optimizer_bytes * _shards(dense, experts, s.owners, s.layout.zero >= 1)
 
 
-def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
-    return where(sharded, elements / ways, elements)
+def _shards(dense: Number, experts: Number, ways: Pair, sharded: Number) -> Number:
+    """Of dense elements and of experts', those of one rank."""
+    return where(sharded, dense / ways[0] + experts / ways[1], dense + experts)
 
 
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
@@ -252,11 +251,6 @@ def _gathered(s: Scene, load: Load) -> Number:
     return where(
         r.zero >= 3, s.width * live - low + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0)
     )
-
-
-def _outer(s: Scene) -> bool:
-    """Whether replicas of the sharded parameters share the optimizer's states."""
-    return s.layout.backend.name == "megatron" and s.layout.backend.megatron.megatron_fsdp.outer_optimizer
 
 
 def _buckets(s: Scene, everything: Number) -> Number:

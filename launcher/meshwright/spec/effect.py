@@ -30,8 +30,8 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "shared_parallel_norm embedding_norm embedding_scale attention_scale attention_softcap final_softcap "
         "sliding_window full_attention_every qkv_clip attention_dropout hidden_dropout init_std rope mla moe mtp "
         "mtp_loss_weight mtp_repeated pattern position_offset attention_sinks attention_gate attention_chunk "
-        "query_growth query_growth_from attention_bias activation_clamp activation_offset residual_scale residual_weight "
-        "logit_scale output_bias delta_net mamba short_convolution multipliers indexer cross_attention "
+        "query_growth query_growth_from attention_bias activation_clamp activation_offset residual_scale "
+        "residual_weight logit_scale output_bias delta_net mamba short_convolution multipliers indexer cross_attention "
         "norm_before_positions",
     ),
     ("described", "cluster", "name price_per_gpu_hour efficiency node_mtbf_hours"),
