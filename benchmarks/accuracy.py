@@ -28,12 +28,13 @@ others published, with their sources in `sources.csv` beside it. Errors are pred
 The nine constants of a machine (docs/cost.md) were fitted on the rows of that machine, with a prior that weighs as much
 as one row. So the tables "Step time" and "Peak memory" show the fit and not a forecast; "Groups kept out" is the
 forecast (a machine that is not in it was refitted without keeping groups out). What holds for all machines, the host's
-time of routing and of an expert and the rate of generic attention, was settled on `nvidia-megatron-bridge`,
-`simumax-b200` and our own runs together; what DeepEP and HybridEP spare of it on step 4 of `megatron_dsv3_gb200`. The
+time of routing and of an expert and the bytes of experts' biases, was settled on `nvidia-megatron-bridge`,
+`simumax-b200` and our own runs together; what DeepEP and HybridEP spare of it on step 4 of `megatron_dsv3_gb200`, what
+recomputed latent attention costs the host on its step 5. The
 fit of SimuMax's B200 begins at the constants of NVIDIA's rows of that GPU, these at those of GB200: the prior is what
 others measured on the same chip. Of `megatron_dsv3_gb200` no fit has seen more than the host's time, settled on
 its first five rows (from its seventh on the host is the cluster's); the mixtures of `nvidia-dgxc-benchmarking` on GB200
-are predicted with it. No fit has seen
+are predicted with it, and that of Megatron-Bridge 25.09 on H100 with as many times its cluster's. No fit has seen
 `korthikanti2022` and `llama3_paper`, but they are no blind test either: the weight of `megatron_sc21`, the bounds on
 `matmul` and `intra_link` in the A100 fit, and what is assumed of each source's kernels were settled while looking at
 the former, and the constants of `grand_teton_h100` are those of three candidates that come nearest to the latter.
@@ -42,8 +43,10 @@ Memory has no fitted constants, but what it counts at the head, what is assumed 
 launcher/meshwright/measured/source_defaults.py) and the usable part of a GPU were settled on the rows of
 `simumax-b200`, `torchtitan`, `nanotron_ultrascale` and `hagemann2023`: their errors, too, are of the fit. The interval
 of a plan's memory is the one of its kind: 7 % where Transformer Engine's layers are counted tensor by tensor (peaks
-that nothing was settled on: three of our own runs within 1.2 %, two of DGX Cloud within 6.5 %, six of an 8B model in
-Megatron-LM's own tests, three within 1.5 and three within 8.5 %), else 15 %.
+that nothing was settled on: three of our own runs within 0.9 %, two of DGX Cloud within 3.7 and 8.1 %, six of an 8B
+model in Megatron-LM's own tests, three within 1.5 and three within 8.5 %), else 15 %. What DGX Cloud's 8B published
+is what the allocator reserved, a multiple of 2 MiB, of which its log gives 41.2 GiB to what stays between steps: 41.1
+here.
 """
 
 PEERS = """
@@ -65,12 +68,15 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
 * **nanotron, step time**: the sweep ran on a fabric whose throughput varied tenfold between neighbouring layouts; rows
   that the source marks slow are not shipped, and what remains is still bimodal. No constant explains it.
 * **Megatron's log of DeepSeek V3 on GB200**: until its CPU-side optimization (before step 7) the host took twice the
-  time that it takes since: `launch_us` = 43, settled on the log's first five steps, meets DGX Cloud's mixtures on
-  GB200, which were not looked at for it, within 5 %. Of graphs (step 6) we expect more than they brought: attention's
-  and the router's device time is no longer hidden behind the host's time of the experts, which is counted; but that
-  step's graphs left out the shared experts (the log captures them by its step 7), which no column of a row says, and
-  DeepEP was tuned after it.
-* **gpt-oss by Megatron-Bridge 25.11**: half as fast as by 26.02 on some GPUs and as fast on others; no column says why.
+  time that it takes since: `launch_us` = 38, settled on the log's first five steps, meets DGX Cloud's mixtures on GB200
+  within 5 %, and in proportion Megatron-Bridge 25.09 on H100 within 2 %. Step 2 is two changes, of which the columns
+  say one: fewer kernels set mxfp8's scales to zero, too. Step 6 is predicted a sixth too fast: its graphs left out
+  the shared experts (counted); DeepEP was tuned after it (4 %, by the log), and experts' casts were joined after it
+  (5 %, by the log, with other kernels).
+* **gpt-oss by Megatron-Bridge, bf16**: experts' biases cost three times the bytes that their kernels move. What was
+  taken for slow attention was not it: a token lacks the same time in sequences of 8,192 and of 4,096.
+* **gpt-oss by Megatron-Bridge 26.06.01** is left out: the source notes a fault of that release, a kernel of experts'
+  backward that took ten times as long (NVIDIA/cudnn-frontend#256).
 * **Small dense models in fp8** (NeMo documentation, 24.05 to 25.02): up to a sixth too fast, and GPT-3 175B a tenth too
   slow: one part of the peak for all sizes of products.
 * **MT-NLG, GLM-130B**: older DeepSpeed pipelines; predicted too fast by a fifth and more.
@@ -89,6 +95,19 @@ MEMORY = """\
   (core/transformer/moe/experts.py:830). With it our own run of Qwen3's experts was 1.7 % above the measured peak,
   without it 1.1 %; the first stage of SimuMax's DeepSeek V2 was 2.2 % below, and is 0.3 % with the exchange's buffers
   in the backward, which are counted since.
+* **Norms of queries and keys** were counted as keeping what they give; a Megatron layer's saved tensors on a CPU say
+  that rotary positions, which it goes to, keep nothing of it. Our own run of Qwen3's experts is 0.8 % above the
+  measured peak.
+* **Attention's output beside a ring of keys** was counted twice: Transformer Engine keeps the tensor that it returns,
+  but where heads are exchanged (SimuMax's rows, all four). Long contexts of the Megatron-MoE-ModelZoo lay 7 GiB too
+  high.
+* **Megatron-FSDP**'s buffers of gradients are of the type that gradients are reduced in, and layers that wait on the
+  host are not under way at the loss: 5 GiB of Llama 3 70B on GB200, which is still about even. Its 80 layers'
+  activations alone are 145 GiB in 8 bits, counted tensor by tensor; the preset fills the GPU, as does NeMo's without
+  offload.
+* **Nemotron-4 340B on 128 H100** (NeMo 1) was said not to fit: its optimizer's `dtype` is bf16, as its parameters', so
+  that it keeps two 16-bit moments and no master copy, 4 bytes a parameter (NeMo's `setup_optimization`). NeMo 2's,
+  with fp32 states, is published from 256 GPUs on.
 * **BLOOM's prequel without ZeRO** (one row, 72 GB, 28 % low): against the same layout with ZeRO-1 it holds 18 bytes a
   parameter more, of which sharding over 4 ranks explains 9. DeepSpeed's unsharded fp16 optimizer flattens gradients to
   fp32 before its step; how much of that stands beside the activations' peak its code does not fix.
@@ -98,8 +117,10 @@ MEMORY = """\
 CORRECTED = """\
 ## Published layouts that contradict themselves
 
-Of four rows of `nvidia-megatron-bridge` the summary's layout cannot be what ran; the release's preset was taken
-(scripts/performance/configs at its tag).
+Of five rows of `nvidia-megatron-bridge` the summary's layout cannot be what ran; the release's preset was taken
+(scripts/performance/configs at its tag). The mixtures of `nvidia-dgxc-benchmarking` were run by NeMo@7a8f1cc7 (setup.sh
+of their release), whose script says what the tables do not: a layer of prediction, all-to-all with experts padded to a
+capacity of 1, fused sorting but no fused routing or rotary positions, shared experts beside the exchange.
 
 | row | published | taken | why |
 |---|---|---|---|
@@ -107,6 +128,8 @@ Of four rows of `nvidia-megatron-bridge` the summary's layout cannot be what ran
 | llama3-70b, GB300, MXFP8, 26.02.01 | PP 4, MBS 2 | PP 4, VP 5, MBS 1 | preset of v0.3.1; so the releases around it |
 | llama3-70b, GB200, FP8-MX, 25.09 | MBS 2 | MBS 1 | GA is 16, and 128 = 8 · 1 · 16; 2 is of the FP8-CS column |
 | gpt-oss-120b, H100, 25.11 | MBS 4 | MBS 1 | GA is 2, but 512 = 16 · 4 · 8; preset of v0.2.2 |
+| gpt-oss-120b, B200, 25.11 | EP 8 | EP 64 | preset of v0.2.2; as fast as EP 64 in 26.02 |
+| deepseek-v3, H100, DGX Cloud | recompute mla_up_proj, mlp, moe | mla_up_proj | launch.sh of v25.05 and v25.05.04 |
 """
 
 

@@ -77,7 +77,8 @@ def _word(j: Judged) -> Fits:
 
 
 def _layout(j: Judged) -> tuple[str, ...]:
-    return tuple(j.row.measured.get(column, "") for column in ("model", "gpu", "precision", *LAYOUT, *COLUMNS))
+    words = (j.row.measured.get(column, "") for column in ("model", "gpu", *LAYOUT, *COLUMNS))
+    return (j.row.spec.training.precision, *words)
 
 
 def what_they_bring(judged: Sequence[Judged]) -> str:

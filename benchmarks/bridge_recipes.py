@@ -39,10 +39,6 @@ _NAME = re.compile(
 )
 _CLASS = re.compile(r"@dataclass[^\n]*\nclass WorkloadBaseConfig.*?(?=\n(?:def|class|@dataclass)|\Z)", re.DOTALL)
 _PRECISIONS = {"BF16": "bf16", "FP8_CS": "fp8_tensorwise", "FP8_MX": "mxfp8", "NVFP4": "nvfp4"}
-GENERIC = {release for release in RELEASES if release < "26.06" or release == "26.06.01"}
-"""Whose cuDNN has no fast kernel for the sinks of gpt-oss: 26.06.01 by its own note
-(docs/performance-summary-archive.md, NVIDIA/cudnn-frontend#256); those before 26.06 inferred, as the same time is
-missing there."""
 _MODELS = ("deepseek_v3", "gpt_oss", "kimi_k2", "llama3", "qwen3_30b", "qwen3_235b")
 COLUMNS = (
     "model",
@@ -55,7 +51,6 @@ COLUMNS = (
     "fusions",
     "overlap",
     "offload",
-    "attn_impl",
     "mtp",
 )
 
@@ -93,7 +88,6 @@ def _of_release(release: str, presets: dict[str, Any]) -> list[dict[str, str]]:
             zip(COLUMNS[:3], key, strict=True),
             release=release,
             **_techniques(preset),
-            attn_impl="generic" if key[0].startswith("gpt_oss") and release in GENERIC else "",
             mtp="1" if key[0] == "deepseek_v3" else "",  # recipes/deepseek/deepseek_v3.py: mtp_num_layers
         )
         for key, (_, preset) in best.items()

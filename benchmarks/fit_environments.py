@@ -18,7 +18,7 @@ from pathlib import Path
 
 import meshwright
 from meshwright.measured.calibrate import START, as_yaml, fit, left_out
-from meshwright.measured.rows import Row, cluster_named, environments, read, usable
+from meshwright.measured.rows import Row, cluster_named, environments, own_constants, read, usable
 from meshwright.measured.validate import spread
 from meshwright.spec import Efficiency
 
@@ -38,12 +38,12 @@ class Environment:
 
 
 def _nvidia(gpu: str, like: str | None = None) -> Environment:
-    """But for mixtures of a source that has an environment of its own: their host was another."""
+    """But for mixtures of a source or release whose host was another."""
     return Environment(dict.fromkeys(NVIDIA, 0.0), gpu, lambda row: not (row.spec.model.moe and _own(row)), like)
 
 
 def _own(row: Row) -> bool:
-    return row.source == "nvidia-dgxc-benchmarking" and f"{row.source} {row.measured['gpu']}" in environments()
+    return isinstance(own_constants(row.measured), float)
 
 
 ENVIRONMENTS = {
@@ -75,7 +75,8 @@ def main(names: list[str]) -> None:
 
 def _constants(name: str) -> Efficiency:
     """Of another environment, as they stand in its file."""
-    return environments().get(name) or cluster_named(name).efficiency
+    known = environments().get(name)
+    return known if isinstance(known, Efficiency) else cluster_named(name).efficiency
 
 
 def belongs(row: Row, environment: Environment) -> bool:

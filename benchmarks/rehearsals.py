@@ -52,7 +52,6 @@ def found(rehearsal: Rehearsal) -> dict[str, Any]:
         },
         "steps": len(rehearsal.reference.losses),
         "fallen": round(rehearsal.fallen, 2),
-        "tolerance": rehearsal.tolerance,
         "substitutions": list(rehearsal.substitutions),
     }
 

@@ -120,7 +120,6 @@ def found(rehearsal: Rehearsal) -> dict[str, Any]:
     return {
         "steps": len(rehearsal.reference.losses),
         "fallen": round(rehearsal.fallen, 2),
-        "tolerance": rehearsal.tolerance,
         "versions": {name: version(name) for name in (INSTALLED[rehearsal.backend], "torch")},
         "differences": {one.layout: float(f"{difference:.1e}") for one, difference in layouts},
     }

@@ -52,7 +52,6 @@ _AHEAD = "Megatron-LM refuses it where gradients are reduced at the end alone (a
 _LOOP = "how often the host collects garbage or ends, not what the GPUs run"
 _DECAY = "their scheduler multiplies the decay in this way at every step; a run on random data does not show it"
 _BESIDE = "GPTModel builds no multi-token prediction beside delta nets (models/gpt/gpt_layer_specs.py:572)"
-_MUON = "Megatron-LM's default; no option of ours"
 
 DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "ddp.average_in_collective": (
@@ -116,8 +115,6 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "optimizer.apply_wd_to_qk_layernorm": ((True, False, "no option of ours: decay on two norms' weights"),),
     "optimizer.barrier_with_L1_time": ((False, True, "timers that ours does not print"),),
     "optimizer.main_grads_dtype": (("bfloat16", "float32", "with FSDP the master gradients are Megatron-FSDP's"),),
-    "optimizer.muon_momentum": ((0.95, 0.9, _MUON),),
-    "optimizer.muon_nesterov": ((True, False, _MUON),),
     "optimizer.optimizer": (("dist_muon", "muon", "Megatron-LM's name beside use_distributed_optimizer"),),
     "optimizer.overlap_param_gather": ((True, False, _AHEAD),),
     "optimizer.overlap_param_gather_with_optimizer_step": ((True, False, _AHEAD),),

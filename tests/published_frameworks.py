@@ -5,6 +5,7 @@ from __future__ import annotations
 from published import Published
 
 SWIFT = "modelscope/ms-swift @3602360"
+VERL = "volcengine/verl @b178a3c"
 PRIMUS = "AMD-AGI/Primus @fd1eeab"
 
 TUNED = """#!/bin/bash
@@ -113,6 +114,101 @@ fi
   data.max_response_length=8192 actor_rollout_ref.model.path={model} actor_rollout_ref.rollout.n={answers} \\
   "${{ACTOR[@]}}" reward.reward_manager.name=dapo trainer.nnodes=$NNODES trainer.n_gpus_per_node=8
 """
+VERL_SFT = """set -x
+if [ "$#" -lt 2 ]; then
+    echo "two words are needed"
+    exit 1
+fi
+ranks=$1
+save_path=$2
+shift 2
+torchrun --standalone --nnodes=1 --nproc_per_node=$ranks -m verl.trainer.fsdp_sft_trainer \\
+    data.train_files=$HOME/train.parquet data.prompt_key=extra_info data.prompt_dict_keys=['question'] \\
+    optim.lr=1e-4 data.micro_batch_size=4 model.partial_pretrain=Qwen/Qwen2.5-0.5B-Instruct \\
+    trainer.default_local_dir=$save_path trainer.logger=console trainer.total_training_steps=1 $@ \\
+    ulysses_sequence_parallel_size=2 use_remove_padding=true
+"""
+VERL_ENGINE = """set -xeuo pipefail
+RANKS=${NUM_GPUS:-1}
+backend=${BACKEND:-fsdp}
+MODEL_ID=${MODEL_ID:-Qwen/Qwen2.5-0.5B}
+FSDP="engine=${backend} optim=${backend} optim.lr=1e-5 optim.lr_warmup_steps_ratio=0.2 optim.weight_decay=0.1 \\
+    optim.betas="[0.9,0.95]" optim.lr_scheduler_type=cosine engine.ulysses_sequence_parallel_size=${SP_SIZE:-1} \\
+    engine.strategy=fsdp engine.fsdp_size=${FSDP_SIZE:-${RANKS}}"
+MEGATRON="engine=${backend} optim=${backend} optim.lr=1e-5 optim.lr_warmup_steps_ratio=0.2 optim.weight_decay=0.1 \\
+    optim.betas="[0.9,0.95]" optim.lr_decay_style=cosine optim.min_lr=1e-6 \\
+    engine.tensor_model_parallel_size=${TP_SIZE:-1} engine.pipeline_model_parallel_size=${PP_SIZE:-1} \\
+    engine.virtual_pipeline_model_parallel_size=${VPP_SIZE:-null} engine.context_parallel_size=${CP_SIZE:-1}
+    engine.use_mbridge=True"
+if [ "$backend" = "fsdp" ]; then CONFIG="$FSDP"; else CONFIG="$MEGATRON"; fi
+torchrun --standalone --nnodes=${NNODES:-1} --nproc-per-node=${RANKS} -m verl.trainer.sft_trainer \\
+    data.train_batch_size=128 data.pad_mode=no_padding data.use_dynamic_bsz=True data.max_token_len_per_gpu=2048 \\
+    model.path=${HOME}/models/${MODEL_ID} ${CONFIG} trainer.logger=['console','file'] trainer.total_training_steps=2
+"""
+K2V2 = """#!/bin/bash
+#SBATCH --job-name=k2v2-stage1
+#SBATCH --nodes=400
+#SBATCH --ntasks=400
+#SBATCH --cpus-per-task=96
+#SBATCH --gpus-per-task=8
+#SBATCH --mem=0
+#SBATCH --gres=gpu:8
+#SBATCH --error=logs/%j.err
+#SBATCH --exclusive
+#SBATCH --distribution=block:block
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+nodes=( $( scontrol show hostnames $SLURM_JOB_NODELIST ) )
+nodes_array=($nodes)
+head_node=${nodes_array[0]}
+head_node_ip=$(srun --nodes=1 --ntasks=1 -w "$head_node" hostname --ip-address)
+TP=8
+DISTRIBUTED=(--nproc_per_node 8 --nnodes 400 --rdzv_id $RANDOM --rdzv_backend c10d --rdzv_endpoint $head_node_ip:29500)
+MODEL=(
+    --disable-bias-linear --seq-length 8192 --max-position-embeddings 8192 --num-layers 80 --hidden-size 8192
+    --ffn-hidden-size 28672 --num-attention-heads 64 --group-query-attention --num-query-groups 8
+    --init-method-std 0.01 --attention-dropout 0.0 --hidden-dropout 0.0 --normalization RMSNorm
+    --position-embedding-type rope --rotary-base 500000 --swiglu --untie-embeddings-and-output-weights
+    --no-position-embedding --apply-layernorm-1p
+)
+TRAINING=(
+    --micro-batch-size 4
+    --global-batch-size 1600   # of 400 replicas
+    --seed 2 --lr 1.5e-5 --adam-beta1 0.9 --adam-beta2 0.95 --train-iters 135000 --lr-decay-iters 135000
+    --lr-decay-style cosine --min-lr 6.0e-6 --lr-warmup-iters 500 --weight-decay 0.05 --clip-grad 1.0
+    --overlap-grad-reduce --overlap-param-gather --recompute-granularity 'full' --recompute-method 'uniform'
+    --recompute-num-layers 1 --attention-backend flash --bf16
+    --tensor-model-parallel-size $TP --pipeline-model-parallel-size 1 --sequence-parallel --use-distributed-optimizer
+)
+srun -l torchrun ${DISTRIBUTED[@]} pretrain_gpt.py ${MODEL[@]} ${TRAINING[@]}
+"""
+MINDSPEED = """#!/bin/bash
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+TP={tp}
+PP={pp}
+DISTRIBUTED="
+    --nproc_per_node {gpus} \\
+    --nnodes {nodes} \\
+    --node_rank $NODE_RANK \\
+    --master_addr node0 \\
+    --master_port 6000
+"
+GPT="
+    --use-mcore-models --use-flash-attn --use-fused-rotary-pos-emb --use-fused-swiglu --use-fused-rmsnorm \\
+    --tensor-model-parallel-size ${{TP}} --pipeline-model-parallel-size ${{PP}} --sequence-parallel \\
+    --use-distributed-optimizer --tokenizer-type PretrainedFromHF --seq-length 32768 \\
+    --max-position-embeddings 32768 --micro-batch-size 1 --disable-bias-linear --swiglu \\
+    --position-embedding-type rope --use-rotary-position-embeddings --normalization RMSNorm --norm-epsilon 1e-6 \\
+    --untie-embeddings-and-output-weights --attention-dropout 0.0 --hidden-dropout 0.0 --bf16 --lr 1.25e-6 \\
+    --lr-decay-style cosine --min-lr 1.25e-7 --weight-decay 1e-1 --clip-grad 1.0 --train-iters 2000 \\
+    --group-query-attention --swap-attention --reuse-fp32-param {more}
+"
+python -m torch.distributed.launch $DISTRIBUTED pretrain_gpt.py $GPT | tee logs/train.log
+"""
+MINDSPEED_QWEN = (
+    "--context-parallel-size 4 --context-parallel-algo megatron_cp_algo --num-layer-list 17,20,22,21 --num-layers 80 "
+    "--hidden-size 8192 --num-attention-heads 64 --num-query-groups 8 --ffn-hidden-size 29568 --add-qkv-bias "
+    "--rotary-base 1000000 --vocab-size 152064 --make-vocab-size-divisible-by 1 --global-batch-size 32"
+)
 TOGETHER = """#!/bin/bash
 #SBATCH --nodes=512 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=36
 LENGTH=16384
@@ -271,6 +367,43 @@ FRAMEWORKS = {
         VERL_ARRAYS.format(nodes=1, mini=16, tp=4, pp=2, ep=2, model="Qwen/Qwen3-30B-A3B-Base", answers=8, more=""),
         {"parameters": 30.5, "layout": (4, 2, 1, 2), "batch": (1, 128, 10240), "precision": "bf16"},
         ("training.steps=100",),
+    ),
+    "verl_sft_ulysses": Published(
+        f"{VERL} examples/sft/gsm8k/run_qwen_05_sp2.sh on eight GPUs",
+        "run_qwen_05_sp2.sh",
+        VERL_SFT,
+        {"layout": (1, 1, 4, 1), "zero": 3, "batch": (4, 256, 1024), "lr": 1e-4, "steps": 1, "backend": "deepspeed"},
+        (),
+        {"args": "8 out"},
+    ),
+    "verl_sft_megatron": Published(
+        f"{VERL} tests/special_e2e/sft/run_sft_engine.sh with the engine megatron",
+        "run_sft_engine.sh",
+        VERL_ENGINE,
+        {"layout": (2, 2, 2, 1), "zero": 1, "batch": (2, 128, 1024), "lr": 1e-5, "backend": "megatron", "steps": 2},
+        (),
+        {"BACKEND": "megatron", "NUM_GPUS": "8", "TP_SIZE": "2", "PP_SIZE": "2"},
+    ),
+    "verl_sft_fsdp": Published(
+        f"{VERL} tests/special_e2e/sft/run_sft_engine.sh as it stands, on eight GPUs",
+        "run_sft_engine.sh",
+        VERL_ENGINE,
+        {"layout": (1, 1, 8, 1), "zero": 3, "batch": (2, 128, 1024), "recompute": "full", "precision": "bf16"},
+        (),
+        {"NUM_GPUS": "8"},
+    ),
+    "k2v2_mid_train": Published(
+        "LLM360/k2v2_train @871c086 mid-train/k2v2_mid_train_stage1.sh",
+        "k2v2_mid_train_stage1.sh",
+        K2V2,
+        {"parameters": 72.6, "layout": (8, 1, 400, 1), "batch": (4, 1600, 8192), "steps": 135000, "recompute": "full"},
+        ("model.vocab=250112",),
+    ),
+    "mindspeed_qwen25_72b": Published(
+        "Ascend/MindSpeed-LLM @c77308a examples/mcore/qwen25/pretrain_qwen25_72b_32k_ptd.sh",
+        "pretrain_qwen25_72b_32k_ptd.sh",
+        MINDSPEED.format(tp=8, pp=4, gpus=8, nodes=16, more=MINDSPEED_QWEN),
+        {"parameters": 72.7, "layout": (8, 4, 1, 1), "batch": (1, 32, 32768), "zero": 1, "steps": 2000},
     ),
     "apertus_8b_long": Published(
         "swiss-ai/pretrain-code @531cc8b long_context/training_scripts/8B/8b-16k.sh, with AdamW and its tokens' count",

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from builders import small_model, spec
+from meshwright.cli import main
 from meshwright.compose import CONF
 from meshwright.errors import ConfigError
 from meshwright.jobs import doctor
@@ -57,6 +58,39 @@ def test_peaks_are_those_of_the_data_sheet(gpu: str) -> None:
     assert a.fp32_tflops == pytest.approx(fp32, rel=2e-3)
     assert a.memory_bandwidth_gb_s == pytest.approx(1000 * memory, rel=1e-3)
     assert 2 * spec.cluster.intra.bandwidth_gb_s == pytest.approx(link)
+
+
+UNPUBLISHED = {"a100_pcie_40gb", "grand_teton_h100", "grand_teton_h100_96gb", "h100_nvl", "h800", "local_cpu"}
+
+
+def test_a_node_has_the_cpus_and_the_memory_that_somebody_published() -> None:
+    """A virtual CPU is a thread; all but what nobody has published says both, and where from."""
+    stated = {name: load([f"cluster={name}"]).stages[0].cluster for name in CLUSTERS}
+    assert {name for name, one in stated.items() if one.cpus_per_node == 1} == UNPUBLISHED
+    assert {name for name, one in stated.items() if one.host_memory_gib == 0} == UNPUBLISHED
+    for name in set(CLUSTERS) - UNPUBLISHED:
+        lines = (CONF / "cluster" / f"{name}.yaml").read_text().splitlines()
+        for key in ("cpus_per_node", "host_memory_gib"):
+            (number,) = [at for at, line in enumerate(lines) if line.startswith(f"{key}:")]
+            assert "Source: " in lines[number - 1], (name, key)
+    hosts = {name: (one.cpus_per_node, one.host_memory_gib) for name, one in stated.items()}
+    assert (hosts["h100_pcie"], hosts["h20"], hosts["a800"]) == ((126, 1440), (96, 2048), (64, 2048))
+    assert (hosts["mi325x"], hosts["mi355x"]) == ((80, 1280), (128, 3072))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("dgx_b300", "constants  those of GB300 (inferred), fitted on "),
+        ("h20", "constants  ours: unfitted defaults (cluster.efficiency)"),
+        ("gb300_nvl72", ""),
+    ],
+)
+def test_plan_says_whose_constants_it_predicts_with(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "model=tiny", f"cluster={name}", "cluster.nodes=1", "training.steps=1"]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert bool(said) == ("constants " in out)
 
 
 @pytest.mark.parametrize("name", CLUSTERS)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -13,7 +14,7 @@ from builders import spec
 from meshwright.cost.counts import forward_by_operation
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import Scene, scene
-from meshwright.cost.memory import layer_input, saved
+from meshwright.cost.saved import layer_input, saved
 from meshwright.model.kinds import kinds
 from meshwright.model.operation import Kernels
 from meshwright.model.operations import decoder_layer
@@ -45,14 +46,17 @@ class Norm(torch.nn.LayerNorm):  # Megatron's own refuses sequence parallelism w
     def __init__(self, config, hidden_size, eps=1e-5):
         super().__init__(hidden_size, eps)
 
-def measure(whole=False, **recompute):
+def measure(whole=False, qk_layernorm=False, **recompute):
     config = TransformerConfig(
         num_layers=1, hidden_size=hidden, num_attention_heads=heads, ffn_hidden_size=4 * hidden, add_bias_linear=False,
         hidden_dropout=0.0, attention_dropout=0.0, use_cpu_initialization=True, bf16=True, params_dtype=torch.bfloat16,
         bias_activation_fusion=False, masked_softmax_fusion=False, gradient_accumulation_fusion=False,
-        tensor_model_parallel_size=tp, sequence_parallel=bool(sp), **recompute)
-    parts = get_gpt_layer_local_spec()
+        tensor_model_parallel_size=tp, sequence_parallel=bool(sp), qk_layernorm=qk_layernorm, **recompute)
+    parts = get_gpt_layer_local_spec(qk_layernorm=qk_layernorm)
     parts.submodules.input_layernorm = parts.submodules.pre_mlp_layernorm = Norm
+    if qk_layernorm:
+        inside = parts.submodules.self_attention.submodules
+        inside.q_layernorm = inside.k_layernorm = Norm
     layer = build_module(parts, config=config, layer_number=1).to(torch.bfloat16)
     weights, kept, held = {p.untyped_storage().data_ptr() for p in layer.parameters()}, {}, []
     def pack(tensor):
@@ -68,7 +72,8 @@ def measure(whole=False, **recompute):
     return sum(kept.values())
 
 selective = dict(recompute_granularity="selective", recompute_modules=["core_attn"])
-print(json.dumps({"none": measure(), "selective": measure(**selective), "full": measure(whole=True)}))
+normed = measure(qk_layernorm=True, **selective)
+print(json.dumps({"none": measure(), "selective": measure(**selective), "full": measure(whole=True), "normed": normed}))
 """
 LAYOUTS = [(1, False), (2, False), (2, True)]  # tp, sp
 
@@ -84,7 +89,7 @@ def layer(request: pytest.FixtureRequest) -> tuple[int, bool, dict[str, int]]:
     return tp, sp, json.loads(done.stdout.splitlines()[-1])
 
 
-def scene_of(tp: int, sp: bool, recompute: str) -> Scene:
+def scene_of(tp: int, sp: bool, recompute: str, qk_norm: Literal["none", "head"] = "none") -> Scene:
     model = Model(
         name="layer",
         layers=1,
@@ -98,6 +103,7 @@ def scene_of(tp: int, sp: bool, recompute: str) -> Scene:
         activation="gelu",
         norm="layernorm",
         positions="learned",
+        qk_norm=qk_norm,
     )
     one = spec(model, tp, SEQUENCE, BATCH, tp=tp, sp=sp, recompute=recompute)
     one = replace(one, training=replace(one.training, micro_batch=BATCH))
@@ -105,8 +111,8 @@ def scene_of(tp: int, sp: bool, recompute: str) -> Scene:
     return scene(numbers, replace(framework_of(numbers), kernels=Kernels(flash=False)))
 
 
-def counted(tp: int, sp: bool, recompute: str) -> float:
-    s = scene_of(tp, sp, recompute)
+def counted(tp: int, sp: bool, recompute: str, qk_norm: Literal["none", "head"] = "none") -> float:
+    s = scene_of(tp, sp, recompute, qk_norm)
     return float(saved(s, s.layers[0]))
 
 
@@ -114,6 +120,14 @@ def test_selective_recomputation_keeps_what_megatron_keeps(layer: tuple[int, boo
     tp, sp, kept = layer
     statistics = 2 * 2 * 2 * SEQUENCE * BATCH // (tp if sp else 1)  # mean and deviation of two norms, 2 bytes each
     assert kept["selective"] == counted(tp, sp, "selective") + statistics
+
+
+def test_norms_of_queries_and_keys_keep_what_they_were_given(layer: tuple[int, bool, dict[str, int]]) -> None:
+    """And nothing of what they gave, which attention keeps."""
+    tp, sp, kept = layer
+    statistics = 2 * 2 * 2 * HEADS * SEQUENCE * BATCH // tp  # of both, for each head
+    more = counted(tp, sp, "selective", "head") - counted(tp, sp, "selective")
+    assert kept["normed"] - kept["selective"] == more + statistics
 
 
 def test_without_recomputation_the_scores_stay(layer: tuple[int, bool, dict[str, int]]) -> None:

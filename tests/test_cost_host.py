@@ -11,12 +11,14 @@ from meshwright.cost import estimate
 from meshwright.cost.compute import head, layer
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import Scene, scene
+from meshwright.cost.launches import CHECKPOINT, repeated
+from meshwright.cost.launches import LATENT as LATENT_OPERATIONS
 from meshwright.cost.layer_time import layer_time
 from meshwright.loading import load
 from meshwright.measured.rows import row_of
 from meshwright.model.operations import Operation
 from meshwright.resolver import layout, normalise
-from meshwright.spec.model import Model, Moe
+from meshwright.spec.model import Mla, Model, Moe
 from meshwright.spec.techniques import CudaGraphs
 
 
@@ -130,3 +132,60 @@ def test_deepep_is_slow_over_more_nvlink_peers_than_it_was_made_for(ep: int, slo
     ]
     deep, hybrid = (layer_time(s, s.kinds[-1], s.layers[-1]).expert[1] for s in scenes)
     assert (deep > 1.5 * hybrid) == slower
+
+
+LATENT = Mla(q_lora_rank=1536, kv_lora_rank=512, qk_nope_dim=128, qk_rope_dim=64, v_dim=128)
+
+
+def _recomputing(modules: tuple[str, ...], captured: tuple[str, ...] = ()) -> Scene:
+    """Latent attention on few tokens, for which the host takes longer than the device."""
+    s = of(replace(MOE, mla=LATENT))
+    p = replace(s.layout.spec.parallelism, recompute="selective" if modules else "none", recompute_modules=modules)
+    numbers = layout(normalise(replace(s.layout.spec, parallelism=p)))
+    return _graphs(scene(numbers), "transformer_engine", captured) if captured else scene(numbers)
+
+
+def test_the_host_starts_again_what_is_recomputed() -> None:
+    """Products of the up-projection, what surrounds them, and the checkpoint itself."""
+    scenes = [_recomputing(modules) for modules in ((), ("mla_up_proj",))]
+    hookless = [replace(s, framework=replace(s.framework, gradient_launches=0.0)) for s in scenes]
+    kept, again = (layer(s, s.layers[0]) for s in hookless)
+    started = 2 + LATENT_OPERATIONS + CHECKPOINT
+    host = started * scenes[0].layout.cluster.efficiency.launch_us * 1e-6
+    assert kept.idle[1] > 0
+    assert again.total - kept.total == pytest.approx(host)
+
+
+def test_what_is_recomputed_inside_a_graph_costs_the_device_alone() -> None:
+    captured, started = (_recomputing(("mla_up_proj",), graph) for graph in (("attn",), ()))
+    assert repeated(captured, captured.layers[0], ("mla_up_proj",)) == 0
+    assert repeated(started, started.layers[0], ("mla_up_proj",)) == CHECKPOINT
+    assert repeated(started, started.layers[0], ("moe_act", "mla_up_proj")) == 2 * CHECKPOINT
+
+
+def test_experts_padded_to_a_capacity_are_started_without_their_counts() -> None:
+    s = _graphs(of(MOE), "transformer_engine", ("attn", "moe_router", "moe_preprocess"))
+    padded = replace(s, framework=replace(s.framework, reads_counts=False))
+    waits, runs_ahead = (layer(one, one.layers[0]) for one in (s, padded))
+    assert runs_ahead.forward < waits.forward
+    assert runs_ahead.backward == waits.backward
+
+
+def test_what_experts_send_back_is_not_hidden_behind_their_start() -> None:
+    """The next counts, and so the next experts, come after it."""
+    words = ["model=deepseek_v3", "cluster=gb200_nvl72", "cluster.gpus=64", "parallelism.ep=64", "software=ngc"]
+    words += ["training.global_batch=64", "parallelism.zero=1", "backend.megatron.moe_dispatcher=flex"]
+    s = _graphs(scene(layout(normalise(load(words).stages[0]))), "transformer_engine", ("attn", "moe_router"))
+    efficiency = replace(s.layout.cluster.efficiency, launch_us=100.0)  # far slower than what is sent
+    ahead = replace(s, framework=replace(s.framework, reads_counts=False)).at(efficiency)
+    back, hidden = (layer_time(one, one.kinds[-1], one.layers[-1]).expert[0] for one in (s.at(efficiency), ahead))
+    assert hidden == 0
+    assert back > 0
+
+
+def test_biases_of_experts_are_pieces_unless_one_operation_holds_the_mlp() -> None:
+    s = of(replace(MOE, linear_bias=True))
+    one = replace(s, framework=replace(s.framework, kernels=replace(s.framework.kernels, experts=True)))
+    assert not s.framework.kernels.experts
+    pieces, fused = (layer(each, each.layers[0]) for each in (s, one))
+    assert pieces.forward - pieces.idle[0] > fused.forward - fused.idle[0]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from meshwright.cost import cost
-from meshwright.cost.techniques import brought, of_backend, used
+from meshwright.cost.brought import brought
+from meshwright.cost.techniques import of_backend, used
 from meshwright.emit.deepspeed import config, program
 from meshwright.errors import ConfigError
 from meshwright.imports.deepspeed import of_json
@@ -70,8 +71,11 @@ def test_offload_idles_as_long_as_zenflows_authors_saw() -> None:
 
 def test_superoffload_hides_the_step_behind_the_backward() -> None:
     words = [word.replace("dgx_a100_80gb", "alps_gh200") for word in HOST]
-    plain, hidden = (cost(planned(*words, *more)) for more in ((), (f"{D}super_offload=true",)))
-    assert 0 < hidden.step.offload < plain.step.offload
+    on, unclipped = f"{D}super_offload=true", "training.optimizer.clip=0"
+    plain, hidden, clipped = (cost(planned(*words, *more)) for more in ((), (on, unclipped), (on,)))
+    assert 0 < hidden.step.offload < plain.step.offload < clipped.step.offload  # on fewer cores
+    assert any("taken back, which takes the CPU" in note for note in hidden.notes)
+    assert any("clip=0 lets it step beside" in note for note in clipped.notes)
     section = config(planned(*words, f"{D}super_offload=true"))["zero_optimization"]["offload_optimizer"]
     assert section["super_offload"] is True
     assert section["cpuadam_cores_perc"] == 0.8
@@ -96,7 +100,8 @@ def test_deepcompile_is_emitted_and_said_not_to_have_run() -> None:
     plan = planned(*HOST[:-1], f"{D}deep_compile.enabled=true", f"{D}deep_compile.offload=activations")
     assert config(plan)["compile"] == {"deepcompile": True, "offload_activation": True}
     assert program(plan)["compile"] is True
-    assert any("We have not run it" in note for note in cost(plan).notes)
+    predicted = cost(plan)
+    assert any(f"at most the {predicted.step.data:.3g} s" in note for note in predicted.notes)
 
 
 def test_muon_keeps_one_momentum_of_matrices_and_stages_it_below_stage_3() -> None:

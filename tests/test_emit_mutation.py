@@ -123,6 +123,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "model.moe.score_before_topk": "normalised weights are the same either way; normalize_topk decides",
         "model.rope.scaling": "factors of the other kinds of scaling",
         "parallelism.dp": "the same number stated instead of derived",
+        "training.optimizer.momentum": "SGD and Muon only",
         "training.logging.checkpoints": "our program reads it from config.yaml; tested there",
         "training.logging.save_at_end": "our program reads it from config.yaml; tested there",
         "launch.watchdog": "our program reads it from config.yaml; tested there",

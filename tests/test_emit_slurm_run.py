@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from builders import small_model, spec
 from meshwright.emit.slurm import script
-from meshwright.emit.slurm_text import TORCHRUN, TRAIN
+from meshwright.emit.slurm_text import RANK, TORCHRUN, TRAIN
 from meshwright.resolver import resolve
 from meshwright.spec import Launch
 from meshwright.spec.identity import identity
@@ -31,22 +32,51 @@ with subprocess.Popen(["sleep", "60"]) as helper:
     helper.kill()
 sys.exit(9 if died else 1 if code else 0)
 """
-RANK = """import pathlib, signal, sys, time
+PROGRAM = """import pathlib, signal, sys, time
 signal.signal(signal.SIGUSR1, lambda *_: (pathlib.Path('saved').touch(), sys.exit(75)))
 pathlib.Path('ready').touch()
 time.sleep(60)
 """
 
 
-def test_a_signal_to_the_task_alone_reaches_the_ranks(tmp_path: Path) -> None:
+# A program and what it leaves in the folder for temporary files, as wandb does where it is killed.
+LEAVES = "import sys, tempfile; tempfile.mkdtemp(); sys.exit(9)"
+TASKS = {
+    "node": (TORCHRUN.replace("@TORCHRUN@", f"{sys.executable} -c '{PARENT}' \"$@\""), 1),  # torchrun's own code
+    "rank": (RANK.replace("@RANK@", f'{sys.executable} "$@"'), 75),
+}
+
+
+@pytest.mark.parametrize("tasks", TASKS)
+def test_a_signal_to_the_task_alone_reaches_the_ranks(tasks: str, tmp_path: Path) -> None:
     """As under proctrack/cgroup, which signals the task and none of its children."""
-    (tmp_path / "rank.py").write_text(RANK)
-    task = TORCHRUN.replace("@TORCHRUN@", f"{sys.executable} -c '{PARENT}' \"$@\"")
+    (tmp_path / "rank.py").write_text(PROGRAM)
+    task, code = TASKS[tasks]
     process = subprocess.Popen(["bash", "-c", task, "task", "rank.py"], cwd=tmp_path)
     _until((tmp_path / "ready").exists)
     os.kill(process.pid, signal.SIGUSR1)
-    assert process.wait(10) == 1
+    assert process.wait(10) == code
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("task", [TORCHRUN, RANK])
+def test_a_task_leaves_no_temporary_folder(task: str, tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    command = re.sub("@[A-Z]+@", f"{sys.executable} leaves.py", task)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 9
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_was_compiled_stays(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "USER": "me"}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    task = RANK.replace("@RANK@", 'echo "$TORCHINDUCTOR_CACHE_DIR"')
+    done = subprocess.run(["bash", "-c", task], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path}/torchinductor_me\n"
 
 
 def test_a_signal_while_the_step_is_being_started_is_not_lost() -> None:
@@ -63,9 +93,10 @@ def test_a_task_ends_with_the_code_of_torchrun(tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-c", task], cwd=tmp_path, check=False).returncode == 9
 
 
-def test_a_terminated_task_terminates_torchrun(tmp_path: Path) -> None:
-    task = TORCHRUN.replace("@TORCHRUN@", "bash -c 'touch ready; exec sleep 60'")
-    process = subprocess.Popen(["bash", "-c", task], cwd=tmp_path)
+@pytest.mark.parametrize("task", [TORCHRUN, RANK])
+def test_a_terminated_task_terminates_what_it_runs(task: str, tmp_path: Path) -> None:
+    command = re.sub("@[A-Z]+@", "bash -c 'touch ready; exec sleep 60'", task)
+    process = subprocess.Popen(["bash", "-c", command], cwd=tmp_path)
     _until((tmp_path / "ready").exists)
     process.terminate()
     assert process.wait(10) == 128 + signal.SIGTERM

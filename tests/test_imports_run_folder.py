@@ -71,7 +71,7 @@ def written(plan: Plan, folder: Path) -> Path:
 
 def again(path: Path, original: Spec, *words: str) -> Plan:
     """The Plan of an import; the machine and how it is launched are said elsewhere."""
-    (stage,) = described(imported([path]), words).stages
+    (stage,) = described(imported([path]), (f"software={original.software.name}", *words)).stages
     same = {name: getattr(original, name) for name in ("cluster", "launch", "name", "software", "stage")}
     return resolve(replace(stage, **same))
 
@@ -113,7 +113,7 @@ def test_job_scripts(spec: Spec, tasks: Any, tmp_path: Path) -> None:
     job = replace(spec, launch=Launch(kind="slurm", slurm=replace(SLURM, tasks=tasks)))
     plan = resolve(job)
     source = imported([written(plan, tmp_path) / "job.sbatch"])
-    (stage,) = described(source, []).stages
+    (stage,) = described(source, [f"software={spec.software.name}"]).stages
     assert [remark for remark in source.remarks if remark.level == "error"] == []
     assert stage.cluster.gpus == plan.grid.world
     ours, theirs = asdict(job.launch.slurm), asdict(stage.launch.slurm)

@@ -53,9 +53,9 @@ def test_what_is_passed_through_is_read_back_from_both() -> None:
 
 
 def test_what_megatron_refuses_is_said_in_its_words() -> None:
-    unknown, alone = judged("--no-such-flag", "--ep-overlap-early-attn-memory-release")
+    unknown, alone = judged("--no-such-flag", "--moe-pad-expert-input-to-capacity")
     assert "unrecognized arguments: --no-such-flag" in unknown
-    assert "overlap_moe_expert_parallel_comm must be enabled" in alone
+    assert "moe_expert_capacity_factor must be set" in alone
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ GOOD: Mapping[str, Mapping[str, Any]] = {
     "NCCL EP": {**STATIC, B + "moe_flex_backend": "ncclep"},
     "shared experts beside the dispatch": {B + "moe_shared_expert_overlap": True},
     "hidden all-to-all": {P + "overlap_ep": True, B + "delay_wgrad": True, B + "moe_dispatcher": "flex"},
+    "attention released early": {P + "overlap_ep": True, FED + "early_release": True},
+    "weight gradients beside the dispatch": {P + "zero": 3, FED + "wgrad_beside_dispatch": True},
     "mxfp8": {
         **MXFP8,
         BITS + "reuse_gradient_buffer": True,
@@ -120,6 +122,8 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "host_optimizer": {HOST + "fraction": 1.0},
     "offload_overlap": {HOST + "overlap": True},
     "delay_wgrad": {B + "delay_wgrad": True},
+    "wgrad_beside_dispatch": {P + "zero": 3, P + "overlap_ep": True, FED + "wgrad_beside_dispatch": True},
+    "early_release": {FED + "early_release": True},
     "gather_with_step": {B + "gather_with_step": True},
     "double_buffer": {FSDP + "double_buffer": True},
     "nccl_buffers": {**DENSE, P + "zero": 3, FSDP + "nccl_buffers": True},

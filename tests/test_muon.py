@@ -7,8 +7,13 @@ from dataclasses import replace
 import pytest
 
 from builders import small_model, spec
+from meshwright.cost import cost
 from meshwright.cost.framework import framework_of
+from meshwright.cost.inputs import scene
+from meshwright.cost.muon import gathering, multiplying, sent
+from meshwright.cost.stage_loads import load_of
 from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.imports.megatron import of_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.optimizer_state import checkpoint_gib
 from meshwright.resolver import layout, normalise, override, refusals, resolve
@@ -79,3 +84,98 @@ def test_a_checkpoint_holds_moments_in_their_precision() -> None:
     eight = replace(small, backend=replace(small.backend, megatron=options), parallelism=muon(1).parallelism)
     plan = resolve(eight)
     assert checkpoint_gib(plan) == pytest.approx(plan.total_parameters * (2 + 4 + 2) / 2**30)
+
+
+M = "backend.megatron.muon."
+DETAILS = {
+    f"{M}nesterov": True,
+    f"{M}steps": 8,
+    f"{M}coefficients": "polar_express",
+    f"{M}scale": "shape_scaling",
+    f"{M}extra_scale": 0.2,
+    f"{M}products": "high",
+    f"{M}split_qkv": False,
+    f"{M}tp_mode": "distributed",
+    f"{M}scalars": "lion",
+    "training.optimizer.momentum": 0.95,
+}
+
+
+def test_every_detail_is_read_back_from_flags_and_keyword_arguments() -> None:
+    pytest.importorskip("megatron.training")
+    plan = resolve(muon(1, **DETAILS))
+    assert _parsed(plan) == ""
+    made = kwargs(plan)["OptimizerConfig"]
+    assert {name: made[name] for name in made if name.startswith("muon")} == {
+        "muon_momentum": 0.95,
+        "muon_nesterov": True,
+        "muon_num_ns_steps": 8,
+        "muon_coefficient_type": "polar_express",
+        "muon_scale_mode": "shape_scaling",
+        "muon_extra_scale_factor": 0.2,
+        "muon_fp32_matmul_prec": "high",
+        "muon_split_qkv": False,
+        "muon_tp_mode": "distributed",
+        "muon_scalar_optimizer": "lion",
+    }
+
+
+def test_keyword_arguments_have_the_momentum_of_the_flags() -> None:
+    """Megatron's dataclass has 0.95 where its command line has 0.9."""
+    assert kwargs(resolve(muon()))["OptimizerConfig"]["muon_momentum"] == 0.9
+
+
+def test_details_of_another_optimizer_are_refused() -> None:
+    asked = muon(1, **{f"{M}steps": 8, f"{M}nesterov": True, "training.optimizer.name": "adamw"})
+    (problem,) = refusals(asked, "megatron")
+    assert problem.rule == "megatron.muon"
+    assert problem.repairs == ({f"{M}nesterov": False, f"{M}steps": 5}, {"training.optimizer.name": "muon"})
+
+
+def test_a_script_with_muon_is_read_whole() -> None:
+    words = ("--optimizer", "dist_muon", "--muon-momentum", "0.95", "--muon-tp-mode", "duplicated", "--lr", "1e-3")
+    values = of_flags([(word, ("args.txt", 1)) for word in words], "args").values
+    assert values["training.optimizer.name"] == "muon"
+    assert values["training.optimizer.momentum"] == 0.95
+    assert values["parallelism.zero"] == 1
+    assert values[f"{M}tp_mode"] == "duplicated"
+
+
+def _seconds(zero: int = 1, **changes: object) -> float:
+    s = scene(layout(normalise(muon(zero, **changes))))
+    load = load_of(s, 0, resolve(muon(zero, **changes)).stages[0].chunks)
+    return float(multiplying(s, load) + gathering(s, load))
+
+
+def test_orthogonalization_takes_products_of_every_matrix_once() -> None:
+    """Queries 128x128, keys and values 64x128, output 128x128, both MLP products (512 and 256) x 128; eight layers."""
+    gpu, e = muon().cluster.accelerator, muon().cluster.efficiency
+    shapes = [(128, 128), (64, 128), (64, 128), (128, 128), (128, 512), (128, 256)]
+    flops = 8 * 5 * sum(4 * m * m * n + 2 * m**3 for m, n in shapes)
+    moved = 8 * 5 * 2 * sum(3 * m * n + 4 * m * m for m, n in shapes)
+    started = 8 * 5 * len(shapes) * 3 * e.kernel_us * 1e-6
+    read = moved / (gpu.memory_bandwidth_gb_s * 1e9 * e.memory)
+    whole = flops / (gpu.bf16_tflops * 1e12 * e.matmul) + read + started
+    assert _seconds(0) == pytest.approx(whole)
+    assert _seconds(1) == pytest.approx(whole / 8)
+
+
+def test_the_mode_decides_what_tensor_parallel_ranks_compute_and_gather() -> None:
+    split = {"parallelism.tp": 2, "parallelism.sp": True}
+    blocks, whole, parts = (
+        _seconds(**split, **{f"{M}tp_mode": mode}) for mode in ("blockwise", "duplicated", "distributed")
+    )
+    assert blocks < whole
+    assert blocks < parts
+    sizes = []
+    for mode in ("blockwise", "duplicated"):
+        s = scene(layout(normalise(muon(**split, **{f"{M}tp_mode": mode}))))
+        sizes.append(sent(s, load_of(s, 0, resolve(muon(**split)).stages[0].chunks)))
+    matrices = 8 * (128 * 128 + 2 * 64 * 128 + 128 * 128 + 3 * 256 * 128)
+    assert sizes == [0, pytest.approx(4 * matrices / 4 / 2)]  # of four replicas each steps a quarter; half is here
+
+
+def test_embedding_and_head_keep_adams_second_moment() -> None:
+    adam, lion = (cost(resolve(muon(0, **{f"{M}scalars": name}))).stages[0].optimizer for name in ("adam", "lion"))
+    model = small_model()
+    assert adam - lion == 4 * (2 * resolve(muon(0)).padded_vocab * model.hidden + model.hidden)

@@ -5,8 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import pytest
+
+import meshwright
+from living import left
 from meshwright.verify.pool import Crash, fork_map
 
 STATE: list[int] = []
@@ -55,3 +62,32 @@ def test_what_a_check_starts_ends_with_it() -> None:
     while os.path.exists(f"/proc/{server}") and time.monotonic() < limit:
         time.sleep(0.05)
     assert not os.path.exists(f"/proc/{server}")
+
+
+ENDLESS = """
+import sys, test_pool
+from meshwright.verify.pool import fork_map
+fork_map(test_pool.wait_for_ever, [sys.argv[1]] * 2, processes=2)
+"""
+
+
+def wait_for_ever(folder: str) -> None:
+    server = start_a_server(0)
+    (Path(folder) / f"{os.getpid()}").write_text(f"{os.getpid()} {server}\n")
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_checks_do_not_outlive_what_asked_for_them(number: signal.Signals, tmp_path: Path) -> None:
+    paths = os.pathsep.join((str(Path(meshwright.__file__).parents[1]), str(Path(__file__).parent)))
+    with (tmp_path.parent / "said").open("w") as said:
+        command = [sys.executable, "-c", ENDLESS, str(tmp_path)]
+        asking = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stderr=said, start_new_session=True)
+    limit = time.monotonic() + 60
+    while len(told := [path.read_text() for path in tmp_path.iterdir() if path.read_text().endswith("\n")]) < 2:
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    asking.send_signal(number)
+    asking.wait(30)
+    pids = [int(pid) for line in told for pid in line.split()]
+    assert left(pids) == []

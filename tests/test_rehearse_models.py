@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from meshwright.documents import REHEARSALS
+from meshwright.documents import PROOFS, REHEARSALS
+from meshwright.rehearse.run import TOLERANCE
 from samples import sample
 
 pytest.importorskip("megatron.core")
@@ -46,5 +47,13 @@ def test_one_of_them_trains_for_a_few_steps(name: str, tmp_path: Path) -> None:
 
 def test_every_row_was_rehearsed_and_passed() -> None:
     assert [name for name, row in ROWS.items() if row["problems"]] == []
-    assert all(max(row["differences"].values()) <= row["tolerance"] for row in ROWS.values())
+    assert all(max(row["differences"].values()) <= TOLERANCE for row in ROWS.values())
     assert {name for name, row in ROWS.items() if row["backend"] == "megatron"} >= {"gpt_oss_20b", "olmo3_7b"}
+
+
+def test_recipes_were_rehearsed_within_the_tolerance_and_it_leaves_them_little() -> None:
+    """The page of each recipe says what its miniature differed by."""
+    proven = json.loads((ROOT / "docs" / PROOFS).read_text("utf-8"))["recipes"]
+    found = [max(one["rehearsal"]["differences"].values()) for one in proven.values() if "rehearsal" in one]
+    assert len(found) > 200
+    assert TOLERANCE / 4 < max(found) < TOLERANCE < 1e-5

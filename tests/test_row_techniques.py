@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,3 +88,24 @@ def test_a_model_known_by_name_says_what_the_columns_cannot():
     assert (found.layers, found.hidden, found.moe.latent, found.moe.ffn) == (88, 4096, 1024, 2688)
     unknown = {**DEEPSEEK, **cells, "model": "nemotron-h-1b"}
     assert "columns say nothing of Mamba layers" in usable([unknown])[1][0][2]
+
+
+def test_what_a_graph_leaves_out_is_started_by_the_host():
+    """Step 6 of Megatron's log of DeepSeek V3 captured attention and router, but not yet the shared experts."""
+    whole, without = (
+        row(graphs=f"transformer_engine:attn+moe_router+moe_preprocess{end}") for end in ("", "-shared_experts")
+    )
+    assert set(whole.framework.captured) - set(without.framework.captured) == {"shared_experts."}
+    assert without.spec == whole.spec
+
+
+def test_a_row_whose_source_notes_a_faulty_kernel_is_left_out():
+    (_, (skipped,)) = usable([{**DEEPSEEK, "fusions": "router+permute+experts+NVIDIA/cudnn-frontend#256"}])
+    assert "too slow" in skipped[2]
+
+
+def test_a_host_of_another_time_is_all_that_differs_from_the_cluster():
+    log = {"source": "megatron_dsv3_gb200", "graphs": "none", "dispatcher": "alltoall"}
+    early, late = (row(**log, release=f"step {n}").spec.cluster.efficiency for n in (5, 7))
+    assert early == replace(late, launch_us=early.launch_us)
+    assert early.launch_us > 1.5 * late.launch_us

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from meshwright.cost import cost
+from meshwright.cost.brought import brought
 from meshwright.cost.collectives import group
 from meshwright.cost.compute import peak
 from meshwright.cost.inputs import scene
 from meshwright.cost.messages import between_nodes, expert, hidden
-from meshwright.cost.techniques import TECHNIQUES, applied, brought, used
+from meshwright.cost.techniques import TECHNIQUES, applied, used
 from meshwright.errors import ConfigError
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
@@ -96,6 +97,23 @@ def test_activations_on_the_host_leave_the_gpu_but_for_the_layers_under_way() ->
     assert cost(planned(*V3, AWAY, f"{B}activation_offload.fraction=0.5")).host.activations == away.host.activations / 2
 
 
+def test_whole_layers_on_the_host_are_not_under_way_at_the_loss() -> None:
+    here, away = (cost(planned(*DENSE, *more)).stages[0] for more in ((), (f"{B}activation_offload.layers=16",)))
+    layers = here.activations - 8 * 8192  # beside them, the words that the embedding was given
+    assert here.activations - away.activations == pytest.approx(layers / 2)
+    assert here.logits > layers / 32
+    assert away.workspace == 0
+
+
+def test_keys_that_go_round_a_ring_leave_attentions_output_where_it_is() -> None:
+    """What goes to other heads and comes back is kept on both sides."""
+    words = (*DENSE, "parallelism.cp=2")
+    ring, heads = (
+        cost(planned(*words, f"parallelism.cp_comm={comm}")).stages[0].activations for comm in ("p2p", "a2a")
+    )
+    assert heads - ring == 32 * 2 * 4096 * 8192 / 2
+
+
 def test_a_slow_link_shows_what_it_costs_to_offload_activations() -> None:
     fast, slow = (cost(planned(*V3, AWAY, f"cluster.host_link_gb_s={rate}")).step.offload for rate in (2000, 30))
     assert fast == 0 < slow
@@ -131,6 +149,22 @@ def test_hidden_all_to_alls_and_delayed_gradients_each_shorten_the_step() -> Non
     bare, hidden_, delayed = (cost(planned(*HOPPER, *words)).step.expert for words in ((), (hide,), (hide, delay)))
     assert delayed < hidden_ < bare
     assert cost(planned(*HOPPER, f"{B}moe_shared_expert_overlap=true")).step.expert < bare
+
+
+def test_an_early_release_frees_attention_and_exposes_half_of_what_was_hidden() -> None:
+    hide, early = "parallelism.overlap_ep=true", f"{B}experts.early_release=true"
+    bare, hidden_, released = (cost(planned(*HOPPER, *words)) for words in ((), (hide,), (hide, early)))
+    assert released.step.expert == pytest.approx((bare.step.expert + hidden_.step.expert) / 2)
+    assert released.stages[0].workspace == bare.stages[0].workspace < hidden_.stages[0].workspace
+
+
+def test_experts_weight_gradients_hide_at_most_half_of_the_backwards_exchange() -> None:
+    sharded = (*HOPPER, "parallelism=zero3", "parallelism.pp=1", "parallelism.ep=64", "parallelism.vpp=1")
+    words = tuple(word for word in sharded if "layout" not in word and "pp=4" not in word)
+    bare, beside = (
+        cost(planned(*words, f"{B}experts.wgrad_beside_dispatch={on}")).step.expert for on in ("false", "true")
+    )
+    assert 0.75 * bare <= beside < bare
 
 
 def test_the_host_starts_no_kernels_of_a_graph() -> None:
@@ -206,6 +240,9 @@ def test_double_buffers_take_memory_and_an_outer_level_gives_it_back() -> None:
     bare, twice = (cost(planned(*words, *more)).stages[0] for more in ((), (f"{fsdp}double_buffer=true",)))
     layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
     assert twice.communication - bare.communication == 4 * layer
+    low = (*words, "training.grad_reduce=bf16")  # buffers are of the type that is reduced
+    bare, twice = (cost(planned(*low, *more)).stages[0] for more in ((), (f"{fsdp}double_buffer=true",)))
+    assert twice.communication - bare.communication == 2 * layer
     outer = (cost(planned(*words, replicas, *more)).stages[0] for more in ((), (f"{fsdp}outer_optimizer=true",)))
     assert next(outer).optimizer == 2 * next(outer).optimizer
 

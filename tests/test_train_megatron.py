@@ -24,7 +24,7 @@ from meshwright.jobs.run_folder import compile
 from meshwright.jobs.status import status
 from meshwright.rehearse import RankError, Rehearsal, miniature
 from meshwright.rehearse.processes import train
-from meshwright.rehearse.run import curve, prepare
+from meshwright.rehearse.run import TOLERANCE, curve, prepare
 from meshwright.resolver import resolve
 from meshwright.spec import Evaluation, RampStep, Schedule
 from meshwright.spec.model import Mla
@@ -60,7 +60,7 @@ def rehearsal(alone, *others):
         backend="megatron",
         reference=alone,
         miniatures=others,
-        tolerance=1e-4,
+        tolerance=TOLERANCE,
         drop=0.1,
         substitutions=(),
     )
@@ -80,6 +80,13 @@ def test_a_fault_is_noticed(scene, alone, fault, axis):
     result = rehearsal(alone, curve(scene, plan_with(scene, axis), program=f"faults.{fault}"))
     assert not result.passed
     assert "losses differ" in result.problems[0]
+
+
+def test_a_wrong_gradient_of_a_few_weights_is_noticed(scene, alone):
+    """Norms' gradients that nobody sums change a loss by 1e-5 nats, as latent attention's shared keys' would."""
+    result = rehearsal(alone, curve(scene, plan_with(scene, "tp"), program="faults.unsummed_gradient"))
+    assert TOLERANCE < result.differences[0] < 1e-4
+    assert not result.passed
 
 
 def test_a_slow_rank_is_named(scene, tmp_path):

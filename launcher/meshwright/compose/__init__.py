@@ -54,17 +54,21 @@ def load(
         TypeError: where ``overrides`` is no list of words.
 
     """
-    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
-        raise TypeError(f"load takes a list of overrides, such as ['model=tiny', 'cluster.gpus=8'], not {overrides!r}")
-    odd = [word for word in overrides if not isinstance(word, str)]
-    if odd:
-        raise TypeError(f"an override is text, such as 'cluster.gpus=8', not {odd[0]!r}")
+    _refuse_no_words(overrides)
     composed = compose(overrides, config_dir)
     if stated is not None:
         composed = {**composed, "stages": {None: stated}}
     if search or (composed.get("parallelism") or {}).get("auto") is True:
         return _open(composed, overrides, config_dir)
     return run_of(composed, overrides, config_dir)
+
+
+def _refuse_no_words(overrides: object) -> None:
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise TypeError(f"load takes a list of overrides, such as ['model=tiny', 'cluster.gpus=8'], not {overrides!r}")
+    odd = [word for word in overrides if not isinstance(word, str)]
+    if odd:
+        raise TypeError(f"an override is text, such as 'cluster.gpus=8', not {odd[0]!r}")
 
 
 def _open(composed: Mapping[str, Any], overrides: Sequence[str], config_dir: str | Path | None) -> Run:

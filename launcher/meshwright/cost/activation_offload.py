@@ -13,7 +13,7 @@ from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.numbers import Number, maximum, minimum
 from meshwright.model.operations import Operation
 
-__all__ = ["copied", "leaving", "offloads_activations"]
+__all__ = ["coming", "copied", "leaving", "offloads_activations"]
 
 _SAVED_BY = {
     "attn_norm": "attention.norm",
@@ -47,11 +47,28 @@ def copied(s: Scene, load: Load) -> Number:
 
 
 def leaving(s: Scene, load: Load) -> Number:
-    """Bytes that the GPU does not hold at its peak: of all micro-batches in flight, but for the layers under way."""
+    """Bytes that the GPU does not hold at its peak: of all micro-batches in flight, but for modules under way."""
     if not offloads_activations(s):
         return 0 * load.layers
-    one = copied(s, load)
-    return maximum(0, one * load.in_flight - _BESIDE * one / maximum(1, load.layers))
+    everything = copied(s, load) * load.in_flight
+    return everything if _whole_layers(s) else maximum(0, everything - _beside(s, load))
+
+
+def coming(s: Scene, load: Load) -> Number:
+    """Bytes of whole layers that come back during the backward pass.
+
+    At the loss none of them is under way: the last was freed with the last layer's forward, and copies back begin with
+    its backward (transformer_engine/pytorch/cpu_offload_v1.py, ``layer_window_map``).
+    """
+    return _beside(s, load) if offloads_activations(s) and _whole_layers(s) else 0 * load.layers
+
+
+def _whole_layers(s: Scene) -> bool:
+    return bool(s.layout.backend.megatron.activation_offload.layers)
+
+
+def _beside(s: Scene, load: Load) -> Number:
+    return _BESIDE * copied(s, load) / maximum(1, load.layers)
 
 
 def _bytes(s: Scene, operations: Iterable[Operation], begins: tuple[str, ...]) -> Number:

@@ -19,10 +19,6 @@ Before Hopper the products are slow enough to hide them."""
 FLEXIBLE = 0.15
 """Part of fused attention's rate that flex attention with a soft cap reaches; ours, from one run of Gemma 2 2B on an
 H100 (docs/gpu.md)."""
-GENERIC = 0.21
-"""Part of fused attention's rate where no kernel is made for sinks, and windows are masked, not skipped. Fitted with
-``launches.ROUTING``; what fixes it are two runs of gpt-oss in Megatron-Bridge 26.06 and, with the fault of
-NVIDIA/cudnn-frontend#256, in 26.06.01."""
 SOFTMAX = 2.0
 """Work on a score in exponentials' time: FlashAttention-3's causal forward at 4K on H100 reaches 1.4 times less with 64
 channels than with 128 (arXiv:2407.08608, figure 5)."""
@@ -41,14 +37,13 @@ def peak(s: Scene, o: Operation) -> Number:
 def rate(s: Scene) -> Number:
     """Part of the matrix peak that the model's fused attention reaches."""
     capped = s.layout.model.attention_softcap is not None
-    generic = GENERIC if s.framework.generic_attention else 1
-    return s.layout.cluster.efficiency.attention * (FLEXIBLE if capped else 1) * generic
+    return s.layout.cluster.efficiency.attention * (FLEXIBLE if capped else 1)
 
 
 def seen(s: Scene, window: int | None) -> Number:
     """Part of what causal attention computes that is inside the sliding window."""
     sequence = s.layout.training.sequence
-    if window is None or s.framework.generic_attention:
+    if window is None:
         return 1
     inside = minimum(window + TILE, sequence)  # kernels compute whole tiles
     return (2 * inside - inside * inside / sequence) / sequence
@@ -61,8 +56,7 @@ def narrow(s: Scene, o: Operation) -> Number:
     each score, and the softmax's work on it, exponential and all, is the same.
     """
     exponentials = EXPONENTIALS.get(s.layout.cluster.accelerator.capability.partition(".")[0])
-    fused = s.framework.kernels.flash and not s.framework.generic_attention
-    if o.name != "attention.core" or not fused or exponentials is None:
+    if o.name != "attention.core" or not s.framework.kernels.flash or exponentials is None:
         return 0
     model = s.layout.model
     sequence = s.layout.training.sequence

@@ -6,16 +6,16 @@ start its kernels. The sum, rather than the larger of the two, is what makes sma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from meshwright.cost import attention, launches
 from meshwright.cost.counts import recomputed
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, where
+from meshwright.cost.products import casts, low_peak, peak, weight_bytes
 from meshwright.cost.tiles import in_tiles
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
-from meshwright.spec import Accelerator
 from meshwright.spec.frozen import dataclass
 
 __all__ = ["Roofline", "Seconds", "head", "layer", "operation", "peak", "roofline", "weight_gradients"]
@@ -39,6 +39,7 @@ class Seconds:
     backward: Number
     recompute: Number
     idle: tuple[Number, Number, Number] = (0, 0, 0)  # of each, in which the device waits for the host
+    behind: Number = 0  # at least these in the forward, behind the counts of tokens; what experts send back is later
 
     @property
     def total(self) -> Number:
@@ -70,45 +71,31 @@ class Roofline:
     peak: Number
 
 
-def peak(s: Scene) -> float:
-    """FLOP/s in the precision of the linear layers, over those that stay in bf16, too."""
-    gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
-    if precision == "fp32":
-        return gpu.fp32_tflops * 1e12 if s.framework.tf32 else gpu.full_fp32
-    low, part = _low_peak(gpu, precision), s.framework.low_layers
-    return 1e12 / (part / low + (1 - part) / gpu.bf16_tflops)
-
-
-def _low_peak(gpu: Accelerator, precision: str) -> float:
-    """1e12 FLOP/s in 4 or 8 bits where the precision is such and the GPU has the units."""
-    eight = gpu.fp8_tflops or gpu.bf16_tflops
-    if precision == "nvfp4" and gpu.platform == "rocm":
-        return gpu.bf16_tflops  # which ROCm/TransformerEngine makes of it first (common/gemm/rocm_gemm.cu)
-    if precision == "nvfp4":
-        return gpu.fp4_tflops or eight
-    return eight if precision.startswith(("fp8", "mxfp8")) else gpu.bf16_tflops
-
-
 def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     """One decoder layer."""
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
-    once = sum(map(_forward, kernels))
-    forward = maximum(_at_least_launched(kernels, 1, once), _behind_counts(operations, kernels))
-    flash = s.framework.kernels.flash
-    twice = 2.5 if flash else 2
+    once, host = sum(map(_forward, kernels)), sum(k.launch for k in kernels)
+    behind = _behind_counts(operations, kernels) * s.framework.reads_counts
+    forward = maximum(once, host, behind)
+    twice = 2.5 if s.framework.kernels.flash else 2
     device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
-    backward = _at_least_launched(kernels, 2, device)
+    backward = maximum(device, 2 * host)
     tiled = sum(k.matmul + k.memory for o, k in zip(operations, kernels, strict=True) if in_tiles(s, o))
-    again = [
-        k
-        for o, k in zip(operations, kernels, strict=True)
-        if recomputed(o, s.layout.spec.parallelism.recompute_modules)
-    ]
-    selective = sum(map(_forward, again))
-    r = s.layout.recompute
-    idle = (forward - once, backward - device, (r == 2) * (forward - once))
-    return Seconds(forward, backward, where(r == 2, forward, where(r == 1, selective, 0 * forward)) + tiled, idle)
+    r, (repeated, launched) = s.layout.recompute, _repeated(s, operations, kernels)
+    both = maximum(device + repeated, 2 * host + launched)
+    waiting = where(r == 1, both - device - repeated, backward - device)
+    idle = (forward - once, waiting, (r == 2) * (forward - once))
+    computed = where(r == 2, forward, where(r == 1, both - backward, 0 * forward))
+    return Seconds(forward, backward, computed + tiled, idle, behind)
+
+
+def _repeated(s: Scene, operations: Sequence[Operation], kernels: Sequence[_Kernel]) -> tuple[Number, Number]:
+    """Seconds that selective recomputation takes of the device and of the host, in a layer's backward."""
+    modules = s.layout.spec.parallelism.recompute_modules
+    again = [k for o, k in zip(operations, kernels, strict=True) if recomputed(o, modules)]
+    launch = launches.repeated(s, operations, modules) * s.layout.cluster.efficiency.launch_us * 1e-6
+    return sum(map(_forward, again)), sum(k.launch for k in again) + launch
 
 
 def operation(s: Scene, o: Operation) -> Seconds:
@@ -136,7 +123,7 @@ def head(s: Scene) -> Seconds:
     fused = s.framework.fused_loss
     rows = s.vocab / s.layout.tp
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
-    sixteen = _low_peak(gpu, precision) if s.framework.low_head else gpu.bf16_tflops
+    sixteen = low_peak(gpu, precision) if s.framework.low_head else gpu.bf16_tflops
     units = gpu.full_fp32 if precision == "fp32" else sixteen * 1e12
     product = 2 * s.tokens * model.hidden * rows / (units * e.matmul)
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
@@ -159,22 +146,25 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     elements = _touched(s, o)
     kernels = o.kernels + _pieces(s, o)
-    captured = o.name.startswith(s.framework.captured) or s.framework.captures_all
     fused = s.framework.kernels.flash and not o.dense
     attention_peak = attention.peak(s, o) * (attention.rate(s) if fused else e.matmul)
     return _Kernel(
         matmul=_products(s, o) / (peak(s) * e.matmul),
         attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
-        casts=_casts(s, o, rate),
+        casts=casts(s, o, rate),
         gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
-        launch=0 if captured else (kernels + launches.routing(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
+        launch=0
+        if launches.is_captured(s, o)
+        else (kernels + launches.beside(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
     )
 
 
 def _products(s: Scene, o: Operation) -> Number:
     """FLOPs of the products with weights."""
-    return 2 * s.tokens * o.topk * sum(_product(s, w.elements, w.shard) for w in o.weights if is_matrix(w.name))
+    tp = s.layout.tp
+    each = (w.elements / (1 if w.shard == "replicated" else tp) for w in o.weights if is_matrix(w.name))
+    return 2 * s.tokens * o.topk * sum(each)
 
 
 def _scores(s: Scene, o: Operation) -> Number:
@@ -186,27 +176,15 @@ def _scores(s: Scene, o: Operation) -> Number:
 
 
 def _moved(s: Scene, o: Operation) -> Number:
-    """Bytes that the kernels read and write, the weights in 16 bits among them."""
+    """Bytes that the kernels read and write, the weights among them, in as many bits as their products take."""
     squared = s.layout.training.sequence * (1 + _pieces(s, o))
-    return s.tokens * sum(t.on_rank(s.degrees) * (squared if t.squared else 1) for t in o.moved) + 2 * _touched(s, o)
+    each = sum(t.on_rank(s.degrees) * (squared if t.squared else 1) for t in o.moved)
+    return s.tokens * each + weight_bytes(s, o) * _touched(s, o)
 
 
 def _pieces(s: Scene, o: Operation) -> Number:
     """Further kernels of a softmax that is not one."""
     return PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
-
-
-def _casts(s: Scene, o: Operation, rate: Number) -> tuple[Number, Number]:
-    """Seconds in which inputs and gradients are made 8 bits wide, over the layers that have them.
-
-    Experts' in kernels of their own, or by the products before where operations are fused across an expert's MLP.
-    """
-    fused = s.layout.backend.megatron.op_fuser and o.name.startswith("experts.")
-    if not s.framework.kernels.eight_bit or fused:
-        return 0, 0
-    part = s.framework.low_layers * s.tokens / rate
-    forward, backward = (part * sum(t.on_rank(s.degrees) for t in tensors) for tensors in o.casts)
-    return forward, backward
 
 
 def _softmax_in_pieces(s: Scene) -> Number:
@@ -220,11 +198,6 @@ def _touched(s: Scene, o: Operation) -> Number:
     """Weight elements a kernel reads."""
     d = s.degrees
     return sum(w.on_rank(d.tp, d.etp, d.ep) for w in o.weights if is_matrix(w.name))
-
-
-def _product(s: Scene, elements: Number, shard: str) -> Number:
-    """Weight elements each token (of those routed here) is multiplied with."""
-    return elements / (1 if shard == "replicated" else s.layout.tp)
 
 
 def _forward(kernel: _Kernel) -> Number:
@@ -241,7 +214,3 @@ def _behind_counts(operations: Iterable[Operation], kernels: Iterable[_Kernel]) 
     each = [(o.name.startswith(launches.COUNTED), k) for o, k in zip(operations, kernels, strict=True)]
     started = sum(k.launch for counted, k in each if counted)
     return (started > 0) * (started + sum(_forward(k) for counted, k in each if not counted))
-
-
-def _at_least_launched(kernels: Iterable[_Kernel], passes: int, device: Number) -> Number:
-    return maximum(device, passes * sum(k.launch for k in kernels))

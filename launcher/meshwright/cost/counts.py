@@ -12,6 +12,7 @@ hardware    megatron, and what is recomputed        Narayanan et al. 2021; MT-NL
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from meshwright.model.kinds import count_kinds
@@ -25,6 +26,7 @@ __all__ = [
     "forward_by_operation",
     "hardware_flops",
     "recomputed",
+    "regions",
     "training_flops",
 ]
 
@@ -91,6 +93,13 @@ _OPERATIONS = {
     "mla_up_proj": ("attention.query_up", "attention.kv_up"),
 }
 """Operations of each module of Megatron's ``--recompute-modules``, by the beginning of their names."""
+
+
+def regions(names: Iterable[str], modules: tuple[str, ...] | None) -> int:
+    """How often selective recomputation of ``modules`` starts anew in a layer: each of its norms is by itself."""
+    names, chosen = tuple(names), modules or ("core_attn",)
+    found = {m: sum(name.startswith(_OPERATIONS.get(m, ())) for name in names) for m in chosen}
+    return sum(count if module == "layernorm" else count > 0 for module, count in found.items())
 
 
 def _within(name: str, modules: tuple[str, ...] | None) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.count import total_parameters
-from meshwright.model.low_precision import CODED, low_bytes
+from meshwright.model.low_precision import CODED, Casts, cast_bytes, gathered_bytes, low_bytes
 from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
@@ -24,7 +24,8 @@ SPREAD = 0.15
 
 _ENGINE_SPREAD = 0.07
 """The same of layers by Transformer Engine, which are counted tensor by tensor: of the eleven such peaks that nothing
-here was settled on (three of our own runs, two of DGX Cloud, six of an 8B model in Megatron-LM's own tests) nine."""
+here was settled on (three of our own runs, two of DGX Cloud, six of an 8B model in Megatron-LM's own tests) eight; nine
+where of the one that is known as reserved alone 3.5 % less was given out, the least of our own runs (docs/gpu.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Framework:
     weight_bytes: Number = 2.0
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
+    end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
     optimizer_away: Number = 0.0  # part of the states that leaves the GPU
     reduce_bytes: float = 4.0  # of a gradient on the wire
     fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
@@ -54,12 +56,14 @@ class Framework:
     fixed_gib: float = 0.0  # allocated whatever the layout
     grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
     gather_bytes: float = 0.0  # of a weight that is gathered; 0: an activation's width
+    casts: Casts | None = None  # where products are in 8 or 4 bits
+    coded: tuple[float, float] = (2.0, 2.0)  # of what tp gathers with sequence parallelism: inputs, outputs' gradients
     scatter_bytes: float = 0.0  # of a gradient that ZeRO-3 scatters; 0: as it is summed
     secondary: int = 1  # ranks that hold a second copy of what ZeRO-3 gathers, and gather it again among themselves
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
     low_head: bool = False  # the head's, too
-    generic_attention: bool = False  # fused, but by no kernel made for the model's sinks and windows
     sends_once: bool = False  # a routed token leaves its node once for each node with experts of its own
+    reads_counts: bool = True  # the host waits for the router's counts of tokens; not where experts are padded to one
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
     memory_spread: float = SPREAD  # see there
@@ -71,6 +75,7 @@ class Framework:
     overlaps_gradients: bool = True  # a tensor-parallel rank communicates while it computes weight gradients
     exchanges_heads: bool = False  # context parallelism exchanges heads for tokens; else keys go round a ring
     overlaps_gather: bool = False  # new parameters are gathered while the forward pass runs
+    reduces_whole: bool = False  # ZeRO-3 all-reduces gradients, of which each rank keeps its part
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 
@@ -94,6 +99,7 @@ def _kernels(layout: Layout) -> Kernels:
         low_bytes=CODED.get(layout.training.precision, 1.0),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
+        experts=local or options.op_fuser,
         sparse=options.dsa_kernels != "none",
     )
 
@@ -141,12 +147,20 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
         "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
         "low_layers": part,
+        "coded": _coded(layout, part),
+        "casts": cast_bytes(training.precision) if _low(layout) else None,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
+        "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
         "optimizer_away": away,
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
     }
+
+
+def _coded(layout: Layout, part: float) -> tuple[float, float]:
+    inputs, gradients = gathered_bytes(layout.training.precision) if _low(layout) else (2.0, 2.0)
+    return part * inputs + (1 - part) * 2.0, part * gradients + (1 - part) * 2.0
 
 
 def _buffers(layout: Layout) -> dict[str, Any]:
@@ -227,6 +241,7 @@ def _deepspeed(layout: Layout) -> Framework:
         gather_bytes=_QWZ if options.quantized_weights else 0.0,
         scatter_bytes=_QGZ if options.quantized_gradients else 0.0,
         secondary=options.hpz,
+        reduces_whole=layout.training.optimizer.name == "muon",  # zero/stage3.py:360, :1882
         fused_gradients=False,
     )
 

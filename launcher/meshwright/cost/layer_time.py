@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshwright.cost import messages
 from meshwright.cost.collectives import Group, all_to_all, context_group, context_groups, group, ring, round_trip
-from meshwright.cost.compute import Seconds, layer
+from meshwright.cost.compute import Seconds, layer, weight_gradients
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind
@@ -31,7 +31,9 @@ def layer_time(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> 
     seconds = layer(s, operations)
     idle = seconds.idle
     tensor, idle = _hidden(_tensor(s, kind), idle)
-    expert, idle = _hidden(_expert(s, kind, _beside_dispatch(s, operations)), idle)
+    sent = _expert(s, kind, operations)
+    expert, idle = _hidden(sent, idle)
+    expert = maximum(expert[0], _back(seconds, sent[0])), *expert[1:]
     context, _ = _hidden(_context(s, kind), idle)
     return LayerTime(seconds, tensor, expert, context)
 
@@ -43,6 +45,14 @@ def _hidden(seconds: Triple, idle: Triple) -> tuple[Triple, Triple]:
     return left, (maximum(0, x - a), maximum(0, y - b), maximum(0, z - c))
 
 
+def _back(seconds: Seconds, sent: Number) -> Number:
+    """Seconds by which what experts send back, half of ``sent``, ends later than a forward that waits for counts.
+
+    The next layer's attention waits for it, and so does the host, for the next counts.
+    """
+    return (seconds.behind > 0) * maximum(0, seconds.behind + sent / 2 - seconds.forward)
+
+
 def _tensor(s: Scene, kind: LayerKind) -> Triple:
     """Exposed tensor-parallel time of a layer.
 
@@ -50,33 +60,48 @@ def _tensor(s: Scene, kind: LayerKind) -> Triple:
     all-gathers on entering and reduce-scatters on leaving; backward, what was gathered is gathered again, and both that
     and the scatter on the way out run beside products.
     """
-    r, p = s.layout, s.layout.spec.parallelism
+    r, p, sizes = s.layout, s.layout.spec.parallelism, messages.tensor(s, kind)
     hidden = r.cluster.efficiency.overlap
     beside = hidden * s.framework.overlaps_gradients
-    enter, leave = (sum(ring(s, group(s, r.tp, 1), size) for size in sizes) for sizes in messages.tensor(s, kind))
-    forward = (enter + leave) * (1 - hidden * (p.overlap_tp + 0))
-    backward = where(r.sp, leave + 2 * (1 - beside) * enter, (enter + leave) * (1 - beside))
+    enter, leave, gradients, returned = (
+        sum(ring(s, group(s, r.tp, 1), size) for size in each)
+        for each in (sizes.entering, sizes.leaving, sizes.gradients, sizes.returned)
+    )
+    shown = 1 - hidden * (p.overlap_tp + 0)
+    forward = (enter + leave) * shown
+    backward = where(r.sp, gradients * shown + (1 - beside) * (enter + returned), (enter + leave) * (1 - beside))
     on = (r.tp > 1) + 0
     return on * forward, on * backward, on * (r.recompute == 2) * forward
 
 
-def _expert(s: Scene, kind: LayerKind, beside: Number) -> Triple:
+def _expert(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> Triple:
     """Dispatch and combine: one all-to-all each, and as many backward; etp gathers and scatters besides.
 
-    ``beside``: seconds of a forward pass that run beside them. Delayed weight gradients are beside the backward's.
+    Shared experts may run beside them, weight gradients beside the backward's.
     """
-    r = s.layout
+    r, overlap = s.layout, s.layout.cluster.efficiency.overlap
     if not messages.routed(kind):
         return 0, 0, 0
     size, g = messages.expert(s), group(s, r.ep, r.etp)
     exchange = (r.ep > 1) * _exchange(s, g, size)
     gather = (r.etp > 1) * ring(s, group(s, r.etp, 1), size * r.etp)
-    hidden = r.cluster.efficiency.overlap if r.spec.parallelism.overlap_ep else 0
+    hidden = overlap * _side_by_side(s)
     once = (exchange + 2 * gather) * (1 - hidden)
-    back = once * (1 - hidden * r.backend.megatron.delay_wgrad)
-    overlap = r.cluster.efficiency.overlap
-    forward, backward = (x - minimum(overlap * x, n * beside) for x, n in ((once, 1), (back, 2)))
+    back = once * (1 - (hidden > 0) * overlap * r.backend.megatron.delay_wgrad)
+    shared, gradients = _shared_beside(s, operations), _gradients_beside(s, operations)
+    forward = once - minimum(overlap * once, shared)
+    backward = back - minimum(overlap * back, 2 * shared) - minimum(overlap * back / 2, gradients)
     return forward, backward, messages.again(s, "moe") * forward
+
+
+def _side_by_side(s: Scene) -> float:
+    """Part of the all-to-alls that runs beside another micro-batch.
+
+    Where attention's backward comes early, nothing is left to hide the forward's combine and the backward's dispatch
+    (core/model_parallel_config.py:360).
+    """
+    early = s.layout.backend.megatron.experts.early_release
+    return (0.5 if early else 1.0) * s.layout.spec.parallelism.overlap_ep
 
 
 _WIDE_DEEPEP = (400e9, 190e9)
@@ -95,12 +120,19 @@ def _exchange(s: Scene, g: Group, size: Number) -> Number:
     return where(g.near > _DEEPEP_PEERS, maximum(twice, wide), twice)
 
 
-def _beside_dispatch(s: Scene, operations: tuple[Operation, ...]) -> Number:
+def _shared_beside(s: Scene, operations: tuple[Operation, ...]) -> Number:
     """Seconds of the shared experts where they run beside the dispatch."""
     if not s.layout.backend.megatron.moe_shared_expert_overlap or s.layout.backend.name != "megatron":
         return 0
     shared = tuple(o for o in operations if o.name.startswith("shared_experts."))
     return layer(s, shared).forward if shared else 0
+
+
+def _gradients_beside(s: Scene, operations: tuple[Operation, ...]) -> Number:
+    """Seconds of the routed experts' weight gradients where they run beside the backward's dispatch."""
+    if not s.layout.backend.megatron.experts.wgrad_beside_dispatch or s.layout.backend.name != "megatron":
+        return 0
+    return weight_gradients(s, (o for o in operations if o.name in ("experts.up", "experts.down")))
 
 
 def _context(s: Scene, kind: LayerKind) -> Triple:

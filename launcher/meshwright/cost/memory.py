@@ -10,14 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
-from meshwright.cost.activation_offload import leaving
+from meshwright.cost.activation_offload import coming, leaving
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.saved import beside, context_copies, layer_input, saved
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["GIB", "Memory", "allocatable", "layer_input", "memories", "memory", "saved", "stage_parameters"]
+__all__ = ["GIB", "Memory", "allocatable", "memories", "memory", "stage_parameters"]
 
 GIB = 2**30
 USABLE = 0.945
@@ -59,7 +60,7 @@ def memory(s: Scene, load: Load) -> Memory:
 
 def memories(s: Scene, loads: Iterable[Load]) -> tuple[Memory, ...]:
     """The same for several stages, whose layers are looked at once."""
-    each = [saved(s, operations) + _context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
+    each = [saved(s, operations) + context_copies(s, kind) for kind, operations in zip(s.kinds, s.layers, strict=True)]
     return tuple(_memory(s, load, each) for load in loads)
 
 
@@ -74,10 +75,10 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     return Memory(
         weights=_weights(s, dense, experts),
         gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2),
-        optimizer=_optimizer(s, dense, experts),
+        optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
-        workspace=maximum(0, _workspace(s, load) + recomputed - logits),
+        workspace=maximum(0, _workspace(s, load) + recomputed + coming(s, load) - logits) + beside(s, load),
         communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
         framework=_framework(s, load),
     )
@@ -97,9 +98,11 @@ def _second_copy(s: Scene, everything: Number) -> Number:
     return (ranks > 1 and device == "none") * (s.layout.zero >= 3) * s.width * everything / ranks
 
 
-def _optimizer(s: Scene, dense: Number, experts: Number) -> Number:
+def _optimizer(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
-    return s.framework.optimizer_bytes * _shards(dense, experts, s.owners, s.layout.zero >= 1)
+    f, sharded = s.framework, s.layout.zero >= 1
+    beside = f.end_bytes * _shards(_ends(s, load), 0, s.owners, sharded) if f.end_bytes else 0
+    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside
 
 
 def _shards(dense: Number, experts: Number, ways: Pair, sharded: Number) -> Number:
@@ -110,15 +113,20 @@ def _shards(dense: Number, experts: Number, ways: Pair, sharded: Number) -> Numb
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
     d, model, load = s.degrees, s.layout.model, built(s.layout.model, load)
+    layers = load.total(everything for everything, _ in s.parameters)
+    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
+    return layers + joint + _ends(s, load), load.total(experts for _, experts in s.parameters)
+
+
+def _ends(s: Scene, load: Load) -> Number:
+    """Parameters of the embedding, the last norm and the head on one rank of the stage."""
+    d, model = s.degrees, s.layout.model
     words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
     own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
-    layers = load.total(everything for everything, _ in s.parameters)
-    joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
-    ends = reads_words * words + load.head * norm + own_head * output_weight(s)
-    return layers + joint + ends, load.total(experts for _, experts in s.parameters)
+    return reads_words * words + load.head * norm + own_head * output_weight(s)
 
 
 def output_weight(s: Scene) -> Number:
@@ -126,23 +134,6 @@ def output_weight(s: Scene) -> Number:
     d, rows = s.degrees, s.vocab / s.degrees.tp
     whole = rows * s.layout.model.hidden
     return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
-
-
-def saved(s: Scene, operations: Sequence[Operation]) -> Number:
-    """Bytes that one layer keeps of one micro-batch, under the layout's recomputation."""
-    tensors = [(t, t.on_rank(s.degrees)) for o in operations for t in o.saved if not tiles.in_tiles(s, o)]
-    sequence = s.layout.training.sequence
-    freed = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
-    whole = [(size * sequence if t.squared else size, t) for t, size in tensors]
-    none = sum(size for size, _ in whole)
-    kept = sum(size for size, t in whole if not any(m in freed for m in t.recompute.split()))
-    chosen = where(s.layout.recompute == 1, kept, none)
-    return s.tokens * (chosen + tiles.input_width(s, operations)) * s.width / 2
-
-
-def layer_input(s: Scene) -> Number:
-    """Bytes of what enters a layer, of one micro-batch: all that full recomputation keeps of it."""
-    return s.width * s.layout.model.hidden * s.tokens / s.degrees.sequence
 
 
 def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, Number]:
@@ -165,12 +156,6 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
     ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden
     stay = (where(full, inputs, kept) + ends) * load.in_flight - leaving(s, load)
     return maximum(0, stay), where(full, working, 0 * working)
-
-
-def _context_copies(s: Scene, kind: LayerKind) -> Number:
-    """With context parallelism TE keeps attention's output on both sides of its exchange (as SimuMax found)."""
-    width = sum(part.exchange(s.layout.model).output for part in parts(kind))
-    return (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
 
 
 def _logits(s: Scene) -> Number:
@@ -237,6 +222,7 @@ def _shapes(operations: Iterable[Operation], d: Degrees) -> Number:
 def _gathered(s: Scene, load: Load) -> Number:
     """ZeRO-3 gathers two layers at a time, and reduces the gradients of one; double buffers hold those of two.
 
+    Megatron-FSDP's are of the type that gradients are reduced in (megatron_fsdp/param_and_grad_buffer.py:2310).
     DeepSpeed keeps up to ``max_live_parameters`` and prefetches (deepspeed/runtime/zero/partitioned_param_coordinator).
     """
     d, r = s.degrees, s.layout
@@ -246,11 +232,11 @@ def _gathered(s: Scene, load: Load) -> Number:
     if r.backend.name == "deepspeed":
         o = r.backend.deepspeed
         live = maximum(live, minimum(load.layers * layer + ends, o.max_live_parameters + o.prefetch_bucket))
-    twice = r.backend.name == "megatron" and r.backend.megatron.megatron_fsdp.double_buffer
+    own = r.backend.name == "megatron" and r.backend.megatron.fsdp == "megatron"
+    twice = own and r.backend.megatron.megatron_fsdp.double_buffer
+    gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
-    return where(
-        r.zero >= 3, s.width * live - low + (8 if twice else 4) * layer, where(r.zero == 2, twice * 8 * layer, 0)
-    )
+    return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
 
 
 def _buckets(s: Scene, everything: Number) -> Number:

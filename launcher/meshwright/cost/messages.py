@@ -6,6 +6,7 @@ from meshwright.cost.collectives import Group
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.layers import LayerKind, parts
+from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Moe
 
 __all__ = [
@@ -28,15 +29,33 @@ def hidden(s: Scene) -> Number:
     return s.width * s.layout.model.hidden * s.tokens
 
 
-def tensor(s: Scene, kind: LayerKind) -> tuple[tuple[Number, ...], tuple[Number, ...]]:
-    """What is gathered on entering, and scattered on leaving, each pair of column- and row-parallel products.
+@dataclass(frozen=True)
+class Tensors:
+    """Bytes of what a tensor-parallel group gathers and scatters, of each pair of column- and row-parallel products.
+
+    ``entering``: inputs, gathered in the forward and again in the backward; ``leaving``: outputs, scattered; backward
+    ``gradients`` of outputs are gathered and ``returned`` ones of inputs scattered.
+    """
+
+    entering: tuple[Number, ...]
+    leaving: tuple[Number, ...]
+    gradients: tuple[Number, ...]
+    returned: tuple[Number, ...]
+
+
+def tensor(s: Scene, kind: LayerKind) -> Tensors:
+    """What is gathered and scattered; without sequence parallelism an all-reduce is a scatter and a gather.
 
     Routed experts' exchange is counted apart.
     """
     model, whole = s.layout.model, hidden(s)
     widths = [width for part in parts(kind) for width in [part.gathered(model)] * part.pairs if width is not None]
-    entering = tuple(where(s.layout.sp, whole * width / model.hidden, whole) for width in widths)
-    return entering, tuple(whole for _ in widths)
+    returned = tuple(where(s.layout.sp, whole * width / model.hidden, whole) for width in widths)
+    leaving = tuple(whole for _ in widths)
+    inputs, gradients = (where(s.layout.sp, each / 2, 1) for each in s.framework.coded)
+    return Tensors(
+        tuple(inputs * size for size in returned), leaving, tuple(gradients * size for size in leaving), returned
+    )
 
 
 def routed(kind: LayerKind) -> bool:

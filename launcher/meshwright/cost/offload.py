@@ -103,13 +103,15 @@ def _stalled(s: Scene, time: Work) -> Number:
     """What a step waits for the optimizer's host: gradients there, its step, new weights back.
 
     SuperOffload steps each sub-group as its gradients come, beside the last backward pass; the last one has nothing to
-    run beside. ZenFlow does it all, but for the columns that the GPU steps, once in ``update_interval`` steps, and
-    beside these where it overlaps.
+    run beside. Where gradients are clipped it waits for their norm, and all come after the backward
+    (runtime/superoffload/superoffload_stage3.py:170). ZenFlow does it all, but for the columns that the GPU steps, once
+    in ``update_interval`` steps, and beside these where it overlaps.
     """
     options, gradients, stepped = s.layout.backend.deepspeed, _gradients(s, time), _stepped(s) + _new_weights(s)
     if options.super_offload:
         groups, slower = maximum(1, owned(s.layout) / options.sub_group_size), stepped / options.super_offload_cores
-        return gradients + maximum(slower / groups, slower - time.backward)
+        beside = 0 if s.layout.training.optimizer.clip else time.backward
+        return gradients + maximum(slower / groups, slower - beside)
     z = options.zenflow
     if z.topk is None:
         return gradients + stepped
@@ -130,10 +132,15 @@ def notes(s: Scene) -> Iterator[str]:
         yield "whether the host holds what is offloaded is not checked: cluster.host_memory_gib is not stated"
     if r.backend.name != "deepspeed":
         return
-    if o.super_offload:
+    if o.super_offload and r.training.optimizer.clip:
         yield (
-            "SuperOffload steps before the gradients' norm is known: a step that clips is taken back and done again, "
-            "which is not counted (runtime/superoffload/superoffload_stage3.py)"
+            "SuperOffload steps after the backward pass, for it clips gradients, whose norm comes last "
+            "(runtime/superoffload/superoffload_stage3.py:170); training.optimizer.clip=0 lets it step beside"
+        )
+    elif o.super_offload:
+        yield (
+            "SuperOffload steps before all gradients are known to be finite: a step where they are not is taken back, "
+            f"which takes the CPU {float(_stepped(s) / o.super_offload_cores):.3g} s more, and left out"
         )
     if o.zenflow.topk is not None:
         yield (

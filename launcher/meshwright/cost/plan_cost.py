@@ -8,8 +8,9 @@ from functools import lru_cache
 from itertools import islice
 from math import exp
 
-from meshwright.cost import offload
+from meshwright.cost import muon, offload
 from meshwright.cost.advice import Advice, advice
+from meshwright.cost.brought import brought, placed
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
@@ -20,7 +21,6 @@ from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
 from meshwright.cost.stage_loads import load_of
-from meshwright.cost.techniques import brought, placed
 from meshwright.cost.time import StageTime, Step, sends, times_of_one
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.notebook import html_table
@@ -138,10 +138,32 @@ def cost(plan: Plan, *, explained: bool = True) -> Cost:
 def _said(s: Scene, plan: Plan, loads: Sequence[Load], step: Step) -> Iterator[str]:
     """What leaves the GPU, what techniques and placement do, what others' schedules would, what is left out."""
     yield from offload.notes(s)
+    yield from _orthogonal(s, loads, step)
+    yield from _compiled(plan.spec, step)
     yield from brought(plan.spec)
     yield from placed(plan.spec, step)
     yield from other_schedules(s, loads, step, plan.batch.microbatches)
     yield from _notes(plan.spec)
+
+
+def _orthogonal(s: Scene, loads: Sequence[Load], step: Step) -> Iterator[str]:
+    """Of Muon, on the stage that has most of it."""
+    gathers, products = (float(max(part(s, load) for load in loads)) for part in (muon.gathering, muon.multiplying))
+    if products:
+        told = f", and gathering for it {gathers:.3g} s" if gathers else ""
+        share = (gathers + products) / float(step.total)
+        yield f"Muon's orthogonalization takes {products:.3g} s{told}: {share:.1%} of the step"
+
+
+def _compiled(spec: Spec, step: Step) -> Iterator[str]:
+    """DeepCompile's passes prefetch parameters and keep some gathered (compile/init_z3.py), which hides the exposed."""
+    if spec.backend.name == "deepspeed" and spec.backend.deepspeed.deep_compile.enabled:
+        yield (
+            "DeepCompile saves no time here, for its passes choose as they measure: at most the "
+            f"{float(step.data):.3g} s ({float(step.data / step.total):.1%} of the step) in which gathering and "
+            "reduction are exposed, and what compiled kernels save; its authors saw ZeRO-3 up to 1.28 times as fast "
+            "(arXiv:2504.09983). We have not run it: it needs a GPU"
+        )
 
 
 def _notes(spec: Spec) -> Iterator[str]:
@@ -149,13 +171,8 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
-    if spec.backend.name == "deepspeed" and o.deep_compile.enabled:
-        yield (
-            "DeepCompile saves no time here, for its passes choose as they measure; its authors saw ZeRO-3 up to 1.28 "
-            "times as fast (arXiv:2504.09983). We have not run it: it needs a GPU"
-        )
-    if spec.training.optimizer.name == "muon":
-        yield "Muon's orthogonalization takes no time here"
+    if spec.training.optimizer.name == "muon" and spec.model.measured is not None:
+        yield "Muon's orthogonalization takes no time here: which matrices the model has was not looked at"
     gpu = spec.cluster.accelerator
     if spec.training.precision == "fp32" and gpu.full_fp32_tflops is None and float(gpu.capability) >= 8:
         yield "fp32 is costed at TF32's rate, which PyTorch does not allow: accelerator.full_fp32_tflops is not stated"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered, messages, offload
+from meshwright.cost import gathered, messages, muon, offload
 from meshwright.cost.collectives import (
     beside,
     copies_groups,
@@ -27,9 +27,10 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Placed, Work, bound
 from meshwright.cost.stage_loads import Stages
 from meshwright.cost.traffic import scatters
+from meshwright.rules import Layout
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["StageTime", "Step", "sends", "stage_times", "step", "times_of_one"]
+__all__ = ["StageTime", "Step", "between", "sends", "stage_times", "step", "times_of_one"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def step(s: Scene, stages: Stages) -> Step:
                 for load, here, t in zip(stages.loads, held, times, strict=True)
             )
         ),
-        optimizer=maximum(*(_optimizer(s, here) for here in held)),
+        optimizer=maximum(*(_optimizer(s, load, here) for load, here in zip(stages.loads, held, strict=True))),
         offload=offload.seconds(s, stages.loads, works),
     )
 
@@ -167,10 +168,9 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     each = s.framework.reduce_bytes
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
-    window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
     volume = where(r.zero >= 1, reduce, 2 * reduce)
-    reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, window)
-    gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, time.forward)
+    reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, between(r, time.backward))
+    gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, time.forward))
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
@@ -187,6 +187,16 @@ def _among_copies(s: Scene, held: Held, time: StageTime) -> Number:
     hidden = s.layout.spec.parallelism.overlap_grad_reduce + 0
     many = s.layout.spec.parallelism.optimizer_instances > 1
     return many * (hidden * beside(s, seconds, time.backward) + (1 - hidden) * seconds)
+
+
+def between(r: Layout, once: Number) -> Number:
+    """Seconds beside which a stage's gradients are reduced, or its parameters gathered; ``once``: of a micro-batch.
+
+    Interleaved, each chunk's go while a group of micro-batches passes the next chunk (megatron-core 0.19.2
+    core/pipeline_parallel/schedules.py:1315 and :1419).
+    """
+    group = minimum(r.spec.parallelism.microbatch_group or r.pp, r.microbatches)
+    return once * (1 + (r.vpp - 1) * group) / r.vpp
 
 
 def _with_step(s: Scene) -> bool:
@@ -210,12 +220,13 @@ def _sharded(s: Scene, held: Held, gather: Number, time: StageTime) -> Number:
     if ranks > 1:
         again = ring(s, group(s, ranks + 0 * r.dp, r.tp), (s.framework.gather_bytes or s.width) * held[0])
     scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
+    scatter = scatter * (2 if s.framework.reduces_whole else 1)
     forward = beside(s, gather, time.forward) + (r.microbatches - 1) * beside(s, again, time.forward)
     return forward + r.microbatches * beside(s, again + scatter, time.backward)
 
 
-def _optimizer(s: Scene, held: Held) -> Number:
-    """Adam on the owned shard, and what touches every gradient.
+def _optimizer(s: Scene, load: Load, held: Held) -> Number:
+    """Adam on the owned shard, what touches every gradient, and Muon's orthogonalization.
 
     Bytes: the norm reads and clipping rewrites the gradient (12), Adam reads it and three fp32 states and writes them
     (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8).
@@ -228,4 +239,5 @@ def _optimizer(s: Scene, held: Held) -> Number:
     )
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     whole = 12 if r.training.precision == "fp16" else 4
-    return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3
+    orthogonal = muon.multiplying(s, load) + muon.gathering(s, load)
+    return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3 + orthogonal

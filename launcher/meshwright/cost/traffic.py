@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meshwright.cost import gathered, messages
+from meshwright.cost import gathered, messages, muon
 from meshwright.cost.collectives import (
     Group,
     context_group,
@@ -93,13 +93,17 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     """An all-reduce is a scatter and a gather; with sequence parallelism the backward gathers the inputs again."""
     r, g = s.layout, group(s, s.layout.tp, 1)
     sizes = [messages.tensor(s, kind) for kind in s.kinds]
-    entering, leaving = (load.total(sum(each[i]) for each in sizes) for i in (0, 1))
+    entering, leaving, gradients, returned = (
+        load.total(sum(getattr(each, name)) for each in sizes)
+        for name in ("entering", "leaving", "gradients", "returned")
+    )
     passes = 2 + part * messages.again(s)
-    gathered = where(r.sp, passes * (entering + leaving) + entering, 2 * passes * leaving)
+    sharded = (passes - 1) * (entering + leaving) + entering + gradients + returned
+    gathered = where(r.sp, sharded, 2 * passes * leaving)
     pairs = r.microbatches * leaving / messages.hidden(s)
     count = pairs * where(r.sp, 2 * passes + 1, passes) * (r.tp > 1)
     kind = "all-gather and reduce-scatter" if r.spec.parallelism.sp else "all-reduce"
-    return _flow(r.microbatches * gathered * _share(g), g, kind, count)
+    return _flow(r.microbatches * gathered * _share(g) + muon.sent(s, load), g, kind, count)
 
 
 def _context(s: Scene, load: Load, part: Number) -> tuple[Flow, Flow]:
@@ -158,7 +162,9 @@ def _data(s: Scene, load: Load) -> Flow:
     dense = everything - experts
     kind = "reduce-scatter and all-gather" if s.layout.spec.parallelism.zero else "all-reduce"
     count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
-    size = each * (_share(wide) * dense + _share(narrow) * experts)
+    size, sharing = each * (_share(wide) * dense + _share(narrow) * experts), r.backend.name == "deepspeed"
+    whole = muon.gathered(s, load) if sharing else (0, 0)
+    size = size + _share(wide) * whole[0] + _share(narrow) * whole[1]
     flow = _flow(size, wide, kind, count * (wide.size > 1))
     return flow if r.spec.parallelism.optimizer_instances == 1 else _with_copies(s, flow, dense, experts)
 
@@ -183,7 +189,8 @@ def _volume(s: Scene) -> Number:
     """Bytes of a parameter among all that share it; of a second copy nearer by, all but the step's first gathering."""
     r, f, weight = s.layout, s.framework, s.framework.gather_bytes or s.width
     each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
-    third = r.microbatches * (f.scatter_bytes or f.reduce_bytes) + weight * _gathered_afar(s)
+    scattered = (f.scatter_bytes or f.reduce_bytes) * (2 if f.reduces_whole else 1)
+    third = r.microbatches * scattered + weight * _gathered_afar(s)
     return where(r.zero >= 3, third, each)
 
 

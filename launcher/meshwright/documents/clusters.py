@@ -47,7 +47,7 @@ def _cells(cluster: Cluster) -> Iterator[str]:
 
 
 def _host(cluster: Cluster) -> tuple[str, str]:
-    """CPUs and memory of a node; a card of PCIe or an export model comes in any node, and says neither."""
+    """CPUs and memory of a node; what comes in any node, or whose node nobody has published, says neither."""
     known = cluster.cpus_per_node > 1
     return f"{cluster.cpus_per_node:,}" if known else "-", f"{cluster.host_memory_gib:,.0f}" if known else "-"
 

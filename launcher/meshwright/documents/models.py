@@ -88,6 +88,10 @@ def _patterns() -> Iterator[str]:
         needs = ", ".join(f"`model.{option}`" for option in part.options)
         yield f"| `{part.symbol}` | {name.replace('_', ' ')} | {needs or '-'} |"
     yield ""
+    yield from _builders()
+
+
+def _builders() -> Iterator[str]:
     yield "Megatron's GPTModel builds layers of two parts, delta nets among them, or an indexer in every layer; its"
     yield "HybridModel layers of one part, Mamba, and multi-token prediction behind delta nets or an indexer, or of"
     yield "other layers than the last. Lightning attention is a layer of ours for GPTModel, of whole sequences: without"

@@ -13,6 +13,7 @@ from meshwright.layout.plan import Plan
 from meshwright.library.finding import Finding
 from meshwright.library.published import spared_of
 from meshwright.library.recipe import Claim, Recipe, Record, provenance_of
+from meshwright.rehearse.run import TOLERANCE
 from meshwright.report.recipes import billions, literal, origin
 from meshwright.report.spared import words
 from meshwright.resolver import resolve
@@ -123,7 +124,7 @@ def _rehearsed(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"The {found['of']}, in miniature, trained for {found['steps']} steps with {with_}; the loss fell by"
     yield f"{found['fallen']:.2f} nats."
-    yield f"Largest difference of a loss from one process's, in nats (at most {found['tolerance']:.0e} passes):"
+    yield f"Largest difference of a loss from one process's, in nats (at most {TOLERANCE:.0e} passes):"
     yield ""
     yield from (f"* `{layout}`: {difference:.1e}" for layout, difference in found["differences"].items())
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from meshwright.rehearse.run import TOLERANCE
+
 __all__ = ["Rehearsals", "rehearsals_page"]
 
 Rehearsals = Mapping[str, Mapping[str, Any]]
@@ -36,7 +38,7 @@ def _table(rows: Rehearsals) -> Iterator[str]:
     for name, row in sorted(rows.items(), key=lambda item: (item[1]["backend"], item[0])):
         asked = " ".join(f"`{word.removeprefix('parallelism.')}`" for word in row["words"] if "parallelism." in word)
         for layout, difference in row["differences"].items():
-            failed = "; **failed**" if difference > row["tolerance"] else ""
+            failed = "; **failed**" if difference > TOLERANCE else ""
             cells = (f"`{name}`", row["backend"], asked, layout.replace("|", "&#124;"), str(row["steps"]))
             yield f"| {' | '.join(cells)} | {row['fallen']:.2f} nats | {difference:.1e}{failed} |"
 

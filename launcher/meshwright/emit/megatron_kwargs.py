@@ -158,7 +158,7 @@ def _optimizer(plan: Plan) -> Kwargs:
         "adam_beta1": optimizer.beta1,
         "adam_beta2": optimizer.beta2,
         "adam_eps": optimizer.eps,
-        "sgd_momentum": optimizer.momentum,
+        **({f"{optimizer.name}_momentum": optimizer.momentum} if optimizer.name in ("sgd", "muon") else {}),
         "weight_decay": optimizer.weight_decay,
         "clip_grad": optimizer.clip,
         "fp16": kind == "fp16",

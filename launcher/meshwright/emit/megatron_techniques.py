@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from meshwright.emit._flags import flag, switch
 from meshwright.layout.plan import Plan
 from meshwright.spec import EnvVariable, MegatronOptions
-from meshwright.spec.techniques import ExpertOptions
+from meshwright.spec.techniques import ExpertOptions, MuonOptions
 
 __all__ = ["technique_flags", "technique_variables"]
 
@@ -24,6 +24,7 @@ def technique_flags(plan: Plan) -> list[str]:
         *_quantization(plan),
         *_offload(options),
         *_fsdp(options),
+        *(_muon(options.muon) if plan.spec.training.optimizer.name == "muon" else ()),
         *switch("--delay-wgrad-compute", options.delay_wgrad),
         *switch("--overlap-param-gather-with-optimizer-step", options.gather_with_step),
         *switch("--use-transformer-engine-op-fuser", options.op_fuser),
@@ -98,6 +99,8 @@ def _feeding(experts: ExpertOptions) -> Iterator[str]:
     yield from switch("--high-priority-a2a-comm-stream", experts.priority_stream)
     yield from switch("--moe-permute-fusion-into-hybridep", experts.permute_in_dispatch)
     yield from flag("--moe-hybridep-num-sms-preprocessing", experts.preprocessing_sms, 108)
+    yield from switch("--overlap-dispatch-backward-with-experts-wgrad", experts.wgrad_beside_dispatch)
+    yield from switch("--ep-overlap-early-attn-memory-release", experts.early_release)
     yield from flag("--moe-paged-stash-buffer-size-factor-cuda", experts.stash_gpu, 1.1)
     yield from flag("--moe-paged-stash-buffer-size-factor-cpu", experts.stash_host, 0.0)
 
@@ -133,3 +136,15 @@ def _fsdp(options: MegatronOptions) -> Iterator[str]:
     if fsdp.nccl_buffers:
         yield from ("--use-nccl-ub", "--fsdp-manual-registration")
     yield from flag("--outer-dp-sharding-strategy", "optim" if fsdp.outer_optimizer else "no_shard", "no_shard")
+
+
+def _muon(muon: MuonOptions) -> Iterator[str]:
+    yield from switch("--muon-nesterov", muon.nesterov)
+    yield from flag("--muon-num-ns-steps", muon.steps, 5)
+    yield from flag("--muon-coefficient-type", muon.coefficients, "quintic")
+    yield from flag("--muon-scale-mode", muon.scale, "spectral")
+    yield from flag("--muon-extra-scale-factor", muon.extra_scale, 1.0)
+    yield from flag("--muon-fp32-matmul-prec", muon.products, "medium")
+    yield from switch("--muon-no-split-qkv", not muon.split_qkv)
+    yield from flag("--muon-tp-mode", muon.tp_mode, "blockwise")
+    yield from flag("--muon-scalar-optimizer", muon.scalars, "adam")

@@ -126,7 +126,7 @@ def _torchrun(plan: Plan) -> str:
 def _rank(plan: Plan) -> str:
     local = f"LOCAL_RANK=$SLURM_LOCALID LOCAL_WORLD_SIZE={ranks_on_node(plan, 'SLURM_NODEID')}"
     world = f"export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS {local}\n"
-    return f'{text.IGNORE}{world}exec {_python(plan.spec.launch)} "$@"'
+    return world + text.RANK.replace("@RANK@", f'{_python(plan.spec.launch)} "$@"')
 
 
 def _python(launch: Launch) -> str:

@@ -10,9 +10,9 @@ __all__ = [
     "FOLLOW",
     "HEADER",
     "HEALTH",
-    "IGNORE",
     "ON_NODES",
     "PORT",
+    "RANK",
     "RENDEZVOUS",
     "TASK",
     "TORCHRUN",
@@ -114,13 +114,18 @@ TASK = """
 task=@TASK@
 """
 
-IGNORE = 'trap "" USR1 # the rank listens for it as soon as it can save\n'
+SCRATCH = """scratch=$(mktemp -d) # torchrun leaves its folder behind, and libraries theirs where a rank is killed
+trap "rm -rf \\"$scratch\\"" EXIT
+export TORCHINDUCTOR_CACHE_DIR="${TORCHINDUCTOR_CACHE_DIR:-${TMPDIR:-/tmp}/torchinductor_${USER:-uid_$UID}}"
+export TMPDIR="$scratch" # what PyTorch has compiled stays where it looks for it
+"""
 
 # Under proctrack/cgroup SLURM signals this shell alone.
-TORCHRUN = """trap "" USR1 # torchrun would die of it, and does not pass it on
-scratch=$(mktemp -d) # torchrun leaves its folder behind
-trap "rm -rf \\"$scratch\\"" EXIT
-@TORCHRUN@ &
+TORCHRUN = (
+    """trap "" USR1 # torchrun would die of it, and does not pass it on
+"""
+    + SCRATCH
+    + """@TORCHRUN@ &
 torchrun=$!
 ask() { # every child that torchrun gave a run's id is a rank; others are its helpers, which would die of it
     local rank
@@ -135,6 +140,21 @@ trap "kill -TERM $torchrun 2>/dev/null" TERM
 while kill -0 "$torchrun" 2>/dev/null; do wait "$torchrun"; done # wait returns early when a signal arrives
 wait "$torchrun"
 """
+)
+
+# The same for a rank without torchrun, which inherits that the signal is ignored.
+RANK = (
+    """trap "" USR1 # the rank listens for it as soon as it can save
+"""
+    + SCRATCH
+    + """@RANK@ &
+rank=$!
+trap "kill -USR1 $rank 2>/dev/null" USR1
+trap "kill -TERM $rank 2>/dev/null" TERM
+while kill -0 "$rank" 2>/dev/null; do wait "$rank"; done
+wait "$rank"
+"""
+)
 
 ON_NODES = """
 on_nodes() { # LOG PROGRAM...

@@ -208,6 +208,12 @@ def _remarks(leaves: Leaves, values: Mapping[str, Any]) -> Iterator[Remark]:
     if _on(leaves, "bf16.enabled") and _on(leaves, "fp16.enabled"):
         message = "bf16 and fp16 are both on: DeepSpeed stops (runtime/precision_config.py)"
         yield Remark("error", "deepspeed.precision", message, leaves["fp16.enabled"].place)
+    if _on(leaves, "fp16.enabled") and values.get("parallelism.zero") and not _stated(leaves, _SUMS):
+        message = (
+            f"fp16 without {_SUMS}: gradients are summed and sent in fp16 (runtime/engine.py:1806), which "
+            f"training.grad_reduce cannot say: read as fp32, with 4 bytes a parameter instead of 2"
+        )
+        yield Remark("warning", "import.grad_reduce", message, leaves["fp16.enabled"].place)
     triad = _triad(values)
     if triad and triad[0] % (triad[1] * triad[2]):
         message = f"train_batch_size {triad[0]} is no multiple of {triad[1]} a GPU times {triad[2]} steps"
@@ -216,6 +222,13 @@ def _remarks(leaves: Leaves, values: Mapping[str, Any]) -> Iterator[Remark]:
         stage = values["parallelism.zero"]
         message = f"ZeRO stage {stage} with a pipeline: DeepSpeed stops (runtime/pipe/engine.py:76)"
         yield Remark("error", "deepspeed.pipeline", message, leaves["zero_optimization.stage"].place)
+
+
+_SUMS = "data_types.grad_accum_dtype"
+
+
+def _stated(leaves: Leaves, key: str) -> bool:
+    return key in leaves and leaves[key].value is not None
 
 
 def _on(leaves: Leaves, key: str) -> bool:

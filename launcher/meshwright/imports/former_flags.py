@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from meshwright.imports import mindspeed
+
 __all__ = ["FORMER", "GONE", "OTHER_MODELS"]
 
 FORMER: Mapping[str, tuple[str, Any]] = {
@@ -51,6 +53,7 @@ FORMER: Mapping[str, tuple[str, Any]] = {
     "--use-alibi-position-embeddings": ("position_embedding_type", "alibi"),  # bigcode's, GLM's
     "--xielu": ("xielu", True),  # Swiss AI's Megatron-LM
     "--use-bnb-optimizer": ("optimizer", "adam"),  # bigscience: Adam, its states in 8 bits
+    **mindspeed.FLAGS,
 }
 """By flag: the argument and the value it stands for now; a type: the number behind it."""
 
@@ -63,6 +66,7 @@ _DATA = "how a fork reads its data; training.data says where ours are"
 _START = "how a fork loads or starts; ours is launch and training.logging.load"
 
 GONE: Mapping[str, str] = {
+    **mindspeed.GONE,
     **dict.fromkeys(("--DDP-impl", "--use-contiguous-buffers-in-local-ddp", "--use-mcore-models"), _WAY),
     **dict.fromkeys(
         (
@@ -124,6 +128,7 @@ GONE: Mapping[str, str] = {
 
 OTHER_MODELS = frozenset(
     (
+        *mindspeed.OTHER_MODELS,
         *(
             "--mlp-type",
             "--mos",

@@ -32,3 +32,20 @@ def in_samples(given: Mapping[str, Given]) -> dict[str, Given]:
         converted[samples] = replace(one, value=min(whole, held) if isinstance(held, int) else whole)
         del converted[tokens]
     return converted
+
+
+def graphs(given: Mapping[str, Given]) -> dict[str, Given]:
+    """With what ``--cuda-graph-scope`` said as its follower says it (arguments.py:615, core's cuda_graph_config.py)."""
+    held = dict(given)
+    scope = held.pop("cuda_graph_scope_deprecated", None)
+    if scope is None or "cuda_graph_modules" in held:
+        return dict(given)
+    words = scope.value if isinstance(scope.value, list) else [scope.value]
+    if words == ["full_iteration"]:
+        held["cuda_graph_impl"] = replace(held.get("cuda_graph_impl", scope), value="full_iteration")
+    held["cuda_graph_modules"] = replace(scope, value=[word for word in words if word not in _WHOLE])
+    return held
+
+
+_WHOLE = ("full", "full_iteration")
+"""Scopes that are no modules: whole layers, and the whole iteration."""

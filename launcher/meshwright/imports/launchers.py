@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from meshwright.imports.found import Place
 from meshwright.imports.shell.scope import Command
+from meshwright.imports.shell.scripts import ZOO
 from meshwright.imports.shell.value import place, said
 from meshwright.spec.frozen import dataclass
 
@@ -28,6 +29,7 @@ class Program:
     place: Place
     options: Mapping[str, Word] = field(default_factory=dict)
     outer: Mapping[str, Word] = field(default_factory=dict)  # srun's own
+    environment: Mapping[str, str] = field(default_factory=dict)  # what it finds there of the script
 
     def option(self, *names: str) -> Word | None:
         """The first of these options that is given."""
@@ -41,6 +43,15 @@ def program(command: Command) -> Program | None:
     if (swift := _swift(texts)) is not None:
         name = " ".join(texts[swift : swift + 2])
         return Program(launcher="python", name=name, words=tuple(words[swift + 2 :]), place=words[swift][1])
+    if (zoo := next((at for at, text in enumerate(texts) if PurePosixPath(text).name in ZOO), None)) is not None:
+        text, where = words[zoo]
+        return Program(
+            launcher="python",
+            name=PurePosixPath(text).name,
+            words=tuple(words[zoo + 1 :]),
+            place=where,
+            environment=command.environment,
+        )
     at = _launcher(texts)
     if at is None:
         return None

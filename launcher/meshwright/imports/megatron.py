@@ -14,17 +14,19 @@ from meshwright.imports import (
     megatron_mixers,
     megatron_model,
     megatron_moe,
+    megatron_rope,
     megatron_techniques,
     megatron_training,
 )
 from meshwright.imports.asks import left_open, open_ask
 from meshwright.imports.foreign_parts import DERIVED, FOREIGN, OTHER
 from meshwright.imports.former_flags import OTHER_MODELS
-from meshwright.imports.former_units import in_samples
+from meshwright.imports.former_units import graphs, in_samples
 from meshwright.imports.found import Ask, Found, Given, Remark, Source, shown
 from meshwright.imports.megatron_arguments import Arguments, Word, default, flags_of, known, of_words
 from meshwright.imports.megatron_remarks import remarks
 from meshwright.imports.megatron_types import unfit
+from meshwright.imports.mindspeed import translated
 from meshwright.imports.unknown import is_known, readable
 from meshwright.rules.megatron_flags import KEYS
 
@@ -32,6 +34,7 @@ __all__ = ["PATHS", "of_arguments", "of_flags"]
 
 _TABLES = (
     megatron_model.CARRIED,
+    megatron_rope.CARRIED,
     megatron_mixers.CARRIED,
     megatron_moe.CARRIED,
     megatron_layout.CARRIED,
@@ -71,19 +74,11 @@ def of_arguments(
 
     ``loose``: words that only the outside knows, which may be any arguments.
     """
-    given, lost = in_samples(given), tuple(lost)
+    given, lost = in_samples(graphs(translated(given))), tuple(lost)
     wrong = {name: text for name, one in given.items() if _known(one) and (text := unfit(name, one.value))}
     closed = {name: one for name, one in given.items() if _known(one) and name not in wrong}
     a = Arguments(closed, world, given.keys() - closed.keys())
-    values = {
-        **megatron_model.model(a),
-        **megatron_layout.layout(a),
-        **megatron_techniques.techniques(a),
-        **megatron_training.training(a),
-    }
-    passed = [name for name in closed if _fate(name, a, values) == "passed"]
-    extra = [word for name in passed for word in flags_of(name, a(name))]
-    values |= {"backend.megatron.extra": extra} | ({"cluster.gpus": world} if world else {})
+    values = _values(a)
     opened = [one for one in given.values() if not _known(one)]
     return Source(
         kind=kind,
@@ -92,6 +87,19 @@ def of_arguments(
         asks=(*_open_asks(given, loose), *_wrong_asks(given, wrong), *_missing(values, given, kind)),
         remarks=(*remarks(a), *_other_models(a, values), *_forks(lost)),
     )
+
+
+def _values(a: Arguments) -> dict[str, Any]:
+    """By dotted path; arguments that have none are passed on as they are."""
+    values = {
+        **megatron_model.model(a),
+        **megatron_layout.layout(a),
+        **megatron_techniques.techniques(a),
+        **megatron_training.training(a),
+    }
+    passed = [name for name in a.given if _fate(name, a, values) == "passed"]
+    extra = [word for name in passed for word in flags_of(name, a(name))]
+    return {**values, "backend.megatron.extra": extra, **({"cluster.gpus": a.world} if a.world else {})}
 
 
 def _known(one: Given) -> bool:

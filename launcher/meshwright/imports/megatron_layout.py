@@ -42,6 +42,8 @@ PLAIN = {
     "backend.megatron.experts.priority_stream": "high_priority_a2a_comm_stream",
     "backend.megatron.experts.permute_in_dispatch": "moe_permute_fusion_into_hybridep",
     "backend.megatron.experts.preprocessing_sms": "moe_hybridep_num_sms_preprocessing",
+    "backend.megatron.experts.wgrad_beside_dispatch": "overlap_dispatch_backward_with_experts_wgrad",
+    "backend.megatron.experts.early_release": "ep_overlap_early_attn_memory_release",
     "backend.megatron.experts.stash_gpu": "moe_paged_stash_buffer_size_factor_cuda",
     "backend.megatron.experts.stash_host": "moe_paged_stash_buffer_size_factor_cpu",
     "backend.megatron.op_fuser": "use_transformer_engine_op_fuser",
@@ -168,7 +170,8 @@ def _stage(a: Arguments) -> tuple[int, str]:
         return (3 if a("torch_fsdp2_reshard_after_forward") else 2), "torch"
     if a("use_megatron_fsdp"):
         return _STAGES.get(a("data_parallel_sharding_strategy"), 3), "megatron"
-    return int(a("zero_stage") or bool(a("use_distributed_optimizer"))), "megatron"
+    distributed = a("use_distributed_optimizer") or a("optimizer") == "dist_muon"
+    return int(a("zero_stage") or bool(distributed)), "megatron"
 
 
 def _recompute(a: Arguments) -> Flat:

@@ -1,21 +1,20 @@
 """Megatron-LM's arguments -> our ``model``: the emitter read backwards (emit/megatron_model.py).
 
 What Megatron derives where nothing is said is derived as it does (megatron-core 0.19.2, training/arguments.py:1280,
-:1551, :1571; MLATransformerConfig's rope_type is yarn).
+:1551, :1571).
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
 from math import isclose
 from typing import Any
 
 from meshwright.imports.known_models import vocabulary_of
 from meshwright.imports.megatron_arguments import Arguments
-from meshwright.imports.megatron_mixers import layers, listed_windows, of_ours, ours
-from meshwright.imports.megatron_moe import experts
-from meshwright.model.megatron_parts import PartValue
-from meshwright.spec.model import Multipliers
+from meshwright.imports.megatron_mixers import layers, listed_windows
+from meshwright.imports.megatron_moe import dense_width, experts
+from meshwright.imports.megatron_parts import our_layers
+from meshwright.imports.megatron_rope import positions
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "grouped", "model"]
 
@@ -51,7 +50,6 @@ CARRIED = {
     "model.vocab": "padded_vocab_size",
     "model.activation": "swiglu quick_geglu squared_relu openai_gelu glu_activation xielu",
     "model.norm": "normalization",
-    "model.positions": "position_embedding_type use_rotary_position_embeddings",
     "model.tied_embeddings": "untie_embeddings_and_output_weights",
     "model.qk_norm": "qk_layernorm qk_l2_norm",
     "model.attention_sinks": "softmax_type",
@@ -60,14 +58,6 @@ CARRIED = {
     "model.logit_scale": "mup_output_mult",
     "model.sliding_window": "window_size",
     "model.full_attention_every": "window_attn_skip_freq",
-    "model.rope.base": "rotary_base",
-    "model.rope.fraction": "rotary_percent",
-    "model.rope.skip_every": "no_rope_freq",
-    "model.rope.scaling": (
-        "rope_type rotary_scaling_factor use_rope_scaling rope_scaling_factor rotary_seq_len_interpolation_factor "
-        "mscale mscale_all_dim yarn_original_max_position_embeddings yarn_beta_fast yarn_beta_slow "
-        "yarn_correction_range_round_to_int"
-    ),
     "model.mla": "multi_latent_attention q_lora_rank kv_lora_rank qk_head_dim qk_pos_emb_head_dim v_head_dim",
     "model.embedding_norm": "embed_layernorm",
     "model.mtp": "mtp_num_layers",
@@ -83,7 +73,7 @@ def model(a: Arguments) -> Flat:
     if "model.vocab" not in stated:
         stated |= vocabulary(a)
     plain = {path: a(name) for path, name in PLAIN.items()}
-    parts = [_sizes(a), _activation(a), _attention(a), _positions(a), _latent(a), experts(a), _our_layers(a)]
+    parts = [_sizes(a), _activation(a), _attention(a), positions(a), _latent(a), experts(a), our_layers(a)]
     flat: Flat = {**plain, **stated, "model.embedding_norm": bool(a("embed_layernorm"))}
     flat["model.tied_embeddings"] = not a("untie_embeddings_and_output_weights")
     for part in parts:
@@ -120,8 +110,7 @@ def _sizes(a: Arguments) -> Flat:
     flat["model.mtp_repeated"] = bool(flat["model.mtp"] and a("mtp_use_repeated_layer"))
     flat["model.norm"] = {"RMSNorm": "rmsnorm", "LayerNorm": "layernorm"}.get(a("normalization"), a("normalization"))
     if hidden:
-        gated = int((4 * hidden * 2 / 3) / 64) * 64
-        flat["model.ffn"] = a("ffn_hidden_size") or (gated if a("swiglu") else 4 * hidden)
+        flat["model.ffn"] = dense_width(a)
     if a("kv_channels") or (hidden and heads):
         flat["model.head_dim"] = a("kv_channels") or hidden // heads
     if heads:
@@ -172,61 +161,6 @@ def _scale(a: Arguments) -> Flat:
     return {"model.attention_scale": base**0.5 / head_dim}
 
 
-def _positions(a: Arguments) -> Flat:
-    kind = "rope" if a("use_rotary_position_embeddings") else a("position_embedding_type")
-    flat: Flat = {"model.positions": {"learned_absolute": "learned", "yarn": "rope"}.get(kind, kind)}
-    if kind not in ("rope", "yarn"):
-        return flat
-    flat["model.rope.base"] = float(a("rotary_base"))
-    flat["model.rope.fraction"] = a("rotary_percent")
-    skips = a("no_rope_freq") or 0
-    flat["model.rope.skip_every"] = skips if isinstance(skips, int) else 0
-    flat["model.rope.skip_full"] = not isinstance(skips, int)
-    return flat | _scaling(a)
-
-
-def _scaling(a: Arguments) -> Flat:
-    if a("position_embedding_type") == "yarn":
-        return _yarn_of_heads(a)
-    if a("multi_latent_attention"):
-        return _yarn(a) if a("rope_type") in (None, "yarn") else {}
-    if a("use_rope_scaling"):
-        return _stretch(kind="llama3", factor=a("rope_scaling_factor"), original_positions=8192)
-    if a("rotary_seq_len_interpolation_factor"):
-        factor = a("rotary_seq_len_interpolation_factor")
-        original = (a("max_position_embeddings") or factor) // factor
-        return _stretch(kind="linear", factor=float(factor), original_positions=original)
-    return {}
-
-
-def _yarn(a: Arguments) -> Flat:
-    return _stretch(
-        kind="yarn",
-        factor=a("rotary_scaling_factor"),
-        original_positions=4096,
-        mscale=a("mscale"),
-        mscale_all_dim=a("mscale_all_dim"),
-    )
-
-
-def _yarn_of_heads(a: Arguments) -> Flat:
-    """What is not said is as in training/argument_utils.py."""
-    return _stretch(
-        kind="yarn",
-        factor=a("rotary_scaling_factor"),
-        original_positions=a("yarn_original_max_position_embeddings") or 4096,
-        beta_fast=a("yarn_beta_fast") or 32.0,
-        beta_slow=a("yarn_beta_slow") or 1.0,
-        mscale=a("mscale"),
-        mscale_all_dim=a("mscale_all_dim"),
-        truncate=a("yarn_correction_range_round_to_int") is not False,
-    )
-
-
-def _stretch(**values: Any) -> Flat:
-    return {f"model.rope.scaling.{name}": value for name, value in values.items()}
-
-
 def _latent(a: Arguments) -> Flat:
     if not a("multi_latent_attention"):
         return {}
@@ -237,61 +171,3 @@ def _latent(a: Arguments) -> Flat:
         "model.mla.qk_rope_dim": a("qk_pos_emb_head_dim"),
         "model.mla.v_dim": a("v_head_dim"),
     }
-
-
-_PATHS = {
-    "experts_norm": "moe.output_norm",
-    "alibi": "positions",
-    "local_base": "rope.local_base",
-    "norms": "norm_placement",
-}
-"""Where a part's name is not that of the field."""
-
-
-_FACTORS = [f"model.multipliers.{field.name}" for field in fields(Multipliers)]
-
-
-def _our_layers(a: Arguments) -> Flat:
-    """What ``--spec`` brings along, where the layers are ours."""
-    flat: Flat = {}
-    for part, value in (ours(a) or {}).items():
-        flat |= of_ours(a, str(value)) if part == "mixers" else _part(part, value)
-    return flat
-
-
-def _part(part: str, value: PartValue) -> Flat:
-    if part == "parallel_residual":
-        return {"model.parallel_residual": True, "model.shared_parallel_norm": value == "one_norm"}
-    if part in ("qk_norm", "llama3_stretch", "positions"):
-        return _joined(part, str(value))
-    if part == "multipliers":
-        return dict(zip(_FACTORS, map(float, str(value).split(":")), strict=True))
-    if part == "plain_mamba":
-        return {"model.mamba.norm": False}
-    if part == "short_convolution":
-        return {"model.short_convolution.kernel": int(float(value))}
-    if part in ("lightning", "plain_queries"):
-        return {}  # the pattern and the flags say it, too
-    if part == "router_bias":
-        return _router_bias(frozenset(str(value).split("+")))
-    if part == "embedding_norm":
-        return {"model.embedding_norm": True, "model.norm_before_positions": value == "words"}
-    return {f"model.{_PATHS.get(part, part)}": "alibi" if part == "alibi" else value}
-
-
-def _router_bias(words: frozenset[str]) -> Flat:
-    flat: Flat = {"model.moe.bias_parameter": "parameter" in words, "model.moe.normalize_topk": "raw" not in words}
-    flat |= {"model.moe.bias_on": "logits" if "logits" in words else "scores"}
-    return {**flat, **({"model.moe.score": "softmax"} if "softmax" in words else {})}
-
-
-def _joined(part: str, value: str) -> Flat:
-    """Parts that say in one word what takes several fields, or other ones."""
-    if part == "qk_norm":
-        return {"model.qk_norm": value}
-    if part == "positions":
-        kind, offset = value.split(":")
-        return {"model.positions": kind, "model.position_offset": int(offset)}
-    names = ("low_freq_factor", "high_freq_factor", "original_positions")
-    low, high, original = (float(number) for number in value.split(":"))
-    return _stretch(**dict(zip(names, (low, high, int(original)), strict=True)))

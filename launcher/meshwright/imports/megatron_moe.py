@@ -7,7 +7,7 @@ from typing import Any
 from meshwright.imports.literal import literal
 from meshwright.imports.megatron_arguments import Arguments
 
-__all__ = ["CARRIED", "experts", "frequency", "routed"]
+__all__ = ["CARRIED", "dense_width", "experts", "frequency", "routed"]
 
 Flat = dict[str, Any]
 
@@ -38,22 +38,12 @@ def experts(a: Arguments) -> Flat:
     """The experts' values by dotted path; empty for a dense model, which Megatron-DeepSpeed calls one of one expert."""
     if (a("num_experts") or 1) == 1:
         return {}
-    score, few = (
-        a("moe_router_score_function"),
-        _of_fork(a) and (not a.says("moe_router_topk") or a("moe_router_topk") == 1),
-    )
     values = {
         "experts": a("num_experts"),
-        "topk": 1 if few else a("moe_router_topk"),
+        "topk": 1 if _one_expert(a) else a("moe_router_topk"),
         "shared_ffn": a("moe_shared_expert_intermediate_size") or 0,
         "shared_gate": a("moe_shared_expert_gate"),
-        "score": score,
-        "normalize_topk": not few and (score != "softmax" or not a("moe_router_pre_softmax")),
-        "router_bias": a("moe_router_enable_expert_bias"),
-        "bias_update_rate": a("moe_router_bias_update_rate"),
-        "groups": a("moe_router_num_groups") or 1,
-        "group_topk": a("moe_router_group_topk") or 1,
-        "scaling": a("moe_router_topk_scaling_factor") or 1.0,
+        **_router(a),
         "balancing": _one(a("moe_router_load_balancing_type")),
         "aux_loss": float(_one(a("moe_aux_loss_coeff")) or 0.0),
         "z_loss": a("moe_z_loss_coeff") or 0.0,
@@ -64,6 +54,24 @@ def experts(a: Arguments) -> Flat:
         **(_every(a) if _of_fork(a) else frequency(a("moe_layer_freq"), a("num_layers")) or {}),
     }
     return {f"model.moe.{name}": value for name, value in values.items()}
+
+
+def _router(a: Arguments) -> Flat:
+    """How a token's experts are chosen and weighed."""
+    score = a("moe_router_score_function")
+    return {
+        "score": score,
+        "normalize_topk": not _one_expert(a) and (score != "softmax" or not a("moe_router_pre_softmax")),
+        "router_bias": a("moe_router_enable_expert_bias"),
+        "bias_update_rate": a("moe_router_bias_update_rate"),
+        "groups": a("moe_router_num_groups") or 1,
+        "group_topk": a("moe_router_group_topk") or 1,
+        "scaling": a("moe_router_topk_scaling_factor") or 1.0,
+    }
+
+
+def _one_expert(a: Arguments) -> bool:
+    return _of_fork(a) and (not a.says("moe_router_topk") or a("moe_router_topk") == 1)
 
 
 def _of_fork(a: Arguments) -> bool:
@@ -79,11 +87,17 @@ def _every(a: Arguments) -> Flat:
 
 def _ffn(a: Arguments) -> Flat:
     """Where it is not said, an expert is as wide as the dense layer (arguments.py:1596)."""
-    width = a("moe_ffn_hidden_size") or a("ffn_hidden_size")
-    if width is None and a("hidden_size"):
-        hidden = a("hidden_size")
-        width = int((4 * hidden * 2 / 3) / 64) * 64 if a("swiglu") else 4 * hidden
+    width = a("moe_ffn_hidden_size") or dense_width(a)
     return {} if width is None else {"ffn": width}
+
+
+def dense_width(a: Arguments) -> int | None:
+    """Of the dense layer: as said, else four times the hidden size, of a gated one two thirds of that in 64s."""
+    width: int | None = a("ffn_hidden_size")
+    if width or not a("hidden_size"):
+        return width
+    hidden = a("hidden_size")
+    return int((4 * hidden * 2 / 3) / 64) * 64 if a("swiglu") else 4 * hidden
 
 
 def frequency(written: Any, layers: int | None) -> dict[str, int] | None:

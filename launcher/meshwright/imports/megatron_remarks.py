@@ -6,6 +6,7 @@ Places: megatron-core 0.19.2, training/arguments.py. What a layout as a whole br
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from meshwright.imports.found import Place, Remark
 from meshwright.imports.megatron_arguments import Arguments
@@ -17,8 +18,27 @@ __all__ = ["remarks"]
 
 def remarks(a: Arguments) -> list[Remark]:
     """Errors and warnings, each at the argument that causes it."""
-    said = [check(a) for check in _CHECKS]
+    said = [_judged(check, a) for check in _CHECKS]
     return [remark for remark in said if remark is not None]
+
+
+class _Read(Arguments):
+    """Arguments that remember which of them were asked for."""
+
+    def __init__(self, a: Arguments) -> None:
+        super().__init__(a.given, a.world, a.opened)
+        self.names: set[str] = set()
+
+    def __call__(self, name: str) -> Any:
+        self.names.add(name)
+        return super().__call__(name)
+
+
+def _judged(check: Callable[[Arguments], Remark | None], a: Arguments) -> Remark | None:
+    """Nothing where the check asks for what the source leaves open: the default is not what will be said."""
+    read = _Read(a)
+    remark = check(read)
+    return None if read.names & set(a.opened) else remark
 
 
 def _at(a: Arguments, *names: str) -> Place:
@@ -26,7 +46,7 @@ def _at(a: Arguments, *names: str) -> Place:
 
 
 def _sequence_parallel(a: Arguments) -> Remark | None:
-    if not a("sequence_parallel") or a("tensor_model_parallel_size") > 1:
+    if a("tensor_model_parallel_size") > 1 or not a("sequence_parallel") or not a.given["sequence_parallel"].key:
         return None
     message = "--sequence-parallel without tensor parallelism: Megatron turns it off (arguments.py:1394)"
     return Remark("warning", "megatron.sequence_parallel", message, _at(a, "sequence_parallel"))
@@ -100,6 +120,18 @@ def _both_halves(a: Arguments) -> Remark | None:
     return Remark("error", "megatron.precision", "--fp16 and --bf16 together: Megatron stops", _at(a, "fp16"))
 
 
+def _half_sums(a: Arguments) -> Remark | None:
+    """An fp16 run keeps its sums in fp16 unless told otherwise; bf16 alone turns fp32 on (arguments.py:1192)."""
+    stated = "fp16" in a.given and a.given["fp16"].key
+    if not stated or not a("fp16") or a("accumulate_allreduce_grads_in_fp32"):
+        return None
+    message = (
+        f"{stated} without --accumulate-allreduce-grads-in-fp32: gradients are summed and sent in fp16, which "
+        f"training.grad_reduce cannot say: read as fp32, with 4 bytes a parameter instead of 2"
+    )
+    return Remark("warning", "import.grad_reduce", message, _at(a, "fp16"))
+
+
 def _recompute_method(a: Arguments) -> Remark | None:
     kind, method = a("recompute_granularity"), a("recompute_method")
     if kind == "selective" and method:
@@ -155,6 +187,7 @@ _CHECKS: tuple[Callable[[Arguments], Remark | None], ...] = (
     _param_gather,
     _save_interval,
     _both_halves,
+    _half_sums,
     _recompute_method,
     _layer_pattern,
     _old_ramp,

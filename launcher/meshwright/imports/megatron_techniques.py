@@ -6,7 +6,7 @@ from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
 
-__all__ = ["CARRIED", "PLAIN", "implied", "techniques"]
+__all__ = ["CARRIED", "PLAIN", "implied", "of_muon", "techniques"]
 
 _HERE = "backend.megatron"
 
@@ -26,6 +26,18 @@ PLAIN = {
 }
 """One argument each, the same value."""
 
+_MUON = {
+    "nesterov": "muon_nesterov",
+    "steps": "muon_num_ns_steps",
+    "coefficients": "muon_coefficient_type",
+    "scale": "muon_scale_mode",
+    "extra_scale": "muon_extra_scale_factor",
+    "products": "muon_fp32_matmul_prec",
+    "split_qkv": "muon_split_qkv",
+    "tp_mode": "muon_tp_mode",
+    "scalars": "muon_scalar_optimizer",
+}
+
 CARRIED = {
     f"{_HERE}.quantization.param_gather": "fp8_param_gather fp4_param_gather",
     f"{_HERE}.quantization.first_layers_bf16": "first_last_layers_bf16 num_layers_at_start_in_bf16",
@@ -34,6 +46,7 @@ CARRIED = {
     f"{_HERE}.optimizer_offload.fraction": "optimizer_cpu_offload optimizer_offload_fraction",
     f"{_HERE}.megatron_fsdp.double_buffer": "fsdp_double_buffer fsdp_manual_registration",
     f"{_HERE}.megatron_fsdp.outer_optimizer": "outer_dp_sharding_strategy",
+    **{f"{_HERE}.muon.{name}": argument for name, argument in _MUON.items()},
 }
 
 
@@ -42,6 +55,7 @@ def techniques(a: Arguments) -> dict[str, Any]:
     ends = a("first_last_layers_bf16")
     return {
         **{path: a(name) for path, name in PLAIN.items()},
+        **({f"{_HERE}.muon.{name}": a(argument) for name, argument in _MUON.items()} if of_muon(a) else {}),
         f"{_HERE}.quantization.param_gather": a("fp8_param_gather") or a("fp4_param_gather"),
         f"{_HERE}.quantization.first_layers_bf16": a("num_layers_at_start_in_bf16") if ends else 0,
         f"{_HERE}.quantization.last_layers_bf16": a("num_layers_at_end_in_bf16") if ends else 0,
@@ -52,6 +66,11 @@ def techniques(a: Arguments) -> dict[str, Any]:
         f"{_HERE}.megatron_fsdp.outer_optimizer": a("outer_dp_sharding_strategy") == "optim",
         f"{_HERE}.optimizer_offload.fraction": a("optimizer_offload_fraction") if a("optimizer_cpu_offload") else 0.0,
     }
+
+
+def of_muon(a: Arguments) -> bool:
+    """Whether the optimizer is Muon, under either of its names."""
+    return a("optimizer") in ("muon", "dist_muon")
 
 
 def implied(kind: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
 from meshwright.imports.megatron_logging import evaluation, logging
+from meshwright.imports.megatron_techniques import of_muon
 from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["CARRIED", "PLAIN", "REQUIRED", "training"]
@@ -21,7 +22,6 @@ PLAIN = {
     "training.seed": "seed",
     "training.optimizer.weight_decay": "weight_decay",
     "training.optimizer.clip": "clip_grad",
-    "training.optimizer.momentum": "sgd_momentum",
     "training.optimizer.beta1": "adam_beta1",
     "training.optimizer.beta2": "adam_beta2",
     "training.optimizer.eps": "adam_eps",
@@ -44,6 +44,7 @@ CARRIED = {
     "training.precision": "bf16 fp16 fp8 fp8_recipe fp4 fp4_recipe",
     "training.grad_reduce": "accumulate_allreduce_grads_in_fp32 grad_reduce_in_bf16",
     "training.optimizer.name": "optimizer",
+    "training.optimizer.momentum": "sgd_momentum muon_momentum",
     "training.optimizer.lr": "lr",
     "training.schedule.style": "lr_decay_style",
     "training.schedule.warmup_steps": "lr_warmup_iters lr_warmup_samples lr_warmup_tokens lr_warmup_fraction",
@@ -140,8 +141,10 @@ def _precision(a: Arguments) -> Flat:
 
 
 def _optimizer(a: Arguments) -> Flat:
-    """Megatron's adam is AdamW."""
-    flat: Flat = {"training.optimizer.name": {"adam": "adamw"}.get(a("optimizer"), a("optimizer"))}
+    """Megatron's adam is AdamW, and dist_muon its former name of Muon, sharded by layers (arguments.py:1672)."""
+    name = {"adam": "adamw", "dist_muon": "muon"}.get(a("optimizer"), a("optimizer"))
+    momentum = a("muon_momentum" if of_muon(a) else "sgd_momentum")
+    flat: Flat = {"training.optimizer.name": name, "training.optimizer.momentum": momentum}
     return flat if a("lr") is None else {**flat, "training.optimizer.lr": a("lr")}
 
 

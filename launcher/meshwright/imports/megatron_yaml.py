@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Found, Given, Place, Source, shown
+from meshwright.imports.libraries import read_by_libraries
 from meshwright.imports.literal import literal
 from meshwright.imports.megatron import PATHS, of_arguments, of_flags
-from meshwright.imports.megatron_arguments import known
+from meshwright.imports.megatron_arguments import Word, known
 from meshwright.imports.unknown import clean, mark
 
-__all__ = ["ARGUMENT", "argument_of", "of_flag_yaml", "of_log", "of_values", "of_yaml", "printed"]
+__all__ = ["ARGUMENT", "argument_of", "flag_words", "of_flag_yaml", "of_log", "of_values", "of_yaml", "printed"]
 
 FIELDS = {
     "num_moe_experts": "num_experts",
@@ -49,24 +51,39 @@ def of_yaml(leaves: Leaves, world: int | None = None) -> Source:
     return of_arguments(given, lost, "YAML of Megatron-LM's arguments", world)
 
 
-def of_flag_yaml(leaves: Leaves, answers: Mapping[str, str]) -> Source:
+def of_flag_yaml(leaves: Leaves, answers: Mapping[str, str], more: Sequence[Word] = (), world: int = 0) -> Source:
     """A file of flags: ``MODEL_ARGS: {--num-layers: 12}``, as Megatron-LM's own tests hold theirs.
 
-    Its launcher puts the environment's values into it (envsubst): ``${TP}`` is what ``answers`` say, else open.
+    Its launcher puts the environment's values into it (envsubst): ``${TP}`` is what ``answers`` say, else open;
+    ``more`` are words that it adds, ``world`` the ranks that it starts.
     """
-    words = []
+    source = of_flags([*flag_words(leaves, answers), *more], "YAML of Megatron-LM's flags", world or None)
+    others = {path: one for path, one in leaves.items() if not path.rpartition(".")[2].startswith("--")}
+    exported = {path.removeprefix(_EXPORTED): one for path, one in others.items() if path.startswith(_EXPORTED)}
+    kept = {name: str(one.value) for name, one in exported.items() if read_by_libraries(name)}
+    found = (_other(path, one, path.removeprefix(_EXPORTED) in kept) for path, one in others.items())
+    environment = {"launch.environment": kept} if kept else {}
+    return replace(source, values={**source.values, **environment}, found=(*source.found, *found))
+
+
+_EXPORTED = "ENV_VARS."
+
+
+def _other(path: str, one: Given, kept: bool) -> Found:
+    if kept and path.startswith(_EXPORTED):
+        return Found(one.key, shown(one.value), one.place, "mapped", "launch.environment")
+    return Found(one.key, shown(one.value), one.place, "dropped", reason="no flag of Megatron-LM")
+
+
+def flag_words(leaves: Leaves, answers: Mapping[str, str]) -> Iterator[Word]:
+    """The flags with their values; one of ``true`` stands alone, one of ``false`` is left out."""
     for path, one in leaves.items():
         flag = path.rpartition(".")[2]
-        if flag.startswith("--") and one.value is not False:
-            values = one.value if isinstance(one.value, list) else [one.value]
-            words += [
-                (flag, one.place),
-                *((_filled(str(value), answers), one.place) for value in values if value is not True),
-            ]
-    others = [one for path, one in leaves.items() if not path.rpartition(".")[2].startswith("--")]
-    source = of_flags(words, "YAML of Megatron-LM's flags")
-    lost = (Found(one.key, shown(one.value), one.place, "dropped", reason="no flag of Megatron-LM") for one in others)
-    return Source(**{**vars(source), "found": (*source.found, *lost)})
+        values = one.value if isinstance(one.value, list) else [one.value]
+        texts = [_filled(str(value), answers) for value in values if value is not True]
+        if flag.startswith("--") and one.value is not False and texts != ["false"]:
+            yield flag, one.place
+            yield from ((text, one.place) for text in texts if text != "true")
 
 
 def _filled(text: str, answers: Mapping[str, str]) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from meshwright.imports import deepspeed, nemo, neox, shapes, slime, swift
+from meshwright.imports import deepspeed, model_zoo, nemo, neox, shapes, slime, swift, verl_sft
 from meshwright.imports.accelerate import of_accelerate
 from meshwright.imports.bridge import of_bridge
-from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, word, yaml_leaves
+from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
 from meshwright.imports.files import text_of
 from meshwright.imports.found import Given, Place, Source, together
 from meshwright.imports.launchers import Program
@@ -24,6 +24,7 @@ from meshwright.imports.shell.scope import Scope
 from meshwright.imports.torchtitan import of_toml
 from meshwright.imports.trainer import of_trainer
 from meshwright.imports.unknown import is_known, readable
+from meshwright.imports.words import bare, flag_leaves, word_leaves
 
 __all__ = ["READERS"]
 
@@ -60,30 +61,6 @@ def _joined(sources: Iterator[Source] | Sequence[Source], kind: str) -> Source:
     return Source(kind=kind, values=whole.values, found=whole.found, asks=whole.asks, remarks=whole.remarks)
 
 
-def _flag_leaves(one: Program) -> Leaves:
-    """``--name value`` and ``--name`` as leaves; a value is read as YAML reads it."""
-    leaves: Leaves = {}
-    name = ""
-    for text, where in one.words:
-        if text.startswith("--"):
-            name, equals, value = text[2:].partition("=")
-            leaves[name] = Given(name, _plain(value) if equals else True, where)
-        elif name:
-            before = leaves[name].value
-            leaves[name] = Given(name, _plain(text) if before is True else f"{before} {text}", leaves[name].place)
-    return leaves
-
-
-def _word_leaves(one: Program) -> Leaves:
-    """``key=value`` and ``+key=value`` of Hydra."""
-    pairs = [(text.lstrip("+").partition("="), where) for text, where in one.words if "=" in text]
-    return {key: Given(key, _plain(value), where) for (key, _, value), where in pairs if not key.startswith("-")}
-
-
-def _plain(text: str) -> object:
-    return word(text) if is_known(text) else text
-
-
 def _trains(one: Program) -> bool:
     own = any(text.partition("=")[0] == "--per_device_train_batch_size" for text, _ in one.words)
     return own or one.name.startswith("swift ")
@@ -91,7 +68,7 @@ def _trains(one: Program) -> bool:
 
 def _of_trainer(one: Program, counted: Ranks, scope: Scope) -> Source:
     """The Trainer's flags, with DeepSpeed's JSON and accelerate's YAML where they stand beside the script."""
-    leaves = _flag_leaves(one)
+    leaves = flag_leaves(one)
     parts = [_with_processes(of_trainer(leaves), one, scope)]
     config = one.option("config-file")
     if config and (path := _beside(config[0], scope)):
@@ -149,7 +126,7 @@ def _titan(one: Program) -> bool:
 
 def _of_titan(one: Program, counted: Ranks, scope: Scope) -> Source:
     """The file that is named, with the words behind it on top."""
-    leaves = {name.replace("config-file", "config_file"): given for name, given in _flag_leaves(one).items()}
+    leaves = {name.replace("config-file", "config_file"): given for name, given in flag_leaves(one).items()}
     named = leaves.pop("job.config_file")
     path = _beside(str(named.value), scope)
     below = toml_leaves(text_of(path), str(path)) if path else {}
@@ -158,14 +135,24 @@ def _of_titan(one: Program, counted: Ranks, scope: Scope) -> Source:
 
 
 def _verl(one: Program) -> bool:
-    return one.name.startswith("verl.") or any(text.startswith("actor_rollout_ref.") for text, _ in one.words)
+    return one.name.startswith("verl.trainer.") or any(text.startswith("actor_rollout_ref.") for text, _ in one.words)
+
+
+def _of_sft(one: Program, counted: Ranks, scope: Scope) -> Source:
+    leaves = word_leaves(one)
+    return verl_sft.of_sft(leaves or bare(one), one.name, _of_trainer_section(leaves) or counted.world)
+
+
+def _of_trainer_section(leaves: Leaves) -> int | None:
+    """The GPUs that verl's trainer asks Ray for."""
+    counts = [leaves[key].value for key in ("trainer.nnodes", "trainer.n_gpus_per_node") if key in leaves]
+    known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
+    return counts[0] * counts[1] if known else None
 
 
 def _of_verl(one: Program, counted: Ranks, scope: Scope) -> Source:
-    leaves = _word_leaves(one)
-    counts = [leaves[key].value for key in ("trainer.nnodes", "trainer.n_gpus_per_node") if key in leaves]
-    known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
-    source = of_shape(leaves or _bare(one), shapes.VERL, counts[0] * counts[1] if known else None)
+    leaves = word_leaves(one)
+    source = of_shape(leaves or bare(one), shapes.VERL, _of_trainer_section(leaves))
     lengths = [
         leaves[f"data.max_{part}_length"].value
         for part in ("prompt", "response")
@@ -182,7 +169,7 @@ def _nemo(one: Program) -> bool:
 
 def _of_nemo(one: Program, counted: Ranks, scope: Scope) -> Source:
     """NeMo 1 counts devices in its trainer; Megatron-Bridge has a section ``train``."""
-    leaves = _word_leaves(one)
+    leaves = word_leaves(one)
     if not any(key.startswith("trainer.") for key in leaves):
         return of_bridge(leaves, counted.world)
     counts = [leaves[key].value for key in ("trainer.num_nodes", "trainer.devices") if key in leaves]
@@ -213,25 +200,26 @@ def _of_slime(one: Program, counted: Ranks, scope: Scope) -> Source:
     return slime.of_slime(one.words)
 
 
+def _of_zoo(one: Program, counted: Ranks, scope: Scope) -> Source:
+    return model_zoo.of_zoo(one, scope.file, scope.answers)
+
+
 def _swift(one: Program) -> bool:
     return one.name.startswith("megatron ") or PurePosixPath(one.name).parts[-3:-1] == ("cli", "_megatron")
 
 
 def _of_swift(one: Program, counted: Ranks, scope: Scope) -> Source:
-    return swift.of_swift(_flag_leaves(one) or _bare(one), scope)
-
-
-def _bare(one: Program) -> Leaves:
-    """A program without words: what is missing is asked for at its place."""
-    return {"program": Given("program", one.name, one.place)}
+    return swift.of_swift(flag_leaves(one) or bare(one), scope)
 
 
 READERS: Readers = (
     (_ours, _of_ours),
+    (model_zoo.takes, _of_zoo),
     (_swift, _of_swift),
     (_slime, _of_slime),
     (_trains, _of_trainer),
     (_titan, _of_titan),
+    (lambda one: verl_sft.takes(one.name), _of_sft),
     (_verl, _of_verl),
     (_nemo, _of_nemo),
     (_neox, _of_neox),

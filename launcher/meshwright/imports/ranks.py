@@ -163,6 +163,10 @@ def _partial(program: Program, headers: Headers, found: Ranks) -> Iterator[Remar
         yield Remark("error", "launch.partial", message, headers.get("ntasks", ("", program.place))[1])
 
 
+_OF_ONE = re.compile(r"scontrol|srun\b.*(\s-w|--nodelist)")
+"""Commands that name a node, wherever they run."""
+
+
 def _first_node(program: Program, headers: Headers, found: Ranks) -> Iterator[Remark]:
     address = program.option("master-addr", "rdzv-endpoint", "main-process-ip")
     if address is None or not found.nodes or found.nodes == 1:
@@ -171,7 +175,7 @@ def _first_node(program: Program, headers: Headers, found: Ranks) -> Iterator[Re
     if host in LOCAL:
         message = f"the address of the first node is {host}: each of {found.nodes} nodes would wait for itself"
         yield Remark("error", "launch.master_addr", message, where)
-    elif re.search(r"\bhostname\b", readable(address[0])) and "scontrol" not in address[0]:
+    elif re.search(r"\bhostname\b", readable(address[0])) and not _OF_ONE.search(readable(address[0])):
         login = "srun" in program.outer and not headers
         whose = "the machine where srun is typed (a login node)" if login else "each node's own name"
         if login or "srun" in program.outer:

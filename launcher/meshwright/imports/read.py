@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.imports import megatron_yaml, nemo, neox, replicas
+from meshwright.imports import megatron_yaml, model_zoo, nemo, neox, replicas
 from meshwright.imports.accelerate import of_accelerate
 from meshwright.imports.bridge import of_bridge
 from meshwright.imports.checkpoint import METADATA, of_checkpoint
@@ -145,7 +145,7 @@ def _json(text: str, path: Path) -> Source:
 def _yaml(text: str, name: str, answers: Mapping[str, str]) -> Source:
     leaves = yaml_leaves(text, name)
     if any(path.rpartition(".")[2].startswith("--") for path in leaves):
-        return megatron_yaml.of_flag_yaml(leaves, answers)
+        return model_zoo.of_model(leaves, Path(name), answers) or megatron_yaml.of_flag_yaml(leaves, answers)
     if reader := _reader(leaves):
         return reader(leaves)
     raise ConfigError([Problem(name, "no kind of YAML that is known; see docs/imports.md", "import.kind")])
@@ -164,7 +164,15 @@ def _neox(leaves: Leaves) -> Source:
     return of_shape({key.replace("-", "_"): one for key, one in leaves.items()}, neox.NEOX)
 
 
+_NEMO_OTHERS = ("model.vision", "model.unet_config", "model.first_stage_key", "model.mm_cfg")
+"""Sections of CLIP's, of Stable Diffusion's, of models that see."""
+
+
 def _nemo(leaves: Leaves) -> Source:
+    other = next((one for key, one in leaves.items() if key.startswith(_NEMO_OTHERS)), None)
+    if other:
+        message = f"{other.key} is of another kind of model than a decoder"
+        raise ConfigError([Problem(str(other.place), message, "import.model")])
     counts = [leaves[key].value for key in ("trainer.num_nodes", "trainer.devices") if key in leaves]
     known = len(counts) == 2 and all(isinstance(count, int) for count in counts)
     return of_shape(leaves, nemo.NEMO, counts[0] * counts[1] if known else None)

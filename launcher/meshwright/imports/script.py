@@ -13,8 +13,9 @@ from typing import Any
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports import ranks
-from meshwright.imports.found import Found, Place, Remark, Source, is_secret, shown
+from meshwright.imports.found import Found, Place, Remark, Source, shown
 from meshwright.imports.launchers import Program, program
+from meshwright.imports.libraries import read_by_libraries
 from meshwright.imports.megatron import of_flags
 from meshwright.imports.ranks import Ranks
 from meshwright.imports.shell import sbatch
@@ -36,12 +37,7 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
         ConfigError: where it starts no training that is known.
 
     """
-    headers = sbatch.headers(text, file)
-    scope = Scope(file, answers=answers, arguments=_arguments(answers))
-    scope.take(sbatch.variables(headers), Place(file))
-    read(text, scope)
-    headers = {**headers, **scope.headers}
-    _take_runtime(scope)
+    scope, headers = _walked(text, file, answers)
     programs = [one for command in scope.commands if (one := program(command))]
     started = [(one, reader) for one in programs if (reader := _reader(one, readers))]
     if not started:
@@ -63,6 +59,16 @@ def of_script(text: str, file: str, answers: Mapping[str, str], readers: Readers
         remarks=(*ranks.remarks(chosen, headers, counted), *inner.remarks, *_several(chosen, others)),
         choices=scope.choices,
     )
+
+
+def _walked(text: str, file: str, answers: Mapping[str, str]) -> tuple[Scope, sbatch.Headers]:
+    """What the script leaves: its commands and variables, and sbatch's lines, also those of jobs that it submits."""
+    headers = sbatch.headers(text, file)
+    scope = Scope(file, answers=answers, arguments=_arguments(answers))
+    scope.take(sbatch.variables(headers), Place(file))
+    read(text, scope)
+    _take_runtime(scope)
+    return scope, {**headers, **scope.headers}
 
 
 def _arguments(answers: Mapping[str, str]) -> tuple[Value, ...] | None:
@@ -161,16 +167,6 @@ def _called(command: Command) -> str:
     return shown(readable(started.name if started else said(command.words[0])))
 
 
-_CARRIED = re.compile(
-    r"(NCCL|CUDA|NVTE|TORCH|PYTORCH|UB|GLOO|FI|OMP|UCX|NVSHMEM|TRITON|HIP|HSA|RCCL|GPU|OFI|SHARP|MIOPEN|CUBLAS)_"
-    r"|TOKENIZERS_PARALLELISM$|HF_|TRANSFORMERS_"
-)
-
-
-_CHOSEN = frozenset(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"))
-"""Which GPUs of a node are taken: launch.sh's and SLURM's to say."""
-
-
 def _container(chosen: Program) -> sbatch.Headers:
     """Srun's options for a container; a mount that is open, such as of the run folder itself, is left out."""
     if "container-image" not in chosen.outer:
@@ -217,9 +213,7 @@ def _set_runtime(text: str, where: Place, scope: Scope) -> None:
 
 def _kept(name: str, scope: Scope) -> bool:
     value = scope.variables.get(name, ())
-    if name in _CHOSEN:
-        return False
-    return bool(value) and not is_secret(name) and _CARRIED.match(name) is not None and is_known(said(value[0]))
+    return bool(value) and read_by_libraries(name) and is_known(said(value[0]))
 
 
 def _modules(headers: sbatch.Headers, scope: Scope) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -30,11 +31,12 @@ def followed(command: Sequence[str]) -> int:
         SystemExit: with 128 and the signal's number, once it has ended.
 
     """
+    follow = partial(follow_parent, signal.SIGTERM, os.getpid())
     # a session of its own: the terminal's Ctrl-C reaches us alone; its stdout must leave ours to output=json
     with (
         TemporaryDirectory(prefix="meshwright-", ignore_cleanup_errors=True) as scratch,
         subprocess.Popen(
-            command, stdout=sys.stderr, env=_environment(scratch), start_new_session=True, preexec_fn=_follow
+            command, stdout=sys.stderr, env=_environment(scratch), start_new_session=True, preexec_fn=follow
         ) as process,
         _passed_on(process) as received,
     ):
@@ -42,10 +44,6 @@ def followed(command: Sequence[str]) -> int:
     if received:
         raise SystemExit(128 + received[0])
     return code
-
-
-def _follow() -> None:
-    follow_parent(signal.SIGTERM)
 
 
 @contextmanager

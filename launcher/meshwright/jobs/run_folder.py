@@ -100,16 +100,21 @@ def files(plan: Plan, verified: bool = True) -> dict[str, str]:
     if plan.spec.after:
         texts["after.json"] = as_json(asdict(plan.spec.after))
     if plan.spec.launch.kind == "slurm":
-        from meshwright.emit.slurm import script as job
-
-        problems = list(slurm_problems(plan))
-        if problems:
-            raise ConfigError(problems)
-        probes = dict.fromkeys(row.probe for row in needed(plan.spec))
-        texts["job.sbatch"] = job(plan, (*probes, f"memory:{costs.host.memory / GIB:.1f}"))
+        texts["job.sbatch"] = _job(plan, costs.host.memory)
         texts["health.py"] = (Path(__file__).parents[1] / "train" / "health.py").read_text()
     texts["README.md"] = readme(plan, [*sorted(texts), *["verdicts.json"] * verified])
     return texts
+
+
+def _job(plan: Plan, memory: float) -> str:
+    """What sbatch runs; ``memory``: bytes of a node's host that the run needs, which is looked for first."""
+    from meshwright.emit.slurm import script
+
+    problems = list(slurm_problems(plan))
+    if problems:
+        raise ConfigError(problems)
+    probes = dict.fromkeys(row.probe for row in needed(plan.spec))
+    return script(plan, (*probes, f"memory:{memory / GIB:.1f}"))
 
 
 def _refusal(backend: str, problems: Sequence[Problem]) -> dict[str, str]:

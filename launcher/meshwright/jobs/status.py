@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,14 @@ from meshwright.errors import ConfigError, Problem
 from meshwright.jobs import lock
 from meshwright.jobs.damaged import json_object, reading
 from meshwright.jobs.losses import slow_ranks, told
+from meshwright.jobs.predicted import Planned, Predicted, planned, published_mfu, surprises
 from meshwright.spec.frozen import dataclass
-from meshwright.train.metrics import WARM_UP, Measured, measured, read
+from meshwright.train.metrics import WARM_UP, measured, read
 from meshwright.train.stages import SAVED
 
-__all__ = ["Predicted", "Status", "status", "statuses"]
+__all__ = ["Status", "status", "statuses"]
 
 RECENT = 20  # steps over which rates are averaged
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What the plan expects, each with the interval in which 80 % of measurements would lie. None: not known."""
-
-    step_time_s: float | None = None
-    step_time_80_s: tuple[float, float] | None = None
-    peak_memory: float | None = None  # bytes
-    peak_memory_80: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,7 @@ def _before(path: Path) -> Path:
 def status(folder: Path) -> Status:
     """Of one run folder. A file that cannot be read is named in ``problems``; the others still count."""
     problems: list[str] = []
-    plan = reading(problems, "plan.json", lambda: _plan(folder / "plan.json")) or _Plan(folder.name)
+    plan = reading(problems, "plan.json", lambda: planned(folder / "plan.json")) or Planned(folder.name)
     lines = reading(problems, "metrics.jsonl", lambda: read(folder / "metrics.jsonl")) or []
     last: Mapping[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
     validated: Mapping[str, Any] = next((line for line in reversed(lines) if "valid_loss" in line), {})
@@ -130,7 +120,7 @@ def status(folder: Path) -> Status:
         tokens_per_s=rate,
         mfu=None if rate is None or plan.mfu_of_a_token is None else plan.mfu_of_a_token * rate,
         predicted_mfu=plan.mfu,
-        published_mfu=_published(plan.name, plan.stage or plan.variant),
+        published_mfu=published_mfu(plan.name, plan.stage or plan.variant),
         allocated=steady.allocated,
         reserved=steady.reserved,
         predicted=plan.predicted,
@@ -140,65 +130,10 @@ def status(folder: Path) -> Status:
         valid_loss=_number(validated, "valid_loss"),
         valid_step=validated.get("step"),
         last_event=events[-1] if events else None,
-        surprises=tuple(_surprises(plan.predicted, steady)),
+        surprises=tuple(surprises(plan.predicted, steady)),
         warnings=(*told(lines), *slow_ranks(lines)),
         problems=tuple(problems),
     )
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What status needs of plan.json. ``mfu_of_a_token``: the MFU of one token a second, by the prediction."""
-
-    name: str
-    variant: str | None = None
-    stage: str | None = None
-    steps: int | None = None
-    mfu: float | None = None
-    mfu_of_a_token: float | None = None
-    tokens: int = 0  # of a step
-    predicted: Predicted = Predicted()
-
-
-def _plan(path: Path) -> _Plan:
-    told = json_object(path)
-    variant, stage, steps, cost = told.get("variant"), told["stage"], told["steps"], told["cost"]
-    mfu = float(cost["mfu"])
-    return _Plan(
-        name=str(told["name"]),
-        variant=None if variant is None else str(variant),
-        stage=None if stage is None else str(stage),
-        steps=None if steps is None else int(steps),
-        mfu=mfu,
-        mfu_of_a_token=mfu / float(cost["tokens_per_second"]),
-        tokens=int(told["batch"]["tokens"]),
-        predicted=_predicted(cost),
-    )
-
-
-def _predicted(cost: Mapping[str, Any]) -> Predicted:
-    def interval(name: str) -> tuple[float, float]:
-        low, high = cost[name]
-        return float(low), float(high)
-
-    return Predicted(
-        float(cost["step_time_s"]),
-        interval("step_time_80_s"),
-        float(cost["peak_memory_bytes"]),
-        interval("peak_memory_80_bytes"),
-    )
-
-
-def _surprises(predicted: Predicted, steady: Measured) -> Iterator[str]:
-    """What was measured outside the interval of its prediction."""
-    for name, found, wanted, interval, unit, scale in (
-        ("step time", steady.step_time, predicted.step_time_s, predicted.step_time_80_s, "s", 1.0),
-        ("peak memory", steady.allocated, predicted.peak_memory, predicted.peak_memory_80, "GiB", GIB),
-    ):
-        if found is None or wanted is None or interval is None or interval[0] <= found <= interval[1]:
-            continue
-        low, high = (bound / scale for bound in interval)
-        yield f"{name} {found / scale:.3g} {unit}, {found / wanted - 1:+.0%} (80 %: {low:.3g} to {high:.3g})"
 
 
 def _speed(lines: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:
@@ -241,19 +176,6 @@ def _locked(path: Path) -> bool:
 def _events(folder: Path) -> list[str]:
     path = folder / "RESTARTS"
     return path.read_text().splitlines() if path.is_file() else []
-
-
-def _published(name: str, part: str | None) -> float | None:
-    """The MFU that the recipe's authors claim for the stage or variant, else for the run."""
-    from meshwright.library import files as library
-
-    if name not in library.names():
-        return None
-    records = {record.stage or record.variant: record for record in library.recipe(name).records}
-    for record in (records.get(part), records.get(None)):
-        if record is not None and "mfu" in record.claims:
-            return float(record.claims["mfu"].value)
-    return None
 
 
 def _checkpoint(folder: Path, problems: list[str]) -> int | None:

@@ -7,7 +7,7 @@ Megatron expresses a split as even, with a slot for the embedding or the loss, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby, product
 
 from meshwright.layout.pipeline import split
@@ -130,9 +130,13 @@ def _deal(model: Model, work: Work, pp: int, vpp: int, tail: int) -> list[str] |
         sizes[chunk] += 1
         counts[chunk % pp] += 1
     _shift(sizes, work, other, pp)
+    return _letters(sizes, model.mtp, tail)
+
+
+def _letters(sizes: Sequence[int], mtp: int, tail: int) -> list[str]:
     letters = ["t" * size for size in sizes] + [""] * tail
     letters[0] = "E" + letters[0]
-    letters[end] += "m" * model.mtp
+    letters[len(sizes) - 1] += "m" * mtp
     letters[-1] += "L"
     return letters
 

@@ -15,7 +15,8 @@ from meshwright.cost.inputs import Scene, scene
 from meshwright.cost.stage_loads import Stages, stages_of
 from meshwright.cost.time import step
 from meshwright.measured.gpu_names import same_gpu
-from meshwright.measured.rows import Row, stack
+from meshwright.measured.predict import stack
+from meshwright.measured.rows import Row
 from meshwright.spec import Cluster, Efficiency
 from meshwright.spec.frozen import dataclass
 

@@ -1,4 +1,4 @@
-"""Techniques that a release's recipes switched on: what a row's empty columns mean (``data/released.csv``)."""
+"""Techniques that a release's recipes switched on: what a row's empty columns mean (``data/released*.csv``)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from meshwright.measured.cells import said
 
 __all__ = ["TECHNIQUES", "filled"]
 
-TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "attn_impl", "mtp")
+TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "mtp")
 """Columns that say what was switched on."""
+EARLIER = ("vpp", "dropout", "loss", "gradients", "weights")
+"""Further columns of NeMo's releases, whose recipes still differed in them."""
+
+COLUMNS = (*TECHNIQUES, *EARLIER)
 
 _WITHOUT = "w/o MTP"  # what the summary of 25.11 says beside a model's name
 
@@ -23,7 +27,7 @@ _CONTAINER = re.compile(r"(\d\d\.\d\d(?:\.\d\d)?) container|container (\d\d\.\d\
 def filled(record: Mapping[str, str], precision: str) -> Mapping[str, str]:
     """``record`` with its empty techniques as the presets of its release, model, GPU and precision have them."""
     recipe = _recipe(_model(record), said(record, "gpu").partition("-")[0].rstrip("?"), precision, _release(record))
-    empty = {column: value for column, value in recipe.items() if column in TECHNIQUES and not said(record, column)}
+    empty = {column: recipe[column] for column in COLUMNS if recipe.get(column) and not said(record, column)}
     return {**record, **empty, **({"mtp": "0"} if _WITHOUT in said(record, "notes") else {})}
 
 
@@ -47,6 +51,11 @@ def _recipe(model: str, gpu: str, precision: str, release: str) -> Mapping[str, 
 
 @cache
 def _presets() -> tuple[Mapping[str, str], ...]:
-    path = Path(__file__).parents[1] / "data" / "released.csv"
+    """Of Megatron-Bridge at each tag, and of what NVIDIA launched before with NeMo."""
+    folder = Path(__file__).parents[1] / "data"
+    return tuple(row for name in ("released", "released_nemo") for row in _rows(folder / f"{name}.csv"))
+
+
+def _rows(path: Path) -> tuple[Mapping[str, str], ...]:
     with path.open(newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))

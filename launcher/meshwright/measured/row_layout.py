@@ -76,7 +76,8 @@ def _modules(recomputed: str) -> tuple[str, ...] | None:
 def training(record: Mapping[str, str], practice: Practice) -> Training:
     """Batch and precision of the columns."""
     written = said(record, "precision").lower()
-    reduce = "fp32" if written.startswith(("amp", "bf16 compute")) else practice.grad_reduce
+    usual = "fp32" if written.startswith(("amp", "bf16 compute")) else practice.grad_reduce
+    reduce = said(record, "gradients").partition(" ")[0] or usual
     return Training(
         sequence=count(record, "seq"),
         micro_batch=count(record, "mbs"),
@@ -89,6 +90,7 @@ def training(record: Mapping[str, str], practice: Practice) -> Training:
 _PRECISIONS = (
     ("nvfp4", "nvfp4"),
     ("mxfp8|fp8-mx", "mxfp8"),
+    ("delayed", "fp8_delayed"),
     ("fp8|float8", "fp8_tensorwise"),
     (r"fp16|\bfloat16", "fp16"),
     ("bf16|bfloat16", "bf16"),
@@ -112,14 +114,16 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
     old = practice.dropout > 0 and "flash" not in attention
     unfused = old or attention in ("torch", "fused", "local") or attention.startswith("unfused")
     engine = practice.transformer_engine and attention != "local"
+    added = said(record, "gradients").endswith(" added")  # to their buffer by a kernel of their own
+    loss, low = said(record, "loss"), practice.low_weights and said(record, "weights") != "16"
     megatron = MegatronOptions(
         fsdp=practice.fsdp,  # type: ignore[arg-type]
         transformer="transformer_engine" if engine else "local",
-        gradient_accumulation_fusion=engine,
+        gradient_accumulation_fusion=engine and not added,
         attention="unfused" if unfused else "auto",
-        cross_entropy_fusion=practice.fused_loss,
-        quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
-        **(optimizer_of(record, precision_of(record)) if practice.released else {}),
+        cross_entropy_fusion=loss == "fused" if loss else practice.fused_loss,
+        quantization=weights_of(record, precision_of(record)) if low else Quantization(),
+        **(optimizer_of(record, precision_of(record)) if practice.small_states else {}),
         **technique_options(record, bool(said(record, "num_experts"))),
     )
     return Backend(

@@ -34,7 +34,8 @@ def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
 
     Its ``training/mixed_precision.py`` at each tag; mxfp8's go through the gradients' buffer but for sharded gradients.
     """
-    low = precision in ("fp8_tensorwise", "mxfp8") or (precision == "nvfp4" and said(record, "release") >= "26.06")
+    four = precision == "nvfp4" and said(record, "release") >= "26.06"
+    low = four or precision in ("fp8_tensorwise", "fp8_delayed", "mxfp8")
     return Quantization(param_gather=low, reuse_gradient_buffer=precision == "mxfp8" and not _sharded(record))
 
 
@@ -70,7 +71,7 @@ def _of_experts(record: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _graphs(record: Mapping[str, str]) -> CudaGraphs:
-    kind, _, modules = (said(record, "graphs") or "none").partition(":")
+    kind, _, modules = (said(record, "graphs") or "none").partition("-")[0].partition(":")
     if kind not in ("none", "local", "transformer_engine", "full_iteration"):
         raise ValueError(f"graphs = {kind} is none of none, local, transformer_engine and full_iteration")
     return CudaGraphs(kind=kind, modules=tuple(filter(None, modules.split("+"))))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Measured runs as layouts: one CSV row becomes a Spec, rows alike in structure become one array of layouts.
+"""Measured runs as layouts: one CSV row becomes a Spec.
 
 What the columns do not say (which kernels, what overlaps, how states are kept) follows from the framework that ran
 them; ``PRACTICES`` says what is assumed of each. Columns are documented in docs/cost.md.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.library.files import option
 from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
@@ -25,17 +23,13 @@ from meshwright.measured.row_layout import backend, parallelism, precision_of, t
 from meshwright.measured.row_model import known_model, model_of
 from meshwright.measured.row_rules import refuse_impossible
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES, Practice
-from meshwright.model.kinds import pattern
 from meshwright.rules import Layout
-from meshwright.spec import Cluster, Efficiency, Launch, Model, Spec
+from meshwright.spec import Cluster, Efficiency, Launch, Spec
 from meshwright.spec.decode import decode
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.gpu_names import cluster_with, unknown_gpu
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = ["Row", "cluster_named", "layout_of", "predict", "read", "row_of", "stack", "usable"]
+__all__ = ["Row", "cluster_named", "layout_of", "read", "row_of", "usable"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +86,17 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     refuse_misshapen(record)
     source = said(record, "source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
+    _refuse_inexpressible(record, practice, cluster)
+    record = filled(record, precision_of(record)) if practice.released else record
+    spec = _spec(record, practice, cluster)
+    refuse_impossible(spec)
+    group = f"{source} {record.get('model', '')}"
+    row = Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
+    _ = row.step_time, row.peak_memory, row.oom  # what is no number is refused now, not when it is compared
+    return row
+
+
+def _refuse_inexpressible(record: Mapping[str, str], practice: Practice, cluster: Cluster | None) -> None:
     if cluster is None and _cluster_name(record, practice) is None:
         raise ValueError(unknown_gpu(said(record, "gpu")))
     known = known_model(said(record, "model"))
@@ -102,20 +107,14 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     for column, words, reason in _INEXPRESSIBLE:
         if re.search(words, said(record, column)) and (column != "model" or known is None):
             raise ValueError(reason)
-    record = filled(record, precision_of(record)) if practice.released else record
-    spec = _spec(record, practice, cluster)
-    refuse_impossible(spec)
-    group = f"{source} {record.get('model', '')}"
-    row = Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
-    _ = row.step_time, row.peak_memory, row.oom  # what is no number is refused now, not when it is compared
-    return row
 
 
 def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None) -> Spec:
+    dropout = float(said(record, "dropout") or practice.dropout)
     unfused = said(record, "attn_impl") in ("torch", "fused")  # keeps the mask of a dropout that does nothing
     return Spec(
         name=record.get("model") or "rows",
-        model=model_of(record, practice.dropout, 0.1 if unfused else practice.dropout),
+        model=model_of(record, dropout, 0.1 if unfused else dropout),
         cluster=replace(cluster, gpus=count(record, "gpus")) if cluster else _cluster(record, practice),
         parallelism=parallelism(record, practice),
         training=training(record, practice),
@@ -128,6 +127,7 @@ _INEXPRESSIBLE = (
     ("notes", r"\bLoRA\b", "LoRA trains other weights than a Spec describes"),
     ("model", "(?i)nemotron-([hn]|3)", "conf/model has none of its name, and the columns say nothing of Mamba layers"),
     ("model", "(?i)qwen3-next", "conf/model has none of its name, and the columns say nothing of delta nets"),
+    ("fusions", "cudnn-frontend#256", "its source notes that a kernel of that release was many times too slow"),
     ("model", "(?i)deepseek-v4", "its attention is not described by a Spec"),
 )
 """(column, pattern in it, why such a row cannot be expressed); of a model, where conf/model has none of its name."""
@@ -139,14 +139,21 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     assert name is not None  # row_of refuses GPUs that no cluster has
     cluster = cluster_named(name)
     variant = practice.accelerator if "96GB" in record["gpu"] else {}
-    known, machine = environments(), f"{record.get('source')} {_gpu(record)}"
-    own = known.get(f"{machine} {said(record, 'release')}", known.get(machine))
+    own = own_constants(record)
+    if isinstance(own, float):
+        own = replace(cluster.efficiency, launch_us=own)
     return replace(
         cluster,
         gpus=count(record, "gpus"),
         accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
         efficiency=own or cluster.efficiency,
     )
+
+
+def own_constants(record: Mapping[str, str]) -> Efficiency | float | None:
+    """Of a row's machine, by its release where that had another host; see ``environments``."""
+    known, machine = environments(), f"{record.get('source')} {_gpu(record)}"
+    return known.get(f"{machine} {said(record, 'release')}", known.get(machine))
 
 
 def _cluster_name(record: Mapping[str, str], practice: Practice) -> str | None:
@@ -159,11 +166,14 @@ def _gpu(record: Mapping[str, str]) -> str:
 
 
 @cache
-def environments() -> Mapping[str, Efficiency | None]:
-    """Fitted constants by ``source GPU`` or ``source GPU release``, of data/environments.yaml; None: the cluster's."""
+def environments() -> Mapping[str, Efficiency | float | None]:
+    """Fitted constants by ``source GPU`` or ``source GPU release``, of data/environments.yaml; None: the cluster's.
+
+    A number is ``launch_us`` of a host of another time; all else is the cluster's.
+    """
     path = Path(__file__).parents[1] / "data" / "environments.yaml"
     plain = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
-    return {name: values and decode(Efficiency, values) for name, values in plain.items()}
+    return {name: decode(Efficiency, v) if isinstance(v, dict) else v and float(v) for name, v in plain.items()}
 
 
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
@@ -171,22 +181,16 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     attention = said(record, "attn_impl")
     norm = {"norm": True} if "RMS" in attention else {}
     gradient = practice.bf16_gradients if spec.training.precision == "bf16" else 0
-    own = {"generic_attention": attention == "generic", "gradient_bytes": gradient or usual.gradient_bytes}
+    own: dict[str, object] = {"gradient_bytes": gradient or usual.gradient_bytes, "captured": _captured(record, usual)}
+    if f"{said(record, 'model')} {_gpu(record)}" in practice.sixteen_bit_states:
+        own["optimizer_bytes"] = 4.0
     return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
 
 
-def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Step seconds and peak GiB of every row, as its source would have measured them."""
-    import numpy as np
-
-    seconds, memory = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    for members, layout, framework in stack(rows):
-        result = estimate(layout, framework)
-        practice = PRACTICES.get(rows[members[0]].source, DEFAULT)
-        first, last = result.stages[0].total, result.stages[-1].total
-        peak = {"first": first, "last": last, "fullest": result.peak_memory}[practice.measured_stage]
-        seconds[members], memory[members] = result.step_time, peak / 2**30 + practice.context_gib
-    return seconds, memory
+def _captured(record: Mapping[str, str], usual: Framework) -> tuple[str, ...]:
+    """Operations inside graphs, but for what the column leaves out: ``attn+moe_router-shared_experts``."""
+    left_out = said(record, "graphs").partition("-")[2]
+    return tuple(name for name in usual.captured if not left_out or not name.startswith(left_out))
 
 
 def layout_of(spec: Spec) -> Layout:
@@ -194,50 +198,6 @@ def layout_of(spec: Spec) -> Layout:
     from meshwright.resolver import layout
 
     return layout(spec)
-
-
-_SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "max_positions")
-
-
-def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout, Framework]]:
-    """Rows alike in everything but numbers as one Layout of arrays, each with the rows' positions and framework."""
-    import numpy as np
-
-    groups: dict[Any, list[int]] = {}
-    for i, row in enumerate(rows):
-        groups.setdefault((_structure(row.spec), row.framework), []).append(i)
-    result = []
-    for members in groups.values():
-        specs = [rows[i].spec for i in members]
-        layouts = [layout_of(spec) for spec in specs]
-        sizes: dict[str, Any] = {
-            n: np.array([getattr(spec.model, n) for spec in specs]) for n in _sizes(specs[0].model)
-        }
-        sequence: Any = np.array([spec.training.sequence for spec in specs])
-        spec = replace(
-            specs[0],
-            model=replace(specs[0].model, **sizes),
-            training=replace(specs[0].training, sequence=sequence),
-        )
-        names = [f.name for f in fields(Layout) if f.name != "spec"]
-        numbers = {n: np.array([getattr(each, n) for each in layouts]) for n in names}
-        result.append((members, Layout(**numbers, spec=spec), rows[members[0]].framework))
-    return result
-
-
-def _sizes(model: Model) -> tuple[str, ...]:
-    """Numbers in which rows of one group may differ; with layers of several kinds, not in how many there are."""
-    return _SIZES if pattern(model).uniform else _SIZES[1:]
-
-
-def _structure(spec: Spec) -> Any:
-    zeros: dict[str, Any] = dict.fromkeys(_sizes(spec.model), 0)
-    model = replace(spec.model, name="", transformers=None, **zeros)
-    p = spec.parallelism
-    beside = (p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.overlap_ep)
-    again = (p.recompute_modules, p.recompute_method, p.recompute_layers, p.pipeline_split.layout)
-    training = (spec.training.precision, spec.training.grad_reduce)
-    return (str(model), str(replace(spec.cluster, gpus=None, nodes=None)), beside, again, training, str(spec.backend))
 
 
 def usable(

@@ -25,6 +25,7 @@ class Practice:
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
     kernels: Mapping[str, bool] = field(default_factory=dict)
     fused_loss: bool = False
+    sixteen_bit_states: tuple[str, ...] = ()  # models, with the GPU, whose optimizer keeps two moments alone, in bf16
     low_weights: bool = False  # weights are kept and gathered in 8 bits where products are
     overlap_data: bool = True
     overlap_tensor: bool = False
@@ -37,6 +38,7 @@ class Practice:
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
     bf16_gradients: float = 0.0  # bytes of a gradient where they are bf16; 0: as its Spec says
+    small_states: bool = False  # its recipes keep optimizer states in fewer bits
     released: bool = False  # empty columns mean what the recipes of its release switched on
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
@@ -64,6 +66,11 @@ DEFAULT = Practice(overlap_tensor=True)
 # NVIDIA's performance recipes (NeMo scripts/performance, Megatron-Bridge perf recipes): grad_reduce_in_fp32 = False,
 # fused loss, and 8-bit weights gathered as such (Megatron-Bridge training/mixed_precision.py: fp8_param_gather).
 _RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, low_weights=True)
+
+# NeMo 1 on H100: optim.dtype is bf16, as parameters are, so that Apex's optimizer keeps no master copy
+# (NeMo-Framework-Launcher 24.07 launcher_scripts/conf/training/nemotron/nemotron_340b.yaml; dgxc-benchmarking v24.11.1
+# nemotron/nemotron4-340b-synth.yaml; NeMo megatron_base_model.py setup_optimization). With fp32 it takes 256 GPUs.
+_LARGEST = ("nemotron4-340b H100-80GB",)
 
 _KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True})
 _FSDP2 = Practice(fsdp="torch", transformer_engine=False, kernels={"norm": True})
@@ -120,10 +127,18 @@ PRACTICES: Mapping[str, Practice] = {
         _FSDP2, changes={"weight_bytes": 2.0, "gradient_bytes": 2.0, "optimizer_bytes": 4.0, "fsdp2": False}
     ),
     "nvidia-automodel": replace(_FSDP2, transformer_engine=True),
-    # scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two
-    "nvidia-dgxc-benchmarking": replace(_RECIPES, short_ends=1),
+    # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two;
+    # experts are padded to a capacity (MegatronTokenDropCallback); its model has no fused rope
+    "nvidia-dgxc-benchmarking": replace(
+        _RECIPES,
+        short_ends=1,
+        released=True,
+        sixteen_bit_states=_LARGEST,
+        changes={"reads_counts": False},
+        kernels={"rope": False},
+    ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
-    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True),
-    "nvidia-nemo-docs": replace(_RECIPES, short_ends=1),
+    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True, small_states=True),
+    "nvidia-nemo-docs": replace(_RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST),
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }

@@ -9,7 +9,8 @@ from statistics import mean, median
 from typing import Any
 
 from meshwright.cost.memory import GIB, allocatable
-from meshwright.measured.rows import Row, predict, usable
+from meshwright.measured.predict import predict
+from meshwright.measured.rows import Row, usable
 from meshwright.measured.source_defaults import DEFAULT, PRACTICES
 from meshwright.spec.frozen import dataclass
 

@@ -18,16 +18,11 @@ def convolution_layers(experts: bool = False) -> Part:
 
     ``experts``: behind the first ``num_dense_layers`` layers, and the list has to be there.
     """
-    shown = {mixer: name for name, mixer in _MIXERS.items()}
 
     def write(flat: Flat) -> Flat:
         if flat["pattern"] is None:
             return {"layer_types": ["full_attention"] * flat["layers"]}
-        kinds = read_pattern(flat["pattern"])
-        types = {"layer_types": [shown[kind.mixer] for kind in kinds]}
-        kernel = {"conv_L_cache": flat["short_convolution.kernel"]} if "short_convolution.kernel" in flat else {}
-        dense = {"num_dense_layers": sum(kind.ffn == "mlp" for kind in kinds)} if experts else {}
-        return {**types, **kernel, **dense}
+        return _write_types(flat, experts)
 
     def read(config: Flat) -> Flat:
         layers = config["num_hidden_layers"]
@@ -36,13 +31,20 @@ def convolution_layers(experts: bool = False) -> Part:
             return {"pattern": ...}
         dense = config.get("num_dense_layers", 2) if experts else layers
         kinds = [LayerKind(_MIXERS[name], "mlp" if i < dense else "experts") for i, name in enumerate(types)]
-        if "conv" not in types and not experts:
-            return {"pattern": None, "short_convolution": None}
-        kernel = {"short_convolution.kernel": config.get("conv_L_cache", 3)} if "conv" in types else {}
-        return {"pattern": write_pattern(kinds), **(kernel or {"short_convolution": None})}
+        if "conv" in types:
+            return {"pattern": write_pattern(kinds), "short_convolution.kernel": config.get("conv_L_cache", 3)}
+        return {"pattern": write_pattern(kinds) if experts else None, "short_convolution": None}
 
     keys = ("layer_types", "full_attn_idxs", "conv_L_cache", *(("num_dense_layers",) if experts else ()))
     return Part(keys, ("pattern", "short_convolution.kernel"), write, read)
+
+
+def _write_types(flat: Flat, experts: bool) -> Flat:
+    shown, kinds = {mixer: name for name, mixer in _MIXERS.items()}, read_pattern(flat["pattern"])
+    types = {"layer_types": [shown[kind.mixer] for kind in kinds]}
+    kernel = {"conv_L_cache": flat["short_convolution.kernel"]} if "short_convolution.kernel" in flat else {}
+    dense = {"num_dense_layers": sum(kind.ffn == "mlp" for kind in kinds)} if experts else {}
+    return {**types, **kernel, **dense}
 
 
 def _numbered(config: Flat, layers: int) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from meshwright.model.architectures import Flat, Part, refuse_unless
@@ -25,37 +26,39 @@ def granite_layers(rope: Part) -> Part:
 
     ``rope``: the part that says rotary positions, where there are any.
     """
-
-    def write(flat: Flat) -> Flat:
-        mixers = [_NAMES[mixer] for mixer in _mixers(flat)]
-        turned = flat["positions"] == "rope"
-        return {
-            "layer_types": mixers,
-            "position_embedding_type": "rope" if turned else None,
-            **(rope.write(flat) if turned else {}),
-            **_write_feed_forward(flat),
-            **(_write_mamba(flat) if "linear_attention" in mixers else {}),
-        }
-
-    def read(config: Flat) -> Flat:
-        count, turned = config["num_hidden_layers"], config.get("position_embedding_type") == "rope"
-        mixers = [_MIXERS[name] for name in config.get("layer_types") or ["mamba"] * count]
-        refuse_unless(len(mixers) == count, "layer_types", f"{len(mixers)} of {count} layers")
-        feeding = _read_feed_forward(config)
-        ffn = "mlp" if feeding.get("moe", ...) is None else "experts"
-        pattern = write_pattern(LayerKind(mixer, ffn) for mixer in mixers) if "mamba" in mixers else None
-        return {
-            "pattern": pattern,
-            "positions": "rope" if turned else "none",
-            **(rope.read(config) if turned else {}),
-            **feeding,
-            **(_read_mamba(config) if "mamba" in mixers else {"mamba": None}),
-        }
-
     keys = ("layer_types", "position_embedding_type", "mamba_d_head", "mamba_expand", "output_router_logits")
     widths = (*(f"mamba.{name}" for name in (*_MAMBA, "head_dim")), *(f"moe.{name}" for name in _MOE))
     paths = ("pattern", "positions", "ffn", *rope.paths, *widths)
-    return Part((*keys, *rope.keys, *_MAMBA.values(), *_MOE.values()), paths, write, read)
+    every = (*keys, *rope.keys, *_MAMBA.values(), *_MOE.values())
+    return Part(every, paths, partial(_write, rope), partial(_read, rope))
+
+
+def _write(rope: Part, flat: Flat) -> Flat:
+    mixers = [_NAMES[mixer] for mixer in _mixers(flat)]
+    turned = flat["positions"] == "rope"
+    return {
+        "layer_types": mixers,
+        "position_embedding_type": "rope" if turned else None,
+        **(rope.write(flat) if turned else {}),
+        **_write_feed_forward(flat),
+        **(_write_mamba(flat) if "linear_attention" in mixers else {}),
+    }
+
+
+def _read(rope: Part, config: Flat) -> Flat:
+    count, turned = config["num_hidden_layers"], config.get("position_embedding_type") == "rope"
+    mixers = [_MIXERS[name] for name in config.get("layer_types") or ["mamba"] * count]
+    refuse_unless(len(mixers) == count, "layer_types", f"{len(mixers)} of {count} layers")
+    feeding = _read_feed_forward(config)
+    ffn = "mlp" if feeding.get("moe", ...) is None else "experts"
+    pattern = write_pattern(LayerKind(mixer, ffn) for mixer in mixers) if "mamba" in mixers else None
+    return {
+        "pattern": pattern,
+        "positions": "rope" if turned else "none",
+        **(rope.read(config) if turned else {}),
+        **feeding,
+        **(_read_mamba(config) if "mamba" in mixers else {"mamba": None}),
+    }
 
 
 def _mixers(flat: Flat) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from meshwright.model.architectures import Flat, Part, refuse_unless
 from meshwright.model.layers import LayerKind
@@ -44,13 +45,7 @@ def layer_kinds(every: int, without: bool = False, first: bool = False) -> Part:
         window, twice = config.get("sliding_window", 4096), config.get("sliding_window_size")
         refuse_unless(twice in (None, window), "sliding_window_size", twice)
         kinds = config.get("layer_types") or [_KINDS[(i + (not first)) % n == 0] for i in range(layers)]
-        if "sliding_attention" not in kinds:
-            return {"sliding_window": None, "full_attention_every": 0}
-        n = kinds.index("full_attention") + 1 if "full_attention" in kinds else 0
-        regular = [_KINDS[n > 0 and (i + 1) % n == 0] for i in range(layers)]
-        if kinds == regular:
-            return {"sliding_window": window, "full_attention_every": n}
-        return {"sliding_window": window, "full_attention_every": 0, "pattern": partial(_written, tuple(kinds))}
+        return _windows(kinds, window, layers)
 
     keys = ("sliding_window", "sliding_window_size", "layer_types", "sliding_window_pattern", "_sliding_window_pattern")
     return Part(keys, ("sliding_window", "full_attention_every", "pattern"), write, read)
@@ -156,48 +151,59 @@ def local_attention() -> Part:
     return Part(keys, ("sliding_window", "pattern"), write, read)
 
 
+def _windows(kinds: list[str], window: Any, layers: int) -> Flat:
+    """The layers with windows of a list: every n-th without, else as a pattern."""
+    if "sliding_attention" not in kinds:
+        return {"sliding_window": None, "full_attention_every": 0}
+    n = kinds.index("full_attention") + 1 if "full_attention" in kinds else 0
+    if kinds == [_KINDS[n > 0 and (i + 1) % n == 0] for i in range(layers)]:
+        return {"sliding_window": window, "full_attention_every": n}
+    return {"sliding_window": window, "full_attention_every": 0, "pattern": partial(_written, tuple(kinds))}
+
+
 def chunked_layers() -> Part:
     """Llama 4's: chunks in layers with positions, queries that grow in those without, experts in every n-th."""
-
-    def write(flat: Flat) -> Flat:
-        layers, skips, every = range(flat["layers"]), flat["rope.skip_every"], flat["moe.every"]
-        turned = [int(not skips or (layer + 1) % skips != 0) for layer in layers]
-        grows = flat["query_growth"] is not None
-        return {
-            "no_rope_layer_interval": skips,
-            "no_rope_layers": turned,
-            "layer_types": ["chunked_attention" if one else "full_attention" for one in turned],
-            "attention_chunk_size": flat["attention_chunk"] or flat["max_positions"],
-            "interleave_moe_layer_step": every,
-            "moe_layers": [layer for layer in layers if (layer + 1) % every == 0],
-            "attn_temperature_tuning": grows,
-            **({"attn_scale": flat["query_growth"], "floor_scale": flat["query_growth_from"] + 1} if grows else {}),
-        }
-
-    def read(config: Flat) -> Flat:
-        layers, every = config["num_hidden_layers"], config.get("interleave_moe_layer_step", 1)
-        skips = config.get("no_rope_layer_interval", 4)
-        turned = [int((layer + 1) % skips != 0) for layer in range(layers)]
-        refuse_unless((config.get("no_rope_layers") or turned) == turned, "no_rope_layers", "an irregular pattern")
-        experts = [layer for layer in range(layers) if (layer + 1) % every == 0]
-        refuse_unless((config.get("moe_layers") or experts) == experts, "moe_layers", "an irregular pattern")
-        grows = bool(config.get("attn_temperature_tuning", True))
-        return {
-            "rope.skip_every": skips,
-            "attention_chunk": config.get("attention_chunk_size", 8192),
-            "moe.every": every,
-            "query_growth": config.get("attn_scale", 0.1) if grows else None,
-            "query_growth_from": config.get("floor_scale", 8192) - 1 if grows else None,
-        }
-
     kinds = ("no_rope_layer_interval", "no_rope_layers", "layer_types", "moe_layers", "interleave_moe_layer_step")
     numbers = ("attention_chunk_size", "attn_temperature_tuning", "attn_scale", "floor_scale")
     return Part(
         kinds + numbers,
         ("rope.skip_every", "attention_chunk", "moe.every", "query_growth", "query_growth_from"),
-        write,
-        read,
+        _write_chunked,
+        _read_chunked,
     )
+
+
+def _write_chunked(flat: Flat) -> Flat:
+    layers, skips, every = range(flat["layers"]), flat["rope.skip_every"], flat["moe.every"]
+    turned = [int(not skips or (layer + 1) % skips != 0) for layer in layers]
+    grows = flat["query_growth"] is not None
+    return {
+        "no_rope_layer_interval": skips,
+        "no_rope_layers": turned,
+        "layer_types": ["chunked_attention" if one else "full_attention" for one in turned],
+        "attention_chunk_size": flat["attention_chunk"] or flat["max_positions"],
+        "interleave_moe_layer_step": every,
+        "moe_layers": [layer for layer in layers if (layer + 1) % every == 0],
+        "attn_temperature_tuning": grows,
+        **({"attn_scale": flat["query_growth"], "floor_scale": flat["query_growth_from"] + 1} if grows else {}),
+    }
+
+
+def _read_chunked(config: Flat) -> Flat:
+    layers, every = config["num_hidden_layers"], config.get("interleave_moe_layer_step", 1)
+    skips = config.get("no_rope_layer_interval", 4)
+    turned = [int((layer + 1) % skips != 0) for layer in range(layers)]
+    refuse_unless((config.get("no_rope_layers") or turned) == turned, "no_rope_layers", "an irregular pattern")
+    experts = [layer for layer in range(layers) if (layer + 1) % every == 0]
+    refuse_unless((config.get("moe_layers") or experts) == experts, "moe_layers", "an irregular pattern")
+    grows = bool(config.get("attn_temperature_tuning", True))
+    return {
+        "rope.skip_every": skips,
+        "attention_chunk": config.get("attention_chunk_size", 8192),
+        "moe.every": every,
+        "query_growth": config.get("attn_scale", 0.1) if grows else None,
+        "query_growth_from": config.get("floor_scale", 8192) - 1 if grows else None,
+    }
 
 
 def listed_experts() -> Part:

@@ -111,33 +111,34 @@ def parallel_mixers() -> Part:
 
     A factor on the keys is one on the scores. Where there is a norm behind the scan, it has to follow the gate.
     """
-
-    def write(flat: Flat) -> Flat:
-        width, scale = flat["mamba.heads"] * flat["mamba.head_dim"], flat["attention_scale"]
-        factors = {name: flat.get(f"multipliers.{name}", 1.0) for name in (*_FACTORS, *sum(_LISTS.values(), ()))}
-        return {
-            **{"mamba_d_ssm": width, "mamba_d_head": flat["mamba.head_dim"], "mamba_rms_norm": flat["mamba.norm"]},
-            **{"mamba_norm_before_gate": False, "key_multiplier": 1.0 if scale is None else scale * _root(flat)},
-            **{theirs: factors[ours] for ours, theirs in _FACTORS.items()},
-            **{key: [factors[name] for name in names] for key, names in _LISTS.items()},
-        }
-
-    def read(config: Flat) -> Flat:
-        norm, before = config.get("mamba_rms_norm", False), config.get("mamba_norm_before_gate", True)
-        refuse_unless(not (norm and before), "mamba_norm_before_gate", before)
-        limits = tuple(config.get("time_step_limit") or (0.0, inf))
-        refuse_unless(limits == (0.0, inf), "time_step_limit", limits)
-        width = config.get("mamba_d_ssm", 1024) or config.get("mamba_expand", 2) * config["hidden_size"]
-        stated, heads = config.get("mamba_d_head", "auto"), config.get("mamba_n_heads", 128)
-        flat = {"pattern": f"{config['num_hidden_layers']}xP-", "mamba.norm": norm}
-        flat["mamba.head_dim"] = width // heads if stated == "auto" else stated
-        return {**flat, **_factors(config), "attention_scale": _scale_of_keys(config.get("key_multiplier", 1.0))}
-
     widths = ("mamba_d_ssm", "mamba_d_head", "mamba_expand", "mamba_rms_norm", "mamba_norm_before_gate")
     keys = (*widths, "time_step_limit", "key_multiplier", *_FACTORS.values(), *_LISTS)
     names = (*_FACTORS, *sum(_LISTS.values(), ()))
     paths = ("pattern", "mamba.norm", "mamba.head_dim", "attention_scale", *(f"multipliers.{name}" for name in names))
-    return Part(keys, paths, write, read)
+    return Part(keys, paths, _write_parallel, _read_parallel)
+
+
+def _write_parallel(flat: Flat) -> Flat:
+    width, scale = flat["mamba.heads"] * flat["mamba.head_dim"], flat["attention_scale"]
+    factors = {name: flat.get(f"multipliers.{name}", 1.0) for name in (*_FACTORS, *sum(_LISTS.values(), ()))}
+    return {
+        **{"mamba_d_ssm": width, "mamba_d_head": flat["mamba.head_dim"], "mamba_rms_norm": flat["mamba.norm"]},
+        **{"mamba_norm_before_gate": False, "key_multiplier": 1.0 if scale is None else scale * _root(flat)},
+        **{theirs: factors[ours] for ours, theirs in _FACTORS.items()},
+        **{key: [factors[name] for name in names] for key, names in _LISTS.items()},
+    }
+
+
+def _read_parallel(config: Flat) -> Flat:
+    norm, before = config.get("mamba_rms_norm", False), config.get("mamba_norm_before_gate", True)
+    refuse_unless(not (norm and before), "mamba_norm_before_gate", before)
+    limits = tuple(config.get("time_step_limit") or (0.0, inf))
+    refuse_unless(limits == (0.0, inf), "time_step_limit", limits)
+    width = config.get("mamba_d_ssm", 1024) or config.get("mamba_expand", 2) * config["hidden_size"]
+    stated, heads = config.get("mamba_d_head", "auto"), config.get("mamba_n_heads", 128)
+    flat = {"pattern": f"{config['num_hidden_layers']}xP-", "mamba.norm": norm}
+    flat["mamba.head_dim"] = width // heads if stated == "auto" else stated
+    return {**flat, **_factors(config), "attention_scale": _scale_of_keys(config.get("key_multiplier", 1.0))}
 
 
 def _root(flat: Flat) -> float:
@@ -189,32 +190,31 @@ _ROUTER = {"moe.score": "sigmoid", "moe.router_bias": True}
 
 def nemotron_layers() -> Part:
     """Layers of one part each, and the widths of Mamba and experts where there are such layers."""
-
-    def write(flat: Flat) -> Flat:
-        blocks = {symbol: name for name, symbol in _BLOCKS.items()}
-        widths = [("mamba", _MAMBA), ("moe", _MOE)]
-        return {
-            "layers_block_type": [blocks[symbol] for symbol in flat["pattern"]],
-            **{
-                key: flat[f"{part}.{name}"] for part, names in widths if part not in flat for name, key in names.items()
-            },
-        }
-
-    def read(config: Flat) -> Flat:
-        pattern = _pattern(config)
-        flat: dict[str, Any] = {"layers": len(pattern), "pattern": pattern, "mamba": None, "moe": None}
-        if "M" in pattern:
-            del flat["mamba"]
-            flat |= _widths(config, "mamba", _MAMBA, _MAMBA_DEFAULTS)
-        if "E" in pattern:
-            del flat["moe"]
-            flat |= _widths(config, "moe", _MOE, _MOE_DEFAULTS) | _ROUTER
-        return flat
-
     legacy = ("hybrid_override_pattern", "num_hidden_layers")
     keys = ("layers_block_type", *legacy, *_MAMBA.values(), *_MOE.values())
     paths = ("layers", "pattern", *(f"mamba.{name}" for name in _MAMBA), *(f"moe.{name}" for name in _MOE), *_ROUTER)
-    return Part(keys, paths, write, read)
+    return Part(keys, paths, _write_nemotron, _read_nemotron)
+
+
+def _write_nemotron(flat: Flat) -> Flat:
+    blocks = {symbol: name for name, symbol in _BLOCKS.items()}
+    widths = [("mamba", _MAMBA), ("moe", _MOE)]
+    return {
+        "layers_block_type": [blocks[symbol] for symbol in flat["pattern"]],
+        **{key: flat[f"{part}.{name}"] for part, names in widths if part not in flat for name, key in names.items()},
+    }
+
+
+def _read_nemotron(config: Flat) -> Flat:
+    pattern = _pattern(config)
+    flat: dict[str, Any] = {"layers": len(pattern), "pattern": pattern, "mamba": None, "moe": None}
+    if "M" in pattern:
+        del flat["mamba"]
+        flat |= _widths(config, "mamba", _MAMBA, _MAMBA_DEFAULTS)
+    if "E" in pattern:
+        del flat["moe"]
+        flat |= _widths(config, "moe", _MOE, _MOE_DEFAULTS) | _ROUTER
+    return flat
 
 
 def _pattern(config: Flat) -> str:

@@ -152,27 +152,28 @@ def falcon_decoder() -> Part:
 
     Read: without ``new_decoder_architecture``, ``multi_query`` means one key/value head, and a parallel block one norm.
     """
-
-    def write(flat: Flat) -> Flat:
-        parallel, shared, heads = flat["parallel_residual"], flat["shared_parallel_norm"], flat["kv_heads"]
-        new = parallel and not (shared and heads == 1)
-        norms = {"num_ln_in_parallel_attn": 1 if shared else 2} if new else {}
-        one = {"new_decoder_architecture": new, "multi_query": heads == 1, "parallel_attn": parallel}
-        return {**one, "num_kv_heads": heads, **norms}
-
-    def read(config: Flat) -> Flat:
-        heads, parallel = config["num_attention_heads"], config.get("parallel_attn", True)
-        if config.get("new_decoder_architecture", False):
-            shared = (config.get("num_ln_in_parallel_attn") or 2) == 1
-            kv_heads = config.get("num_kv_heads") or heads
-            refuse_unless(parallel, "parallel_attn", parallel)
-        else:
-            shared = parallel
-            kv_heads = 1 if config.get("multi_query", True) else config.get("num_kv_heads") or heads
-        return {"kv_heads": kv_heads, "parallel_residual": parallel, "shared_parallel_norm": shared}
-
     keys = ("new_decoder_architecture", "multi_query", "parallel_attn", "num_kv_heads", "num_ln_in_parallel_attn")
-    return Part(keys, ("kv_heads", "parallel_residual", "shared_parallel_norm"), write, read)
+    return Part(keys, ("kv_heads", "parallel_residual", "shared_parallel_norm"), _write_falcon, _read_falcon)
+
+
+def _write_falcon(flat: Flat) -> Flat:
+    parallel, shared, heads = flat["parallel_residual"], flat["shared_parallel_norm"], flat["kv_heads"]
+    new = parallel and not (shared and heads == 1)
+    norms = {"num_ln_in_parallel_attn": 1 if shared else 2} if new else {}
+    one = {"new_decoder_architecture": new, "multi_query": heads == 1, "parallel_attn": parallel}
+    return {**one, "num_kv_heads": heads, **norms}
+
+
+def _read_falcon(config: Flat) -> Flat:
+    heads, parallel = config["num_attention_heads"], config.get("parallel_attn", True)
+    if config.get("new_decoder_architecture", False):
+        shared = (config.get("num_ln_in_parallel_attn") or 2) == 1
+        kv_heads = config.get("num_kv_heads") or heads
+        refuse_unless(parallel, "parallel_attn", parallel)
+    else:
+        shared = parallel
+        kv_heads = 1 if config.get("multi_query", True) else config.get("num_kv_heads") or heads
+    return {"kv_heads": kv_heads, "parallel_residual": parallel, "shared_parallel_norm": shared}
 
 
 PARTS: Mapping[str, Callable[..., Part]] = {

@@ -41,27 +41,40 @@ def rope(
         return {"rope_parameters": {**_write_rope(flat, flat["rope.base"]), **partial, **grown}, **each}
 
     def read(config: Flat) -> Flat:
-        given = config.get("rope_parameters") or {
-            "rope_theta": config.get("rope_theta", config.get("rotary_emb_base", base)),
-            **(config.get("rope_scaling") or {}),
-        }
-        stated = config.get("partial_rotary_factor", config.get("rotary_pct"))
-        if config.get("rotary_dim") and stated is None:
-            stated = config["rotary_dim"] / config["head_dim"]
-        given = {"partial_rotary_factor": stated, **(_unstretched(given, config, base) if stretched else given)}
+        given = _given(config, base)
+        given = _unstretched(given, config, base) if stretched else given
         flat = {"rope.base": float(given.get("rope_theta", base)), **_read_scaling(given, config)}
         if growth:
             flat |= {"query_growth": given.get("llama_4_scaling_beta")}
             flat |= {"query_growth_from": flat.get("rope.scaling.original_positions")}
         bases = set(config.get(alike) or ()) if alike else set()
         refuse_unless(bases <= {flat["rope.base"]}, str(alike), f"layers with {bases}")
-        part = given["partial_rotary_factor"]
-        if fraction is None:
-            refuse_unless(part in (None, 1.0), "partial_rotary_factor", part)
-            return flat
-        return {**flat, "rope.fraction": fraction if part is None else part}
+        return {**flat, **_read_fraction({**_turned(config), **given}, fraction)}
 
     return Part(("rope_parameters", *legacy, *((alike,) if alike else ())), paths, write, read)
+
+
+def _given(config: Flat, base: float) -> Flat:
+    """``rope_parameters``, or what earlier versions say in its place."""
+    stated = {"rope_theta": config.get("rope_theta", config.get("rotary_emb_base", base))}
+    return config.get("rope_parameters") or {**stated, **(config.get("rope_scaling") or {})}
+
+
+def _turned(config: Flat) -> Flat:
+    """Which part of a head's channels is turned, as earlier versions say it."""
+    stated = config.get("partial_rotary_factor", config.get("rotary_pct"))
+    if config.get("rotary_dim") and stated is None:
+        stated = config["rotary_dim"] / config["head_dim"]
+    return {"partial_rotary_factor": stated}
+
+
+def _read_fraction(given: Flat, usual: float | None) -> Flat:
+    """``usual``: where nothing is said; None: all channels are turned, and nothing else can be said."""
+    part = given["partial_rotary_factor"]
+    if usual is None:
+        refuse_unless(part in (None, 1.0), "partial_rotary_factor", part)
+        return {}
+    return {"rope.fraction": usual if part is None else part}
 
 
 def layered_rope(base: float = 1e6, local_base: float | None = None, positions: int | None = None) -> Part:

@@ -18,39 +18,13 @@ __all__ = ["UnsayableError", "as_built", "name_of", "nested", "read"]
 
 IRRELEVANT = frozenset(
     (
-        "_attn_implementation",
-        "_attn_implementation_autoset",
-        "_name_or_path",
-        "architectures",
-        "auto_map",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "decoder_start_token_id",
-        "dtype",
-        "eos_token_id",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "gradient_checkpointing",
-        "id2label",
-        "is_decoder",
-        "is_encoder_decoder",
-        "label2id",
-        "model_type",
-        "offset_alibi",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "pretraining_tp",
-        "problem_type",
-        "quantization_config",
-        "return_dict",
-        "sep_token_id",
-        "task_specific_params",
-        "tokenizer_class",
-        "torch_dtype",
-        "transformers_version",
-        "unk_token_id",
-        "use_cache",
+        *("_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures", "auto_map"),
+        *("bos_token_id", "chunk_size_feed_forward", "decoder_start_token_id", "dtype", "eos_token_id"),
+        *("forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label", "is_decoder"),
+        *("is_encoder_decoder", "label2id", "model_type", "offset_alibi", "output_attentions"),
+        *("output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "quantization_config"),
+        *("return_dict", "sep_token_id", "task_specific_params", "tokenizer_class", "torch_dtype"),
+        *("transformers_version", "unk_token_id", "use_cache"),
     )
 )
 """Keys about tokens, labels, generation and how stored weights are packed: they change no layer."""
@@ -190,14 +164,17 @@ def _flat(architecture: Architecture, config: Mapping[str, Any], file: Path) -> 
             elif flat.setdefault(path, value) != value:
                 problems.append(_lack(file, f"{part.keys[0]}: {value!r} contradicts {flat[path]!r} of model.{path}"))
     try:
-        if not problems:
-            flat = {path: resolved(value, flat) for path, value in flat.items()}
-            flat |= {path: architecture.fixed(path, flat) for path in architecture.implied}
-            if flat.get("pattern"):  # which says it all
-                flat |= {path: usual for path, usual in (("moe.first_dense", 0), ("moe.every", 1)) if path in flat}
+        return (flat if problems else _followed(architecture, flat)), problems
     except _UNREADABLE as error:
-        problems.append(_problem(file, f"what follows from its sizes does not: {error}"))
-    return flat, problems
+        return flat, [_problem(file, f"what follows from its sizes does not: {error}")]
+
+
+def _followed(architecture: Architecture, flat: Flat) -> dict[str, Any]:
+    """With what follows from other values, and what the architecture implies."""
+    flat = {path: resolved(value, flat) for path, value in flat.items()}
+    flat |= {path: architecture.fixed(path, flat) for path in architecture.implied}
+    whole = (("moe.first_dense", 0), ("moe.every", 1)) if flat.get("pattern") else ()  # which says it all
+    return flat | {path: usual for path, usual in whole if path in flat}
 
 
 def _absence(config: Mapping[str, Any], key: str) -> str:

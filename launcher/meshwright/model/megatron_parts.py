@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, fields
 
 from meshwright.model.kinds import layer_kinds, mixers
 from meshwright.model.layers import MIXERS
-from meshwright.spec.model import Model, Moe
+from meshwright.spec.model import Model, Moe, Multipliers
 
 __all__ = [
     "GLOBAL",
@@ -22,6 +22,7 @@ __all__ = [
     "OUR_MIXERS",
     "PartValue",
     "Parts",
+    "factors",
     "parts",
     "read_name",
     "spec_name",
@@ -176,6 +177,12 @@ def _parallel(model: Model) -> PartValue:
     if not model.parallel_residual:
         return False
     return "one_norm" if model.shared_parallel_norm else "two_norms"
+
+
+def factors(written: PartValue) -> Multipliers:
+    """The ``multipliers`` that a name carries."""
+    names = (field.name for field in fields(Multipliers))
+    return Multipliers(**dict(zip(names, map(float, str(written).split(":")), strict=True)))
 
 
 def spec_name(model: Model) -> str | None:

@@ -67,7 +67,8 @@ class Kernels:
     module, so that the norm cannot be recomputed by itself. ``eight_bit``: matrix products take 8-bit inputs and
     keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``low_bytes``:
     of an element of these, fewer than 1 in 4 bits. ``router``, ``permute``: experts are scored and chosen, and tokens
-    sorted to them and back, by one kernel each. ``sparse``: attention with an indexer computes the chosen scores alone.
+    sorted to them and back, by one kernel each. ``experts``: one operation holds an expert's MLP.
+    ``rope``: rotary positions by one kernel. ``sparse``: attention with an indexer computes the chosen scores alone.
     ``weighs_outputs``: what experts gave is multiplied by their scores, and kept for that; Megatron weighs inside the
     activation instead (megatron-core 0.19.2, core/transformer/moe/experts.py:830), so that nothing is kept.
     """
@@ -80,6 +81,8 @@ class Kernels:
     eight_bit: bool = False
     low_bytes: float = 1.0
     router: bool = False
+    experts: bool = True
+    rope: bool = True
     permute: bool = False
     weighs_outputs: bool = False
     sparse: bool = False
@@ -99,8 +102,8 @@ class Weight:
     """A parameter tensor: ``elements`` of the whole tensor, and how it is cut.
 
     ``expert`` means one of ``copies`` experts, each cut over etp and the experts dealt out over ep. ``rows`` are the
-    outputs of a matrix that generalized tensor parallelism keeps in parts, 0 of what it keeps whole; ``inputs_cut``:
-    tensor parallelism cuts its other side.
+    outputs of a matrix, 0 of what is none; generalized tensor parallelism keeps those that are cut in parts.
+    ``inputs_cut``: tensor parallelism cuts its other side.
     """
 
     name: str
@@ -144,7 +147,7 @@ class Tensor:
 
 
 Casts = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""Bytes moved where products take 8 bits: of inputs forward, of outputs' gradients backward."""
+"""Elements that are quantized where products take 8 or 4 bits: inputs forward, outputs' gradients backward."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class Operation:
     is another than the model's; ``single``: of that, what is multiplied in 32 bits. ``dense``: every pair of tokens is
     computed, those behind the mask, too. ``shared``: every rank of the tensor-parallel group does all of it.
     ``region``: the input enters, or the output leaves, the part of the layer that ``tp`` cuts; a routed token enters
-    and leaves its expert.
+    and leaves its expert. ``joined``: the norm before it is one module with it.
     """
 
     name: str
@@ -176,3 +179,4 @@ class Operation:
     region: Literal["", "enter", "leave", "dispatch", "combine"] = ""
     kernels: int = 1
     casts: Casts = ((), ())
+    joined: bool = False

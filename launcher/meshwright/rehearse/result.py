@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["Curve", "Rehearsal"]
+__all__ = ["COMPARED", "Curve", "Rehearsal"]
+
+COMPARED = 40
+"""Steps whose losses must be equal. Later ones need not be: roundings grow, and one turns a token to another expert.
+
+Of a small mixture with routed experts, three layouts were within 7.2e-7 nats for 60 steps and 1e-2 apart after 300.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Rehearsal:
 
     @property
     def differences(self) -> tuple[float, ...]:
-        """For each miniature, the largest difference of its losses from the reference's."""
+        """For each miniature, the largest difference of its losses from the reference's in the steps compared."""
         return tuple(_largest(curve.losses, self.reference.losses) for curve in self.miniatures)
 
     @property
@@ -63,5 +69,5 @@ def _largest(ours: tuple[float, ...], theirs: tuple[float, ...]) -> float:
     """The largest difference; infinite where a step is missing, NaN where a loss is."""
     if len(ours) != len(theirs):
         return float("inf")
-    differences = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+    differences = [abs(a - b) for a, b in zip(ours[:COMPARED], theirs[:COMPARED], strict=True)]
     return next((d for d in differences if d != d), max(differences, default=float("inf")))

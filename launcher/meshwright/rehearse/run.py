@@ -18,10 +18,12 @@ from meshwright.spec import Spec
 from meshwright.spec.frozen import dataclass
 from meshwright.train.metrics import read
 
-__all__ = ["Scene", "curve", "expected_drop", "layout_name", "prepare", "reading", "rehearse", "result"]
+__all__ = ["TOLERANCE", "Scene", "curve", "expected_drop", "layout_name", "prepare", "reading", "rehearse", "result"]
 
 CHARACTERS = 400_000  # of text: more than a miniature reads
-TOLERANCE = 1e-4  # nats
+# nats; every run is in fp32. Of the differences in docs/rehearsals.json and proofs.json one model's are 5.0e-6 and all
+# others at most 9.5e-7, two roundings of a loss; norms whose gradients nobody sums are 1.2e-5 off after six steps.
+TOLERANCE = 8e-6
 # nats in so many steps; the loss falls fastest at first, so fewer steps lose more than their share
 DROP, DROP_STEPS = 1.0, 40
 

@@ -32,10 +32,10 @@ PARTS = {
 """What a step's time goes to, by the fields of ``Step``."""
 
 
-def show_cost(cost: Cost, console: Console | None = None) -> None:
-    """Print ``cost`` to the terminal."""
+def show_cost(cost: Cost, constants: str, console: Console | None = None) -> None:
+    """Print ``cost`` to the terminal; ``constants``: where those of the time come from (cluster.efficiency.source)."""
     console = console or terminal()
-    for name, value in _headlines(cost):
+    for name, value in (*_headlines(cost), *_constants(constants)):
         console.print(Text(f"  {name:<10} ", style="dim"), Text(value), sep="")
     console.print(_bars({PARTS[f.name]: float(getattr(cost.step, f.name)) for f in fields(cost.step)}, "s"))
     fullest = cost.stages[cost.fullest]
@@ -44,6 +44,12 @@ def show_cost(cost: Cost, console: Console | None = None) -> None:
         console.print(Text(f"  note: {note}", style="yellow"))
     for one in cost.advice:
         console.print(Text(f"  {one.path}: {one.message}", style="yellow"))
+
+
+def _constants(source: str) -> Iterator[tuple[str, str]]:
+    """Where no measurement of this cluster has fitted them, they are somebody else's, or ours."""
+    if "inferred" in source or source.startswith("ours"):
+        yield "constants", f"{source} (cluster.efficiency)"
 
 
 def _headlines(cost: Cost) -> Iterator[tuple[str, str]]:

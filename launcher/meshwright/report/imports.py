@@ -36,7 +36,8 @@ def show(checked: Checked, console: Console | None = None) -> None:
         console.print(Text(f"  {one.level:8}", style=_STYLES[one.level]), Text(_line(one)), sep="")
     if checked.plan is not None and checked.cost is not None:
         show_plan(replace(checked.plan, warnings=()), console)  # said above, with their lines
-        show_cost(replace(checked.cost, advice=()), console)
+        constants = checked.plan.spec.cluster.efficiency.source
+        show_cost(replace(checked.cost, advice=()), constants, console)
     else:
         console.print(Text("  refused: no plan is made of it", style="bold red"))
 

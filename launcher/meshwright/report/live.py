@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from meshwright.jobs.outlook import Outlook, seconds_left
-from meshwright.jobs.status import GIB, Status
+from meshwright.jobs.predicted import GIB
+from meshwright.jobs.status import Status
 
 __all__ = ["line", "span", "view"]
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meshwright.rehearse.result import Curve, Rehearsal
+from meshwright.rehearse.result import COMPARED, Curve, Rehearsal
 from meshwright.report.terminal import terminal
 
 __all__ = ["document", "show", "sparkline"]
@@ -65,7 +65,8 @@ def _shown(steps: int) -> list[int]:
 
 def _summary(curve: Curve, difference: float | None, tolerance: float) -> str:
     ranks = f"{curve.ranks} process{'es' * (curve.ranks > 1)}"
-    apart = "" if difference is None else f", largest difference {difference:.1e} (at most {tolerance:.0e})"
+    of = f" of the first {COMPARED} steps" if len(curve.losses) > COMPARED else ""
+    apart = "" if difference is None else f", largest difference{of} {difference:.1e} (at most {tolerance:.0e})"
     return f"  {sparkline(curve.losses) if curve.losses else ''}  {curve.layout}: {ranks}, {curve.seconds:.0f} s{apart}"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from meshwright.jobs.status import GIB, Status
+from meshwright.jobs.predicted import GIB
+from meshwright.jobs.status import Status
 from meshwright.report.terminal import terminal
 
 __all__ = ["document", "show"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import reduce
 
-from meshwright.rules._repairs import change
+from meshwright.rules._repairs import Proposals, any_of, change
 from meshwright.rules._rule import Layout, Number, Rule
 from meshwright.spec import PipelineSplit
 
-__all__ = ["LOST", "always_overlaps", "no_ramp", "only", "stated_length", "unsplit"]
+__all__ = ["LOST", "always_overlaps", "fsdp_zero", "no_ramp", "only", "stated_length", "unsplit", "whole_layers"]
 
 LOST = "ours: it would be lost"
 
@@ -64,6 +64,48 @@ def unsplit(rule: str, backends: tuple[str, ...], who: str, needs: str) -> Rule:
         message=f"a split over stages, but {who} runs without a pipeline",
         source=LOST,
         repairs=lambda _: ({"parallelism.pipeline_split": PipelineSplit()},),
+    )
+
+
+def whole_layers(rule: str, backends: tuple[str, ...], message: str, source: str) -> Rule:
+    """All layers are recomputed, each by itself, or none."""
+    return Rule(
+        id=rule,
+        path="parallelism.recompute",
+        backends=backends,
+        needs=("recompute.full",),
+        holds=lambda r: (
+            (r.recompute == 0)
+            | (
+                (r.recompute == 2)
+                & (r.spec.parallelism.recompute_method == "uniform")
+                & (r.spec.parallelism.recompute_layers == 1)
+            )
+        ),
+        message=message,
+        source=source,
+        repairs=any_of(
+            change(
+                parallelism__recompute="full",
+                parallelism__recompute_method=None,
+                parallelism__recompute_layers=None,
+                parallelism__recompute_modules=None,
+            ),
+            change(parallelism__recompute="none", parallelism__recompute_modules=None),
+        ),
+    )
+
+
+def fsdp_zero(rule: str, backends: tuple[str, ...], one: str, source: str, repairs: Proposals) -> Rule:
+    """Every stage of ZeRO but the first; ``one``: what that is here."""
+    return Rule(
+        id=rule,
+        path="parallelism.zero",
+        backends=backends,
+        holds=lambda r: r.zero != 1,
+        message="FSDP2 shards gradients (2) or parameters, too (3), DDP nothing (0); the optimizer alone (1) " + one,
+        source=source,
+        repairs=repairs,
     )
 
 

@@ -8,7 +8,7 @@ from meshwright.rules._repairs import Proposals
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
 from meshwright.spec import MegatronOptions
 
-__all__ = ["off", "option_rule", "options_of"]
+__all__ = ["by_megatron_fsdp", "off", "option_rule", "options_of"]
 
 _CONFIG = "core/transformer/transformer_config.py"
 
@@ -16,6 +16,11 @@ _CONFIG = "core/transformer/transformer_config.py"
 def options_of(r: Layout) -> MegatronOptions:
     """Megatron's own options, the same for every layout."""
     return r.backend.megatron
+
+
+def by_megatron_fsdp(r: Layout, least: int) -> Number:
+    """Whether Megatron-FSDP realises at least so much of ZeRO."""
+    return (options_of(r).fsdp == "megatron") & (r.zero >= least)
 
 
 def option_rule(

@@ -157,13 +157,14 @@ def megatron_rule(
     message: str | Callable[[Layout], str],
     source: str,
     repairs: Callable[[Layout], Iterable[Repair]] = lambda _: (),
+    where: Callable[[Model], bool] = lambda _: True,
 ) -> Rule:
-    """A rule of Megatron-core alone; ``part``: its name behind the backend's."""
+    """A rule of Megatron-core alone; ``part``: its name behind the backend's; silent but ``where`` the model has it."""
     return Rule(
         id=f"megatron.{part}",
         path=path,
         backends=MEGATRON,
-        holds=holds,
+        holds=lambda r: not where(r.model) or holds(r),
         message=message,
         source=source,
         repairs=repairs,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from meshwright.rules._forms import whole_layers
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import DEEPSPEED, TRANSFORMERS, Layout, Rule
 from meshwright.rules.deepspeed_degrees import RULES as DEGREES
@@ -31,31 +32,12 @@ def _autocast(r: Layout) -> bool:
 
 
 _REST = (
-    Rule(
-        id="deepspeed.recompute",
-        path="parallelism.recompute",
-        backends=TRANSFORMERS,
-        needs=("recompute.full",),
-        holds=lambda r: (
-            (r.recompute == 0)
-            | (
-                (r.recompute == 2)
-                & (r.spec.parallelism.recompute_method == "uniform")
-                & (r.spec.parallelism.recompute_layers == 1)
-            )
-        ),
-        message="transformers recomputes whole layers, each of them: recompute=full, uniform, 1 layer; not "
+    whole_layers(
+        "deepspeed.recompute",
+        TRANSFORMERS,
+        "transformers recomputes whole layers, each of them: recompute=full, uniform, 1 layer; not "
         "{spec.parallelism.recompute}, {spec.parallelism.recompute_method}, {spec.parallelism.recompute_layers}",
-        source="transformers modeling_layers.py: GradientCheckpointingLayer",
-        repairs=any_of(
-            change(
-                parallelism__recompute="full",
-                parallelism__recompute_method=None,
-                parallelism__recompute_layers=None,
-                parallelism__recompute_modules=None,
-            ),
-            change(parallelism__recompute="none", parallelism__recompute_modules=None),
-        ),
+        "transformers modeling_layers.py: GradientCheckpointingLayer",
     ),
     Rule(
         id="deepspeed.entry",

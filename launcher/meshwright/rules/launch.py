@@ -11,7 +11,7 @@ from meshwright.layout.plan import Plan
 from meshwright.spec import Spec
 from meshwright.spec.launch import Launch, Slurm
 
-__all__ = ["TAKEN", "launch_problems", "seconds", "slurm_problems"]
+__all__ = ["SET_HERE", "TAKEN", "launch_problems", "seconds", "slurm_problems"]
 
 
 def launch_problems(spec: Spec) -> Iterator[Problem]:
@@ -29,7 +29,16 @@ def launch_problems(spec: Spec) -> Iterator[Problem]:
             yield Problem(f"launch.{name}", message, f"launch.{name}")
     if launch.entry.startswith("-"):
         yield Problem("launch.entry", f"{launch.entry!r} reads as a flag; write ./{launch.entry}", "launch.entry")
-    names = {**{name: "cluster" for name in spec.cluster.environment}, **dict.fromkeys(launch.environment, "launch")}
+    yield from _environment(spec)
+    yield from _control_characters(spec)
+    yield from _resiliency(spec)
+    if launch.kind == "slurm":
+        yield from _of_slurm(spec)
+
+
+def _environment(spec: Spec) -> Iterator[Problem]:
+    cluster, launch = spec.cluster.environment, spec.launch.environment
+    names = {**{name: "cluster" for name in cluster}, **dict.fromkeys(launch, "launch")}
     for name, owner in names.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             allowed = "use letters, digits and '_', no digit first"
@@ -37,10 +46,6 @@ def launch_problems(spec: Spec) -> Iterator[Problem]:
         elif name in TAKEN:
             message = f"{name!r} is a variable that the scripts themselves set or read; leave it out"
             yield Problem(f"{owner}.environment", message, "launch.environment")
-    yield from _control_characters(spec)
-    yield from _resiliency(spec)
-    if launch.kind == "slurm":
-        yield from _of_slurm(spec)
 
 
 def _resiliency(spec: Spec) -> Iterator[Problem]:

@@ -107,6 +107,10 @@ _FLAGS = {
     "backend.megatron.megatron_fsdp": (
         "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy"
     ),
+    "backend.megatron.muon": (
+        "muon-nesterov muon-num-ns-steps muon-coefficient-type muon-scale-mode muon-extra-scale-factor "
+        "muon-fp32-matmul-prec muon-no-split-qkv muon-tp-mode muon-scalar-optimizer"
+    ),
     "backend.megatron.spec": "spec",
     "backend.megatron.moe_flex_backend": "moe-flex-dispatcher-backend",
     "backend.megatron.moe_flex_sms": "moe-flex-dispatcher-num-sms moe-deepep-num-sms moe-hybridep-num-sms",
@@ -120,6 +124,8 @@ _FLAGS = {
     "backend.megatron.experts.priority_stream": "high-priority-a2a-comm-stream",
     "backend.megatron.experts.permute_in_dispatch": "moe-permute-fusion-into-hybridep",
     "backend.megatron.experts.preprocessing_sms": "moe-hybridep-num-sms-preprocessing",
+    "backend.megatron.experts.wgrad_beside_dispatch": "overlap-dispatch-backward-with-experts-wgrad",
+    "backend.megatron.experts.early_release": "ep-overlap-early-attn-memory-release",
     "backend.megatron.experts.stash_gpu": "moe-paged-stash-buffer-size-factor-cuda",
     "backend.megatron.experts.stash_host": "moe-paged-stash-buffer-size-factor-cpu",
     "backend.megatron.op_fuser": "use-transformer-engine-op-fuser",

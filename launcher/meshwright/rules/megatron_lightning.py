@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from meshwright.model.kinds import mixers
 from meshwright.rules._repairs import change
-from meshwright.rules._rule import Layout, Number, megatron_rule
+from meshwright.rules._rule import megatron_rule
+from meshwright.spec import Model
 
 __all__ = ["RULES"]
 
 _BESIDE = {"attention", "windowed_attention", "lightning", "none"}
 
 
-def _lightning(r: Layout, holds: Callable[[Layout], Number]) -> Number:
-    return "lightning" not in mixers(r.model) or holds(r)
+def _lightning(model: Model) -> bool:
+    return "lightning" in mixers(model)
 
 
 RULES = (
     megatron_rule(
         "lightning_beside",
         "model.pattern",
-        lambda r: _lightning(
-            r,
-            lambda r: (
-                mixers(r.model) <= _BESIDE
-                and not (r.model.linear_bias or r.model.qkv_clip or r.model.parallel_residual or r.model.mtp)
-            ),
+        lambda r: (
+            mixers(r.model) <= _BESIDE
+            and not (r.model.linear_bias or r.model.qkv_clip or r.model.parallel_residual or r.model.mtp)
         ),
         "our lightning attention stands beside attention alone, without biases, clipping, parallel residuals or "
         "multi-token prediction",
         "train/lightning.py, train/blocks.py",
+        where=_lightning,
     ),
     megatron_rule(
         "lightning_activation",
         "model.activation",
-        lambda r: _lightning(r, lambda r: r.model.activation == "swiglu"),
+        lambda r: r.model.activation == "swiglu",
         "lightning attention has SiLU, as the MLP's swiglu, not {model.activation}",
         "transformers models/minimax/modeling_minimax.py: act_fn",
+        where=_lightning,
     ),
     megatron_rule(
         "lightning_cp",
         "parallelism.cp",
-        lambda r: _lightning(r, lambda r: r.cp == 1),
+        lambda r: r.cp == 1,
         "our lightning attention sees whole sequences, cp = {cp} cuts them",
         "train/lightning.py",
         change(parallelism__cp=1),
+        where=_lightning,
     ),
     megatron_rule(
         "carried_norm",

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from meshwright.model.kinds import mixers
 from meshwright.model.megatron_parts import OUR_MIXERS
-from meshwright.rules._repairs import Proposals, change, nearest, on_deepspeed
-from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
+from meshwright.rules._repairs import change, nearest, on_deepspeed
+from meshwright.rules._rule import megatron_rule
+from meshwright.spec import Model
 
 __all__ = ["RULES"]
 
@@ -15,93 +16,84 @@ _IN_ATTENTION = ("qkv_linear", "core_attn", "attn_proj")
 _TP = nearest("parallelism.tp", lambda r: r.tp, high=64)
 
 
-def _rule(
-    part: str,
-    path: str,
-    holds: Callable[[Layout], Number],
-    message: str,
-    source: str,
-    repairs: Proposals = lambda _: (),
-    of: tuple[str, ...] = OUR_MIXERS,
-) -> Rule:
-    """Silent for models without mixers ``of`` these names."""
-    return Rule(
-        id=f"megatron.mixers_{part}",
-        path=path,
-        backends=MEGATRON,
-        holds=lambda r: True if mixers(r.model).isdisjoint(of) else holds(r),
-        message=message,
-        source=source,
-        repairs=repairs,
-    )
+def _having(*names: str) -> Callable[[Model], bool]:
+    return lambda model: not mixers(model).isdisjoint(names)
 
+
+_OURS, _ANY = _having(*OUR_MIXERS), _having(*OUR_MIXERS, "lightning")
+_CONVOLVES = _having("short_convolution")
 
 RULES = (
-    _rule(
-        "beside",
+    megatron_rule(
+        "mixers_beside",
         "model.pattern",
         lambda r: mixers(r.model) <= {"attention", *OUR_MIXERS},
         "our short convolutions and parallel mixers stand beside layers of full attention alone",
         "train/mixers.py",
         on_deepspeed,
+        where=_OURS,
     ),
-    _rule(
-        "mtp",
+    megatron_rule(
+        "mixers_mtp",
         "model.mtp",
         lambda r: r.model.mtp == 0,
         "our layers say by their number which mixer they have, and layers of multi-token prediction count anew",
         "train/mixers.py; core/transformer/transformer_layer.py:337",
         change(model__mtp=0),
+        where=_OURS,
     ),
-    _rule(
-        "gtp",
+    megatron_rule(
+        "mixers_gtp",
         "parallelism.gtp",
         lambda r: r.gtp == 1,
         "gtp = {gtp} keeps weights in parts, of which our mixers make no checkpoint",
         "train/short_convolution.py; as core/ssm/mamba_mixer.py:1385 does",
         change(parallelism__gtp=1),
+        where=_OURS,
     ),
-    _rule(
-        "offload",
+    megatron_rule(
+        "mixers_offload",
         "backend.megatron.activation_offload.modules",
         lambda r: set(r.backend.megatron.activation_offload.modules).isdisjoint(_IN_ATTENTION),
         "our mixers copy nothing to the host, and {backend.megatron.activation_offload.modules} are parts of attention",
         "train/short_convolution.py; core/transformer/attention.py:397",
         change(backend__megatron__activation_offload__modules=()),
-        of=(*OUR_MIXERS, "lightning"),
+        where=_ANY,
     ),
-    _rule(
-        "experts",
+    megatron_rule(
+        "mixers_experts",
         "model.multipliers",
         lambda r: r.model.multipliers is None or r.model.moe is None,
         "our layers have factors on an MLP, not on experts",
         "train/blocks.py",
         change(model__multipliers=None),
+        where=_OURS,
     ),
-    _rule(
-        "fused_mlp",
+    megatron_rule(
+        "mixers_fused_mlp",
         "backend.megatron.op_fuser",
         lambda r: r.model.multipliers is None or not r.backend.megatron.op_fuser,
         "the fused MLP of op_fuser=true has no factor on its gate",
         "train/parallel_mixer.py: gate_factor; core/extensions/transformer_engine.py: TEFusedMLP",
         change(backend__megatron__op_fuser=False),
+        where=_OURS,
     ),
-    _rule(
-        "cp",
+    megatron_rule(
+        "mixers_cp",
         "parallelism.cp",
         lambda r: r.cp == 1,
         "our short convolutions see whole sequences, cp = {cp} cuts them",
         "train/short_convolution.py",
         change(parallelism__cp=1),
-        of=("short_convolution",),
+        where=_CONVOLVES,
     ),
-    _rule(
-        "tp",
+    megatron_rule(
+        "mixers_tp",
         "parallelism.tp",
         lambda r: r.model.hidden % r.tp == 0,
         "{model.hidden} channels of the short convolutions do not divide by tp = {tp}",
         "train/short_convolution.py",
         _TP,
-        of=("short_convolution",),
+        where=_CONVOLVES,
     ),
 )

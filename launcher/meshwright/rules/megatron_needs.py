@@ -176,6 +176,13 @@ NEEDS: tuple[Requirement, ...] = (
         "2.8.0",
     ),
     _engine(
+        f"{_B}experts.wgrad_beside_dispatch=true",
+        lambda spec: spec.backend.megatron.experts.wgrad_beside_dispatch,
+        f"{_B}experts.wgrad_beside_dispatch=false",
+        "core/transformer/transformer_config.py:2764",
+        "2.3.0",
+    ),
+    _engine(
         f"{_B}optimizer_offload.fraction=1",
         lambda spec: spec.backend.megatron.optimizer_offload.fraction > 0,
         f"{_B}optimizer_offload.fraction=0",

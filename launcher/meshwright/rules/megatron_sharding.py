@@ -5,23 +5,18 @@ Places: megatron-core 0.19.2, below ``megatron/``.
 
 from __future__ import annotations
 
-from meshwright.rules._megatron_option import off, option_rule, options_of
+from meshwright.rules._megatron_option import by_megatron_fsdp, off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import Layout, Number, Rule, implies
+from meshwright.rules._rule import Rule, implies
 
 __all__ = ["RULES"]
-
-
-def _by_megatron(r: Layout, least: int) -> Number:
-    """Whether Megatron-FSDP realises at least so much of ZeRO."""
-    return (options_of(r).fsdp == "megatron") & (r.zero >= least)
 
 
 RULES: tuple[Rule, ...] = (
     option_rule(
         "double_buffer",
         "megatron_fsdp.double_buffer",
-        lambda r: implies(options_of(r).megatron_fsdp.double_buffer, _by_megatron(r, 2)),
+        lambda r: implies(options_of(r).megatron_fsdp.double_buffer, by_megatron_fsdp(r, 2)),
         "Megatron-FSDP buffers twice, which realises zero = 2 and 3 (zero = {zero}, fsdp={backend.megatron.fsdp})",
         "training/arguments.py:1129; below it ours: it would be lost",
         any_of(
@@ -45,7 +40,7 @@ RULES: tuple[Rule, ...] = (
         "megatron_fsdp.outer_optimizer",
         lambda r: implies(
             options_of(r).megatron_fsdp.outer_optimizer,
-            _by_megatron(r, 3) & (r.spec.parallelism.optimizer_instances > 1),
+            by_megatron_fsdp(r, 3) & (r.spec.parallelism.optimizer_instances > 1),
         ),
         "replicas share optimizer states where there are some (optimizer_instances > 1, it is "
         "{spec.parallelism.optimizer_instances}) and Megatron-FSDP shards everything (zero = 3, it is {zero})",

@@ -9,12 +9,19 @@ from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
 from meshwright.spec import Accelerator
+from meshwright.spec.effect import unequal
+from meshwright.spec.techniques import MuonOptions
 
 __all__ = ["RULES"]
 
 
 def _torch_fsdp(r: Layout) -> Number:
     return (r.zero >= 2) & (r.backend.megatron.fsdp == "torch")
+
+
+def _plain_muon(r: Layout) -> Iterable[Repair]:
+    changed = unequal(r.backend.megatron.muon, MuonOptions(), "backend.megatron.muon")
+    return ({path: default for path, _, default in changed},)
 
 
 def _fsdp2(part: str, path: str, fits: Callable[[Layout], Number], what: str, line: int) -> Rule:
@@ -60,6 +67,15 @@ _SHARDING = (
         message="Muon does not train in fp16",
         source="core/optimizer/__init__.py: emerging optimizer with fp16",
         repairs=any_of(change(training__precision="bf16"), change(training__optimizer__name="adamw")),
+    ),
+    Rule(
+        id="megatron.muon",
+        path="backend.megatron.muon",
+        backends=MEGATRON,
+        holds=lambda r: r.training.optimizer.name == "muon" or r.backend.megatron.muon == MuonOptions(),
+        message="options of Muon, and the optimizer is {training.optimizer.name}",
+        source="ours: they would be lost",
+        repairs=any_of(_plain_muon, change(training__optimizer__name="muon")),
     ),
     Rule(
         id="megatron.precision_aware",

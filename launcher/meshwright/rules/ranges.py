@@ -105,6 +105,8 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_COUNT, "backend.megatron.experts", "interleave preprocessing_sms"),
     (_NONE_OR_MORE, "backend.megatron.experts", "stash_gpu stash_host"),
     (_NONE_OR_MORE, "backend.megatron.quantization", "first_layers_bf16 last_layers_bf16"),
+    (_COUNT, "backend.megatron.muon", "steps"),
+    (_AMOUNT, "backend.megatron.muon", "extra_scale"),
     (_NONE_OR_MORE, "backend.megatron.activation_offload", "inflight layers"),
     (_PART, "backend.megatron.activation_offload", "fraction"),
     (_PART, "backend.megatron.optimizer_offload", "fraction"),

@@ -144,7 +144,7 @@ def _minutes(spec: Spec, grid: Grid) -> str | None:
 
 
 def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
-    by_layers = spec.training.optimizer.name == "muon" and spec.parallelism.zero == 1
+    by_layers = (spec.training.optimizer.name, spec.parallelism.zero, spec.backend.name) == ("muon", 1, "megatron")
     return (
         "ZeRO-1 with Muon deals states out layer by layer: no parameter is cut, and shares are uneven"
         if by_layers

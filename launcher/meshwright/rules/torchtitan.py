@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
-from meshwright.rules._forms import always_overlaps, no_ramp, stated_length
+from meshwright.rules._forms import always_overlaps, fsdp_zero, no_ramp, stated_length, whole_layers
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import TORCHTITAN, Layout, Rule, implies
 from meshwright.spec import Model
@@ -123,15 +123,12 @@ _RUN = (
 )
 
 _LAYOUT = (
-    Rule(
-        id="torchtitan.zero",
-        path="parallelism.zero",
-        backends=TORCHTITAN,
-        holds=lambda r: r.zero != 1,
-        message="FSDP2 shards gradients (2) or parameters, too (3), DDP nothing (0); the optimizer alone (1) is no "
-        "choice",
-        source="config/configs.py: data_parallel_shard_degree, fsdp_reshard_after_forward",
-        repairs=any_of(change(parallelism__zero=3), change(parallelism__zero=2)),
+    fsdp_zero(
+        "torchtitan.zero",
+        TORCHTITAN,
+        "is no choice",
+        "config/configs.py: data_parallel_shard_degree, fsdp_reshard_after_forward",
+        any_of(change(parallelism__zero=3), change(parallelism__zero=2)),
     ),
     Rule(
         id="torchtitan.replicas",
@@ -216,31 +213,12 @@ _LAYOUT = (
         source="torch distributed/pipelining/schedules.py: ScheduleInterleaved1F1B",
         repairs=change(parallelism__microbatch_group=None),
     ),
-    Rule(
-        id="torchtitan.recompute",
-        path="parallelism.recompute",
-        backends=TORCHTITAN,
-        needs=("recompute.full",),
-        holds=lambda r: (
-            (r.recompute == 0)
-            | (
-                (r.recompute == 2)
-                & (r.spec.parallelism.recompute_method == "uniform")
-                & (r.spec.parallelism.recompute_layers == 1)
-            )
-        ),
-        message="whole layers are recomputed, each of them: recompute=full, uniform, 1 layer; torchtitan's selective "
+    whole_layers(
+        "torchtitan.recompute",
+        TORCHTITAN,
+        "whole layers are recomputed, each of them: recompute=full, uniform, 1 layer; torchtitan's selective "
         "one chooses operations, not modules",
-        source="distributed/activation_checkpoint.py: FullAC, SelectiveAC",
-        repairs=any_of(
-            change(
-                parallelism__recompute="full",
-                parallelism__recompute_method=None,
-                parallelism__recompute_layers=None,
-                parallelism__recompute_modules=None,
-            ),
-            change(parallelism__recompute="none", parallelism__recompute_modules=None),
-        ),
+        "distributed/activation_checkpoint.py: FullAC, SelectiveAC",
     ),
     Rule(
         id="torchtitan.order",

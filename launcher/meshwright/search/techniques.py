@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from meshwright.cost import estimate
+from meshwright.cost.brought import brought
 from meshwright.cost.memory import GIB
-from meshwright.cost.techniques import TECHNIQUES, Technique, applied, brought, used
+from meshwright.cost.techniques import TECHNIQUES, Technique, applied, used
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import layout, normalise, override, refusals
 from meshwright.search.rank import budget
@@ -22,8 +23,8 @@ ALL = "all"
 
 Change = Mapping[str, Any]
 
-_NOT_TOGETHER = ("shared_overlap", "expert_overlap")  # both use the time of the dispatch
-_COSTLY = ("activation_offload", "optimizer_offload", "weight_parts")  # which take time for memory
+_NOT_TOGETHER = ("shared_overlap", "expert_overlap", "wgrad_beside_dispatch")  # all use the time of the dispatch
+_COSTLY = ("activation_offload", "optimizer_offload", "weight_parts", "early_release")  # which take time for memory
 _TILES = ("tiled_loss", "tiled_mlp")
 _ON_THE_HOST = ("host_optimizer", "super_offload", "zenflow")  # the same, of DeepSpeed
 

@@ -13,6 +13,7 @@ from meshwright.spec.techniques import (
     DeepCompile,
     ExpertOptions,
     FsdpOptions,
+    MuonOptions,
     OptimizerOffload,
     Quantization,
     Tiling,
@@ -52,6 +53,7 @@ class MegatronOptions:
     activation_offload: ActivationOffload = field(default_factory=ActivationOffload)
     optimizer_offload: OptimizerOffload = field(default_factory=OptimizerOffload)
     megatron_fsdp: FsdpOptions = field(default_factory=FsdpOptions)
+    muon: MuonOptions = field(default_factory=MuonOptions)
     vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
     checkpoint_format: CheckpointFormat | None = None  # None: what fits
     gradient_accumulation_fusion: bool = False  # needs APEX

@@ -71,10 +71,15 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
     (
         "learned",
         "backend.megatron",
-        "optimizer_moments optimizer_master optimizer_gradients quantization moe_rank_capacity extra",
+        "optimizer_moments optimizer_master optimizer_gradients quantization moe_rank_capacity muon extra",
     ),  # see ``effect_of_flags``
     ("learned", "backend.megatron.experts", "balanced padded interleave"),
-    ("runs", "backend.megatron.experts", "priority_stream permute_in_dispatch preprocessing_sms stash_gpu stash_host"),
+    (
+        "runs",
+        "backend.megatron.experts",
+        "priority_stream permute_in_dispatch preprocessing_sms stash_gpu stash_host "
+        "wgrad_beside_dispatch early_release",
+    ),
     (
         "runs",
         "backend.deepspeed",

@@ -12,6 +12,7 @@ __all__ = [
     "DeepCompile",
     "ExpertOptions",
     "FsdpOptions",
+    "MuonOptions",
     "OptimizerOffload",
     "Quantization",
     "Tiling",
@@ -48,6 +49,8 @@ class ExpertOptions:
     priority_stream: bool = False  # the all-to-all that parallelism.overlap_ep hides has a stream of high priority
     permute_in_dispatch: bool = False  # HybridEP sorts the tokens while it sends them
     preprocessing_sms: int = 108  # multiprocessors that count HybridEP's tokens
+    wgrad_beside_dispatch: bool = False  # their weights' gradients run beside the dispatch of the backward
+    early_release: bool = False  # under parallelism.overlap_ep attention's backward comes first: memory for time
     stash_gpu: float = 1.1  # pages on the GPU, in average loads
     stash_host: float = 0.0  # pages on the host for what is more
 
@@ -77,6 +80,21 @@ class FsdpOptions:
     double_buffer: bool = False  # gathered parameters and gradients of two layers, in buffers that stay
     nccl_buffers: bool = False  # these registered with NCCL, whose kernels then take fewer multiprocessors
     outer_optimizer: bool = False  # optimizer states are sharded over the replicas of optimizer_instances, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonOptions:
+    """How ``training.optimizer.name=muon`` makes an update of a matrix's momentum, and who steps everything else."""
+
+    nesterov: bool = False  # the gradient enters the momentum once more before
+    steps: int = 5  # of Newton and Schulz's iteration, which makes the update orthogonal
+    coefficients: Literal["simple", "quintic", "polar_express", "aol"] = "quintic"  # of that iteration
+    scale: Literal["spectral", "unit_rms_norm", "shape_scaling"] = "spectral"  # factor by the matrix's shape
+    extra_scale: float = 1.0  # and one more
+    products: Literal["medium", "high"] = "medium"  # precision of the iteration: bf16, or TF32
+    split_qkv: bool = True  # queries, keys and values are matrices of their own
+    tp_mode: Literal["blockwise", "duplicated", "distributed"] = "blockwise"  # of a matrix that tp cuts
+    scalars: Literal["adam", "lion"] = "adam"  # who steps embeddings, head and norms
 
 
 @dataclass(frozen=True, kw_only=True)

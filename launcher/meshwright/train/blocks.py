@@ -30,6 +30,15 @@ class Layer(TransformerLayer):  # type: ignore[misc]
         self.rotary = int(bool(windowed)) if "local_base" in parts else None
         for name in ("self_attention", "mlp"):
             _change(getattr(self, name), tuple(self._changes(name)))
+        self._amend_sub_layers()
+        self._amend_norms()
+        if "cross_attention" in parts:
+            biases = str(parts.get("attention_bias", "all"))
+            self.idle_attention = IdleAttention(config, self._norm("idle_norm"), biases)
+
+    def _amend_sub_layers(self) -> None:
+        """What attention and the MLP do otherwise inside."""
+        parts = self.parts
         if "qkv_clip" in parts and hasattr(self.self_attention, "linear_qkv"):
             bound = float(parts["qkv_clip"])
             _change(self.self_attention.linear_qkv, (lambda x: x.clamp(-bound, bound),))
@@ -37,10 +46,16 @@ class Layer(TransformerLayer):  # type: ignore[misc]
             gate_factor(self.mlp, factor)
         if parts.get("activation") == "xielu":
             self.mlp.activation_func = XIELU()
-        if parts.get("qk_norm") == "l2" and config.no_rope_freq[self.layer_number - 1]:
+        if parts.get("qk_norm") == "l2" and self.config.no_rope_freq[self.layer_number - 1]:
             self.self_attention.q_layernorm = self.self_attention.k_layernorm = None
         if self.rotary:
             self.self_attention._yarn_concentration_factor = 1.0
+        if "parameter" in str(parts.get("router_bias")) and self.is_moe_layer:
+            _keep_bias(self.mlp.router)
+
+    def _amend_norms(self) -> None:
+        """Norms whose output also goes elsewhere, and those behind the residual."""
+        parts = self.parts
         if parts.get("parallel_residual") == "one_norm":
             self.input_layernorm.register_forward_hook(self._keep)
         if parts.get("norms") == "carried":
@@ -49,11 +64,6 @@ class Layer(TransformerLayer):  # type: ignore[misc]
         self.behind = parts.get("norms") == "post"
         for name in ("self_attention", "mlp") if self.behind else ():
             self._norm(f"{name}_output_norm")
-        if "cross_attention" in parts:
-            biases = str(parts.get("attention_bias", "all"))
-            self.idle_attention = IdleAttention(config, self._norm("idle_norm"), biases)
-        if "parameter" in str(parts.get("router_bias")) and self.is_moe_layer:
-            _keep_bias(self.mlp.router)
 
     def _changes(self, name: str) -> Iterator[Change]:
         """What becomes of a sub-layer's output before it is added to the residual."""

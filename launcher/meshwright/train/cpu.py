@@ -9,16 +9,16 @@ What was substituted is said in ``SUBSTITUTIONS``.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from meshwright.train import cuda_on_cpu
 from meshwright.train.cpu_collectives import gather, reduce_scatter
 from meshwright.train.cpu_layers import CpuAttention, CpuNorm
+from meshwright.train.cuda_on_cpu import constant, put
 
 __all__ = ["SUBSTITUTIONS", "flags", "install"]
 
@@ -59,101 +59,26 @@ def flags(words: Sequence[str]) -> list[str]:
 def install() -> None:
     """Redirect CUDA to the CPU in this process, for good. Call it before anything of Megatron is built."""
     assert not torch.cuda.is_available()
-    _devices()
-    _streams()
+    cuda_on_cpu.install()
     _random_numbers()
     _recompute()
-    _tensors()
     _collectives()
     _experts()
+    _biases_of_experts()
     _layers()
     _pipeline()
     _loop()
     _checkpoints()
     _fsdp()
-    CudaToCpu().__enter__()  # type: ignore[no-untyped-call]
-
-
-class CudaToCpu(torch.overrides.TorchFunctionMode):
-    """Puts on the CPU what asks for CUDA, and lets tensors pass for CUDA tensors where Megatron sorts by type."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """One call of torch."""
-        kwargs = dict(kwargs or {})
-        if func is torch.Tensor.cuda:
-            return args[0]
-        if _is_cuda(kwargs.get("device")):
-            kwargs["device"] = "cpu"
-        kwargs.pop("pin_memory", None)
-        if func is torch.Tensor.to and len(args) > 1 and _is_cuda(args[1]):
-            args = (args[0], "cpu", *args[2:])
-        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
-            # "torch.cuda.FloatTensor": optimizer.py, distrib_optimizer.py and clip_grads.py sort parameters by it
-            return str(func(*args)).replace("torch.", "torch.cuda.", 1)
-        return func(*args, **kwargs)
-
-
-def _is_cuda(device: Any) -> bool:
-    return type(device) is int or getattr(device, "type", device) == "cuda" or str(device).startswith("cuda:")
-
-
-def _constant(value: Any) -> Callable[..., Any]:
-    return lambda *_, **__: value
-
-
-def _set(module: Any, **names: Any) -> None:
-    for name, value in names.items():
-        setattr(module, name, value)
-
-
-def _devices() -> None:
-    properties = SimpleNamespace(major=10, minor=0, total_memory=80 << 30, name="cpu", multi_processor_count=1)
-    _set(
-        torch.cuda,
-        is_available=_constant(True),
-        device_count=_constant(8),
-        current_device=_constant(torch.device("cpu")),
-        get_device_capability=_constant((10, 0)),
-        get_device_properties=_constant(properties),
-        memory_stats=_constant({}),
-    )
-    for name in ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"):
-        setattr(torch.cuda, name, _constant(0))
-    for name in ("set_device", "synchronize", "empty_cache", "reset_peak_memory_stats", "ipc_collect"):
-        setattr(torch.cuda, name, _constant(None))  # one function of several names is one too many for torch.compile
-
-
-class _Stream:
-    """A stream or an event: work on a CPU is done when the call returns."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        answers = {"query": True, "elapsed_time": 0.0, "record_event": self}
-        return _constant(answers.get(name))
-
-
-def _streams() -> None:
-    only = _Stream()
-    _set(
-        torch.cuda,
-        Stream=_Stream,
-        Event=_Stream,
-        current_stream=_constant(only),
-        default_stream=_constant(only),
-        set_stream=_constant(None),
-        stream=lambda _: contextlib.nullcontext(),
-    )
-    torch.Tensor.record_stream = _constant(None)  # type: ignore[method-assign]
+    cuda_on_cpu.CudaToCpu().__enter__()  # type: ignore[no-untyped-call]
 
 
 def _random_numbers() -> None:
     """The CPU's generator is the device's generator."""
     from megatron.core.tensor_parallel import random
 
-    _set(torch.cuda, manual_seed=torch.manual_seed, manual_seed_all=_constant(None))
-    _set(torch.cuda, get_rng_state=lambda *_: torch.get_rng_state(), set_rng_state=lambda s, *_: torch.set_rng_state(s))
+    put(torch.cuda, manual_seed=torch.manual_seed, manual_seed_all=constant(None))
+    put(torch.cuda, get_rng_state=lambda *_: torch.get_rng_state(), set_rng_state=lambda s, *_: torch.set_rng_state(s))
     random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
     random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
     # forking its state warns when the CPU's generator moved, which here it must
@@ -173,23 +98,10 @@ def _recompute() -> None:
     CheckpointWithoutOutput.__init__ = without_fp8
 
 
-def _tensors() -> None:
-    torch.nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
-    for kind in ("FloatTensor", "IntTensor", "LongTensor", "DoubleTensor", "ByteTensor"):
-        setattr(torch.cuda, kind, getattr(torch, kind))
-    for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
-        if hasattr(torch.optim.Optimizer, check):
-            setattr(torch.optim.Optimizer, check, _constant(None))
-    from torch.utils.data import DataLoader
-
-    load = DataLoader.__init__
-    DataLoader.__init__ = lambda *a, **k: load(*a, **{**k, "pin_memory": False})  # type: ignore[method-assign]
-
-
 def _collectives() -> None:
     from megatron.core.tensor_parallel import mappings
 
-    _set(
+    put(
         mappings,
         _gather_along_first_dim=gather(mappings._gather_along_first_dim),
         _reduce_scatter_along_first_dim=reduce_scatter(mappings._reduce_scatter_along_first_dim),
@@ -199,16 +111,25 @@ def _collectives() -> None:
 def _experts() -> None:
     """Split sizes leave the GPU as NumPy arrays; a CPU tensor would be passed on as it is, which gloo refuses.
 
-    An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354). Its gradient
-    is its own: Transformer Engine's experts are told of one tensor-parallel rank
-    (core/extensions/transformer_engine.py:2191), while the plain layer has it summed over ranks with other experts.
+    Transformer Engine's layer that every rank holds whole projects before and behind experts.
     """
-    from megatron.core.tensor_parallel.layers import RowParallelLinear
     from megatron.core.transformer.moe import moe_layer, token_dispatcher
 
     from meshwright.train.whole import Whole
 
-    moe_layer.HAVE_TE, moe_layer.TELinear = True, Whole  # projections before and behind experts
+    moe_layer.HAVE_TE, moe_layer.TELinear = True, Whole
+    token_dispatcher.maybe_move_tensor_to_cpu = lambda tensor, as_numpy=False, record_stream=False: (
+        tensor.detach().numpy() if as_numpy and torch.is_tensor(tensor) else tensor
+    )
+
+
+def _biases_of_experts() -> None:
+    """An expert's bias is added in place, to a view where no group reduces it (core/transformer/mlp.py:354).
+
+    Its gradient is its own: Transformer Engine's experts are told of one tensor-parallel rank
+    (core/extensions/transformer_engine.py:2191), while the plain layer has it summed over ranks with other experts.
+    """
+    from megatron.core.tensor_parallel.layers import RowParallelLinear
 
     made, forward = RowParallelLinear.__init__, RowParallelLinear.forward
 
@@ -223,9 +144,6 @@ def _experts() -> None:
 
     RowParallelLinear.__init__ = of_one_expert
     RowParallelLinear.forward = writable
-    token_dispatcher.maybe_move_tensor_to_cpu = lambda tensor, as_numpy=False, record_stream=False: (
-        tensor.detach().numpy() if as_numpy and torch.is_tensor(tensor) else tensor
-    )
 
 
 def _layers() -> None:
@@ -251,7 +169,7 @@ def _pipeline() -> None:
     """A stage's output stays whole: gloo still sends from it when Megatron would free it."""
     from megatron.core.pipeline_parallel import schedules
 
-    schedules.deallocate_output_tensor = _constant(None)
+    schedules.deallocate_output_tensor = constant(None)
     schedules.custom_backward = lambda output, gradient: torch.autograd.backward(output, grad_tensors=gradient)
 
 
@@ -259,7 +177,7 @@ def _loop() -> None:
     """Warming up fused kernels draws random numbers, as many as the layout asks: the weights would depend on it."""
     from megatron.training import training
 
-    training.set_jit_fusion_options = _constant(None)
+    training.set_jit_fusion_options = constant(None)
 
 
 def _checkpoints() -> None:
@@ -273,7 +191,7 @@ def _fsdp() -> None:
     from megatron.core import parallel_state
     from torch.distributed.device_mesh import DeviceMesh
 
-    parallel_state.get_nccl_options = _constant(None)
+    parallel_state.get_nccl_options = constant(None)
     from_group = DeviceMesh.from_group
     DeviceMesh.from_group = staticmethod(  # type: ignore[method-assign]
         lambda group, device_type, *a, **k: from_group(group, "cpu", *a, **k)

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 
-__all__ = ["follow_parent", "run"]
+__all__ = ["follow_parent", "forks_follow", "run"]
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -22,7 +22,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def run(main: Callable[[Sequence[str]], None], words: Sequence[str]) -> None:
     """``main(words)`` as a worker of torchrun: killed with it; where it fails, the traceback and an end at once."""
     follow_parent(signal.SIGKILL)
-    _forks_follow()
+    forks_follow()
     try:
         main(words)
     except Exception:
@@ -32,28 +32,31 @@ def run(main: Callable[[Sequence[str]], None], words: Sequence[str]) -> None:
         os._exit(1)
 
 
-def _forks_follow() -> None:
+def forks_follow() -> None:
     """What this process forks ends with it, too: the queue of checkpoint writers has outlived its rank for hours.
 
     And not before it: torchrun signals a rank's whole group, and a rank that is asked to end needs that queue to save.
     The kernel watches the thread that forks, so a fork of another thread than the main one is left alone.
     """
-    from_main = [True]
+    from_main = [0]  # the forking process; 0: another thread of it
 
     def before() -> None:
-        from_main[0] = threading.current_thread() is threading.main_thread()
+        from_main[0] = os.getpid() if threading.current_thread() is threading.main_thread() else 0
 
     def child() -> None:
         if from_main[0]:
-            follow_parent(signal.SIGKILL)
+            follow_parent(signal.SIGKILL, from_main[0])
             os.setpgid(0, 0)
 
     os.register_at_fork(before=before, after_in_child=child)
 
 
-def follow_parent(number: int) -> None:
-    """Let the kernel send this process signal ``number`` when its parent ends (Linux), also after an exec."""
-    parent = os.getppid()
+def follow_parent(number: int, parent: int = 0) -> None:
+    """Let the kernel send this process signal ``number`` when its parent ends (Linux), also after an exec.
+
+    ``parent``: which process that is, where it is known; it may have ended before this one got so far.
+    """
+    parent = parent or os.getppid()
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     except (OSError, AttributeError):  # not Linux

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from meshwright.model.layers.lightning import BLOCK
 from meshwright.train.norms import FullNorm
+from meshwright.train.projections import into, out_of
 
 __all__ = ["LightningAttention", "attend", "rates"]
 
@@ -29,26 +30,9 @@ class LightningAttention(MegatronModule):  # type: ignore[misc]
         assert config.context_parallel_size == 1, "a rule of meshwright's refuses this"
         group, width = pg_collection.tp, config.num_attention_heads * config.kv_channels
         self.heads, self.channels = config.num_attention_heads // group.size(), config.kv_channels
-        common = {"config": config, "bias": False, "is_expert": False, "tp_group": group}
-        self.linear_qkv = submodules.linear_qkv(
-            config.hidden_size,
-            4 * width,
-            init_method=config.init_method,
-            gather_output=False,
-            skip_bias_add=False,
-            tp_comm_buffer_name="qkv",
-            **common,
-        )
+        self.linear_qkv = into(config, submodules, group, 4 * width)
         self.norm = FullNorm(config.kv_channels, config, eps=NORM_EPSILON, heads="num_attention_heads")
-        self.linear_proj = submodules.linear_proj(
-            width,
-            config.hidden_size,
-            init_method=config.output_layer_init_method,
-            input_is_parallel=True,
-            skip_bias_add=True,
-            tp_comm_buffer_name="proj",
-            **common,
-        )
+        self.linear_proj = out_of(config, submodules, group, width)
         self.group, self.layer = group, layer_number - 1
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:

@@ -1,10 +1,10 @@
 """The program that trains with Megatron-core on the nodes: ``python -m meshwright.train.megatron RUN_FOLDER [flags]``.
 
 It reads the command line that ``compile`` wrote (``megatron/args.txt``) and runs Megatron's own ``pretrain``. What
-Megatron's wheel leaves to its user is here, and follows Megatron-LM's pretrain_gpt.py (core_v0.19.0): one forward
-step, the loss, the datasets. Checkpoints and ``metrics.jsonl`` lie in the run folder unless flags say otherwise, and a
-run that finds a checkpoint goes on from it. SIGTERM and SIGUSR1 save a checkpoint and end the run with code 75
-(EX_TEMPFAIL: start me again).
+Megatron's wheel leaves to its user is here and in ``megatron_data``, and follows Megatron-LM's pretrain_gpt.py
+(core_v0.19.0): one forward step, the loss, the datasets. Checkpoints and ``metrics.jsonl`` lie in the run folder unless
+flags say otherwise, and a run that finds a checkpoint goes on from it. SIGTERM and SIGUSR1 save a checkpoint and end
+the run with code 75 (EX_TEMPFAIL: start me again).
 """
 
 from __future__ import annotations
@@ -34,19 +34,10 @@ if not torch.cuda.is_available():  # must be known before megatron decorates its
 
     hide()
 
-from megatron.core import parallel_state
-from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
-from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig, MockGPTDataset
 from megatron.core.enums import ModelType
 from megatron.core.rerun_state_machine import get_rerun_state_machine
-from megatron.core.tokenizers.utils.build_tokenizer import build_tokenizer
-from megatron.core.transformer.multi_token_prediction import get_mtp_ranks, mtp_on_this_rank
-from megatron.core.utils import (
-    StragglerDetector,
-    get_attr_wrapped_model,
-    get_batch_on_this_cp_rank,
-    get_batch_on_this_tp_rank,
-)
+from megatron.core.transformer.multi_token_prediction import get_mtp_ranks
+from megatron.core.utils import StragglerDetector, get_attr_wrapped_model
 from megatron.training import get_args, get_timers, pretrain
 from megatron.training.argument_utils import (
     gpt_config_from_args,
@@ -54,7 +45,6 @@ from megatron.training.argument_utils import (
     pretrain_cfg_container_from_args,
 )
 from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
-from megatron.training.utils import get_blend_and_blend_per_split, is_first_or_last_pipeline_stage
 
 from meshwright.layout.length import NEVER
 from meshwright.train import (
@@ -69,11 +59,11 @@ from meshwright.train import (
     watchdog,
     wheel,
 )
+from meshwright.train.megatron_data import batch, datasets
 
 __all__ = ["command_line", "main"]
 
 REPORT = StragglerDetector()  # Megatron's own (--log-straggler), off unless asked for
-FIELDS = ("attention_mask", "labels", "loss_mask", "position_ids", "tokens")
 
 
 def main(words: Sequence[str]) -> None:
@@ -89,18 +79,27 @@ def main(words: Sequence[str]) -> None:
         os.environ.setdefault(name, value)
     sys.argv = ["megatron", *line]
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # SLURM's word before the limit
+    _install(folder, line)
+    _train()
+
+
+def _install(folder: Path, line: Sequence[str]) -> None:
+    """What Megatron's wheel lacks, and what the run folder is told."""
+    training, watched = _training(folder), _config(folder)["launch"]["watchdog"]
     machine.write(folder)
     resiliency.note_restart(folder)
     wheel.install()
     pytorch_optimizer.install()
     metrics.install(folder / "metrics.jsonl")
-    metrics.install_validation(folder / "metrics.jsonl", _training(folder)["evaluation"]["at_end"])
+    metrics.install_validation(folder / "metrics.jsonl", training["evaluation"]["at_end"])
     stages.install(folder, line)
-    retention.install(_training(folder)["logging"])
-    profiler.install(folder, _training(folder)["logging"].get("profile"))
-    watched = _config(folder)["launch"]["watchdog"]
+    retention.install(training["logging"])
+    profiler.install(folder, training["logging"].get("profile"))
     slow_rank.install(folder / "metrics.jsonl", watched["slow"])
     watchdog.install(folder, watched)
+
+
+def _train() -> None:
     args = parse_and_validate_args()
     datasets.is_distributed = True  # type: ignore[attr-defined]
     of_model = hybrid_config_from_args if args.hybrid_layer_pattern else gpt_config_from_args
@@ -160,7 +159,7 @@ def forward_step(data: Any, model: Any, return_schedule_plan: bool = False) -> t
     timers = get_timers()
     timers("batch-generator", log_level=2).start()
     with REPORT(bdata=True):
-        mask, labels, loss_mask, positions, tokens = _batch(data, get_attr_wrapped_model(model, "vp_stage"))
+        mask, labels, loss_mask, positions, tokens = batch(data, get_attr_wrapped_model(model, "vp_stage"))
     timers("batch-generator").stop()
     run = model.build_schedule_plan if return_schedule_plan else model
     with REPORT, slow_rank.OWN.forward():
@@ -185,51 +184,6 @@ def loss(mask: torch.Tensor, output: torch.Tensor) -> tuple[torch.Tensor, torch.
     return total, tokens.detach().to(torch.int), {"lm loss": report}
 
 
-def _batch(data: Any, vp_stage: int | None) -> list[Any]:
-    """The part of this rank of the next micro-batch, in the order of FIELDS; Nones where the rank needs none."""
-    args = get_args()
-    mtp = _has_mtp(vp_stage)
-    if not is_first_or_last_pipeline_stage(vp_stage) and not mtp:
-        return [None] * len(FIELDS)
-    tp_rank = parallel_state.get_tensor_model_parallel_rank()
-    batch = _to_device(next(data)) if tp_rank == 0 else {}
-    batch = get_batch_on_this_tp_rank(
-        batch,
-        broadcast_src_rank=parallel_state.get_tensor_model_parallel_src_rank(),
-        broadcast_group=parallel_state.get_tensor_model_parallel_group(),
-        has_cu_seqlens=False,
-        is_hybrid_cp=False,
-        create_attention_mask_in_dataloader=args.create_attention_mask_in_dataloader,
-        cp_size=args.context_parallel_size,
-        tp_rank=tp_rank,
-        micro_batch_size=args.micro_batch_size,
-        seq_length=args.seq_length,
-        mtp_on_this_rank=mtp,
-        pipeline_model_parallel_size=args.pipeline_model_parallel_size,
-        is_pipeline_first_stage=parallel_state.is_pipeline_first_stage(),
-        is_pipeline_last_stage=parallel_state.is_pipeline_last_stage(),
-    )
-    group = parallel_state.get_context_parallel_group()
-    batch = get_batch_on_this_cp_rank(batch, is_hybrid_cp=False, cp_group=group)
-    return [batch[field] for field in FIELDS]
-
-
-def _to_device(batch: Mapping[str, Any]) -> dict[str, Any]:
-    return {f: batch[f].cuda(non_blocking=True) if batch.get(f) is not None else None for f in FIELDS}
-
-
-def _has_mtp(vp_stage: int | None) -> bool:
-    config = core_transformer_config_from_args(get_args())
-    return bool(
-        mtp_on_this_rank(
-            layout=config.pipeline_model_parallel_layout,
-            mtp_num_layers=config.mtp_num_layers,
-            ignore_virtual=False,
-            vp_stage=vp_stage,
-        )
-    )
-
-
 def _embedding_ranks(stages: list[int]) -> list[int]:
     """The ranks of a pipeline that hold the embedding's weights: the first, a tied last, those with MTP layers."""
     args = get_args()
@@ -237,41 +191,6 @@ def _embedding_ranks(stages: list[int]) -> list[int]:
         return stages[:1]
     tied = [] if args.untie_embeddings_and_output_weights else stages[-1:]
     return sorted({stages[0], *tied, *get_mtp_ranks(stages, core_transformer_config_from_args(args))})
-
-
-def datasets(samples: Sequence[int], vp_stage: int | None = None) -> Any:
-    """The training, validation and test datasets, of ``samples`` sequences each."""
-    args = get_args()
-    kind = MockGPTDataset if args.mock_data else GPTDataset
-    samples = [samples[0] + stages.first_sample(), *samples[1:]]  # those of stages before come first
-    return BlendedMegatronDatasetBuilder(kind, samples, partial(_reads_data, vp_stage), _dataset_config(args)).build()
-
-
-def _reads_data(vp_stage: int | None) -> bool:
-    first = parallel_state.get_tensor_model_parallel_rank() == 0
-    return first and (is_first_or_last_pipeline_stage(vp_stage) or _has_mtp(vp_stage))
-
-
-def _dataset_config(args: Any) -> Any:
-    blend, per_split = get_blend_and_blend_per_split(args)
-    same = ("split", "reset_position_ids", "reset_attention_mask", "eod_mask_loss", "mmap_bin_files")
-    config = GPTDatasetConfig(
-        random_seed=args.seed,
-        sequence_length=args.seq_length,
-        blend=blend,
-        blend_per_split=per_split,
-        path_to_cache=args.data_cache_path,
-        tokenizer=build_tokenizer(args),
-        create_attention_mask=args.create_attention_mask_in_dataloader,
-        num_dataset_builder_threads=args.num_dataset_builder_threads,
-        context_parallel_size=args.context_parallel_size,
-        data_parallel_size=args.data_parallel_size,
-        sequence_parallel_size=args.tensor_model_parallel_size * args.sequence_parallel,
-        **{name: getattr(args, name) for name in same},
-    )
-    if config.split_matrix:  # no test set: nothing reads it, and of a share without a document Megatron never ends
-        config.split_matrix[2] = None
-    return config
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from typing import Any
 from megatron.core.transformer.spec_utils import ModuleSpec, build_module
 
 from meshwright.model.megatron_parts import Parts
+from meshwright.train.lightning import LightningAttention
 from meshwright.train.norms import as_the_others
 from meshwright.train.parallel_mixer import ParallelMixer
 from meshwright.train.short_convolution import ShortConvolution
 
-__all__ = ["with_mixers"]
+__all__ = ["symbols", "with_mixers"]
 
 
 class MixerOfLayer:
@@ -23,10 +24,17 @@ class MixerOfLayer:
         symbol = symbols[arguments["layer_number"] - 1]
         if symbol == "P":
             return ParallelMixer(submodules=submodules, parts=parts, attention=attention, **arguments)
+        if symbol == "L":
+            return LightningAttention(submodules=submodules, **arguments)
         if symbol == "C":
             kernel = int(float(parts["short_convolution"]))
             return ShortConvolution(submodules=submodules, kernel=kernel, **arguments)
         return build_module(attention, **arguments)
+
+
+def symbols(parts: Parts) -> str:
+    """That of each layer's mixer, of all stages; empty where every one is Megatron's attention."""
+    return str(parts.get("mixers", parts.get("lightning", "")))
 
 
 def with_mixers(layer: ModuleSpec, parts: Parts, norm: Any, unfuse: Callable[[Any, str], None]) -> None:
@@ -34,8 +42,8 @@ def with_mixers(layer: ModuleSpec, parts: Parts, norm: Any, unfuse: Callable[[An
 
     Attention and Mamba side by side read one ``norm``, which ``unfuse`` therefore takes out of the linear layer.
     """
-    attention = layer.submodules.self_attention
-    if "P" in str(parts["mixers"]):
+    attention, each = layer.submodules.self_attention, symbols(parts)
+    if "P" in each:
         unfuse(attention.submodules, "linear_qkv")
         layer.submodules.input_layernorm = norm or as_the_others
         keys = layer.submodules.sharded_state_dict_keys_map
@@ -43,6 +51,6 @@ def with_mixers(layer: ModuleSpec, parts: Parts, norm: Any, unfuse: Callable[[An
         layer.submodules.sharded_state_dict_keys_map = own
     layer.submodules.self_attention = ModuleSpec(
         module=MixerOfLayer,
-        params={"symbols": str(parts["mixers"]), "parts": parts, "attention": attention},
+        params={"symbols": each, "parts": parts, "attention": attention},
         submodules=attention.submodules,
     )

@@ -10,6 +10,7 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.spec_utils import ModuleSpec, build_module
 from torch import Tensor
 
+from meshwright.model import megatron_parts
 from meshwright.model.megatron_parts import Parts
 from meshwright.spec.model import Multipliers
 
@@ -18,11 +19,7 @@ __all__ = ["ParallelMixer", "factors", "gate_factor"]
 
 def factors(parts: Parts) -> Multipliers:
     """Those of a specification's name; each 1 where it has none."""
-    return Multipliers(**_named(str(parts["multipliers"]))) if "multipliers" in parts else Multipliers()
-
-
-def _named(written: str) -> dict[str, float]:
-    return dict(zip(Multipliers.__dataclass_fields__, map(float, written.split(":")), strict=True))
+    return megatron_parts.factors(parts["multipliers"]) if "multipliers" in parts else Multipliers()
 
 
 class ParallelMixer(MegatronModule):  # type: ignore[misc]

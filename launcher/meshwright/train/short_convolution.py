@@ -21,6 +21,8 @@ from megatron.core.transformer.utils import (
 from torch import Tensor, nn
 from torch.nn import functional
 
+from meshwright.train.projections import into, out_of
+
 __all__ = ["ShortConvolution", "convolved"]
 
 
@@ -35,28 +37,11 @@ class ShortConvolution(MegatronModule):  # type: ignore[misc]
         super().__init__(config)
         assert config.context_parallel_size == 1, "a rule of meshwright's refuses this"
         self.tp_group, wide = pg_collection.tp, config.hidden_size
-        shared = {"config": config, "bias": False, "is_expert": False, "tp_group": self.tp_group}
-        self.in_proj = submodules.linear_qkv(
-            wide,
-            3 * wide,
-            init_method=config.init_method,
-            gather_output=False,
-            skip_bias_add=False,
-            tp_comm_buffer_name="qkv",
-            **shared,
-        )
+        self.in_proj = into(config, submodules, self.tp_group, 3 * wide)
         self.channels = wide // self.tp_group.size()
         self.in_proj.weight.partition_sizes = [self.channels] * 3  # each of the three is cut by itself
         self.conv_weight = self._weight(kernel)
-        self.out_proj = submodules.linear_proj(
-            wide,
-            wide,
-            init_method=config.output_layer_init_method,
-            input_is_parallel=True,
-            skip_bias_add=True,
-            tp_comm_buffer_name="proj",
-            **shared,
-        )
+        self.out_proj = out_of(config, submodules, self.tp_group, wide)
 
     def _weight(self, kernel: int) -> nn.Parameter:
         """``[channels/tp, kernel]``, drawn as ``torch.nn.Conv1d`` draws."""

@@ -41,10 +41,10 @@ def run(words: Words) -> int:
     _refuse_few(rows, len(rows) + len(skipped), [reason for _, _, reason in skipped])
     fitted = fit(rows, start=cluster.efficiency)
     kept_out = [float(e) for e in left_out(rows, start=cluster.efficiency)] if _groups(rows) > 1 else []
-    efficiency = _with_spread(fitted.efficiency, kept_out, [float(e) for e in fitted.errors], cluster.efficiency.spread)
+    in_fit = [float(e) for e in fitted.errors]
+    efficiency = _with_spread(fitted.efficiency, kept_out, in_fit, cluster.efficiency.spread)
     alone = "" if kept_out else ", one group: the spread is no forecast's"
-    source = f"fitted on {len(rows)} rows of {question.name}{alone}"
-    efficiency = replace(efficiency, source=source)
+    efficiency = replace(efficiency, source=f"fitted on {len(rows)} rows of {question.name}{alone}")
     folder = Path(words.config_dir or ".")
     path = _write(name, efficiency, folder)
     result = {
@@ -53,7 +53,7 @@ def run(words: Words) -> int:
         "warnings": list(_warnings(len(rows))),
         "efficiency": vars(efficiency),
         "rows": len(rows),
-        "in_fit": [float(e) for e in fitted.errors],
+        "in_fit": in_fit,
         "left_out": kept_out,
         "skipped": [dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in skipped],
     }

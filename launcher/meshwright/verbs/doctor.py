@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from meshwright.errors import ConfigError, Problem
-from meshwright.jobs.doctor import findings, software
+from meshwright.jobs.doctor import Finding, findings, software
 from meshwright.loading import load
 from meshwright.report.terminal import terminal
 from meshwright.verbs import Words
@@ -35,6 +36,11 @@ def run(words: Words) -> int:
 
         print_json({"findings": [asdict(one) for one in found]})
         return 0
+    _show(found)
+    return 0
+
+
+def _show(found: Iterable[Finding]) -> None:
     from rich.text import Text
 
     console = terminal()
@@ -43,4 +49,3 @@ def run(words: Words) -> int:
         hint = one.found or f"missing: {one.install}"
         console.print(Text(f"{mark}  ", style=style), Text(f"{one.name:<20}"), Text(f"{hint}  "), sep="", end="")
         console.print(Text(one.allows, style="dim"))
-    return 0

@@ -17,6 +17,7 @@ from meshwright.verbs import Words
 from meshwright.verbs.sweep import attempts, print_all, problems_of, wrong
 
 if TYPE_CHECKING:
+    from meshwright.cost import Cost
     from meshwright.report.sweep import Row
 
 __all__ = ["run", "sweep"]
@@ -118,11 +119,16 @@ def _show(asked: Run, plans: Sequence[Plan]) -> None:
     lengths = [duration(plan, of_plan) for plan, of_plan in zip(plans, costs, strict=True)]
     for before, plan, of_plan, length in zip((None, *plans), plans, costs, lengths, strict=False):
         show(plan, before=before)
-        show_cost(of_plan)
+        show_cost(of_plan, plan.spec.cluster.efficiency.source)
         show_duration(length)
         show_checkpoints(plan, of_plan.step_time)
     if len(plans) > 1:
         show_total(together(lengths))
+    _show_published(asked, plans, costs)
+
+
+def _show_published(asked: Run, plans: Sequence[Plan], costs: Sequence[Cost]) -> None:
+    """What the authors say of it, and in what our plans are not theirs."""
     published = published_hours(asked)
     if published:
         print(f"published: {published}")

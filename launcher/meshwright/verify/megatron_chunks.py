@@ -24,7 +24,8 @@ WITHOUT_TECHNIQUES: dict[str, Any] = {
     **dict.fromkeys(("fp8", "fp4", "moe_expert_rank_capacity_factor")),
     **dict.fromkeys(("fp8_param", "fp4_param", "fp8_output_proj", "first_last_layers_bf16"), False),
     **dict.fromkeys(("moe_router_fusion", "moe_shared_expert_overlap", "moe_paged_stash"), False),
-    **dict.fromkeys(("delay_wgrad_compute", "use_transformer_engine_op_fuser"), False),
+    **dict.fromkeys(("delay_wgrad_compute", "overlap_dispatch_backward_with_experts_wgrad"), False),
+    "use_transformer_engine_op_fuser": False,
     **dict.fromkeys(("fine_grained_activation_offloading", "cpu_offloading"), False),
     **dict.fromkeys(("moe_router_padding_for_fp8", "moe_router_padding_for_quantization"), False),
     "moe_flex_dispatcher_backend": "deepep",
@@ -66,7 +67,7 @@ def _gpt_model(plan: Plan, config: Any, stage: int | None) -> Callable[..., Any]
     from megatron.core.models.gpt.gpt_model import GPTModel
 
     model = plan.spec.model
-    layers = _with_our_parts(_layers(config, stage), config, model, stage)
+    layers = _with_our_parts(_layers(config, stage), model)
     mtp = _mtp(config, stage) if model.mtp else None
     return partial(GPTModel, transformer_layer_spec=layers, mtp_block_spec=mtp)
 
@@ -129,17 +130,15 @@ def _variant_layers(config: Any, vp_stage: int | None) -> Any:
     return variants.get_transformer_block_with_experimental_attention_variant_spec(config, vp_stage=vp_stage)
 
 
-def _with_our_parts(block: Any, config: Any, model: Model, stage: int | None) -> Any:
+def _with_our_parts(block: Any, model: Model) -> Any:
     """The layers and the embedding that ``--spec`` would build."""
     if parts(model):
-        from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
-
         from meshwright.train.layers import amend, install
 
         attention = ("alibi", "attention_softcap")  # which holds no parameters
         ours = {name: value for name, value in parts(model).items() if name not in attention}
         install(ours, norm=Norm)
-        amend(block, ours, norm=Norm, first=get_transformer_layer_offset(config, stage))
+        amend(block, ours, norm=Norm)
     return block
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.layout.plan import Plan
-from meshwright.model.kinds import layer_kinds
-from meshwright.spec.model import Model
-from meshwright.spec.techniques import ExpertOptions
+from meshwright.verify.megatron_expected_model import of_model
+from meshwright.verify.megatron_expected_techniques import expected_techniques
 
 __all__ = ["expected"]
 
@@ -20,14 +19,9 @@ def expected(plan: Plan) -> dict[str, Any]:
     return {
         **_degrees(plan),
         **_sharding(plan),
-        **_model(plan),
-        **_attention(plan),
-        **_linear(plan),
+        **of_model(plan),
         **_training(plan),
-        **_dispatch(plan),
-        **_techniques(plan),
-        **_offload(plan),
-        **_fsdp(plan),
+        **expected_techniques(plan),
         **_evaluation(plan),
         **_resiliency(plan),
     }
@@ -86,114 +80,6 @@ def _sharding(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _model(plan: Plan) -> dict[str, Any]:
-    model = plan.spec.model
-    return {
-        "num_layers": _layers(plan),
-        "hidden_size": model.hidden,
-        "ffn_hidden_size": model.ffn,
-        "num_attention_heads": model.heads,
-        "untie_embeddings_and_output_weights": not model.tied_embeddings,
-        "add_bias_linear": model.linear_bias,
-        "swiglu": model.gated and model.activation != "quick_geglu",
-        "vocab_size": model.vocab,
-        "num_experts": model.moe.experts if model.moe else None,
-        "moe_router_topk": model.moe.topk if model.moe else 2,
-        "mtp_num_layers": model.mtp or None,
-        "mtp_use_repeated_layer": model.mtp_repeated,
-        "multi_latent_attention": model.mla is not None,
-        "glu_linear_offset": model.activation_offset,
-        "activation_func_clamp_value": model.activation_clamp,
-        "quick_geglu": model.activation == "quick_geglu",
-    }
-
-
-_SYMBOLS = {"attention": "*", "latent_attention": "+", "sparse_attention": "D", "delta_net": "G", "mamba": "M"}
-_SYMBOLS |= {"mlp": "-", "experts": "E", "none": ""}
-"""Of --hybrid-layer-pattern (core/models/hybrid/hybrid_layer_allocation.py)."""
-
-
-def _layers(plan: Plan) -> int:
-    pattern = _pattern(plan)
-    return plan.spec.model.layers if pattern is None else len(pattern.split("/")[0].replace("|", ""))
-
-
-def _pattern(plan: Plan) -> str | None:
-    """What HybridModel builds; None where GPTModel does."""
-    model, asked = plan.spec.model, plan.spec.backend.megatron.model
-    every = layer_kinds(model)
-    only_hybrid = any("none" in (kind.mixer, kind.ffn) or kind.mixer == "mamba" for kind in every)
-    mixers = [kind.mixer for kind in every]
-    variant_ahead = model.mtp > 0 and not {"sparse_attention", "delta_net"}.isdisjoint(mixers)
-    ahead = (model.pattern or "").partition("/")[2].replace(" ", "") if model.mtp else ""
-    words = [_SYMBOLS.get(kind.mixer, "?") + _SYMBOLS[kind.ffn] for kind in every]
-    only_hybrid = only_hybrid or variant_ahead or 0 < mixers.count("sparse_attention") < len(every)
-    only_hybrid = only_hybrid or ahead not in ("", words[-1])
-    if asked == "gpt" or (asked == "auto" and not only_hybrid):
-        return None
-    chunks = [stage.chunks[v] for v in range(plan.spec.parallelism.vpp) for stage in plan.stages]
-    segments = ["".join(words[chunk.first : chunk.first + chunk.layers]) for chunk in chunks]
-    return "/".join(["|".join(segments), *[ahead or words[-1]] * model.mtp])
-
-
-def _linear(plan: Plan) -> dict[str, Any]:
-    """Mamba, gated delta nets and the pattern."""
-    net, mamba, pattern = plan.spec.model.delta_net, plan.spec.model.mamba, _pattern(plan)
-    values: dict[str, Any] = {"hybrid_layer_pattern": pattern}
-    if net is not None:
-        values["experimental_attention_variant"] = None if pattern else "gated_delta_net"
-        heads = {"linear_num_key_heads": net.key_heads, "linear_num_value_heads": net.value_heads}
-        values |= {**heads, "linear_key_head_dim": net.key_dim, "linear_value_head_dim": net.value_dim}
-    if (indexer := plan.spec.model.indexer) is not None:
-        values["experimental_attention_variant"] = None if pattern else "dsa"
-        values |= {"dsa_indexer_n_heads": indexer.heads, "dsa_indexer_head_dim": indexer.head_dim}
-        values |= {"dsa_indexer_topk": indexer.topk, "dsa_indexer_loss_coeff": indexer.loss}
-        values |= {"dsa_indexer_use_sparse_loss": indexer.sparse_loss, "dsa_indexer_rotate_activation": False}
-        values |= {"dsa_indexer_rope_interleaved": indexer.interleaved, "apply_rope_fusion": False}
-        values["dsa_kernel_backend"] = plan.spec.backend.megatron.dsa_kernels
-    if mamba is not None:
-        values |= {"mamba_num_heads": mamba.heads, "mamba_head_dim": mamba.head_dim}
-        values |= {"mamba_state_dim": mamba.state, "mamba_num_groups": mamba.groups}
-    return values
-
-
-def _attention(plan: Plan) -> dict[str, Any]:
-    """Latent attention has neither groups nor channels of this kind."""
-    model = plan.spec.model
-    if model.mla is not None:
-        return {}
-    grouped = model.kv_heads != model.heads
-    groups = {"num_query_groups": model.kv_heads} if grouped else {}
-    yarn = model.positions == "rope" and model.rope.scaling is not None and model.rope.scaling.kind == "yarn"
-    return {
-        "kv_channels": model.head_dim,
-        "group_query_attention": grouped,
-        "softmax_type": "learnable" if model.attention_sinks else "vanilla",
-        "attention_output_gate": model.attention_gate,
-        "qk_l2_norm": model.qk_norm == "l2",
-        "qk_layernorm": model.qk_norm in ("head", "full"),
-        **groups,
-        **(_yarn(model) if yarn else {}),
-    }
-
-
-def _yarn(model: Model) -> dict[str, Any]:
-    """What is not said is what Megatron takes for it (training/argument_utils.py)."""
-    scaling = model.rope.scaling
-    assert scaling is not None
-    return {
-        "position_embedding_type": "yarn",
-        "rotary_scaling_factor": scaling.factor,
-        "apply_rope_fusion": False,
-        **(
-            {}
-            if scaling.original_positions == 4096
-            else {"yarn_original_max_position_embeddings": scaling.original_positions}
-        ),
-        **({} if scaling.truncate else {"yarn_correction_range_round_to_int": False}),
-    }
-
-
 def _training(plan: Plan) -> dict[str, Any]:
     """A ramp ends at the global batch, of which Megatron is told by its schedule."""
     training, optimizer = plan.spec.training, plan.spec.training.optimizer
@@ -212,84 +98,3 @@ def _training(plan: Plan) -> dict[str, Any]:
     if optimizer.name in ("adam", "adamw"):
         values |= {"adam_beta1": optimizer.beta1, "adam_beta2": optimizer.beta2, "adam_eps": optimizer.eps}
     return values
-
-
-def _dispatch(plan: Plan) -> dict[str, Any]:
-    """Nothing where there are no experts; what flex calls only with flex."""
-    o = plan.spec.backend.megatron
-    if plan.spec.model.moe is None:
-        return {}
-    flex = {"moe_flex_dispatcher_backend": o.moe_flex_backend, "moe_flex_dispatcher_num_sms": o.moe_flex_sms}
-    return {
-        "moe_token_dispatcher_type": o.moe_dispatcher,
-        "moe_latent_size": plan.spec.model.moe.latent,
-        "moe_router_fusion": o.moe_router_fusion,
-        "moe_permute_fusion": o.moe_permute_fusion,
-        "moe_shared_expert_overlap": o.moe_shared_expert_overlap,
-        "moe_expert_rank_capacity_factor": o.moe_rank_capacity,
-        "moe_paged_stash": o.moe_paged_stash,
-        **_feeding(o.experts),
-        **(flex if o.moe_dispatcher == "flex" else {}),
-    }
-
-
-def _feeding(experts: ExpertOptions) -> dict[str, Any]:
-    return {
-        "moe_router_force_load_balancing": experts.balanced,
-        "moe_router_padding_for_quantization": experts.padded,
-        "moe_mlp_glu_interleave_size": experts.interleave,
-        "high_priority_a2a_comm_stream": experts.priority_stream,
-        "moe_permute_fusion_into_hybridep": experts.permute_in_dispatch,
-        "moe_hybridep_num_sms_preprocessing": experts.preprocessing_sms,
-        "moe_paged_stash_buffer_size_factor_cuda": experts.stash_gpu,
-        "moe_paged_stash_buffer_size_factor_cpu": experts.stash_host,
-    }
-
-
-def _techniques(plan: Plan) -> dict[str, Any]:
-    o, details = plan.spec.backend.megatron, plan.spec.backend.megatron.quantization
-    four = plan.spec.training.precision == "nvfp4"
-    kept = details.first_layers_bf16 + details.last_layers_bf16 > 0
-    counts = {
-        "num_layers_at_start_in_bf16": details.first_layers_bf16,
-        "num_layers_at_end_in_bf16": details.last_layers_bf16,
-    }
-    return {
-        "cuda_graph_impl": o.cuda_graphs.kind,
-        "delay_wgrad_compute": o.delay_wgrad,
-        "overlap_param_gather_with_optimizer_step": o.gather_with_step,
-        "use_transformer_engine_op_fuser": o.op_fuser,
-        "fp4": "e2m1" if four else None,
-        "fp8_param_gather": details.param_gather and not four,
-        "fp4_param_gather": details.param_gather and four,
-        "reuse_grad_buf_for_mxfp8_param_ag": details.reuse_gradient_buffer,
-        "first_last_layers_bf16": kept,
-        "fp8_output_proj": details.output_projection,
-        **(counts if kept else {}),
-    }
-
-
-def _offload(plan: Plan) -> dict[str, Any]:
-    activations = plan.spec.backend.megatron.activation_offload
-    optimizer = plan.spec.backend.megatron.optimizer_offload
-    part = {"optimizer_offload_fraction": optimizer.fraction} if optimizer.fraction else {}
-    return {
-        "fine_grained_activation_offloading": bool(activations.modules),
-        "offload_modules": list(activations.modules),
-        "activation_offload_fraction": activations.fraction,
-        "fine_grained_offloading_max_inflight_offloads": activations.inflight,
-        "cpu_offloading_num_layers": activations.layers,
-        "optimizer_cpu_offload": optimizer.fraction > 0,
-        "overlap_cpu_optimizer_d2h_h2d": optimizer.overlap,
-        **part,
-    }
-
-
-def _fsdp(plan: Plan) -> dict[str, Any]:
-    fsdp = plan.spec.backend.megatron.megatron_fsdp
-    return {
-        "fsdp_double_buffer": fsdp.double_buffer,
-        "nccl_ub": fsdp.nccl_buffers,
-        "fsdp_manual_registration": fsdp.nccl_buffers,
-        "outer_dp_sharding_strategy": "optim" if fsdp.outer_optimizer else "no_shard",
-    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from meshwright.spec.frozen import dataclass
+from meshwright.train.lifeline import follow_parent, forks_follow
 
 __all__ = ["Crash", "fork_map"]
 
@@ -42,14 +44,18 @@ def _all[T, R](work: Callable[[T], R], items: Sequence[T], processes: int, folde
     results: list[R | Crash] = [Crash("never ran")] * len(items)
     running: dict[Any, tuple[int, BaseProcess]] = {}
     waiting = list(range(len(items)))[::-1]
-    while waiting or running:
-        while waiting and len(running) < processes:
-            index = waiting.pop()
-            end, process = _fork(work, items[index], folder)
-            running[end] = (index, process)
-        for end in wait(list(running)):
-            index, process = running.pop(end)
-            results[index] = _result(end, process)
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                index = waiting.pop()
+                end, process = _fork(work, items[index], folder)
+                running[end] = (index, process)
+            for end in wait(list(running)):
+                index, process = running.pop(end)
+                results[index] = _result(end, process)
+    finally:  # the user has seen enough: multiprocessing would wait for them
+        for _, process in running.values():
+            process.kill()
     return results
 
 
@@ -57,13 +63,15 @@ def _fork[T, R](work: Callable[[T], R], item: T, folder: str) -> tuple[Any, Base
     # multiprocessing ends what a check itself has started (Megatron's checkpoint writers), which os.fork would leave
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(work, item, folder, theirs))
+    process = context.Process(target=_child, args=(work, item, folder, theirs, os.getpid()))
     process.start()
     theirs.close()
     return ours, process
 
 
-def _child[T, R](work: Callable[[T], R], item: T, folder: str, pipe: Connection) -> None:
+def _child[T, R](work: Callable[[T], R], item: T, folder: str, pipe: Connection, parent: int) -> None:
+    follow_parent(signal.SIGKILL, parent)
+    forks_follow()
     # a fork runs no exit handlers: what libraries lay down as they are imported (wandb's folders) would stay for ever
     tempfile.tempdir = os.environ["TMPDIR"] = folder
     pipe.send(_guarded(work, item))

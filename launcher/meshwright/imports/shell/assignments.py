@@ -56,6 +56,7 @@ def declaration(node: Node, scope: Scope) -> None:
         name = text(child).partition("=")[0].rstrip("+")
         if exports and child.type in ("variable_assignment", "variable_name"):
             scope.exported.add(name)
+            scope.before.pop(name, None)
 
 
 def unset(node: Node, scope: Scope) -> None:

@@ -24,8 +24,8 @@ _NOTHING = frozenset(
 """Commands that start no training and set no variable."""
 
 
-def run(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
-    """One simple command."""
+def run(words: Sequence[Value], where: Place, scope: Scope, read: Read, own: Sequence[str] = ()) -> None:
+    """One simple command. ``own``: the variables that stand before it on its line."""
     name = said(words[0]) if words else ""
     if not name:
         return
@@ -34,7 +34,7 @@ def run(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> None:
     elif name in _BUILTINS:
         _BUILTINS[name](words[1:], where, scope, read)
     elif name not in _NOTHING and not started(words, where, scope, read):
-        scope.commands.append(Command(tuple(words), where, scope.outer))
+        scope.commands.append(Command(tuple(words), where, scope.outer, scope.environment(own, where)))
 
 
 def truth(words: list[str], scope: Scope) -> bool | None:

@@ -65,13 +65,16 @@ _ASIDE = ("comment", "file_redirect", "heredoc_redirect", "herestring_redirect")
 def _command(node: Node, scope: Scope) -> None:
     """A simple command; what is assigned before it on its line stays, as scripts of one line a variable mean it."""
     words: list[Value] = []
+    own: list[str] = []
     for child in node.children:
         if child.type == "variable_assignment":
+            own.append(text(child).partition("=")[0].rstrip("+"))
+            scope.before.setdefault(own[-1], scope.variables.get(own[-1], ()))
             assignment(child, scope)
-            scope.exported.add(text(child).partition("=")[0].rstrip("+"))
+            scope.exported.add(own[-1])
         elif child.is_named and child.type not in _ASIDE:
             words += fields_of(child, scope)
-    commands.run(words, scope.place(node), scope, read)
+    commands.run(words, scope.place(node), scope, read, own)
 
 
 def _redirected(node: Node, scope: Scope) -> None:

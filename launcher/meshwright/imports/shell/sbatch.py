@@ -9,6 +9,7 @@ from typing import Any
 
 from meshwright.imports.found import Found, Place
 from meshwright.imports.unknown import is_known
+from meshwright.rules.launch import SET_HERE
 
 __all__ = ["Headers", "found", "headers", "number", "options", "says_no_cpus", "values", "variables"]
 
@@ -151,7 +152,10 @@ _KNOWN = {
     *(*_PLAIN, *_NUMBERS, *_LAYOUT, *_OURS),
     *("exclusive", "requeue", "no-requeue", "signal", "container-image", "container-mounts"),
 }
-_LOST = {"error": "both streams go to --output", "chdir": "the job works in its run folder"}
+_LOST = {
+    **dict.fromkeys(SET_HERE - _KNOWN, "it follows from the plan, or job.sbatch says it"),
+    **{"error": "both streams go to --output", "chdir": "the job works in its run folder"},
+}
 
 
 def _others(options: Headers) -> Iterator[tuple[str, tuple[str, Place]]]:

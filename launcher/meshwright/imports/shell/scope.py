@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -24,11 +24,15 @@ DEEPEST = 40  # scripts within scripts, functions within functions
 
 @dataclass(frozen=True)
 class Command:
-    """A command that the script comes to. ``outer``: the words before it that start it (srun, docker)."""
+    """A command that the script comes to. ``outer``: the words before it that start it (srun, docker).
+
+    ``environment``: what it finds there of the script, by name: exported, or before it on its line.
+    """
 
     words: tuple[Value, ...]
     place: Place
     outer: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Scope:
     choices: dict[str, list[str]] = field(default_factory=dict)  # what an open value is compared with, by name
     headers: dict[str, tuple[str, Place]] = field(default_factory=dict)  # of the job scripts that are submitted
     lost: list[tuple[Place, str, str]] = field(default_factory=list)  # what could not be read, and why
+    before: dict[str, tuple[Value, ...]] = field(default_factory=dict)  # a line's own variables: what they were
     outer: tuple[str, ...] = ()
     depth: int = 0
     ended: bool = False  # by exit or return
@@ -157,6 +162,12 @@ class Scope:
     def take(self, environment: Mapping[str, str], where: Place) -> None:
         """Set what a launcher puts into the environment."""
         self.variables |= {name: (of_text(text, where),) for name, text in environment.items()}
+
+    def environment(self, own: Collection[str], where: Place) -> dict[str, str]:
+        """What a command finds there: ``own`` stands before it on its line, where others' own does not reach it."""
+        exported = {name: self.before.get(name, self.variables.get(name, ())) for name in self.exported}
+        held = {name: said(values[0]) for name, values in exported.items() if values}
+        return {**held, **{name: said(self.value(name, where)) for name in own}}
 
     def branch(self) -> Scope:
         """A copy to try one way of a fork in; what is noted for the reader is one for all."""

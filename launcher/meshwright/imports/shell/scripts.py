@@ -13,12 +13,14 @@ from meshwright.imports.shell.scope import Scope
 from meshwright.imports.shell.value import Value, said
 from meshwright.imports.unknown import is_known
 
-__all__ = ["Read", "lined", "source", "started"]
+__all__ = ["ZOO", "Read", "lined", "source", "started"]
 
 Read = Callable[[str, Scope, int], None]
 
 _SHELLS = ("bash", "sh", "zsh", "/bin/bash", "/bin/sh", "/usr/bin/bash")
 _QUEUES = ("sbatch", "qsub", "bsub")
+ZOO = ("sbatch_benchmarking.sh", "interactive_benchmarking.sh")
+"""Of Megatron-MoE-ModelZoo: they put a command line together by programs (envsubst, yq), which model_zoo reads."""
 
 
 def started(words: Sequence[Value], where: Place, scope: Scope, read: Read) -> bool:
@@ -75,7 +77,7 @@ def _file(
     name: Value, arguments: Sequence[Value], where: Place, scope: Scope, read: Read, outer: tuple[str, ...]
 ) -> bool:
     path = _found(said(name), scope)
-    if path is None:
+    if path is None or path.name in ZOO:
         return False
     inner = scope.inner(str(path), tuple(arguments))
     inner.outer = outer

@@ -8,7 +8,7 @@ from itertools import groupby
 from meshwright.imports.found import Place
 from meshwright.imports.unknown import mark
 
-__all__ = ["Value", "fields", "joined", "of_text", "place", "said", "unknown"]
+__all__ = ["Value", "cut", "fields", "joined", "of_text", "place", "said", "separated", "unknown"]
 
 Value = tuple[tuple[str, Place], ...]
 
@@ -54,3 +54,22 @@ def joined(values: Sequence[Value]) -> Value:
             pieces.append((" ", pieces[-1][1]))
         pieces += value
     return tuple(pieces)
+
+
+def cut(done: list[Value], current: Value | None, value: Value) -> tuple[list[Value], Value | None]:
+    """What an unquoted expansion adds: it joins what stands beside it where no space does."""
+    whole = said(value)
+    parts = fields(value)
+    if not parts:
+        return (done if current is None or not whole else [*done, current]), (current if not whole else None)
+    if current is not None and not whole[0].isspace():
+        parts[0] = (*current, *parts[0])
+    elif current is not None:
+        done = [*done, current]
+    return ([*done, *parts], None) if whole[-1].isspace() else ([*done, *parts[:-1]], parts[-1])
+
+
+def separated(items: Sequence[Value], by: str, where: Place) -> Value:
+    """The items as one value, ``by`` between them."""
+    pieces = [piece for item in items for piece in (*item, (by, where))]
+    return tuple(pieces[:-1])

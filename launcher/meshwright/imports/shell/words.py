@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from meshwright.imports.found import Place
 from meshwright.imports.shell import arithmetic, parameters
+from meshwright.imports.shell.quoting import ansi, bare, double_quoted, unquoted
 from meshwright.imports.shell.scope import Scope
 from meshwright.imports.shell.substitution import answer
 from meshwright.imports.shell.tree import first, parse, text
-from meshwright.imports.shell.value import Value, fields, joined, of_text, said, unknown
+from meshwright.imports.shell.value import Value, cut, joined, of_text, said, separated, unknown
 from meshwright.imports.unknown import is_known, names
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def fields_of(node: Node, scope: Scope) -> list[Value]:
             if not cuts:
                 current = (*(current or ()), *value)
                 continue
-            done, current = _cut(done, current, value)
+            done, current = cut(done, current, value)
     return done if current is None else [*done, current]
 
 
@@ -68,19 +69,6 @@ def arithmetic_value(source: str, where: Place, scope: Scope) -> Value:
         return unknown(where, *open_.names)
 
 
-def _cut(done: list[Value], current: Value | None, value: Value) -> tuple[list[Value], Value | None]:
-    """What an unquoted expansion adds: it joins what stands beside it where no space does."""
-    whole = said(value)
-    parts = fields(value)
-    if not parts:
-        return (done if current is None or not whole else [*done, current]), (current if not whole else None)
-    if current is not None and not whole[0].isspace():
-        parts[0] = (*current, *parts[0])
-    elif current is not None:
-        done = [*done, current]
-    return ([*done, *parts], None) if whole[-1].isspace() else ([*done, *parts[:-1]], parts[-1])
-
-
 def _atoms(node: Node, scope: Scope) -> Iterator[Atom]:
     where = scope.place(node)
     match node.type:
@@ -89,7 +77,7 @@ def _atoms(node: Node, scope: Scope) -> Iterator[Atom]:
         case "raw_string":
             yield [of_text(text(node)[1:-1], where)], False
         case "ansi_c_string" | "translated_string":
-            yield [of_text(_escaped(text(node).strip("$").strip("'\"")), where)], False
+            yield [of_text(ansi(text(node)), where)], False
         case "concatenation":
             for child in node.children:
                 yield from _atoms(child, scope)
@@ -100,7 +88,7 @@ def _atoms(node: Node, scope: Scope) -> Iterator[Atom]:
         case "command_name" if node.child_count == 1:
             yield from _atoms(node.children[0], scope)
         case _:
-            yield [of_text(re.sub(r"\\(\n|.)", lambda m: "" if m[1] == "\n" else m[1], text(node)), where)], False
+            yield [of_text(bare(text(node)), where)], False
 
 
 def _quoted(node: Node, scope: Scope) -> Iterator[Atom]:
@@ -111,28 +99,19 @@ def _quoted(node: Node, scope: Scope) -> Iterator[Atom]:
         if child.type not in EXPANSIONS:
             continue
         start = child.start_byte - base + _lead(text(child))
-        lead = _literal(source[at:start], row, scope)
+        lead = double_quoted(source[at:start], _row(row, scope))
         if said(lead):
             yield [lead], False
         yield _expansion(child, scope), False
         row += source[at : child.end_byte - base].count(b"\n")
         at = child.end_byte - base
-    tail = _literal(source[at : len(source) - 1], row, scope)
+    tail = double_quoted(source[at : len(source) - 1], _row(row, scope))
     if said(tail) or at == 1:
         yield [tail], False
 
 
-def _literal(source: bytes, row: int, scope: Scope) -> Value:
-    raw = source.decode("utf-8", "replace")
-    where = Place(scope.file, scope.first_line + row)
-    lines = [(piece, number) for number, piece in enumerate(raw.split("\n"))]
-    pieces = []
-    for piece, number in lines:
-        last = number == len(lines) - 1
-        continued = piece.endswith("\\") and not piece.endswith("\\\\") and not last
-        said_here = piece[:-1] if continued else piece if last else f"{piece}\n"
-        pieces.append((re.sub(r"\\([$`\"\\])", r"\1", said_here), Place(where.file, where.line + number)))
-    return tuple(pieces)
+def _row(row: int, scope: Scope) -> Place:
+    return Place(scope.file, scope.first_line + row)
 
 
 def _expansion(node: Node, scope: Scope) -> Sequence[Value]:
@@ -177,7 +156,7 @@ def _parameter(source: str, where: Place, scope: Scope) -> Sequence[Value]:
 
 def _indexed(name: str, index: str, where: Place, scope: Scope) -> Sequence[Value]:
     if index == "*" and "IFS" in scope.variables:
-        return [_separated(scope.items(name, where), said(scope.value("IFS", where))[:1], where)]
+        return [separated(scope.items(name, where), said(scope.value("IFS", where))[:1], where)]
     if index in ("@", "*") or name == "@":
         return scope.items(name, where)
     if not index:
@@ -190,11 +169,6 @@ def _indexed(name: str, index: str, where: Place, scope: Scope) -> Sequence[Valu
         return [items[int(at)]]
     except (IndexError, ValueError):
         return [()]
-
-
-def _separated(items: Sequence[Value], by: str, where: Place) -> Value:
-    pieces = [piece for item in items for piece in (*item, (by, where))]
-    return tuple(pieces[:-1])
 
 
 def _length(name: str, index: str, where: Place, scope: Scope) -> Value:
@@ -213,18 +187,13 @@ def _conditional(
     if known is None:
         scope.assumed.setdefault(name, where)
     if operator.endswith("+"):
-        return [()] if missing else [expanded(_unquoted(operand), where, scope)]
+        return [()] if missing else [expanded(unquoted(operand), where, scope)]
     if not missing or operator.endswith("?"):
         return values
-    value = expanded(_unquoted(operand), where, scope)
+    value = expanded(unquoted(operand), where, scope)
     if operator.endswith("="):
         scope.set(name, [value], where)
     return [value]
-
-
-def _unquoted(operand: str) -> str:
-    quoted = len(operand) > 1 and operand[0] == operand[-1] and operand[0] in "\"'"
-    return operand[1:-1] if quoted else operand
 
 
 def _changed(value: Value, rest: str, where: Place, scope: Scope) -> Value:
@@ -267,7 +236,3 @@ def _nodes(node: Node) -> Iterator[Node]:
         yield child
         if child.type not in ("command_substitution", "command"):
             yield from _nodes(child)
-
-
-def _escaped(source: str) -> str:
-    return re.sub(r"\\([nt'\"\\])", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), source)

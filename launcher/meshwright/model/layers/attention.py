@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from meshwright.model.layers.part import Exchange, Part
 from meshwright.model.layers.shared import drops, linear, norm
-from meshwright.model.operation import Kernels, Operation, Tensor, Weight
+from meshwright.model.operation import Kernels, Operation, Shard, Tensor, Weight
 from meshwright.spec.model import Model
 
 __all__ = ["ATTENTION", "WINDOWED_ATTENTION", "attention", "core"]
@@ -23,7 +23,8 @@ def attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
         for name, heads in (("query", model.heads), ("key", model.kv_heads)):
             full = model.qk_norm == "full"  # its weights go with the heads
             size, times = (heads * model.head_dim, 1) if full else (model.head_dim, heads)
-            yield norm(model, f"attention.{name}_norm", size, "tp", times=times, shard="tp" if full else "replicated")
+            shard: Shard = "tp" if full else "replicated"
+            yield norm(model, f"attention.{name}_norm", size, "tp", times=times, shard=shard, multiplied=False)
     yield core(model, queries + 2 * keys, queries, 2 * queries, kernels)
     if gates:  # keeps the gate and what it multiplies
         yield Operation("attention.gate", saved=(Tensor(4 * queries, "tp"),), moved=(Tensor(6 * queries, "tp"),))

@@ -7,7 +7,7 @@ from typing import Literal
 from meshwright.model.operation import FUSED, Cut, Kernels, Operation, Shard, Tensor, Weight
 from meshwright.spec.model import Model
 
-__all__ = ["activation", "cast", "drops", "linear", "norm"]
+__all__ = ["activation", "drops", "linear", "norm"]
 
 
 def drops(probability: float) -> bool:
@@ -24,15 +24,17 @@ def norm(
     times: int = 1,
     recompute: str = "",
     shard: Shard = "replicated",
+    multiplied: bool = True,
 ) -> Operation:
     """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies.
 
-    ``times``: of so many heads each is normed by the same weight.
+    ``times``: of so many heads each is normed by the same weight. ``multiplied``: a linear, or something else that
+    keeps it, is what its output goes to; rotary positions keep nothing of theirs.
     """
     wide = times * size
     copies = () if kernels.norm else (Tensor(6 * wide, cut, recompute),)
     output = Tensor(kernels.input_bytes * wide, "gathered" if cut == "sequence" else cut, recompute)
-    kept = (Tensor(2 * wide, cut), *copies, output)
+    kept = (Tensor(2 * wide, cut), *copies, *((output,) if multiplied else ()))
     moved = (Tensor((4 if kernels.norm else 34) * wide, cut),)
     weights = [Weight(f"{name}.weight", size, shard)]
     if model.norm == "layernorm":
@@ -52,12 +54,11 @@ def linear(
 ) -> Operation:
     """A linear layer; ``saves`` its input, cut so, where no other operation does.
 
-    ``behind_norm``: the norm before it, one module with it, writes 8 bits by itself.
+    ``behind_norm``: it is one module with the norm before it.
 
     The bias of a row-parallel one is added after the reduction, hence replicated.
     """
-    rows = outputs if shard == "tp" else 0  # what is not cut, no generalized tensor parallelism cuts either
-    weights = [Weight(f"{name}.weight", inputs * outputs, shard, rows=rows, inputs_cut=row)]
+    weights = [Weight(f"{name}.weight", inputs * outputs, shard, rows=outputs, inputs_cut=row)]
     if bias:
         weights.append(Weight(f"{name}.bias", outputs, "replicated" if row else shard))
     wide: tuple[Cut, Cut] = ("replicated", "replicated")
@@ -66,16 +67,8 @@ def linear(
     region: Literal["", "enter", "leave"] = "" if shard != "tp" else "leave" if row else "enter"
     saved = (Tensor(2 * inputs, saves),) if saves else ()
     moved = (Tensor(2 * inputs, wide[0]), Tensor(2 * outputs, wide[1]))
-    casts = (() if behind_norm else cast(inputs, wide[0])), cast(outputs, wide[1])
-    return Operation(name, tuple(weights), saved, moved, region=region, casts=casts)
-
-
-def cast(width: int, cut: Cut) -> tuple[Tensor, ...]:
-    """Read in 16 bits and written in 8 twice, for the product and, transposed, for the weight gradient.
-
-    The product then reads 8 bits where ``moved`` says 16 (transformer_engine/pytorch/module/linear.py).
-    """
-    return (Tensor(3 * width, cut),)
+    casts = (Tensor(inputs, wide[0]),), (Tensor(outputs, wide[1]),)
+    return Operation(name, tuple(weights), saved, moved, region=region, casts=casts, joined=behind_norm)
 
 
 def activation(

@@ -7,7 +7,6 @@ transformers' models and compare the logits.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,6 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
-from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 
 from meshwright.model.megatron_parts import Parts, read_name
 from meshwright.train import routers
@@ -27,8 +25,7 @@ from meshwright.train.attention import AlibiAttention, SoftcapAttention
 from meshwright.train.blocks import Layer
 from meshwright.train.embedding import Embedding
 from meshwright.train.latent import with_plain_queries
-from meshwright.train.lightning import LightningAttention
-from meshwright.train.mixers import with_mixers
+from meshwright.train.mixers import symbols, with_mixers
 from meshwright.train.norms import BareNorm, FullNorm, as_the_others, default_norm
 from meshwright.train.rotary import rotaries
 
@@ -54,37 +51,25 @@ def _specification(parts: Parts, config: Any, vp_stage: int | None = None) -> Tr
         layers = TransformerBlockSubmodules([layers] * count, layer_norm=default_norm(config.transformer))
     if parts.get("activation") in ACTIVATIONS:
         config.transformer.activation_func = ACTIVATIONS[str(parts["activation"])]
-    if not parts.keys().isdisjoint(("lightning", "mixers")):  # layers hold different weights
+    if symbols(parts):  # layers hold different weights
         config.transformer.hetereogenous_dist_checkpoint = True
     install(parts)
-    amend(layers, parts, first=get_transformer_layer_offset(config.transformer, vp_stage))
+    amend(layers, parts)
     return layers
 
 
-def amend(block: TransformerBlockSubmodules, parts: Parts, norm: Any = None, first: int = 0) -> None:
+def amend(block: TransformerBlockSubmodules, parts: Parts, norm: Any = None) -> None:
     """Put the parts that belong to layers into Megatron's own specification of them, and of the norm behind them.
 
-    ``norm`` builds the norms that the parts add; None: as the others are. ``first``: layers on the stages before.
+    ``norm`` builds the norms that the parts add; None: as the others are.
     """
     bare = _bare(parts)
-    if "lightning" in parts:
-        here = str(parts["lightning"])[first : first + len(block.layer_specs)]
-        block.layer_specs = [_mixing(*pair) for pair in zip(block.layer_specs, here, strict=True)]
     for layer in {id(layer): layer for layer in block.layer_specs}.values():
         _amend_layer(layer, parts, bare or norm)
     if bare:
         block.layer_norm = bare
     if parts.get("norms") == "post":  # each layer ends with one
         block.layer_norm = None
-
-
-def _mixing(layer: ModuleSpec, symbol: str) -> ModuleSpec:
-    """A specification of its own, of lightning attention where ``symbol`` says so."""
-    layer = deepcopy(layer)
-    if symbol == "L":
-        attention = layer.submodules.self_attention
-        attention.module, attention.params = LightningAttention, {}
-    return layer
 
 
 def _bare(parts: Parts) -> Any:
@@ -116,7 +101,7 @@ def _amend_layer(layer: ModuleSpec, parts: Parts, norm: Any) -> None:
         attention.linear_qkv = partial(_without_bias, attention.linear_qkv)
     if parts.get("attention_bias") == "none":
         attention.linear_proj = partial(_without_bias, attention.linear_proj)
-    if "mixers" in parts:
+    if symbols(parts):
         with_mixers(layer, parts, norm, _unfuse)
 
 

@@ -1,0 +1,74 @@
+"""What our model predicts for measured rows: those alike in structure as one array of layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from meshwright.cost.estimate import estimate
+from meshwright.cost.framework import Framework
+from meshwright.measured.rows import Row, layout_of
+from meshwright.measured.source_defaults import DEFAULT, PRACTICES
+from meshwright.model.kinds import pattern
+from meshwright.rules import Layout
+from meshwright.spec import Model, Spec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["predict", "stack"]
+
+
+def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Step seconds and peak GiB of every row, as its source would have measured them."""
+    import numpy as np
+
+    seconds, memory = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    for members, layout, framework in stack(rows):
+        result = estimate(layout, framework)
+        practice = PRACTICES.get(rows[members[0]].source, DEFAULT)
+        first, last = result.stages[0].total, result.stages[-1].total
+        peak = {"first": first, "last": last, "fullest": result.peak_memory}[practice.measured_stage]
+        seconds[members], memory[members] = result.step_time, peak / 2**30 + practice.context_gib
+    return seconds, memory
+
+
+_SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "max_positions")
+
+
+def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout, Framework]]:
+    """Rows alike in everything but numbers as one Layout of arrays, each with the rows' positions and framework."""
+    groups: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault((_structure(row.spec), row.framework), []).append(i)
+    return [
+        (members, _stacked([rows[i].spec for i in members]), rows[members[0]].framework) for members in groups.values()
+    ]
+
+
+def _stacked(specs: Sequence[Spec]) -> Layout:
+    import numpy as np
+
+    first, layouts = specs[0], [layout_of(spec) for spec in specs]
+    sizes: dict[str, Any] = {n: np.array([getattr(spec.model, n) for spec in specs]) for n in _sizes(first.model)}
+    sequence: Any = np.array([spec.training.sequence for spec in specs])
+    model, training = replace(first.model, **sizes), replace(first.training, sequence=sequence)
+    names = [f.name for f in fields(Layout) if f.name != "spec"]
+    numbers = {n: np.array([getattr(each, n) for each in layouts]) for n in names}
+    return Layout(**numbers, spec=replace(first, model=model, training=training))
+
+
+def _sizes(model: Model) -> tuple[str, ...]:
+    """Numbers in which rows of one group may differ; with layers of several kinds, not in how many there are."""
+    return _SIZES if pattern(model).uniform else _SIZES[1:]
+
+
+def _structure(spec: Spec) -> Any:
+    zeros: dict[str, Any] = dict.fromkeys(_sizes(spec.model), 0)
+    model = replace(spec.model, name="", transformers=None, **zeros)
+    p = spec.parallelism
+    beside = (p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.overlap_ep)
+    again = (p.recompute_modules, p.recompute_method, p.recompute_layers, p.pipeline_split.layout)
+    training = (spec.training.precision, spec.training.grad_reduce)
+    return (str(model), str(replace(spec.cluster, gpus=None, nodes=None)), beside, again, training, str(spec.backend))
