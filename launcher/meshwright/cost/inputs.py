@@ -21,7 +21,10 @@ from meshwright.spec import Efficiency
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
-__all__ = ["Load", "Scene", "add_prediction", "built", "in_flight", "recomputed_part", "scene"]
+__all__ = ["Load", "Pair", "Scene", "add_prediction", "built", "in_flight", "recomputed_part", "scene"]
+
+
+Pair = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,18 @@ class Scene:
     def replicas(self) -> Number:
         """Ranks that hold the same dense weights, or the same parts of them: dp and cp."""
         return self.layout.dp * self.layout.cp
+
+    @cached_property
+    def sharers(self) -> Pair:
+        """Of the ranks with the same (dense weights, experts), those that share one copy of what ZeRO shards."""
+        copies = self.layout.spec.parallelism.optimizer_instances
+        return maximum(1, self.replicas // copies), maximum(1, self.edp // copies)
+
+    @cached_property
+    def owners(self) -> Pair:
+        """Those over which the optimizer's states are sharded: Megatron-FSDP may shard them over the copies, too."""
+        wide = self.layout.backend.name == "megatron" and self.layout.backend.megatron.megatron_fsdp.outer_optimizer
+        return (self.replicas, self.edp) if wide else self.sharers
 
 
 def scene(layout: Layout, framework: Framework | None = None) -> Scene:

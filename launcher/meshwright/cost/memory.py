@@ -11,7 +11,7 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import coming, leaving
-from meshwright.cost.inputs import Load, Scene, built, recomputed_part
+from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.saved import beside, context_copies, layer_input, saved
 from meshwright.model.layers import LayerKind, parts
@@ -74,7 +74,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     logits = load.head * _logits(s)
     return Memory(
         weights=_weights(s, dense, experts),
-        gradients=f.gradient_bytes * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
+        gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2),
         optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
@@ -88,7 +88,7 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
     """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards."""
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
-    own = f.weight_bytes * (_shard(dense, s.replicas, sharded) + _shard(experts, s.edp, sharded))
+    own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded)
     return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
 
 
@@ -100,14 +100,14 @@ def _second_copy(s: Scene, everything: Number) -> Number:
 
 def _optimizer(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
-    f, zero, instances = s.framework, s.layout.zero, 1 if _outer(s) else s.layout.spec.parallelism.optimizer_instances
-    owned = _shard(dense, s.replicas / instances, zero >= 1) + _shard(experts, s.edp / instances, zero >= 1)
-    beside = f.end_bytes * _shard(_ends(s, load), s.replicas / instances, zero >= 1) if f.end_bytes else 0
-    return f.optimizer_bytes * owned + beside
+    f, sharded = s.framework, s.layout.zero >= 1
+    beside = f.end_bytes * _shards(_ends(s, load), 0, s.owners, sharded) if f.end_bytes else 0
+    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside
 
 
-def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
-    return where(sharded, elements / ways, elements)
+def _shards(dense: Number, experts: Number, ways: Pair, sharded: Number) -> Number:
+    """Of dense elements and of experts', those of one rank."""
+    return where(sharded, dense / ways[0] + experts / ways[1], dense + experts)
 
 
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
@@ -237,11 +237,6 @@ def _gathered(s: Scene, load: Load) -> Number:
     gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
     return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
-
-
-def _outer(s: Scene) -> bool:
-    """Whether replicas of the sharded parameters share the optimizer's states."""
-    return s.layout.backend.name == "megatron" and s.layout.backend.megatron.megatron_fsdp.outer_optimizer
 
 
 def _buckets(s: Scene, everything: Number) -> Number:

@@ -10,6 +10,7 @@ from math import exp
 
 from meshwright.cost import muon, offload
 from meshwright.cost.advice import Advice, advice
+from meshwright.cost.brought import brought, placed
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
@@ -20,7 +21,6 @@ from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
 from meshwright.cost.stage_loads import load_of
-from meshwright.cost.techniques import brought, placed
 from meshwright.cost.time import StageTime, Step, sends, times_of_one
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.notebook import html_table

@@ -11,6 +11,7 @@ from dataclasses import fields
 from meshwright.cost import gathered, messages, muon, offload
 from meshwright.cost.collectives import (
     beside,
+    copies_groups,
     data_group,
     expert_data_group,
     group,
@@ -173,7 +174,19 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
-    return alone * where(r.zero >= 3, _sharded(s, held, gather, time), once)
+    return alone * (where(r.zero >= 3, _sharded(s, held, gather, time), once) + _among_copies(s, held, time))
+
+
+def _among_copies(s: Scene, held: Held, time: StageTime) -> Number:
+    """Once a step the copies of a shard sum its gradients; or each steps a part, and all gather the new weights."""
+    each = s.framework.reduce_bytes
+    if s.owners is not s.sharers:
+        each = (each + (s.framework.gather_bytes or s.width)) / 2
+    shards = ((held[0] - held[1]) / s.sharers[0], held[1] / s.sharers[1])
+    seconds = sum(ring(s, g, each * shard, passes=2) for g, shard in zip(copies_groups(s), shards, strict=True))
+    hidden = s.layout.spec.parallelism.overlap_grad_reduce + 0
+    many = s.layout.spec.parallelism.optimizer_instances > 1
+    return many * (hidden * beside(s, seconds, time.backward) + (1 - hidden) * seconds)
 
 
 def between(r: Layout, once: Number) -> Number:
@@ -221,7 +234,9 @@ def _optimizer(s: Scene, load: Load, held: Held) -> Number:
     r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
     everything, experts = held
     dense = everything - experts
-    owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything) * (1 - s.framework.optimizer_away)
+    owned = where(r.zero >= 1, dense / s.owners[0] + experts / s.owners[1], everything) * (
+        1 - s.framework.optimizer_away
+    )
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     whole = 12 if r.training.precision == "fp16" else 4
     orthogonal = muon.multiplying(s, load) + muon.gathering(s, load)

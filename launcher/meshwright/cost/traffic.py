@@ -13,6 +13,7 @@ from meshwright.cost.collectives import (
     Group,
     context_group,
     context_groups,
+    copies_groups,
     data_group,
     expert_data_group,
     group,
@@ -164,7 +165,24 @@ def _data(s: Scene, load: Load) -> Flow:
     size, sharing = each * (_share(wide) * dense + _share(narrow) * experts), r.backend.name == "deepspeed"
     whole = muon.gathered(s, load) if sharing else (0, 0)
     size = size + _share(wide) * whole[0] + _share(narrow) * whole[1]
-    return _flow(size, wide, kind, count * (wide.size > 1))
+    flow = _flow(size, wide, kind, count * (wide.size > 1))
+    return flow if r.spec.parallelism.optimizer_instances == 1 else _with_copies(s, flow, dense, experts)
+
+
+def _with_copies(s: Scene, flow: Flow, dense: Number, experts: Number) -> Flow:
+    """And once a step what the copies of a shard sum, or scatter and gather."""
+    far, experts_far = copies_groups(s)
+    last = s.framework.reduce_bytes if s.owners is s.sharers else s.framework.gather_bytes or s.width
+    shards = _share(far) * dense / s.sharers[0] + _share(experts_far) * experts / s.sharers[1]
+    among = (s.framework.reduce_bytes + last) * shards
+    leaves = far.size > far.near
+    return replace(
+        flow,
+        size=flow.size + among,
+        between_nodes=flow.between_nodes | leaves,
+        between_pods=flow.between_pods | far.wide,
+        outside=flow.between_nodes * flow.size + leaves * among,
+    )
 
 
 def _volume(s: Scene) -> Number:
