@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.model.megatron_classes import is_hybrid
+from meshwright.rehearse.deepspeed import of_deepspeed, small_options
 from meshwright.rehearse.shapes import SEQUENCE, VOCAB, small_model
 from meshwright.resolver import normalise, refusals
 from meshwright.spec import (
@@ -54,8 +55,10 @@ def miniature(spec: Spec, ranks: int = 4, steps: int = 40) -> tuple[Spec, ...]:
 
 def one_process(mini: Spec) -> Spec:
     """The same model and batches on one process."""
-    alone = Parallelism(dp=1, recompute="none", overlap_grad_reduce=False)
-    return replace(mini, parallelism=alone, cluster=replace(mini.cluster, gpus=1, gpus_per_node=1))
+    sharded = int(mini.training.optimizer.name == "muon")  # ZeRO clips what Muon made orthogonal, nothing else does
+    alone = Parallelism(dp=1, zero=sharded, recompute="none", overlap_grad_reduce=False)
+    plain = replace(mini.backend, deepspeed=DeepSpeedOptions(torch_adam=True))
+    return replace(mini, parallelism=alone, backend=plain, cluster=replace(mini.cluster, gpus=1, gpus_per_node=1))
 
 
 def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
@@ -65,12 +68,14 @@ def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
         yield f"fp32 instead of {training.precision}: rounding would hide differences"
     if spec.model.attention_dropout or spec.model.hidden_dropout:
         yield "no dropout: its random numbers depend on the layout"
-    if training.optimizer.name in ("muon", "sgd"):
+    if training.optimizer.name != minis[0].training.optimizer.name and training.optimizer.name in ("muon", "sgd"):
         yield f"AdamW instead of {training.optimizer.name}"
+    if spec.backend.name == "deepspeed":
+        yield from of_deepspeed(spec.backend.deepspeed)
     if spec.parallelism.zero >= 2 and spec.backend.name == "megatron":
         kind = "DeepSpeed" if minis[0].backend.name == "deepspeed" else "torch's FSDP2"
         yield f"ZeRO {spec.parallelism.zero} by {kind}: Megatron-FSDP needs GPUs"
-    if spec.parallelism.cp > 1 and spec.parallelism.cp_comm != "all_gather":
+    if minis[0].parallelism.cp_comm != spec.parallelism.cp_comm and spec.parallelism.cp > 1:
         yield f"context parallelism by all-gather instead of {spec.parallelism.cp_comm}"
     if minis[0].model.mtp_loss_weight == FAINT:
         yield f"multi-token prediction weighs {FAINT}: Megatron counts its tokens on each context-parallel rank apart"
@@ -142,7 +147,7 @@ def _spec(spec: Spec, degrees: Mapping[str, int], ranks: int, steps: int) -> Spe
         model=_comparable(spec, small_model(spec.model, layers)),
         cluster=replace(cluster, nvlink_domain=None),
         parallelism=_parallelism(spec, degrees, split),
-        training=_training(spec.training, steps, ROUTED_LEARNING_RATE if spec.model.routed else LEARNING_RATE),
+        training=_training(spec, steps, ROUTED_LEARNING_RATE if spec.model.routed else LEARNING_RATE),
         backend=_backend(spec),
         launch=Launch(),
         stage=None,
@@ -225,14 +230,15 @@ def _split(spec: Spec, pp: int) -> tuple[int, PipelineSplit]:
     return 7 if pp == 4 else 6, PipelineSplit(first=first, last=last)
 
 
-def _training(training: Training, steps: int, rate: float) -> Training:
+def _training(spec: Spec, steps: int, rate: float) -> Training:
+    training, muon = spec.training, spec.training.optimizer.name == "muon" and spec.backend.name == "deepspeed"
     return Training(
         sequence=SEQUENCE,
         micro_batch=MICRO_BATCH,
         global_batch=GLOBAL_BATCH,
         steps=steps,
         precision="fp32",
-        optimizer=Optimizer(name="adamw", lr=rate, eps=EPSILON, clip=training.optimizer.clip),
+        optimizer=Optimizer(name="muon" if muon else "adamw", lr=rate, eps=EPSILON, clip=training.optimizer.clip),
         schedule=Schedule(style="constant"),
         seed=training.seed,
         data=Data(split="100,0,0", workers=0, tokenizer=Tokenizer(kind="bytes")),
@@ -258,7 +264,7 @@ def _backend(spec: Spec) -> Backend:
             gradient_accumulation_fusion=False,
             spec=backend.megatron.spec,
         ),
-        deepspeed=DeepSpeedOptions(torch_adam=True),
+        deepspeed=small_options(backend.deepspeed, SEQUENCE // min(2, spec.parallelism.cp)),
     )
 
 

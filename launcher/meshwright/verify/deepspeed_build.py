@@ -14,9 +14,10 @@ from typing import Any
 
 from meshwright.emit.deepspeed import config
 from meshwright.emit.huggingface import config as architecture_config
-from meshwright.layout.plan import Plan
+from meshwright.layout.plan import Chunk, Plan
 from meshwright.model.architecture_table import architecture_of
 from meshwright.model.architectures import flatten
+from meshwright.model.count import stage
 from meshwright.model.huggingface import nested
 from meshwright.model.kinds import kinds
 from meshwright.model.layers.measured import small_measured
@@ -117,6 +118,18 @@ def _differences(plan: Plan, engine: Any) -> Iterator[str]:
             yield f"the optimizer is cut into {counts} parts, the plan has {sharded}"
     if plan.grid.tp > 1 and engine.autotp_size() != plan.grid.tp:
         yield f"autotp_size {engine.autotp_size()}, the plan has tp = {plan.grid.tp}"
+    if plan.grid.tp > 1:
+        yield from _unequal_parts(plan, engine)
+
+
+def _unequal_parts(plan: Plan, engine: Any) -> Iterator[str]:
+    """Of the tiny model, what AutoTP left on this rank against what ours counts of it."""
+    small = tiny(plan.spec.model)
+    whole = (Chunk(first=0, layers=small.layers, embedding=True, final_norm=True, loss=True, mtp=0),)
+    expected = stage(small, whole, small.vocab, plan.grid, plan.spec.backend).parameters
+    found = sum(getattr(p, "ds_numel", p.numel()) for p in engine.module.parameters())
+    if found != expected:
+        yield f"a rank of the tiny model has {found:,} parameters, the plan counts {expected:,}"
 
 
 def _unequal_partitions(engine: Any, sharded: int) -> Iterator[str]:
