@@ -145,7 +145,6 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.deepspeed.offload_optimizer": "without a device there is no offload",
         "backend.deepspeed.offload_param": "without a device there is no offload",
         "backend.deepspeed.super_offload_cores": "SuperOffload only",
-        "backend.deepspeed.autotp": "tensor parallelism only",
         "backend.deepspeed.zenflow": "without topk there is none, and topk needs an offloaded optimizer",
         "backend.deepspeed.moe_dispatcher_sms": "DeepEP only",
         "backend.deepspeed.attention": "the kernel stated that auto would choose",

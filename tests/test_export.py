@@ -275,7 +275,6 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.deepspeed.attention": "the kernel stated that auto would choose",
         "backend.deepspeed.torch_adam": "the Trainer's AdamW is PyTorch's",
         "backend.deepspeed.super_offload_cores": "SuperOffload only",
-        "backend.deepspeed.autotp": "tensor parallelism only",
         "backend.deepspeed.zenflow": "refused, but for what says nothing without topk",
         "backend.deepspeed.moe_dispatcher_sms": "DeepEP only",
     },

@@ -167,7 +167,7 @@ _OFFLOAD = (
             (_optimizer(r).ratio == 1)
             | ((0 < _optimizer(r).ratio < 1) & (_optimizer(r).device == "cpu") & (r.zero == 3))
         ),
-        message="a part of {backend.deepspeed.offload_optimizer.ratio} needs zero = 3 and device=cpu, and is more than 0; "
+        message="a part of {backend.deepspeed.offload_optimizer.ratio} needs zero = 3, device=cpu and more than 0; "
         "zero = {zero}, device={backend.deepspeed.offload_optimizer.device}",
         source="runtime/zero/config.py:399",
         repairs=change(backend__deepspeed__offload_optimizer__ratio=1.0),
