@@ -32,13 +32,17 @@ _GATHERS = 4
 
 @dataclass(frozen=True)
 class _Matrices:
-    """``count`` on one rank, of ``n`` by ``m`` elements, n <= m, ``expert``: of routed experts; seconds of one."""
+    """``count`` on one rank, of ``n`` by ``m`` elements, n <= m, ``expert``: of routed experts; seconds of one.
+
+    ``unit``: that are one parameter, as all experts of a layer are in transformers, and go to one rank.
+    """
 
     count: Number
     n: Number
     m: Number
     expert: bool
     seconds: Number = 0.0
+    unit: Number = 1
 
 
 def flops(n: Number, m: Number, gram: bool) -> Number:
@@ -59,7 +63,7 @@ def multiplying(s: Scene, load: Load) -> Number:
     found = list(_matrices(s, load))
     whole = sum((one.count * one.seconds for one in found), 0.0)
     even = sum((one.count * one.seconds / _ranks(s, one) for one in found), 0.0)
-    largest = maximum(0.0, *((one.count > 0) * one.seconds for one in found))
+    largest = maximum(0.0, *((one.count > 0) * one.seconds * one.unit for one in found))
     return where(s.layout.zero == 0, whole, _dealt(s, found, even, largest))
 
 
@@ -116,11 +120,12 @@ def _of_layer(s: Scene, operations: tuple[Operation, ...], times: Number) -> Ite
 def _of_weight(s: Scene, operation: Operation, w: Weight, times: Number) -> Iterator[_Matrices]:
     d, expert = s.degrees, w.shard == "expert"
     ways = d.etp if expert else d.tp if w.shard == "tp" else 1
-    columns, count = w.elements // w.rows, times * (w.copies // d.ep if expert else 1)
+    columns, copies = w.elements // w.rows, w.copies // d.ep if expert else 1
+    unit = copies if s.layout.backend.name == "deepspeed" else 1
     for rows in _rows(s, operation, w):
         sides = (rows, columns / ways) if w.inputs_cut else (rows / ways, columns)
         n, m = minimum(*sides), maximum(*sides)
-        yield _Matrices(count, n, m, expert, _seconds(s, n, m))
+        yield _Matrices(times * copies, n, m, expert, _seconds(s, n, m), unit)
 
 
 def _rows(s: Scene, operation: Operation, w: Weight) -> tuple[Number, ...]:

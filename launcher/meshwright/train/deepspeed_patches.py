@@ -85,6 +85,10 @@ def on_cpu(settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if changed.get("expert_parallel", {}).get("comm_backend") == "deepep":
         changed["expert_parallel"] = {k: v for k, v in changed["expert_parallel"].items() if not k.startswith("comm_")}
         substitutions.append("the plain all-to-all for DeepEP, which needs GPUs")
+    writer = changed.get("checkpoint", {}).get("writer", {})
+    if writer.get("type") == "fast":
+        changed["checkpoint"] = {**changed["checkpoint"], "writer": {**writer, "type": "python"}}
+        substitutions.append("DeepSpeed's writer in Python for its fast one, which is compiled")
     for monitor in ("tensorboard", "wandb"):
         if changed.pop(monitor, None):
             substitutions.append(f"no {monitor}")

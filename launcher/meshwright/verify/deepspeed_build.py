@@ -24,7 +24,7 @@ from meshwright.model.layers.measured import small_measured
 from meshwright.model.pattern import write_pattern
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
-from meshwright.train.deepspeed_patches import experts, on_cpu
+from meshwright.train.deepspeed_patches import experts, machines, on_cpu
 from meshwright.verify.verdict import Check
 
 __all__ = ["built", "tiny"]
@@ -37,11 +37,18 @@ def built(plan: Plan) -> Check:
     seen = plan.spec.model.measured
     if seen is not None and seen.miniature is None:
         return Check("built", True, f"nothing small of {seen.cls} builds here, so that no engine was made")
-    settings, substitutions = on_cpu(config(plan))
+    settings, substitutions = on_cpu(_by_itself(config(plan)))
     engine = _engine(plan, settings)
     wrong = list(_differences(plan, engine))
     done = f"rank 0 of {plan.grid.world:,}: {type(engine.optimizer).__name__}, dp {plan.grid.dp}, cp {plan.grid.cp}"
     return Check("built", not wrong, "; ".join(wrong) or done, ("a tiny model of the same kind", *substitutions))
+
+
+def _by_itself(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nothing is saved here, so that no process is started to write."""
+    writer = settings.get("checkpoint", {}).get("writer")
+    alone = {"checkpoint": {**settings["checkpoint"], "writer": {**writer, "decoupled": False}}} if writer else {}
+    return {**settings, **alone}
 
 
 def tiny(model: Model) -> Model:
@@ -83,6 +90,7 @@ def _engine(plan: Plan, settings: dict[str, Any]) -> Any:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
     experts()
+    machines()
     attention = "sdpa" if plan.grid.cp > 1 else "eager"
     model = build(architecture_config(tiny(plan.spec.model)), "cpu", attention)
     groups = _ulysses(model, plan) if plan.grid.cp > 1 else None
