@@ -21,7 +21,7 @@ from meshwright.spec import Efficiency
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
-__all__ = ["Load", "Scene", "add_prediction", "in_flight", "recomputed_part", "scene"]
+__all__ = ["Load", "Scene", "add_prediction", "held", "in_flight", "recomputed_part", "scene"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,17 @@ def add_prediction(model: Model, of_kind: Iterable[Number], mtp: Number) -> tupl
     known = kinds(model)
     ahead = known if len(known) == 1 and not (model.pattern and "/" in model.pattern) else ahead_kinds(model)
     return tuple(n + ahead.count(kind) * mtp for n, kind in zip(of_kind, known, strict=True))
+
+
+def held(s: Scene, load: Load) -> Load:
+    """``load`` with as many layers as it holds weights of: a prediction layer that is applied again stands once."""
+    model = s.layout.model
+    if not model.mtp_repeated:
+        return load
+    again = load.mtp - minimum(1, load.mtp)
+    one = add_prediction(model, tuple(0 for _ in load.of_kind), 1)
+    layers = tuple(n - again * more for n, more in zip(load.of_kind, one, strict=True))
+    return replace(load, of_kind=layers, mtp=load.mtp - again)
 
 
 def recomputed_part(s: Scene, load: Load) -> Number:

@@ -11,7 +11,7 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import leaving
-from meshwright.cost.inputs import Load, Scene, recomputed_part
+from meshwright.cost.inputs import Load, Scene, held, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.saved import beside, context_copies, layer_input, saved
 from meshwright.model.layers import LayerKind, parts
@@ -89,6 +89,7 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
     own = f.weight_bytes * (_shard(dense, s.replicas, sharded) + _shard(experts, s.edp, sharded))
+    own = own + f.transposes * (dense + experts)
     return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
 
 
@@ -112,7 +113,7 @@ def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
 
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
     """(all, of these routed experts') parameters of one rank of the stage."""
-    d, model = s.degrees, s.layout.model
+    d, model, load = s.degrees, s.layout.model, held(s, load)
     layers = load.total(everything for everything, _ in s.parameters)
     joint = load.mtp * parameters(mtp_joint(model), d.tp, parts=d.parts)[0] if model.mtp else 0
     return layers + joint + _ends(s, load), load.total(experts for _, experts in s.parameters)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from meshwright.cost.collectives import Group, group, ring
-from meshwright.cost.inputs import Load, Scene
+from meshwright.cost.inputs import Load, Scene, held
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.operations import Operation, mtp_joint
 from meshwright.spec.frozen import dataclass
@@ -48,6 +48,7 @@ def sent(s: Scene, load: Load) -> Number:
 def _total(s: Scene, load: Load, each: Callable[[Scene, _Matrix], Number]) -> Number:
     if not orthogonalizes(s):
         return 0 * load.layers
+    load = held(s, load)
     layers = [sum(each(s, one) for one in _matrices(s, operations)) for operations in s.layers]
     joint = sum(each(s, one) for one in _matrices(s, mtp_joint(s.layout.model))) if s.layout.model.mtp else 0
     return load.total(layers) + load.mtp * joint

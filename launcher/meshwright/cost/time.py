@@ -169,7 +169,7 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
     window = time.backward + (r.vpp > 1) * (r.pp - 1) * time.backward / r.vpp
-    volume = where(r.zero >= 1, reduce, 2 * reduce)
+    volume = where(r.zero >= 1, reduce, (1 if s.framework.sums_in_switches else 2) * reduce)
     reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, window)
     gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, time.forward)
     gathered = gathered * (1 - hidden * _with_step(s))

@@ -72,6 +72,8 @@ CARRIED = {
     "model.embedding_norm": "embed_layernorm",
     "model.mtp": "mtp_num_layers",
     "model.mtp_loss_weight": "mtp_loss_scaling_factor",
+    "model.mtp_repeated": "mtp_use_repeated_layer",
+    "model.mtp_detached": "mtp_detach_heads",
 }
 """Arguments that make one of our values together."""
 
@@ -116,6 +118,8 @@ def vocabulary(a: Arguments) -> Flat:
 def _sizes(a: Arguments) -> Flat:
     hidden, heads = a("hidden_size"), a("num_attention_heads")
     flat: Flat = {"model.mtp": a("mtp_num_layers") or 0, "model.mtp_loss_weight": a("mtp_loss_scaling_factor")}
+    if a("mtp_num_layers"):
+        flat |= {"model.mtp_repeated": a("mtp_use_repeated_layer"), "model.mtp_detached": a("mtp_detach_heads")}
     flat["model.norm"] = {"RMSNorm": "rmsnorm", "LayerNorm": "layernorm"}.get(a("normalization"), a("normalization"))
     if hidden:
         gated = int((4 * hidden * 2 / 3) / 64) * 64

@@ -33,6 +33,11 @@ def total_parameters(model: Model) -> int:
     return int(layers + parameters(ends)[0])
 
 
+def routed_parameters(model: Model) -> int:
+    """Of all routed experts."""
+    return sum(parameters(decoder_layer(model, kind))[1] * n for kind, n in count_kinds(model, 0, model.layers).items())
+
+
 def active_parameters(model: Model) -> int:
     """Parameters one token passes through: ``topk`` of the routed experts, everything else whole."""
     if model.measured is not None:
@@ -86,6 +91,6 @@ def _chunk_operations(model: Model, chunk: Chunk, vocab: int) -> Iterator[tuple[
     if chunk.final_norm:
         yield final_norm(model), 1
     if chunk.mtp:
-        yield mtp_layer(model), chunk.mtp
+        yield mtp_layer(model), 1 if model.mtp_repeated else chunk.mtp
     if chunk.loss:
         yield head(model, vocab, model.tied_embeddings and chunk.embedding), 1
