@@ -105,6 +105,7 @@ def _model(plan: Plan, transformer: Mapping[str, Any]) -> Values:
 
 def _train(plan: Plan) -> Values:
     return {
+        "empty_unused_memory_level": plan.spec.backend.megatron.empty_cache,
         "train_iters": plan.steps,
         "global_batch_size": plan.batch.global_batch,
         "micro_batch_size": plan.batch.micro_batch,
