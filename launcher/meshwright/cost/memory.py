@@ -89,7 +89,7 @@ def _weights(s: Scene, dense: Number, experts: Number) -> Number:
     """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards."""
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
-    own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded)
+    own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded) + f.transposes * (dense + experts)
     return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
 
 
