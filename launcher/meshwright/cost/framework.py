@@ -45,6 +45,7 @@ class Framework:
     gathered_loss: bool = False
     dummy_gradients: bool = True
     weight_bytes: Number = 2.0
+    coded_bytes: Number = 0.0  # of these, what fewer bits add to 16 or spare of them; not of embedding and head
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
     end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
@@ -145,6 +146,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
     away = options.optimizer_offload.fraction
     return {
         "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
+        "coded_bytes": part * kept,
         "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
         "low_layers": part,
         "coded": _coded(layout, part),
