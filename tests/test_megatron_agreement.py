@@ -59,7 +59,6 @@ LATER = {
         "layout.stages",
         "recompute.modules",
         "recompute.full",
-        "mtp.repeated",
     },
 }
 

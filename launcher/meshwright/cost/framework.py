@@ -47,6 +47,7 @@ class Framework:
     gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all
     dummy_gradients: bool = True
     weight_bytes: Number = 2.0
+    coded_bytes: Number = 0.0  # of these, what fewer bits add to 16 or spare of them; not of embedding and head
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
     transposes: float = 0.0  # of each whole weight, gathered or not, that stays between the passes
@@ -150,6 +151,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
     away = options.optimizer_offload.fraction
     return {
         "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
+        "coded_bytes": part * kept,
         "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
         "low_layers": part,
         "coded": _coded(layout, part),
