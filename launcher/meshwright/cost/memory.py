@@ -94,7 +94,7 @@ def _weights(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
     plain = _ends(s, load) - (load.head * output_weight(s) if f.low_head else 0)
     own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded) + f.transposes * (dense - plain + experts)
-    own = own - f.coded_bytes * _shard(plain, s.replicas, sharded)
+    own = own - f.coded_bytes * _shards(plain, 0, s.sharers, sharded)
     return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
 
 
