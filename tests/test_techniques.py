@@ -63,6 +63,15 @@ def test_bytes_of_weights_in_low_precision(
     assert low_bytes(Quantization(param_gather=gathered, reuse_gradient_buffer=reused), precision) == (extra, sent)
 
 
+def test_embedding_and_head_stay_in_sixteen_bits() -> None:
+    words = (*DENSE, "parallelism=zero1", "training.precision=fp8_tensorwise")
+    ends = 2 * 128_256 * 4096 + 4096
+    for more, beyond in (((), 2), ((f"{B}quantization.param_gather=true", "cluster=dgx_b200"), -1)):
+        plan = planned(*words, *more)
+        everything = plan.stages[0].parameters
+        assert cost(plan).stages[0].weights == 2 * everything + beyond * (everything - ends)
+
+
 def test_one_scale_for_a_whole_weight_is_read_either_way_on_blackwell() -> None:
     alone = Quantization(param_gather=True)
     assert low_bytes(alone, "fp8_tensorwise", "9.0") == (0.0, 1.0)
