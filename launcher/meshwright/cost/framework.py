@@ -7,7 +7,7 @@ from typing import Any
 
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
-from meshwright.model.count import total_parameters
+from meshwright.model.count import cuts_vocabulary, total_parameters
 from meshwright.model.low_precision import CODED, Casts, cast_bytes, gathered_bytes, low_bytes
 from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
@@ -39,10 +39,12 @@ class Framework:
 
     kernels: Kernels = FUSED
     tiles: tuple[int, int] = (1, 1)  # pieces of a micro-batch's tokens for the loss and for dense MLPs, computed twice
+    autocast: bool = False  # products read 16 bits of weights in fp32
     tf32: bool = False  # weights in fp32 are multiplied in TF32, which PyTorch's own products do not take
     loss_bytes: Number = 10.0
     fused_loss: bool = False  # one kernel, which writes the gradient over the bf16 logits
     gathered_loss: bool = False
+    gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all
     dummy_gradients: bool = True
     weight_bytes: Number = 2.0
     gradient_bytes: Number = 4.0
@@ -99,7 +101,8 @@ def _kernels(layout: Layout) -> Kernels:
         low_bytes=CODED.get(layout.training.precision, 1.0),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
-        experts=local or options.op_fuser,
+        fused_experts=options.op_fuser,
+        pieced_biases=not local and not options.op_fuser,
         sparse=options.dsa_kernels != "none",
     )
 
@@ -231,19 +234,27 @@ def _deepspeed(layout: Layout) -> Framework:
         exchanges_heads=True,
         sends_once=options.moe_dispatcher == "deepep",
         dispatcher_copies=2.0 if layout.model.moe and options.moe_dispatcher == "deepep" else 0.0,
-        gathered_loss=True,
+        autocast=options.autocast != "none",
+        gathered_loss=not cuts_vocabulary(layout.model, layout.backend),
+        gathers_logits=not cuts_vocabulary(layout.model, layout.backend),
+        overlaps_gradients=options.autotp.overlap,
         dummy_gradients=False,
-        weight_bytes=states.weight,
+        weight_bytes=states.weight + _cast(layout),
         gradient_bytes=states.gradient,
         optimizer_bytes=states.optimizer + selected * _SELECTED + _beside_momentum(layout),
         optimizer_away=optimizer_part(options, owned(layout)),
-        reduce_bytes=_reduced(layout),
+        reduce_bytes=_reduced(layout) - 2 * (options.autocast != "none") * (layout.zero >= 1),
         gather_bytes=_QWZ if options.quantized_weights else 0.0,
         scatter_bytes=_QGZ if options.quantized_gradients else 0.0,
         secondary=options.hpz,
         reduces_whole=layout.training.optimizer.name == "muon",  # zero/stage3.py:360, :1882
         fused_gradients=False,
     )
+
+
+def _cast(layout: Layout) -> Number:
+    """Bytes of a weight's 16-bit copy, which autocast keeps from the forward pass on; ZeRO-3 gathers it instead."""
+    return 2 * (layout.backend.deepspeed.autocast != "none") * (layout.zero < 3)
 
 
 def _beside_momentum(layout: Layout) -> Number:

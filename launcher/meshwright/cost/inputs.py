@@ -12,7 +12,7 @@ from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.model.count import padded_vocab, parts_of
+from meshwright.model.count import cuts_head, padded_vocab, parts_of
 from meshwright.model.kinds import ahead_kinds, kinds, running_counts
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
@@ -107,7 +107,17 @@ class Scene:
     @property
     def width(self) -> float:
         """Bytes of an activation."""
-        return 4.0 if self.layout.training.precision == "fp32" else 2.0
+        return 4.0 if self.single else 2.0
+
+    @property
+    def words(self) -> Number:
+        """Ranks that the head's rows are dealt out to."""
+        return self.layout.tp if cuts_head(self.layout.model, self.layout.backend) else 1 + 0 * self.layout.tp
+
+    @property
+    def single(self) -> bool:
+        """Whether products are of 32 bits."""
+        return self.layout.training.precision == "fp32" and not self.framework.autocast
 
     @cached_property
     def inner_stages(self) -> Number:

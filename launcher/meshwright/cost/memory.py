@@ -14,6 +14,7 @@ from meshwright.cost.activation_offload import coming, leaving
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.saved import beside, context_copies, layer_input, saved
+from meshwright.model.count import cuts_words
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 from meshwright.spec.frozen import dataclass
@@ -121,7 +122,7 @@ def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
 def _ends(s: Scene, load: Load) -> Number:
     """Parameters of the embedding, the last norm and the head on one rank of the stage."""
     d, model = s.degrees, s.layout.model
-    words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
+    words = parameters(embedding(model, s.vocab, cuts_words(model, s.layout.backend)), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
@@ -131,7 +132,7 @@ def _ends(s: Scene, load: Load) -> Number:
 
 def output_weight(s: Scene) -> Number:
     """Elements of the output projection on one rank, a part of it where it is kept in parts."""
-    d, rows = s.degrees, s.vocab / s.degrees.tp
+    d, rows = s.degrees, s.vocab / s.words
     whole = rows * s.layout.model.hidden
     return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
 
@@ -161,7 +162,7 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
 def _logits(s: Scene) -> Number:
     """Logits, their soft cap and the loss, the head's weight gradient before it is added, and a few hidden states."""
     model, f = s.layout.model, s.framework
-    hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.degrees.tp
+    hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.words
     seen = s.vocab if f.gathered_loss else rows
     gathered = (s.degrees.sequence > 1) * 2 * hidden
     loss = (f.loss_bytes + 2 * (model.final_softcap is not None)) / f.tiles[0]

@@ -171,6 +171,11 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
+    if spec.backend.name == "deepspeed" and {"preset_model", "partition_config"} & {*_tensor_parallel(spec)}:
+        yield (
+            "what each rank holds is counted by transformers' plan of the model, not by the preset_model or "
+            "partition_config of backend.deepspeed.extra.tensor_parallel"
+        )
     if spec.training.optimizer.name == "muon" and spec.model.measured is not None:
         yield "Muon's orthogonalization takes no time here: which matrices the model has was not looked at"
     gpu = spec.cluster.accelerator
@@ -181,6 +186,12 @@ def _notes(spec: Spec) -> Iterator[str]:
         yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"
     if spec.model.sliding_window is not None:
         yield "MFU and HFU count attention in full, as if there were no sliding window"
+
+
+def _tensor_parallel(spec: Spec) -> Mapping[str, object]:
+    """The section of DeepSpeed's JSON that is passed through."""
+    section = spec.backend.deepspeed.extra.get("tensor_parallel")
+    return section if isinstance(section, Mapping) else {}
 
 
 def _hardware_flops(plan: Plan) -> float:

@@ -91,10 +91,17 @@ def _stage_time(s: Scene, load: Load, each: Sequence[LayerTime], ends: Seconds) 
         (total(kind, 0), total(kind, 1), part * total(kind, 2)) for kind in ("tensor", "expert", "context")
     )
     heads = load.head * (1 + load.mtp)
+    tensor = (tensor[0] + heads * _gathered_logits(s), *tensor[1:])
     forward = compute[0] + heads * ends.forward + tensor[0] + expert[0] + context[0]
     again = compute[2] + tensor[2] + expert[2] + context[2] + heads * ends.recompute
     backward = compute[1] + heads * ends.backward + tensor[1] + expert[1] + context[1] + again
     return StageTime(forward, backward, compute[2], tensor, expert, context)
+
+
+def _gathered_logits(s: Scene) -> Number:
+    """Seconds in which tensor-parallel ranks that take the whole loss gather their parts of the logits, in 16 bits."""
+    size = messages.logits(s)
+    return (size > 0) * ring(s, group(s, s.layout.tp, 1), size)
 
 
 def times_of_one(s: Scene, loads: Sequence[Load]) -> list[StageTime]:

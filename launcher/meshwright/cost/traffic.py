@@ -103,6 +103,7 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     pairs = r.microbatches * leaving / messages.hidden(s)
     count = pairs * where(r.sp, 2 * passes + 1, passes) * (r.tp > 1)
     kind = "all-gather and reduce-scatter" if r.spec.parallelism.sp else "all-reduce"
+    gathered = gathered + load.head * messages.logits(s)
     return _flow(r.microbatches * gathered * _share(g) + muon.sent(s, load), g, kind, count)
 
 

@@ -101,10 +101,12 @@ RULES: tuple[Rule, ...] = (
         id="deepspeed.async_save",
         path="training.logging.async_save",
         backends=DEEPSPEED,
-        holds=lambda r: not r.training.logging.async_save,
-        message="DeepSpeed's save_checkpoint returns when all is written",
-        source="runtime/engine.py: save_checkpoint",
-        repairs=change(training__logging__async_save=False),
+        holds=lambda r: not r.training.logging.async_save or r.backend.deepspeed.checkpoint.writer != "torch",
+        message="while torch writes, training waits; another backend.deepspeed.checkpoint.writer has a process for it",
+        source="runtime/checkpoint_engine/utils.py: DecoupledCheckpointEngine",
+        repairs=any_of(
+            change(training__logging__async_save=False), change(backend__deepspeed__checkpoint__writer="python")
+        ),
     ),
     Rule(
         id="megatron.warmup",

@@ -152,6 +152,15 @@ def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
     )
 
 
+def _clips_muon(spec: Spec, grid: Grid) -> str | None:
+    """BF16_Optimizer, of ZeRO-1 in bf16 with sums in fp32, clips gradients; the others what Muon made of them."""
+    t, zero = spec.training, spec.parallelism.zero
+    before = zero == 0 or (zero == 1 and t.precision == "bf16" and t.grad_reduce == "fp32")
+    clips = t.optimizer.name == "muon" and spec.backend.name == "deepspeed" and not before and t.optimizer.clip
+    told = "what Muon has made orthogonal, a norm of many unit vectors: each step is as much smaller; 0 clips nothing"
+    return f"DeepSpeed clips to {t.optimizer.clip:g} {told}" if clips else None
+
+
 def _in_one_block(spec: Spec, grid: Grid) -> str | None:
     """SLURM hands out any free nodes unless asked for blocks."""
     domain, group = spec.cluster.nvlink_domain or 0, max(grid.tp * grid.gtp, grid.ep * grid.etp)
@@ -220,6 +229,7 @@ THUMBS: tuple[Thumb, ...] = (
     Thumb(
         "muon-by-layers", "training.optimizer.name", _muon_by_layers, "megatron-core 0.19.2, training/arguments.py:1679"
     ),
+    Thumb("muon-clip", "training.optimizer.clip", _clips_muon, "DeepSpeed 0.19.8, runtime/zero/stage3.py:2880"),
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
     Thumb("no-experts", "backend.megatron", _of_experts, "emit/megatron_techniques.py: flags of experts need some"),
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),

@@ -9,8 +9,10 @@ from typing import Literal
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.techniques import (
     ActivationOffload,
+    AutoTp,
     CudaGraphs,
     DeepCompile,
+    DeepSpeedCheckpoint,
     ExpertOptions,
     FsdpOptions,
     MuonOptions,
@@ -85,6 +87,7 @@ class DeepSpeedOptions:
     hpz: int = 1  # ZeRO++ secondary partition size
     quantized_weights: bool = False  # ZeRO++ qwZ
     quantized_gradients: bool = False  # ZeRO++ qgZ
+    autocast: Literal["none", "bf16", "fp16"] = "none"  # products cast their inputs, weights are fp32
     bf16_states: bool = False  # masters, their gradients and moments in bf16: nothing in fp32
     reduce_bucket: int = 500_000_000  # elements
     allgather_bucket: int = 500_000_000  # elements; ZeRO 1 and 2
@@ -98,6 +101,8 @@ class DeepSpeedOptions:
     zenflow: ZenFlow = field(default_factory=ZenFlow)
     tiling: Tiling = field(default_factory=Tiling)
     deep_compile: DeepCompile = field(default_factory=DeepCompile)
+    autotp: AutoTp = field(default_factory=AutoTp)
+    checkpoint: DeepSpeedCheckpoint = field(default_factory=DeepSpeedCheckpoint)
     moe_dispatcher: Literal["alltoall", "deepep"] = "alltoall"  # how AutoEP's tokens reach their experts
     moe_dispatcher_sms: int = 12  # multiprocessors that DeepEP communicates with
     torch_adam: bool = False

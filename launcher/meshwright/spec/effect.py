@@ -85,9 +85,9 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "backend.deepspeed",
         "offload_optimizer offload_param hpz reduce_bucket allgather_bucket prefetch_bucket persistence_threshold "
         "max_live_parameters max_reuse_distance sub_group_size torch_adam attention super_offload super_offload_cores "
-        "tiling deep_compile moe_dispatcher moe_dispatcher_sms",
+        "tiling deep_compile moe_dispatcher moe_dispatcher_sms autotp checkpoint",
     ),
-    ("learned", "backend.deepspeed", "quantized_weights quantized_gradients bf16_states zenflow extra"),
+    ("learned", "backend.deepspeed", "quantized_weights quantized_gradients bf16_states autocast zenflow extra"),
     ("runs", "launch", "kind entry python port dry_run force test_only environment slurm watchdog resiliency"),
     ("runs", "after", "checkpoints universal"),
     ("learned", "after", "step sample"),

@@ -1,4 +1,4 @@
-"""What the fastest runs switch on beside a layout. Names: megatron-core 0.19.2; the last three: DeepSpeed 0.19.8."""
+"""What the fastest runs switch on beside a layout. Names: megatron-core 0.19.2; the last five: DeepSpeed 0.19.8."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from meshwright.spec.frozen import dataclass
 
 __all__ = [
     "ActivationOffload",
+    "AutoTp",
     "CudaGraphs",
     "DeepCompile",
+    "DeepSpeedCheckpoint",
     "ExpertOptions",
     "FsdpOptions",
     "MuonOptions",
@@ -122,3 +124,19 @@ class DeepCompile:
 
     enabled: bool = False
     offload: Literal["none", "activations", "optimizer"] = "none"  # to pinned memory, as far as the GPU's is short
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoTp:
+    """How automatic tensor parallelism cuts what parallelism.tp asks it to cut."""
+
+    vocabulary: bool | None = None  # logits stay cut by the vocabulary; None: where head and embedding are tied
+    overlap: bool = False  # inputs' gradients are reduced beside weights' gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSpeedCheckpoint:
+    """Who writes checkpoints, and where; while training goes on where ``training.logging.async_save`` asks for it."""
+
+    writer: Literal["torch", "python", "fast"] = "torch"  # fast: through pinned buffers and libaio
+    node_local: bool = False  # each node keeps what its own ranks wrote
