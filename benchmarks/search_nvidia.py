@@ -45,6 +45,9 @@ our cost and a machine may differ:
 * More stages send more often; how sends of neighbouring stages contend for a node's links is not modelled.
 * Memory is used to nine tenths, where their layouts leave a third: what fragmentation takes decides.
 * Overlap is one number for a cluster. How much of an exchange hides behind another micro-batch differs by layout.
+
+Of 1,024 H100 NVIDIA published 25.26 s for 8,192 sequences in fp8_tensorwise (25.09 container, this layout, with the
+exchange hidden as that release did), which is 50.5 s for the 16,384 of the recipe below, where nothing is hidden.
 """
 
 

@@ -220,6 +220,7 @@ def test_a_dispatcher_that_sends_once_sends_less_between_nodes() -> None:
     assert each.outside == pytest.approx(each.size * 56 / 63)
     assert once.outside == pytest.approx(each.outside * 4 / 8)
     assert once.told.endswith(f"{once.outside / 1e9:,.1f} of them between nodes")
+    assert cost(planned(*V3)).traffic.expert.link == "within NVLink domains"
 
 
 def test_techniques_that_hold_are_applied_and_others_are_not() -> None:

@@ -6,7 +6,7 @@ dp groups large the ZeRO paper's table follows: 2, 2, 2 and 3 times the paramete
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from meshwright.cost import gathered, messages, muon
 from meshwright.cost.collectives import (
@@ -42,13 +42,14 @@ class Flow:
     messages: Number
     group: Number
     outside: Number | None = None  # bytes beyond the fast links, where they are not all; None: not told apart
+    joined: str = "nodes"  # what the fast links join
 
     @property
     def link(self) -> str:
         """The slowest link that one layout's flow crosses."""
         if self.between_pods:
             return "between pods"
-        return "between nodes" if self.between_nodes else "within nodes"
+        return f"{'between' if self.between_nodes else 'within'} {self.joined}"
 
     @property
     def told(self) -> str:
@@ -78,15 +79,27 @@ def traffic(s: Scene, load: Load) -> Traffic:
     # each chunk sends forward but the model's last, and backward but the first
     sends = (r.pp > 1) * (2 * r.vpp - (load.index == 0) - (load.index == r.pp - 1))
     context, inner = _context(s, load, part)
-    return Traffic(
-        tensor=_tensor(s, load, part),
-        context=context,
-        context_inner=inner,
-        expert=_expert(s, load, part),
-        pipeline=_flow(m * sends * messages.hidden(s) / s.degrees.sequence, pipeline_group(s), "send", m * sends),
-        data=_data(s, load),
-        weights=_weights(s, load, part),
+    return _named(
+        s,
+        Traffic(
+            tensor=_tensor(s, load, part),
+            context=context,
+            context_inner=inner,
+            expert=_expert(s, load, part),
+            pipeline=_flow(m * sends * messages.hidden(s) / s.degrees.sequence, pipeline_group(s), "send", m * sends),
+            data=_data(s, load),
+            weights=_weights(s, load, part),
+        ),
     )
+
+
+def _named(s: Scene, found: Traffic) -> Traffic:
+    """With what the fast links join: an NVLink domain may be several nodes."""
+    cluster = s.layout.cluster
+    if (cluster.nvlink_domain or 0) <= cluster.gpus_per_node:
+        return found
+    flows = {f.name: replace(getattr(found, f.name), joined="NVLink domains") for f in fields(found)}
+    return replace(found, **flows)
 
 
 def _tensor(s: Scene, load: Load, part: Number) -> Flow:
