@@ -19,6 +19,14 @@ SLURM = override(spec(small_model(), 16), "launch.kind", "slurm")
 
 AGAINST: dict[str, tuple[Spec, str]] = {
     "muon-by-layers": (override(spec(small_model(), 8, zero=1), "training.optimizer.name", "muon"), "layer by layer"),
+    "muon-clip": (
+        override(
+            override(spec(small_model(transformers="llama"), 8, zero=3), "training.optimizer.name", "muon"),
+            "backend.name",
+            "deepspeed",
+        ),
+        "DeepSpeed clips to 1 what Muon has made orthogonal",
+    ),
     "tp-within-node": (spec(WIDE, 16, tp=16, sp=True), "tp = 16 spans more than the 8 GPUs joined by NVLink"),
     "etp-within-node": (spec(EXPERTS, 16, etp=16), "etp = 16 spans more than the 8 GPUs joined by NVLink"),
     "gtp-within-domain": (spec(WIDE, 32, gtp=16, zero=1), "tp·gtp = 1·16 spans more than the 8 GPUs joined by NVLink"),
