@@ -216,7 +216,8 @@ python3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo data.train_files="
     actor_rollout_ref.actor.optim.lr=1e-6 actor_rollout_ref.model.use_remove_padding=True \\
     actor_rollout_ref.actor.ppo_mini_batch_size=256 actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16 \\
     actor_rollout_ref.model.enable_gradient_checkpointing=True \\
-    actor_rollout_ref.actor.fsdp_config.param_offload=False actor_rollout_ref.rollout.tensor_model_parallel_size=2 actor_rollout_ref.rollout.n=5 \\
+    actor_rollout_ref.actor.fsdp_config.param_offload=False actor_rollout_ref.rollout.n=5 \\
+    actor_rollout_ref.rollout.tensor_model_parallel_size=2 \\
     trainer.n_gpus_per_node=8 trainer.nnodes=1 $@
 """
 TOGETHER = """#!/bin/bash
