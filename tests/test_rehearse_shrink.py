@@ -160,3 +160,14 @@ def test_fewer_steps_need_not_learn_as_much() -> None:
 
     assert [expected_drop(steps) for steps in (1, 40, 80)] == [0, 1, 1]
     assert expected_drop(10) < 0.97  # what ten steps of the tiny model lose
+
+
+def test_balancing_over_a_batch_is_balancing_in_a_micro_batch() -> None:
+    """Its losses depend on the replicas: 3.3e-3 nats of a rehearsal's 40 steps on two, where 8e-6 are allowed."""
+    moe = Moe(experts=8, topk=2, ffn=64)
+    for kind, small in (("global_aux_loss", "aux_loss"), ("quantile_balancing", "quantile_balancing")):
+        asked = spec(small_model(moe=replace(moe, balancing=kind)), 8)
+        (mini, *_) = minis = miniature(asked)
+        assert mini.model.moe is not None
+        assert mini.model.moe.balancing == small
+        assert any("in each micro-batch" in line for line in substitutions(asked, minis)) == (kind != small)
