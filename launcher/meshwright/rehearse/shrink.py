@@ -95,7 +95,7 @@ def _in_the_model(spec: Spec, small: Model) -> Iterator[str]:
     if small.mtp_loss_weight == FAINT:
         yield f"multi-token prediction weighs {FAINT}: Megatron counts its tokens on each context-parallel rank apart"
     if spec.model.moe is not None and small.moe is not None and spec.model.moe.balancing != small.moe.balancing:
-        yield "experts balanced in each micro-batch: Megatron's count over a batch depends on how many replicas there are"
+        yield "experts balanced in each micro-batch: Megatron's count over a batch depends on the replicas"
     if _only_flash_has_windows(spec):
         yield "windows as long as the sequence: under Ulysses only flash attention keeps them, which needs a GPU"
     if _cannot_tie(spec):
