@@ -189,3 +189,14 @@ def test_ulysses_is_not_said_to_be_anything_else():
     words = ("model=llama3_8b", "cluster=dgx_h100", "cluster.gpus=8", "backend=deepspeed", "parallelism=zero3")
     (original,) = load([*words, "parallelism.cp=2", "training.sequence=4096", "training.global_batch=4"]).stages
     assert not any("all-gather" in said for said in substitutions(original, miniature(original)))
+
+
+def test_balancing_over_a_batch_is_balancing_in_a_micro_batch() -> None:
+    """Its losses depend on the replicas: 3.3e-3 nats of a rehearsal's 40 steps on two, where 8e-6 are allowed."""
+    moe = Moe(experts=8, topk=2, ffn=64)
+    for kind, small in (("global_aux_loss", "aux_loss"), ("quantile_balancing", "quantile_balancing")):
+        asked = spec(small_model(moe=replace(moe, balancing=kind)), 8)
+        (mini, *_) = minis = miniature(asked)
+        assert mini.model.moe is not None
+        assert mini.model.moe.balancing == small
+        assert any("in each micro-batch" in line for line in substitutions(asked, minis)) == (kind != small)

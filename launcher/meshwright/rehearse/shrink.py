@@ -94,6 +94,8 @@ def _in_layout(spec: Spec, small: Spec) -> Iterator[str]:
 def _in_the_model(spec: Spec, small: Model) -> Iterator[str]:
     if small.mtp_loss_weight == FAINT:
         yield f"multi-token prediction weighs {FAINT}: Megatron counts its tokens on each context-parallel rank apart"
+    if spec.model.moe is not None and small.moe is not None and spec.model.moe.balancing != small.moe.balancing:
+        yield "experts balanced in each micro-batch: Megatron's count over a batch depends on the replicas"
     if _only_flash_has_windows(spec):
         yield "windows as long as the sequence: under Ulysses only flash attention keeps them, which needs a GPU"
     if _cannot_tie(spec):
@@ -130,8 +132,11 @@ def _comparable(spec: Spec, model: Model) -> Model:
     """What its miniatures can train alike.
 
     With CP, Megatron weighs the MTP loss by each rank's own tokens, and the last one has fewer: 31 and 32 here
-    (megatron/core/transformer/multi_token_prediction.py:851, :889); next to nothing at a real length.
+    (megatron/core/transformer/multi_token_prediction.py:851, :889); next to nothing at a real length. Balancing over
+    the batch, it averages counts of the micro-batches so far (moe/router.py:527), which replicas divide among them.
     """
+    if model.moe is not None and model.moe.balancing == "global_aux_loss":
+        model = replace(model, moe=replace(model.moe, balancing="aux_loss"))
     if spec.parallelism.cp > 1 and model.mtp > 0 and spec.backend.name == "megatron":
         model = replace(model, mtp_loss_weight=FAINT)
     if _only_flash_has_windows(spec):
