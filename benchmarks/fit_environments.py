@@ -92,7 +92,7 @@ def _report(name: str, environment: Environment, rows: list[Row]) -> dict[str, l
     weights = [w * len(rows) / sum(weights) for w in weights]
     start = _constants(environment.like) if environment.like else START
     fitted = fit(rows, weights, start=start)
-    errors = [float(e) for e in left_out(rows, weights, start, steps=8)]
+    errors = [float(e) for e in left_out(rows, weights, start)]
     known = [e for e in errors if e == e] or [float(e) for e in fitted.errors]
     efficiency = replace(fitted.efficiency, spread=spread(known), source=f"fitted on {', '.join(counts)}")
     print(f"# {name}: {len(rows)} rows")

@@ -209,6 +209,17 @@ MINDSPEED_QWEN = (
     "--hidden-size 8192 --num-attention-heads 64 --num-query-groups 8 --ffn-hidden-size 29568 --add-qkv-bias "
     "--rotary-base 1000000 --vocab-size 152064 --make-vocab-size-divisible-by 1 --global-batch-size 32"
 )
+VERL_FSDP = """set -x
+TRAIN="['$HOME/data/gsm8k/train.parquet', '$HOME/data/math/train.parquet']"
+python3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo data.train_files="$TRAIN" data.train_batch_size=1024 \\
+    data.max_prompt_length=1024 data.max_response_length=1024 actor_rollout_ref.model.path=Qwen/Qwen2.5-Math-7B \\
+    actor_rollout_ref.actor.optim.lr=1e-6 actor_rollout_ref.model.use_remove_padding=True \\
+    actor_rollout_ref.actor.ppo_mini_batch_size=256 actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16 \\
+    actor_rollout_ref.model.enable_gradient_checkpointing=True \\
+    actor_rollout_ref.actor.fsdp_config.param_offload=False actor_rollout_ref.rollout.n=5 \\
+    actor_rollout_ref.rollout.tensor_model_parallel_size=2 \\
+    trainer.n_gpus_per_node=8 trainer.nnodes=1 $@
+"""
 TOGETHER = """#!/bin/bash
 #SBATCH --nodes=512 --ntasks-per-node=4 --gpus-per-node=4 --cpus-per-task=36
 LENGTH=16384
@@ -404,6 +415,13 @@ FRAMEWORKS = {
         "pretrain_qwen25_72b_32k_ptd.sh",
         MINDSPEED.format(tp=8, pp=4, gpus=8, nodes=16, more=MINDSPEED_QWEN),
         {"parameters": 72.7, "layout": (8, 4, 1, 1), "batch": (1, 32, 32768), "zero": 1, "steps": 2000},
+    ),
+    "verl_fsdp_qwen25_7b": Published(
+        f"{VERL} examples/gmpo_trainer/run_qwen2_5-7b_math.sh",
+        "run_qwen2_5-7b_math.sh",
+        VERL_FSDP,
+        {"parameters": 7.6, "layout": (1, 1, 8, 1), "zero": 3, "batch": (16, 1280, 2048), "backend": "deepspeed"},
+        ("training.steps=100",),
     ),
     "apertus_8b_long": Published(
         "swiss-ai/pretrain-code @531cc8b long_context/training_scripts/8B/8b-16k.sh, with AdamW and its tokens' count",

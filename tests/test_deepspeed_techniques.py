@@ -116,6 +116,13 @@ def test_muon_keeps_one_momentum_of_matrices_and_stages_it_below_stage_3() -> No
         planned(*words, "parallelism.tp=2")
 
 
+def test_muon_at_stage_1_takes_no_experts_whose_weights_are_one_tensor() -> None:
+    words = (*EXPERTS, "parallelism.ep=1", "training.optimizer.name=muon")
+    with pytest.raises(ConfigError, match="three dimensions"):
+        planned(*words)
+    assert any("Muon's orthogonalization" in note for note in cost(planned(*words, "parallelism.zero=2")).notes)
+
+
 def test_what_is_on_is_said_to_bring_something_and_search_tries_the_rest() -> None:
     spec = planned(*HOST, f"{D}zenflow.topk=0.1").spec
     assert {one.name for one in used(spec)} == {"host_optimizer", "zenflow"}

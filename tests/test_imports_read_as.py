@@ -238,3 +238,35 @@ def test_what_cannot_be_translated_is_named(words: str) -> None:
     (lost,) = [one for one in source.found if one.fate == "dropped"]
     assert lost.key == words.split()[0]
     assert lost.reason
+
+
+@pytest.mark.parametrize(
+    ("words", "backend", "sequences"),
+    [
+        ("", "deepspeed", 5),
+        ("actor_rollout_ref.actor.ulysses_sequence_parallel_size=2", "deepspeed", 10),
+        ("actor_rollout_ref.actor.strategy=megatron", "megatron", 5),
+        ("actor_rollout_ref.actor.megatron.context_parallel_size=4", "megatron", 20),
+        ("--config-name=ppo_megatron_trainer", "megatron", 5),
+        ("--config-name=ppo_megatron_trainer actor_rollout_ref.actor.use_dynamic_bsz=False", "megatron", 3),
+    ],
+)
+def test_an_actor_of_verl_is_on_fsdp_unless_told_otherwise(
+    words: str, backend: str, sequences: int, tmp_path: Path
+) -> None:
+    """Tokens are those of a rank of context parallelism (workers/actor/megatron_actor.py:806, dp_actor.py:552)."""
+    path = tmp_path / "ppo.sh"
+    actor = "actor_rollout_ref.actor."
+    batch = f"{actor}use_dynamic_bsz=True {actor}ppo_max_token_len_per_gpu=20480 {actor}ppo_micro_batch_size_per_gpu=3"
+    lengths = "data.max_prompt_length=2048 data.max_response_length=2048"
+    path.write_text(f"python3 -m verl.trainer.main_ppo {lengths} {batch} {words}\n")
+    values = imported([path]).values
+    assert (values["backend.name"], values["training.micro_batch"]) == (backend, sequences)
+    assert values["training.sequence"] == 4096
+
+
+def test_a_program_of_verl_that_only_answers_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "generate.sh"
+    path.write_text("python3 -m verl.trainer.main_generation trainer.nnodes=1 model.path=Qwen/Qwen3-8B\n")
+    with pytest.raises(ConfigError, match=r"generate.sh: no training that is known here"):
+        imported([path])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -35,7 +35,7 @@ STRUCTURED: dict[str, tuple[Any, ...]] = {
     "parallelism.cp_levels": ((2, 2),),
     "parallelism.recompute_modules": (("core_attn", "mlp"), ("layernorm",)),
     "parallelism.pipeline_split.layout": ("Ettt|ttt|tt|L", "Etttt|ttttL"),
-    "backend.megatron.extra": (("--distributed-timeout-minutes", "60"), ("--init-method-xavier-uniform",)),
+    "backend.megatron.extra": (("--distributed-timeout-seconds-after-init", "60"), ("--init-method-xavier-uniform",)),
     "backend.megatron.cuda_graphs.modules": (("attn",), ("moe_router",)),
     "backend.megatron.activation_offload.modules": (("core_attn",), ("qkv_linear", "mlp_norm")),
     "backend.deepspeed.extra": ({"wall_clock_breakdown": True}, {"zero_optimization": {"round_robin_gradients": True}}),
@@ -56,7 +56,8 @@ def choices(base: Spec, backend: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for path, hint, value in leaves(base):
         if path.startswith(rooms) and path not in (*NAMES, *UNSAID[backend]):
-            whole = WHOLE if isinstance(value, int) and not isinstance(value, bool) else ()
+            free = isinstance(value, int) and not isinstance(value, bool) and get_origin(hint) is not Literal
+            whole = WHOLE if free else ()
             found[path] = [*others(hint, value), *whole, *STRUCTURED.get(path, ())]
     return {path: values for path, values in found.items() if values}
 

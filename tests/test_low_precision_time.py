@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from meshwright.cost import cost
@@ -10,7 +12,7 @@ from meshwright.cost.products import casts, peak, weight_bytes
 from meshwright.cost.time import between
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
-from meshwright.measured.rows import Row, usable
+from meshwright.measured.rows import Row, cluster_named, usable
 from meshwright.resolver import layout, resolve
 
 LLAMA = (
@@ -100,8 +102,6 @@ def test_rows_of_nemo_have_what_its_releases_switched_on() -> None:
     assert (old.spec.model.hidden_dropout, new.spec.model.hidden_dropout) == (0.1, 0.0)
     assert (old.framework.fused_loss, new.framework.fused_loss) == (False, True)
     assert old.spec.training.precision == "fp8_delayed"
-    low = (one.spec.backend.megatron.quantization.param_gather for one in (old, new))
-    assert tuple(low) == (False, True)
 
 
 def test_gradients_that_no_product_adds_to_are_added_by_kernels_of_their_own() -> None:
@@ -109,3 +109,17 @@ def test_gradients_that_no_product_adds_to_are_added_by_kernels_of_their_own() -
     old, new = (row(release=one, pp="1", **eight) for one in ("24.05", "24.07"))
     assert (old.framework.fused_gradients, new.framework.fused_gradients) == (False, True)
     assert old.spec.training.grad_reduce == new.spec.training.grad_reduce == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "own"),
+    [
+        ("alps_gh200", "dgx_h100", ()),
+        ("dgx_h200", "dgx_h100", ()),
+        ("h800", "dgx_h100", ()),
+        ("dgx_b300", "gb300_nvl72", ("spread", "launch_us")),
+    ],
+)
+def test_constants_that_are_another_clusters_are_its(name: str, like: str, own: tuple[str, ...]) -> None:
+    one, other = (asdict(cluster_named(cluster).efficiency) for cluster in (name, like))
+    assert {key for key in one if one[key] != other[key]} == {"source", *own}

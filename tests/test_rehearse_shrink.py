@@ -160,3 +160,32 @@ def test_fewer_steps_need_not_learn_as_much() -> None:
 
     assert [expected_drop(steps) for steps in (1, 40, 80)] == [0, 1, 1]
     assert expected_drop(10) < 0.97  # what ten steps of the tiny model lose
+
+
+def test_deepspeeds_options_that_a_cpu_can_train_with_are_kept():
+    words = ("model=llama3_8b", "cluster=dgx_h100", "cluster.gpus=8", "backend=deepspeed", "parallelism=zero3")
+    more = ("training.optimizer.name=muon", "training.sequence=4096", "training.global_batch=8")
+    tiles = ("backend.deepspeed.tiling.loss=16", "backend.deepspeed.tiling.mlp=2")
+    (original,) = load([*words, *more, *tiles]).stages
+    (mini,) = miniature(original)
+    assert mini.training.optimizer.name == "muon"
+    assert (mini.backend.deepspeed.tiling.loss, mini.backend.deepspeed.tiling.mlp) == (4, 2)
+    alone = one_process(mini)
+    assert (alone.parallelism.zero, alone.backend.deepspeed.tiling.loss) == (1, 1)  # ZeRO clips what Muon made
+    assert not any("AdamW" in said for said in substitutions(original, (mini,)))
+
+
+def test_states_that_leave_go_to_the_hosts_memory_and_what_needs_a_gpu_is_said():
+    words = ("model=llama3_8b", "cluster=dgx_h100", "cluster.gpus=8", "backend=deepspeed", "parallelism=zero3")
+    host = ("backend.deepspeed.offload_optimizer.device=cpu", "backend.deepspeed.super_offload=true")
+    (original,) = load([*words, "training.sequence=4096", "training.global_batch=8", *host]).stages
+    (mini,) = miniature(original)
+    assert mini.backend.deepspeed.offload_optimizer.device == "cpu"
+    assert not mini.backend.deepspeed.super_offload
+    assert "plain offload instead of SuperOffload, which needs a CUDA GPU" in substitutions(original, (mini,))
+
+
+def test_ulysses_is_not_said_to_be_anything_else():
+    words = ("model=llama3_8b", "cluster=dgx_h100", "cluster.gpus=8", "backend=deepspeed", "parallelism=zero3")
+    (original,) = load([*words, "parallelism.cp=2", "training.sequence=4096", "training.global_batch=4"]).stages
+    assert not any("all-gather" in said for said in substitutions(original, miniature(original)))

@@ -19,6 +19,14 @@ SLURM = override(spec(small_model(), 16), "launch.kind", "slurm")
 
 AGAINST: dict[str, tuple[Spec, str]] = {
     "muon-by-layers": (override(spec(small_model(), 8, zero=1), "training.optimizer.name", "muon"), "layer by layer"),
+    "muon-clip": (
+        override(
+            override(spec(small_model(transformers="llama"), 8, zero=3), "training.optimizer.name", "muon"),
+            "backend.name",
+            "deepspeed",
+        ),
+        "DeepSpeed clips to 1 what Muon has made orthogonal",
+    ),
     "tp-within-node": (spec(WIDE, 16, tp=16, sp=True), "tp = 16 spans more than the 8 GPUs joined by NVLink"),
     "etp-within-node": (spec(EXPERTS, 16, etp=16), "etp = 16 spans more than the 8 GPUs joined by NVLink"),
     "gtp-within-domain": (spec(WIDE, 32, gtp=16, zero=1), "tp·gtp = 1·16 spans more than the 8 GPUs joined by NVLink"),
@@ -54,6 +62,7 @@ AGAINST: dict[str, tuple[Spec, str]] = {
         "one is saved every 4 steps: of the older ones those of every 12 stay, not of 6",
     ),
     "slurm-minutes": (override(SLURM, "launch.slurm.time", "24:00"), "24 minutes and 0 seconds to SLURM; hours are"),
+    "sharp": (override(SLURM, "backend.megatron.groups.sharp", "dp"), "no --network=sharp, without which SLURM gives"),
     "segment": (
         override(override(spec(WIDE, 32, tp=16, sp=True), "cluster.nvlink_domain", 32), "launch.kind", "slurm"),
         "groups of 16 GPUs may be spread over NVLink domains of 32",

@@ -8,7 +8,7 @@ from typing import Any
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.count import cuts_vocabulary, total_parameters
-from meshwright.model.low_precision import CODED, Casts, cast_bytes, gathered_bytes, low_bytes
+from meshwright.model.low_precision import CODED, Casts, cast_bytes, directions, gathered_bytes, low_bytes
 from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
@@ -47,8 +47,11 @@ class Framework:
     gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all
     dummy_gradients: bool = True
     weight_bytes: Number = 2.0
+    coded_bytes: Number = 0.0  # of these, what fewer bits add to 16 or spare of them; not of embedding and head
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
+    transposes: float = 0.0  # of each whole weight, gathered or not, that stays between the passes
+    sums_in_switches: bool = False  # an all-reduce of gradients sends them up once, not round
     end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
     optimizer_away: Number = 0.0  # part of the states that leaves the GPU
     reduce_bytes: float = 4.0  # of a gradient on the wire
@@ -148,6 +151,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
     away = options.optimizer_offload.fraction
     return {
         "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
+        "coded_bytes": part * kept,
         "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
         "low_layers": part,
         "coded": _coded(layout, part),
@@ -156,6 +160,8 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
         "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
         "optimizer_away": away,
+        "transposes": _transposes(layout),
+        "sums_in_switches": options.groups.sharp == "dp",
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
     }
@@ -164,6 +170,12 @@ def _states_of(layout: Layout) -> dict[str, Any]:
 def _coded(layout: Layout, part: float) -> tuple[float, float]:
     inputs, gradients = gathered_bytes(layout.training.precision) if _low(layout) else (2.0, 2.0)
     return part * inputs + (1 - part) * 2.0, part * gradients + (1 - part) * 2.0
+
+
+def _transposes(layout: Layout) -> float:
+    """Blackwell reads one copy either way."""
+    kept = layout.backend.megatron.megatron_fsdp.transpose_cache
+    return kept * (directions(layout.training.precision, layout.cluster.accelerator.capability) - 1.0)
 
 
 def _buffers(layout: Layout) -> dict[str, Any]:

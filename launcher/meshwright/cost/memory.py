@@ -74,7 +74,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     activations, recomputed = _activations(s, load, each)
     logits = load.head * _logits(s)
     return Memory(
-        weights=_weights(s, dense, experts),
+        weights=_weights(s, load, dense, experts),
         gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2),
         optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
@@ -85,11 +85,16 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     )
 
 
-def _weights(s: Scene, dense: Number, experts: Number) -> Number:
-    """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards."""
+def _weights(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
+    """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards.
+
+    Embedding and head are no linears of Transformer Engine's: they stay in 16 bits, but where the head is said not to.
+    """
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
-    own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded)
+    plain = _ends(s, load) - (load.head * output_weight(s) if f.low_head else 0)
+    own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded) + f.transposes * (dense - plain + experts)
+    own = own - f.coded_bytes * _shards(plain, 0, s.sharers, sharded)
     return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
 
 

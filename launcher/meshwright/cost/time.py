@@ -175,7 +175,7 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     each = s.framework.reduce_bytes
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
-    volume = where(r.zero >= 1, reduce, 2 * reduce)
+    volume = where(r.zero >= 1, reduce, (1 if s.framework.sums_in_switches else 2) * reduce)
     reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, between(r, time.backward))
     gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, time.forward))
     gathered = gathered * (1 - hidden * _with_step(s))

@@ -202,7 +202,8 @@ def _with_copies(s: Scene, flow: Flow, dense: Number, experts: Number) -> Flow:
 def _volume(s: Scene) -> Number:
     """Bytes of a parameter among all that share it; of a second copy nearer by, all but the step's first gathering."""
     r, f, weight = s.layout, s.framework, s.framework.gather_bytes or s.width
-    each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
+    switched = where((r.zero == 0) & f.sums_in_switches, 0.5, 1.0)
+    each = switched * data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
     scattered = (f.scatter_bytes or f.reduce_bytes) * (2 if f.reduces_whole else 1)
     third = r.microbatches * scattered + weight * _gathered_afar(s)
     return where(r.zero >= 3, third, each)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from meshwright.imports import deepspeed, model_zoo, nemo, neox, shapes, slime, swift, verl_sft
+from meshwright.imports import deepspeed, model_zoo, nemo, neox, shapes, slime, swift, verl_fsdp, verl_sft
 from meshwright.imports.accelerate import of_accelerate
 from meshwright.imports.bridge import of_bridge
 from meshwright.imports.documents import Leaves, json_leaves, toml_leaves, yaml_leaves
@@ -135,7 +135,8 @@ def _of_titan(one: Program, counted: Ranks, scope: Scope) -> Source:
 
 
 def _verl(one: Program) -> bool:
-    return one.name.startswith("verl.trainer.") or any(text.startswith("actor_rollout_ref.") for text, _ in one.words)
+    ours = one.name.startswith("verl.trainer.") or any(text.startswith("actor_rollout_ref.") for text, _ in one.words)
+    return ours and re.search(r"generation|main_eval", one.name) is None
 
 
 def _of_sft(one: Program, counted: Ranks, scope: Scope) -> Source:
@@ -152,19 +153,19 @@ def _of_trainer_section(leaves: Leaves) -> int | None:
 
 def _of_verl(one: Program, counted: Ranks, scope: Scope) -> Source:
     leaves = word_leaves(one)
-    source = of_shape(leaves or bare(one), shapes.VERL, _of_trainer_section(leaves))
-    lengths = [
-        leaves[f"data.max_{part}_length"].value
-        for part in ("prompt", "response")
-        if f"data.max_{part}_length" in leaves
-    ]
-    sequence = {"training.sequence": sum(lengths)} if lengths and all(isinstance(n, int) for n in lengths) else {}
+    world = _of_trainer_section(leaves)
+    if leaves and verl_fsdp.on_fsdp(leaves, tuple(text for text, _ in one.words)):
+        return verl_fsdp.of_fsdp(leaves, verl_fsdp.ACTOR, world)
+    source = of_shape(leaves or bare(one), shapes.VERL, world)
+    sequence = verl_fsdp.lengths(leaves)
     asks = tuple(ask for ask in source.asks if ask.path not in sequence)
     return replace(source, values={**source.values, **sequence}, asks=asks)
 
 
 def _nemo(one: Program) -> bool:
-    return any(text.startswith(("model.", "train.", "trainer.")) and "=" in text for text, _ in one.words)
+    return not one.name.startswith("verl.") and any(
+        text.startswith(("model.", "train.", "trainer.")) and "=" in text for text, _ in one.words
+    )
 
 
 def _of_nemo(one: Program, counted: Ranks, scope: Scope) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from meshwright.imports.documents import Leaves
@@ -13,6 +14,7 @@ __all__ = ["VERL"]
 
 
 _ACTOR = "actor_rollout_ref.actor."
+_ULYSSES = "ulysses_sequence_parallel_size"
 _ROLLOUTS = "actor_rollout_ref.rollout.n"
 
 
@@ -25,14 +27,19 @@ def _more(leaves: Leaves) -> dict[str, Any]:
 
 
 def _packed(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Batches of so many tokens, as whole sequences of the longest length."""
+    """Batches of so many tokens a rank of context parallelism, as whole sequences of the longest length.
+
+    verl/workers/actor/megatron_actor.py:806, dp_actor.py:552.
+    """
     stated = (said.get(f"data.max_{part}_length") for part in ("prompt", "response"))
     lengths = [one for one in stated if isinstance(one, int) and one > 0]
     tokens = said.get(f"{_ACTOR}ppo_max_token_len_per_gpu")
     dynamic = said.get(f"{_ACTOR}use_dynamic_bsz") is True
     if not dynamic or not isinstance(tokens, int) or len(lengths) < 2:
         return {}
-    return {"micro_batch_size": max(1, tokens // sum(lengths))}
+    splits = [said.get(f"{_ACTOR}{key}", 1) for key in ("megatron.context_parallel_size", _ULYSSES)]
+    ranks = prod(split if isinstance(split, int) else 1 for split in splits)
+    return {"micro_batch_size": max(1, tokens * ranks // sum(lengths))}
 
 
 def _length(steps: Any) -> Any:

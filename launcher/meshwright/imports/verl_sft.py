@@ -7,17 +7,16 @@ Megatron-core. Read at verl b178a3c.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.imports.documents import Leaves
-from meshwright.imports.found import Ask, Found, Remark, Source
-from meshwright.imports.keyed import Row, carried, fates, opened
-from meshwright.imports.known_models import known_model
+from meshwright.imports.found import Source
+from meshwright.imports.keyed import Row
 from meshwright.imports.shape_values import first
 from meshwright.imports.shaped import Shape, To, of_shape
+from meshwright.imports.verl_fsdp import COMMON, Fsdp, of_fsdp, offloads, steps
 
 __all__ = ["of_sft", "takes"]
 
@@ -39,17 +38,14 @@ _RATIO = "optim.lr_warmup_steps_ratio"
 _LONGEST, _TOKENS = 1024, 8192  # sft_trainer_engine.yaml
 
 
-def _steps(count: Any) -> int | None:
-    return int(count) if int(count) > 0 else None
-
-
 def _sequences(leaves: Leaves) -> int:
     """Of the longest length in a micro-batch of so many tokens; dynamic batches are the default."""
     said = {key: one.value for key, one in leaves.items()}
     if said.get("data.use_dynamic_bsz", True) is not True:
         return int(said.get("data.micro_batch_size_per_gpu", 4))
     tokens, longest = said.get("data.max_token_len_per_gpu", _TOKENS), said.get("data.max_length", _LONGEST)
-    return max(1, int(tokens) // int(longest))
+    ranks = said.get("engine.ulysses_sequence_parallel_size", said.get("engine.context_parallel_size", 1))
+    return max(1, int(tokens) * int(ranks) // int(longest))  # workers/engine/utils.py:76
 
 
 MEGATRON = Shape(
@@ -80,10 +76,10 @@ MEGATRON = Shape(
         "optim.weight_decay": To("weight_decay", float),
         "optim.clip_grad": To("clip_grad", float),
         "optim.betas": To("adam_beta1", first),
-        "optim.lr_warmup_steps": To("lr_warmup_iters", _steps, usual=("_1",)),
+        "optim.lr_warmup_steps": To("lr_warmup_iters", steps, usual=("_1",)),
         _RATIO: To("lr_warmup_fraction", float),
-        "optim.total_training_steps": To("train_iters", _steps, usual=("_1",)),
-        "trainer.total_training_steps": To("train_iters", _steps, usual=("null",)),
+        "optim.total_training_steps": To("train_iters", steps, usual=("_1",)),
+        "trainer.total_training_steps": To("train_iters", steps, usual=("null",)),
     },
     reasons={**_REASONS, "data.micro_batch_size_per_gpu": _PACKED, "model.path": "the model that is named"},
 )
@@ -101,29 +97,20 @@ FSDP: Mapping[str, Row] = {
     "optim.betas": Row("training.optimizer.beta1", first),
     "optim.lr_scheduler": Row("training.schedule.style", _STYLES.__getitem__),
     "optim.lr_scheduler_type": Row("training.schedule.style", _STYLES.__getitem__),
-    "optim.lr_warmup_steps": Row("training.schedule.warmup_steps", _steps),
-    "trainer.total_training_steps": Row("training.steps", _steps),
+    "optim.lr_warmup_steps": Row("training.schedule.warmup_steps", steps),
+    "trainer.total_training_steps": Row("training.steps", steps),
     "trainer.seed": Row("training.seed", int),
     "model.enable_gradient_checkpointing": Row("parallelism.recompute", lambda on: "full" if on else "none"),
-    "model.fsdp_config.cpu_offload": Row(
-        "backend.deepspeed.offload_optimizer.device", lambda on: "cpu" if on else None
-    ),
-    "model.fsdp_config.offload_params": Row("backend.deepspeed.offload_param.device", lambda on: "cpu" if on else None),
-    "engine.optimizer_offload": Row("backend.deepspeed.offload_optimizer.device", lambda on: "cpu" if on else None),
-    "engine.param_offload": Row("backend.deepspeed.offload_param.device", lambda on: "cpu" if on else None),
+    "model.fsdp_config.cpu_offload": offloads("optimizer"),
+    "model.fsdp_config.offload_params": offloads("param"),
+    "engine.optimizer_offload": offloads("optimizer"),
+    "engine.param_offload": offloads("param"),
 }
 _DEFAULTS = {
-    "backend.name": "deepspeed",
-    "parallelism.zero": 3,
-    "parallelism.recompute": "full",
-    "training.precision": "bf16",  # fsdp_sft_trainer.py:293, weights in fp32 beside
-    "training.grad_reduce": "fp32",
+    **COMMON,
     "training.sequence": _LONGEST,
     "training.micro_batch": 4,
     "training.global_batch": 256,
-    "training.optimizer.weight_decay": 0.01,
-    "training.optimizer.beta1": 0.9,
-    "training.optimizer.clip": 1.0,
     "training.seed": 1,
 }
 _OLDER = {"training.optimizer.lr": 1e-5, "training.optimizer.beta2": 0.95, "training.schedule.style": "cosine"}
@@ -145,68 +132,34 @@ def of_sft(leaves: Leaves, program: str, world: int | None) -> Source:
     older = program.endswith(".fsdp_sft_trainer")
     engine = leaves.get("engine")
     if older or engine is None or engine.value in ("fsdp", "fsdp2"):
-        return _of_fsdp(leaves, older, world)
+        return of_fsdp(leaves, _form(older), world)
     if engine.value == "megatron":
         return of_shape(leaves, MEGATRON, world)
     message = f"verl's engine {engine.value} is not read here; fsdp and megatron are"
     raise ConfigError([Problem(str(engine.place), message, "import.engine")])
 
 
-def _of_fsdp(leaves: Leaves, older: bool, world: int | None) -> Source:
-    values = {**_DEFAULTS, **(_OLDER if older else _NEWER), **carried(leaves, FSDP)}
-    if not older and (packed := _packed(leaves)):
-        values["training.micro_batch"] = packed
-    name = next((str(leaves[key].value) for key in ("model.partial_pretrain", "model.path") if key in leaves), "")
-    model = known_model(name)
-    message = f"{name or 'the model'} is none of ours; give model=NAME, or model=hf model.path=DIR"
-    asked = () if model else (Ask("model", Problem("model", message, "import.missing")),)
-    found = (_named(one, bool(model)) for one in fates(leaves, FSDP, _REASONS, lambda _: "", "verl's SFT"))
-    return Source(
+def _form(older: bool) -> Fsdp:
+    """Of FSDP's own trainer, or of the one that engines have together."""
+    return Fsdp(
         kind="verl SFT configuration on FSDP, read as ZeRO-3",
-        values={**values, **_of_betas(leaves), **_warmup(leaves, values), **_gpus(world), **model},
-        found=tuple(found),
-        asks=(*opened(leaves, FSDP), *asked),
-        remarks=tuple(_partly(leaves, world)),
+        rows=FSDP,
+        defaults={**_DEFAULTS, **(_OLDER if older else _NEWER)},
+        reasons=_REASONS,
+        betas="optim.betas",
+        ratio=_RATIO,
+        size="engine.fsdp_size",
+        lora="model.lora_rank",
+        models=("model.partial_pretrain", "model.path"),
+        more=(lambda leaves: {}) if older else _packed,
     )
 
 
-def _packed(leaves: Leaves) -> int | None:
-    sizes = ("data.use_dynamic_bsz", "data.max_token_len_per_gpu", "data.max_length", "data.micro_batch_size_per_gpu")
+def _packed(leaves: Leaves) -> dict[str, Any]:
+    """Whole sequences in a micro-batch of so many tokens."""
+    sizes = (
+        *("data.use_dynamic_bsz", "data.max_token_len_per_gpu", "data.max_length", "data.micro_batch_size_per_gpu"),
+        "engine.ulysses_sequence_parallel_size",
+    )
     plain = all(isinstance(leaves[key].value, int) for key in sizes if key in leaves)
-    return _sequences(leaves) if plain else None
-
-
-def _of_betas(leaves: Leaves) -> dict[str, Any]:
-    betas = leaves["optim.betas"].value if "optim.betas" in leaves else None
-    return {"training.optimizer.beta2": betas[1]} if isinstance(betas, list) and len(betas) == 2 else {}
-
-
-def _warmup(leaves: Leaves, values: Mapping[str, Any]) -> dict[str, int]:
-    """A part of the steps that are stated."""
-    ratio, steps = leaves[_RATIO].value if _RATIO in leaves else None, values.get("training.steps")
-    if not isinstance(ratio, float | int) or not isinstance(steps, int):
-        return {}
-    return {"training.schedule.warmup_steps": int(steps * ratio)}
-
-
-def _gpus(world: int | None) -> dict[str, int]:
-    return {"cluster.gpus": world} if world else {}
-
-
-def _named(one: Found, read: bool) -> Found:
-    """Keys that are read together with others."""
-    if one.key in ("model.partial_pretrain", "model.path") and read:
-        return replace(one, fate="mapped", path="model", reason="")
-    return replace(one, fate="mapped", path="training.schedule.warmup_steps", reason="") if one.key == _RATIO else one
-
-
-def _partly(leaves: Leaves, world: int | None) -> Iterator[Remark]:
-    """States that are sharded over a part of the ranks, and copied."""
-    size = leaves.get("engine.fsdp_size")
-    if size and isinstance(size.value, int) and 0 < size.value != world:
-        message = f"engine.fsdp_size {size.value} shards over a part of the ranks: read as ZeRO-3 over all of them"
-        yield Remark("warning", "import.fsdp", message, size.place)
-    lora = leaves.get("model.lora_rank")
-    if lora and lora.value:
-        message = "an adapter is trained, which is not described here; what is judged trains all of the model"
-        yield Remark("warning", "import.adapter", message, lora.place)
+    return {"training.micro_batch": _sequences(leaves)} if plain else {}

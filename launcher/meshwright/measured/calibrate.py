@@ -6,7 +6,7 @@ constants that the rows say nothing about at their start. Every step evaluates a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from math import exp
 from typing import TYPE_CHECKING, Any
@@ -84,17 +84,23 @@ def fit(
     """Constants that explain the rows' step times; ``free`` names those that may move."""
     import numpy as np
 
-    measured = np.array([row.step_time for row in rows], dtype=float)
     weight = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=float)
-    stacked = scenes(rows)
+    residuals, x = _residuals(rows, start, free), np.log([getattr(start, name) for name in free])
+    x = _minimise(residuals, x, x, weight, np.log([BOUNDS[name] for name in free]), steps)
+    return Fit(_efficiency(start, free, x), np.expm1(residuals(x)))
+
+
+def _residuals(rows: Sequence[Row], start: Efficiency, free: Sequence[str]) -> Callable[[Array], Array]:
+    """Logarithms of predicted over measured times, by the logarithms of constants."""
+    import numpy as np
+
+    measured, stacked = np.array([row.step_time for row in rows], dtype=float), scenes(rows)
 
     def residuals(x: Array) -> Array:
         errors: Array = np.log(predict_times(stacked, len(rows), _efficiency(start, free, x)) / measured)
         return errors
 
-    x = np.log([getattr(start, name) for name in free])
-    x = _minimise(residuals, x, weight, np.log([BOUNDS[name] for name in free]), steps)
-    return Fit(_efficiency(start, free, x), np.expm1(residuals(x)))
+    return residuals
 
 
 def _efficiency(start: Efficiency, free: Sequence[str], x: Array) -> Efficiency:
@@ -102,11 +108,13 @@ def _efficiency(start: Efficiency, free: Sequence[str], x: Array) -> Efficiency:
     return replace(start, **fitted)
 
 
-def _minimise(residuals: Any, x: Array, weight: Array, bounds: Array, steps: int) -> Array:
-    """Levenberg-Marquardt on smoothed absolute residuals with a quadratic prior at the start."""
+def _minimise(
+    residuals: Callable[[Array], Array], x: Array, start: Array, weight: Array, bounds: Array, steps: int
+) -> Array:
+    """Levenberg-Marquardt from ``x`` on smoothed absolute residuals with a quadratic prior at ``start``."""
     import numpy as np
 
-    start, damping, r = x, 1e-2, residuals(x)
+    damping, r = 1e-2, residuals(x)
     prior = _PRIOR
 
     def loss(r: Array, x: Array) -> float:
@@ -131,24 +139,25 @@ def _minimise(residuals: Any, x: Array, weight: Array, bounds: Array, steps: int
 
 
 def left_out(
-    rows: Sequence[Row], weights: Sequence[float] | None = None, start: Efficiency = START, steps: int = 12
+    rows: Sequence[Row], weights: Sequence[float] | None = None, start: Efficiency = START, steps: int = 4
 ) -> Array:
-    """Each row's error when its whole group (source and model) is kept out of the fit; NaN with one group only."""
+    """Each row's error when its whole group (source and model) is kept out of the fit; NaN with one group only.
+
+    Each fit goes on from the one of all rows, with a group's weight at 0, and so needs few ``steps``.
+    """
     import numpy as np
 
-    groups = sorted({row.group for row in rows})
-    errors = np.full(len(rows), np.nan)
-    measured = np.array([row.step_time for row in rows], dtype=float)
-    times: dict[str, Array] = {}
-    whole = scenes(rows)
-    for group in groups if len(groups) > 1 else []:
-        kept = [i for i, row in enumerate(rows) if row.group != group]
-        weighed = [weights[i] for i in kept] if weights else None
-        efficiency = fit([rows[i] for i in kept], weighed, start=start, steps=steps).efficiency
-        times[group] = predict_times(whole, len(rows), efficiency)
-    for i, row in enumerate(rows):
-        if row.group in times:
-            errors[i] = times[row.group][i] / measured[i] - 1
+    errors, names = np.full(len(rows), np.nan), np.array([row.group for row in rows])
+    if len({*names}) < 2:
+        return errors
+    weight = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=float)
+    residuals, begin = _residuals(rows, start, tuple(BOUNDS)), np.log([getattr(start, name) for name in BOUNDS])
+    bounds = np.log(list(BOUNDS.values()))
+    whole = _minimise(residuals, begin, begin, weight, bounds, 3 * steps)
+    for group in sorted({*names}):
+        apart = names == group
+        found = _minimise(residuals, whole, begin, weight * ~apart, bounds, steps)
+        errors[apart] = np.expm1(residuals(found)[apart])
     return errors
 
 

@@ -115,14 +115,14 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
     unfused = old or attention in ("torch", "fused", "local") or attention.startswith("unfused")
     engine = practice.transformer_engine and attention != "local"
     added = said(record, "gradients").endswith(" added")  # to their buffer by a kernel of their own
-    loss, low = said(record, "loss"), practice.low_weights and said(record, "weights") != "16"
+    loss = said(record, "loss")
     megatron = MegatronOptions(
         fsdp=practice.fsdp,  # type: ignore[arg-type]
         transformer="transformer_engine" if engine else "local",
         gradient_accumulation_fusion=engine and not added,
         attention="unfused" if unfused else "auto",
         cross_entropy_fusion=loss == "fused" if loss else practice.fused_loss,
-        quantization=weights_of(record, precision_of(record)) if low else Quantization(),
+        quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
         **(optimizer_of(record, precision_of(record)) if practice.small_states else {}),
         **technique_options(record, bool(said(record, "num_experts"))),
     )

@@ -43,6 +43,11 @@ def total_parameters(model: Model) -> int:
     return int(layers + parameters(ends)[0])
 
 
+def routed_parameters(model: Model) -> int:
+    """Of all routed experts."""
+    return sum(parameters(decoder_layer(model, kind))[1] * n for kind, n in count_kinds(model, 0, model.layers).items())
+
+
 def active_parameters(model: Model) -> int:
     """Parameters one token passes through: ``topk`` of the routed experts, everything else whole."""
     if model.measured is not None:

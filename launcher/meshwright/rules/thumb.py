@@ -161,6 +161,13 @@ def _clips_muon(spec: Spec, grid: Grid) -> str | None:
     return f"DeepSpeed clips to {t.optimizer.clip:g} {told}" if clips else None
 
 
+def _switches_asked(spec: Spec, grid: Grid) -> str | None:
+    asked = any(word.startswith("--network") for word in spec.launch.slurm.extra)
+    if spec.launch.kind != "slurm" or spec.backend.megatron.groups.sharp == "none" or asked:
+        return None
+    return "no --network=sharp, without which SLURM gives a job no sums in switches"
+
+
 def _in_one_block(spec: Spec, grid: Grid) -> str | None:
     """SLURM hands out any free nodes unless asked for blocks."""
     domain, group = spec.cluster.nvlink_domain or 0, max(grid.tp * grid.gtp, grid.ep * grid.etp)
@@ -233,6 +240,7 @@ THUMBS: tuple[Thumb, ...] = (
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
     Thumb("no-experts", "backend.megatron", _of_experts, "emit/megatron_techniques.py: flags of experts need some"),
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
+    Thumb("sharp", "launch.slurm.extra", _switches_asked, "megatron-core 0.19.2, core/parallel_state.py:1018"),
     Thumb("segment", "launch.slurm.segment", _in_one_block, "SLURM topology/block, sbatch --segment"),
     Thumb("foreign-retention", "training.logging.keep_last", _kept_by_ours, "ours: train/retention.py"),
     Thumb("evaluation-interval", "training.evaluation.interval", _never_validates, "arithmetic"),

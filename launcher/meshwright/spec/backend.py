@@ -17,6 +17,7 @@ from meshwright.spec.techniques import (
     FsdpOptions,
     MuonOptions,
     OptimizerOffload,
+    ProcessGroups,
     Quantization,
     Tiling,
     ZenFlow,
@@ -56,8 +57,12 @@ class MegatronOptions:
     optimizer_offload: OptimizerOffload = field(default_factory=OptimizerOffload)
     megatron_fsdp: FsdpOptions = field(default_factory=FsdpOptions)
     muon: MuonOptions = field(default_factory=MuonOptions)
+    groups: ProcessGroups = field(default_factory=ProcessGroups)
     vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
     checkpoint_format: CheckpointFormat | None = None  # None: what fits
+    checkpoint_parallel_load: bool = False  # replicas read a part each and exchange them
+    checkpoint_reshardable: bool = False  # a sharded optimizer is saved so that every layout can load it
+    empty_cache: Literal[0, 1, 2] = 0  # the allocator gives back what is free, at a step's end (1), and twice more (2)
     gradient_accumulation_fusion: bool = False  # needs APEX
     cross_entropy_fusion: bool = False
     precision_aware_optimizer: bool = False

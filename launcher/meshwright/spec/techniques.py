@@ -16,6 +16,7 @@ __all__ = [
     "FsdpOptions",
     "MuonOptions",
     "OptimizerOffload",
+    "ProcessGroups",
     "Quantization",
     "Tiling",
     "ZenFlow",
@@ -81,6 +82,7 @@ class FsdpOptions:
 
     double_buffer: bool = False  # gathered parameters and gradients of two layers, in buffers that stay
     nccl_buffers: bool = False  # these registered with NCCL, whose kernels then take fewer multiprocessors
+    transpose_cache: bool = False  # 8-bit weights keep their transposes between the two passes
     outer_optimizer: bool = False  # optimizer states are sharded over the replicas of optimizer_instances, too
 
 
@@ -97,6 +99,16 @@ class MuonOptions:
     split_qkv: bool = True  # queries, keys and values are matrices of their own
     tp_mode: Literal["blockwise", "duplicated", "distributed"] = "blockwise"  # of a matrix that tp cuts
     scalars: Literal["adam", "lion"] = "adam"  # who steps embeddings, head and norms
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessGroups:
+    """How Megatron makes the groups that communicate, beside who is in them."""
+
+    high_priority: tuple[str, ...] = ()  # groups whose kernels run before others; see rules.megatron_groups.GROUPS
+    nccl_config: str | None = None  # YAML on the nodes: min_ctas, max_ctas and cga_cluster_size by group
+    sharp: Literal["none", "dp", "dp_replica"] = "none"  # the group whose sums InfiniBand switches make
+    timeout_minutes: int = 10  # that a collective may wait for its last rank
 
 
 @dataclass(frozen=True, kw_only=True)
