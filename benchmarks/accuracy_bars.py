@@ -51,7 +51,8 @@ def bars(judged: Sequence[Judged]) -> str:
     errors = list(_unseen(judged))
     lines = ["## Bars", ""]
     lines += ["Step time, of rows that no fit of their machine saw: each group by constants fitted without it, rows of"]
-    lines += ["B300 and DGX Cloud's mixtures on GB200, which no fit holds, as they are predicted.", ""]
+    lines += ["B300, DGX Cloud's mixtures on GB200 and 25.09's on H100, which no fit holds, as they are predicted."]
+    lines += [""]
     lines += ["| rows | n | median | bar | p90 | bar | met |", "|" + "---|" * 7]
     for name, of, middle, ninth in BARS:
         sizes = sorted(abs(error) for row, error in errors if of(row))

@@ -15,6 +15,7 @@ import enum
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import logging
 import re
@@ -35,8 +36,8 @@ FAMILIES = {
     "nemotronh": ("nemotronh",),
     "qwen": ("qwen3_moe",),
 }
-GPUS = ("h100", "b200", "b300", "gb200", "gb300")
-SECTIONS = ("train", "optimizer", "scheduler", "ddp", "rng")
+GPUS = ("h100", "b200", "b300", "gb200", "gb300", "r100")
+SECTIONS = ("train", "optimizer", "scheduler", "ddp", "rng", "dist")
 _NAME = re.compile(r"(?P<model>[a-z].*)_pretrain_(?P<count>\d+)gpu_(?P<gpu>[a-z]+\d+)_(?P<kind>\w+)_config")
 
 Values = dict[str, Any]
@@ -68,14 +69,19 @@ def _shared(every: list[Values]) -> Values:
 
 
 def _functions() -> list[tuple[str, re.Match[str], Any]]:
-    modules = [
-        importlib.import_module(f"megatron.bridge.perf_recipes.{family}.{gpu}.{file}")
-        for family, files in FAMILIES.items()
-        for gpu in GPUS
-        for file in files
-    ]
-    own = {n: f for m in modules for n, f in vars(m).items() if getattr(f, "__module__", "") == m.__name__}
-    return [(name, match, own[name]) for name in own if (match := _NAME.fullmatch(name))]
+    """Those that a module defines for its GPU, or that are another GPU's under its name."""
+    root = "megatron.bridge.perf_recipes"
+    places = [(gpu, f"{root}.{name}.{gpu}", file) for name, files in FAMILIES.items() for gpu in GPUS for file in files]
+    found = [(gpu, f"{package}.{file}") for gpu, package, file in places if _is_there(package, file)]
+    every = [(gpu, name, f) for gpu, module in found for name, f in vars(importlib.import_module(module)).items()]
+    return [(name, m, f) for gpu, name, f in every if (m := _NAME.fullmatch(name)) and m["gpu"] == gpu]
+
+
+def _is_there(package: str, file: str) -> bool:
+    try:
+        return importlib.util.find_spec(f"{package}.{file}") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _values(function: Any, world: int) -> Values:
@@ -114,7 +120,7 @@ def _apply(config: Any, world: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it; Ellipsis for what is an object (a process group, a quantization recipe)."""
+    """As JSON has it: a function by its name, another object by its class; Ellipsis for a list that holds objects."""
     if isinstance(value, bool | int | float | str | None):
         return value
     if isinstance(value, enum.Enum):
@@ -122,7 +128,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         made = [_plain(item) for item in value]
         return Ellipsis if Ellipsis in made else made
-    return str(value).removeprefix("torch.") if type(value).__name__ == "dtype" else Ellipsis
+    if isinstance(value, types.FunctionType):
+        return value.__name__
+    return str(value).removeprefix("torch.") if type(value).__name__ == "dtype" else type(value).__name__
 
 
 class _Package(types.ModuleType):

@@ -22,6 +22,7 @@ DATA = Path(meshwright.__file__).parent / "data"
 RENAMED = {
     "fp8_param_gather": "fp8_param",
     "fp4_param_gather": "fp4_param",
+    "te_precision_config_file": "quant_recipe",
     "check_for_nan_in_loss_and_grad": "check_for_nan_in_grad",
     "no_persist_layer_norm": "persist_layer_norm",
     "bias_swiglu_fusion": "bias_activation_fusion",

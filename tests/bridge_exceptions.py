@@ -11,6 +11,7 @@ RENAMED = {
     "ddp.pad_buckets_for_high_nccl_busbw": "ddp_pad_buckets_for_high_nccl_busbw",
     "ddp.reduce_scatter_with_fp32_accumulation": "ddp_reduce_scatter_with_fp32_accumulation",
     "ddp.grad_reduce_in_fp32": "accumulate_allreduce_grads_in_fp32",
+    "dist.enable_megatron_core_experimental": "enable_experimental",
     "ddp.check_for_nan_in_grad": "check_for_nan_in_loss_and_grad",
     "model.use_te_rng_tracker": "te_rng_tracker",
     "model.moe_hybridep_num_sms": "moe_flex_dispatcher_num_sms",
@@ -23,6 +24,10 @@ NO_ARGUMENT = {
     "ddp.fsdp_all_gather_in_start_param_sync": "training.py derives it from the graphs",
     "ddp.megatron_fsdp_cuda_graph_mode": "training.py derives it from the graphs",
     "ddp.megatron_fsdp_use_decoupled_grad": "training.py derives it from the precision-aware optimizer",
+    "dist.eval_context_parallel_size": "none evaluates under another degree",
+    "dist.external_gpu_device_mapping": "which GPU a rank takes: torchrun says it",
+    "dist.use_decentralized_pg": "groups made by Bridge itself, off",
+    "model._pipeline_model_parallel_layout_builder": "what made the layout, which is compared",
     "model.moe_a2a_overlap": "a name that no code reads; overlap_moe_expert_parallel_comm is what it sets",
     **dict.fromkeys(("model.hf_model_id", "model.hf_model_revision"), "whose files are read, not what is computed"),
     "model.keep_mtp_spec_in_bf16": "Megatron-LM quantizes multi-token prediction as all other layers",
@@ -57,6 +62,20 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "ddp.overlap_param_gather": ((True, False, _AHEAD),),
     "ddp.suggested_communication_unit_size": ((800000000, None, "no option of ours: Megatron-FSDP's own size"),),
     "ddp.use_custom_fsdp": ((False, True, "the former name of use_megatron_fsdp, which Megatron-LM sets beside it"),),
+    "dist.distributed_timeout_minutes": tuple(
+        (n, 10, "how long a collective that hangs is waited for") for n in (15, 220)
+    ),
+    "dist.enable_megatron_core_experimental": (
+        (
+            True,
+            False,
+            "no option of ours: kernels that pad routing maps and read DeepEP's indices (token_dispatcher.py)",
+        ),
+    ),
+    "dist.high_priority_stream_groups": tuple(
+        ([], groups, "what Megatron-LM adds for FSDP on Blackwell (arguments.py:1446)")
+        for groups in (["dp_cp"], ["dp_cp", "ep_dp"])
+    ),
     "model.apply_rope_fusion": ((True, False, "for MLA Megatron-core fuses YaRN alone, which needs its experiments"),),
     "model.attention_backend": ((None, "auto", "None lets Transformer Engine choose, too"),),
     "model.calculate_per_token_loss": ((True, False, "sequences of one length: the mean is the same"),),
@@ -75,6 +94,10 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "optimizer.use_precision_aware_optimizer": (
         (False, True, "in bf16 their script switches it on, whatever the recipe says (run_script.py:151)"),
     ),
+    "model.quant_recipe": (
+        ("RecipeConfig", None, "no option of ours: a file that keeps some modules' products in bf16 or 8 bits"),
+    ),
+    "model.tp_comm_overlap_cfg": (("dict", None, "no option of ours: Transformer Engine's own choice of kernels"),),
     "model.recompute_granularity": (("selective", None, "of no module: nothing is recomputed"),),
     "model.recompute_modules": (
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),
@@ -127,6 +150,7 @@ WITHOUT_RECIPE = {
     r"qwen3_235b_a22b_pretrain_64gpu_gb300_.*": "ep 32 with pp 4 does not fit 64 GPUs",
     r"nemotronh_56b_pretrain_256gpu_.*_bf16": "192 sequences do not divide by 128 data-parallel ranks",
     r"gpt_oss_20b_.*": "a warm-up longer than the schedule, or sequences of the data unlike the model's",
+    r"llama3_8b_pretrain_8gpu_r100_.*": "a Vera Rubin GPU, as vr200's are, of which conf/cluster has none",
     r"nemotron_3_ultra_.*": "a model that conf/model lacks: its config.json stands only on its hub",
 }
 """Their functions that no recipe of ours is, and why."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from enum import Enum
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -74,6 +75,8 @@ def plain(value: Any) -> Any:
         return value.name
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, FunctionType):
+        return value.__name__
     kind = type(value).__name__
     return value.input_data if kind == STAGES else str(value).removeprefix("torch.") if kind == "dtype" else value
 

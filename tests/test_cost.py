@@ -327,6 +327,26 @@ def test_deepspeed_fills_buckets_and_an_offloaded_optimizer_leaves_the_gpu() -> 
     assert away.step.offload > 0
 
 
+def test_copies_of_a_shard_are_kept_and_joined_once_a_step() -> None:
+    """HSDP: everything is sharded among half of the ranks, which NVLink joins; optimizer states among all."""
+    words = ["model=llama3_70b", "cluster=gb300_nvl72", "cluster.gpus=128", "training.sequence=8192", "software=ngc"]
+    words += ["training.global_batch=256", "training.micro_batch=1", "parallelism=zero3"]
+    twice = "parallelism.optimizer_instances=2"
+    all_of_them, halves, steps_shared = (
+        cost(planned(*words, *more))
+        for more in ((), (twice,), (twice, "backend.megatron.megatron_fsdp.outer_optimizer=true"))
+    )
+    for name, ratio in (("weights", 2), ("gradients", 2), ("optimizer", 2)):
+        one, two = (getattr(found.stages[0], name) for found in (all_of_them, halves))
+        assert two == pytest.approx(ratio * one)
+    assert steps_shared.stages[0].optimizer == all_of_them.stages[0].optimizer
+    parameters = planned(*words).stages[0].parameters
+    assert all_of_them.traffic.data.outside is None
+    sent = halves.traffic.data
+    assert sent.outside == pytest.approx(2 * 4 * parameters / 64 / 2)  # fp32 gradients of a shard, all-reduced by two
+    assert sent.size - sent.outside == pytest.approx(2 * (2 + 2 + 4) * parameters * 63 / 64)  # of two micro-batches
+
+
 def test_messages_add_up_to_the_traffic() -> None:
     plan = planned("parallelism.tp=4", "parallelism.sp=true", "training.micro_batch=1")
     flow = cost(plan).traffic.tensor

@@ -185,7 +185,7 @@ def test_what_experts_send_back_is_not_hidden_behind_their_start() -> None:
 
 def test_biases_of_experts_are_pieces_unless_one_operation_holds_the_mlp() -> None:
     s = of(replace(MOE, linear_bias=True))
-    one = replace(s, framework=replace(s.framework, kernels=replace(s.framework.kernels, experts=True)))
-    assert not s.framework.kernels.experts
+    one = replace(s, framework=replace(s.framework, kernels=replace(s.framework.kernels, pieced_biases=False)))
+    assert s.framework.kernels.pieced_biases
     pieces, fused = (layer(each, each.layers[0]) for each in (s, one))
     assert pieces.forward - pieces.idle[0] > fused.forward - fused.idle[0]

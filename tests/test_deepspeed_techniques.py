@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from meshwright.cost import cost
-from meshwright.cost.techniques import brought, of_backend, used
+from meshwright.cost.brought import brought
+from meshwright.cost.techniques import of_backend, used
 from meshwright.emit.deepspeed import config, program
 from meshwright.errors import ConfigError
 from meshwright.imports.deepspeed import of_json

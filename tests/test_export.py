@@ -287,6 +287,7 @@ IRRELEVANT: dict[str, dict[str, str]] = {
         "backend.megatron.moe_grouped_gemm": "without experts there is nothing to group",
         "backend.megatron.moe_permute_fusion": "without experts nothing is permuted",
         **{f"backend.megatron.moe_{name}": "without experts there is no such thing" for name in OF_EXPERTS},
+        "training.optimizer.momentum": "SGD and Muon only",
         "backend.megatron.experts": "without experts none is fed",
         "backend.megatron.model": "the class stated that auto would choose",
         "backend.megatron.spec": "our layers are refused",

@@ -9,8 +9,9 @@ import pytest
 
 from builders import small_model, spec
 from meshwright.cost import cost
+from meshwright.cost.brought import brought
 from meshwright.cost.plan_cost import Cost
-from meshwright.cost.techniques import TECHNIQUES, brought
+from meshwright.cost.techniques import TECHNIQUES
 from meshwright.emit.megatron import environment, flags
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.imports.found import Place, together

@@ -144,12 +144,12 @@ def fates(*flags: str) -> dict[str, tuple[str, str, str]]:
 
 def test_every_flag_has_its_fate() -> None:
     fate = fates(
-        *("--tensor-model-parallel-size", "2", "--adam-beta1", "0.9", "--distributed-timeout-minutes", "60"),
+        *("--tensor-model-parallel-size", "2", "--adam-beta1", "0.9", "--distributed-timeout-seconds-after-init", "60"),
         *("--no-such-flag", "3", "--vocab-file", "vocab.json"),
     )
     assert fate["--tensor-model-parallel-size"] == ("mapped", "parallelism.tp", "")
     assert fate["--adam-beta1"] == ("default", "training.optimizer.beta1", "")
-    assert fate["--distributed-timeout-minutes"][:2] == ("passed", "backend.megatron.extra")
+    assert fate["--distributed-timeout-seconds-after-init"][:2] == ("passed", "backend.megatron.extra")
     assert fate["--no-such-flag"] == ("dropped", "", "megatron-core 0.19.2 has no such flag")
     assert fate["--vocab-file"][0] == "dropped"
     assert "token ids already" in fate["--vocab-file"][2]

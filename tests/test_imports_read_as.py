@@ -136,10 +136,20 @@ OTHERS = {
         "trainer: {devices: 8, num_nodes: 1}\nmodel:\n  first_stage_key: images\n",
         "draftp_sd.yaml:3: model.first_stage_key is of another kind of model than a decoder",
     ),
-    "NVIDIA-NeMo/RL examples/configs/grpo_math_1B.yaml": (
+    "NVIDIA-NeMo/RL @7ea279a examples/configs/grpo_math_1B.yaml": (
         "grpo.yaml",
         "policy: {megatron_cfg: {tensor_model_parallel_size: 2}}\n",
-        "grpo.yaml: no kind of YAML that is known; see docs/imports.md",
+        "grpo.yaml: a configuration of NeMo-RL, which is not read; see docs/imports.md",
+    ),
+    "inclusionAI/AReaL @4aef98d examples/math/boba_grpo.yaml": (
+        "boba_grpo.yaml",
+        "cluster: {n_nodes: 1}\nactor: {backend: 'fsdp:d4', mb_spec: {max_tokens_per_mb: 16384}}\n",
+        "boba_grpo.yaml: a configuration of AReaL, which is not read; see docs/imports.md",
+    ),
+    "allenai/OLMo-core .github/dependabot.yml": (
+        "dependabot.yml",
+        "version: 2\n",
+        "dependabot.yml: no kind of YAML that is known; see docs/imports.md",
     ),
 }
 

@@ -35,7 +35,7 @@ STRUCTURED: dict[str, tuple[Any, ...]] = {
     "parallelism.cp_levels": ((2, 2),),
     "parallelism.recompute_modules": (("core_attn", "mlp"), ("layernorm",)),
     "parallelism.pipeline_split.layout": ("Ettt|ttt|tt|L", "Etttt|ttttL"),
-    "backend.megatron.extra": (("--distributed-timeout-minutes", "60"), ("--init-method-xavier-uniform",)),
+    "backend.megatron.extra": (("--distributed-timeout-seconds-after-init", "60"), ("--init-method-xavier-uniform",)),
     "backend.megatron.cuda_graphs.modules": (("attn",), ("moe_router",)),
     "backend.megatron.activation_offload.modules": (("core_attn",), ("qkv_linear", "mlp_norm")),
     "backend.deepspeed.extra": ({"wall_clock_breakdown": True}, {"zero_optimization": {"round_robin_gradients": True}}),

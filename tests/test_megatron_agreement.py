@@ -59,7 +59,6 @@ LATER = {
         "layout.stages",
         "recompute.modules",
         "recompute.full",
-        "mtp.repeated",
     },
 }
 
@@ -250,7 +249,6 @@ BREAKS: dict[str, Change] = {
     "experts.bias": lambda r, s: {"model.moe": MOE, "model.linear_bias": True, P + "etp": 2, "model.mla": None},
     "experts.overlap": lambda r, s: {P + "overlap_ep": True, P + "ep": 1},
     "mtp.positions": lambda r, s: {"model.mtp": 1, "model.positions": "learned"},
-    "mtp.repeated": lambda r, s: {"model.mtp": 0, "model.mtp_repeated": True},
     "model.query_groups": lambda r, s: {"model.kv_heads": 3, "model.mla": None},
 }
 

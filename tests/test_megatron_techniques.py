@@ -19,13 +19,14 @@ from meshwright.verify.pool import Crash, fork_map
 
 B, P, T = "backend.megatron.", "parallelism.", "training."
 MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
-FED, GRAPH, OFFLOAD, HOST, BITS, FSDP = (
+FED, GRAPH, OFFLOAD, HOST, BITS, FSDP, GROUPS = (
     B + "experts.",
     B + "cuda_graphs.",
     B + "activation_offload.",
     B + "optimizer_offload.",
     B + "quantization.",
     B + "megatron_fsdp.",
+    B + "groups.",
 )
 HYBRID = {B + "moe_dispatcher": "flex", B + "moe_flex_backend": "hybridep"}
 STATIC = {**HYBRID, B + "moe_rank_capacity": 1.5, B + "op_fuser": True}
@@ -84,6 +85,23 @@ GOOD: Mapping[str, Mapping[str, Any]] = {
         FSDP + "nccl_buffers": True,
         FSDP + "outer_optimizer": True,
     },
+    "transposes kept by Megatron-FSDP": {
+        P + "zero": 3,
+        T + "precision": "fp8_tensorwise",
+        BITS + "param_gather": True,
+        FSDP + "transpose_cache": True,
+    },
+    "groups with options": {
+        GROUPS + "high_priority": ("ep", "dp_cp"),
+        GROUPS + "nccl_config": "/nodes/nccl.yaml",
+        GROUPS + "sharp": "dp",
+        GROUPS + "timeout_minutes": 60,
+    },
+    "checkpoints for any layout": {
+        B + "checkpoint_parallel_load": True,
+        B + "checkpoint_reshardable": True,
+        B + "empty_cache": 2,
+    },
     "states in 16 bits": {
         B + "precision_aware_optimizer": True,
         B + "optimizer_moments": "bf16",
@@ -127,6 +145,11 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "gather_with_step": {B + "gather_with_step": True},
     "double_buffer": {FSDP + "double_buffer": True},
     "nccl_buffers": {**DENSE, P + "zero": 3, FSDP + "nccl_buffers": True},
+    "transpose_cache": {P + "zero": 3, FSDP + "transpose_cache": True},
+    "high_priority": {GROUPS + "high_priority": ("ep", "all")},
+    "sharp_replicas": {GROUPS + "sharp": "dp_replica"},
+    "parallel_load": {B + "checkpoint_format": "torch", B + "checkpoint_parallel_load": True},
+    "reshardable": {P + "zero": 0, B + "checkpoint_reshardable": True},
     "outer_optimizer": {**DENSE, P + "zero": 3, FSDP + "outer_optimizer": True},
     "master": {B + "optimizer_master": "fp16"},
     "main_gradients": {B + "optimizer_gradients": "bf16"},
@@ -187,6 +210,11 @@ OURS = {
     "double_buffer": "it would be lost",
     "nccl_buffers": "the double buffers are turned on",
     "latent_overlap": "the layer says so in the first step",
+    "transpose_cache": "it would be lost",
+    "high_priority": "it would be lost",
+    "sharp_replicas": "groups say so when they are made",
+    "parallel_load": "it would be lost",
+    "reshardable": "it would be lost",
     "outer_optimizer": "Megatron-FSDP says so when it wraps the model",
     "master": "the optimizer says so when it is made",
     "graphs_mamba": "nothing would be captured",

@@ -13,6 +13,7 @@ from meshwright.cost.inputs import scene
 from meshwright.cost.muon import gathering, multiplying, sent
 from meshwright.cost.stage_loads import load_of
 from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.imports.found import Place
 from meshwright.imports.megatron import of_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.optimizer_state import checkpoint_gib
@@ -134,7 +135,7 @@ def test_details_of_another_optimizer_are_refused() -> None:
 
 def test_a_script_with_muon_is_read_whole() -> None:
     words = ("--optimizer", "dist_muon", "--muon-momentum", "0.95", "--muon-tp-mode", "duplicated", "--lr", "1e-3")
-    values = of_flags([(word, ("args.txt", 1)) for word in words], "args").values
+    values = of_flags([(word, Place("args.txt", 1)) for word in words], "args").values
     assert values["training.optimizer.name"] == "muon"
     assert values["training.optimizer.momentum"] == 0.95
     assert values["parallelism.zero"] == 1
@@ -163,14 +164,14 @@ def test_orthogonalization_takes_products_of_every_matrix_once() -> None:
 def test_the_mode_decides_what_tensor_parallel_ranks_compute_and_gather() -> None:
     split = {"parallelism.tp": 2, "parallelism.sp": True}
     blocks, whole, parts = (
-        _seconds(**split, **{f"{M}tp_mode": mode}) for mode in ("blockwise", "duplicated", "distributed")
+        _seconds(1, **split, **{f"{M}tp_mode": mode}) for mode in ("blockwise", "duplicated", "distributed")
     )
     assert blocks < whole
     assert blocks < parts
     sizes = []
     for mode in ("blockwise", "duplicated"):
-        s = scene(layout(normalise(muon(**split, **{f"{M}tp_mode": mode}))))
-        sizes.append(sent(s, load_of(s, 0, resolve(muon(**split)).stages[0].chunks)))
+        s = scene(layout(normalise(muon(1, **split, **{f"{M}tp_mode": mode}))))
+        sizes.append(sent(s, load_of(s, 0, resolve(muon(1, **split)).stages[0].chunks)))
     matrices = 8 * (128 * 128 + 2 * 64 * 128 + 128 * 128 + 3 * 256 * 128)
     assert sizes == [0, pytest.approx(4 * matrices / 4 / 2)]  # of four replicas each steps a quarter; half is here
 

@@ -65,8 +65,9 @@ def test_what_a_check_starts_ends_with_it() -> None:
 
 
 ENDLESS = """
-import sys, test_pool
+import signal, sys, test_pool
 from meshwright.verify.pool import fork_map
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 fork_map(test_pool.wait_for_ever, [sys.argv[1]] * 2, processes=2)
 """
 

@@ -19,9 +19,10 @@ from meshwright.rehearse.processes import train
 pytest.importorskip("torch")
 
 REHEARSAL = """
-import sys
+import signal, sys
 from pathlib import Path
 from meshwright.rehearse.processes import train
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 train("faults.sleepers", 2, [sys.argv[1]], Path(sys.argv[1]))
 """
 

@@ -20,7 +20,8 @@ from test_emit_deepspeed import deepspeed
 RULES = DEEPSPEED + HOST
 MOE = Moe(experts=8, topk=2, ffn=256, aux_loss=0.01)
 MIXTRAL = small_model(moe=MOE, transformers="mixtral")
-AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+AUTOCAST = "backend.deepspeed.autocast"
+AUTOTP = "backend.deepspeed.autotp"
 OFFLOAD = "backend.deepspeed.offload_optimizer"
 TILES, COMPILE = "backend.deepspeed.tiling", "backend.deepspeed.deep_compile"
 WINDOW = small_model(sliding_window=128, transformers="mistral")
@@ -43,6 +44,9 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.autotp": {"model": MIXTRAL, "parallelism.tp": 2},
     "deepspeed.kv_heads": {"parallelism.tp": 8},
     "deepspeed.tensor_and_sequence": {"parallelism.tp": 2, "parallelism.cp": 2},
+    "deepspeed.autotp_options": {f"{AUTOTP}.overlap": True},
+    "deepspeed.vocabulary": {f"{AUTOTP}.vocabulary": True, f"{TILES}.loss": 4, "parallelism.tp": 2},
+    "deepspeed.checkpoint_writer": {"backend.deepspeed.checkpoint.writer": "python", "parallelism.zero": 2},
     "deepspeed.overlap": {"parallelism.overlap_tp": True},
     "deepspeed.expert_preset": {
         "model": small_model(
@@ -117,9 +121,9 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.deepep": {"model": MIXTRAL, "backend.deepspeed.moe_dispatcher": "deepep"},
     "deepspeed.recompute": {"parallelism.recompute": "selective"},
     "deepspeed.entry": {"launch": Launch(entry="pretrain_gpt.py")},
-    "deepspeed.autocast": {"backend.deepspeed.extra": AUTOCAST},
+    "deepspeed.autocast": {AUTOCAST: "bf16"},
     "deepspeed.autocast_quantized": {
-        "backend.deepspeed.extra": AUTOCAST,
+        AUTOCAST: "bf16",
         "backend.deepspeed.quantized_weights": True,
         "parallelism.zero": 3,
         "training.precision": "fp32",
@@ -174,7 +178,7 @@ TYPOS: Mapping[str, tuple[dict[str, Any], str]] = {
     ),
     "enable": ({"flops_profiler": {"enable": True}}, "enabled"),
     "grad_acum_dtype": ({"data_types": {"grad_acum_dtype": "fp32"}}, "grad_accum_dtype"),
-    "dype": ({"torch_autocast": {"enabled": False, "dype": "x"}}, "did you mean dtype?"),
+    "dype": ({"torch_autocast": {"dype": "x"}}, "did you mean dtype?"),
     "load_univ": ({"checkpoint": {"load_univ": True}}, "load_universal"),
     "autoep_sise": ({"expert_parallel": {"autoep_sise": 2}}, "autoep_size"),
     "parms": ({"optimizer": {"type": "AdamW", "parms": {"lr": 1}}}, "training.optimizer"),
@@ -206,6 +210,11 @@ def test_typos_are_named_with_what_was_meant(typo: str) -> None:
         ({"tensor_parallel": {"preset_model": "lama"}}, "expected one of llama"),
         ({"tensor_parallel": {"dtype": "bf16"}}, "no JSON value is valid"),
         ({"disable_allgather": True}, "never looks at it"),
+        ({"torch_autocast": {"enabled": True}}, "set backend.deepspeed.autocast"),
+        ({"checkpoint": {"parallel_write": {"pipeline_stage": True}}}, "there are none here"),
+        ({"datastates_ckpt": {}}, "training.logging.async_save"),
+        ({"data_efficiency": {"enabled": True}}, "random-LTD"),
+        ({"compile": {"passes": ["autosp"]}}, "which we have not run"),
     ],
 )
 def test_what_else_is_wrong_with_extra(extra: dict[str, Any], said: str) -> None:
@@ -224,7 +233,7 @@ def test_good_extra_passes() -> None:
         "wall_clock_breakdown": True,
         "comms_logger": {"enabled": True, "prof_ops": []},
         "zero_optimization": {"round_robin_gradients": True, "offload_optimizer": {"buffer_count": 5}},
-        "checkpoint": {"load_universal": True},
+        "checkpoint": {"tag_validation": "Fail"},
         "fp16": {"loss_scale_window": 500},
     }
     assert check_extra(extra) == []

@@ -54,6 +54,7 @@ AGAINST: dict[str, tuple[Spec, str]] = {
         "one is saved every 4 steps: of the older ones those of every 12 stay, not of 6",
     ),
     "slurm-minutes": (override(SLURM, "launch.slurm.time", "24:00"), "24 minutes and 0 seconds to SLURM; hours are"),
+    "sharp": (override(SLURM, "backend.megatron.groups.sharp", "dp"), "no --network=sharp, without which SLURM gives"),
     "segment": (
         override(override(spec(WIDE, 32, tp=16, sp=True), "cluster.nvlink_domain", 32), "launch.kind", "slurm"),
         "groups of 16 GPUs may be spread over NVLink domains of 32",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from meshwright.cost import cost
+from meshwright.cost.brought import brought
 from meshwright.cost.collectives import group
 from meshwright.cost.compute import peak
 from meshwright.cost.inputs import scene
 from meshwright.cost.messages import between_nodes, expert, hidden
-from meshwright.cost.techniques import TECHNIQUES, applied, brought, used
+from meshwright.cost.techniques import TECHNIQUES, applied, used
 from meshwright.errors import ConfigError
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
@@ -60,6 +61,15 @@ def test_bytes_of_weights_in_low_precision(
     precision: str, gathered: bool, reused: bool, extra: float, sent: float
 ) -> None:
     assert low_bytes(Quantization(param_gather=gathered, reuse_gradient_buffer=reused), precision) == (extra, sent)
+
+
+def test_embedding_and_head_stay_in_sixteen_bits() -> None:
+    words = (*DENSE, "parallelism=zero1", "training.precision=fp8_tensorwise")
+    ends = 2 * 128_256 * 4096 + 4096
+    for more, beyond in (((), 2), ((f"{B}quantization.param_gather=true", "cluster=dgx_b200"), -1)):
+        plan = planned(*words, *more)
+        everything = plan.stages[0].parameters
+        assert cost(plan).stages[0].weights == 2 * everything + beyond * (everything - ends)
 
 
 def test_one_scale_for_a_whole_weight_is_read_either_way_on_blackwell() -> None:

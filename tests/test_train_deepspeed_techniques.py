@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from meshwright.spec import Logging
+from meshwright.spec.techniques import AutoTp, DeepSpeedCheckpoint
 from test_train_deepspeed import DENSE, prepared, trained
 
 SHORT = {"training.steps": 8}
@@ -44,3 +46,37 @@ def test_tiles_without_ulysses_change_no_loss(zero: int, alone: dict[str, list[f
 @pytest.mark.parametrize("zero", [1, 2, 3])
 def test_muon_on_two_ranks_is_that_of_one(zero: int, alone: dict[str, list[float]], tmp_path: Path) -> None:
     assert agrees(tmp_path, MUON, {"zero": zero}, alone["muon"])
+
+
+CAST = {**SHORT, "backend.deepspeed.autocast": "bf16"}
+CUT = {**SHORT, "backend.deepspeed.autotp": AutoTp(vocabulary=True, overlap=True)}
+WRITTEN = {
+    "training.steps": 4,
+    "training.logging": Logging(save_interval=2, async_save=True),
+    "backend.deepspeed.checkpoint": DeepSpeedCheckpoint(writer="python"),
+}
+
+
+def test_logits_cut_by_the_vocabulary_change_no_loss(alone: dict[str, list[float]], tmp_path: Path) -> None:
+    assert agrees(tmp_path, CUT, {"tp": 2, "zero": 1}, alone["adamw"])
+
+
+@pytest.mark.slow(reason=REASON)
+@pytest.mark.parametrize("zero", [1, 3])
+def test_autocast_keeps_weights_in_32_bits(zero: int, alone: dict[str, list[float]], tmp_path: Path) -> None:
+    found = trained(prepared(tmp_path / "run", 2, DENSE, CAST, zero=zero), 2)
+    assert found == pytest.approx(alone["adamw"], abs=0.02)
+    assert found != pytest.approx(alone["adamw"], abs=1e-5)
+
+
+def test_a_process_of_its_own_writes_what_the_next_run_reads(tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "run", 2, DENSE, WRITTEN, zero=3)
+    first = trained(folder, 2)
+    assert sorted(path.name for path in (folder / "checkpoints").glob("step*")) == ["step2", "step4"]
+    assert (folder / "checkpoints" / "latest").read_text() == "step4"
+    assert "DecoupledCheckpointEngine" in (folder / "logs" / "rank0.log").read_text()
+    longer = prepared(tmp_path / "longer", 2, DENSE, {**WRITTEN, "training.steps": 6}, zero=3)
+    (folder / "checkpoints").rename(longer / "checkpoints")
+    again = trained(longer, 2)
+    assert len(again) == 2  # from the fifth step on
+    assert again[0] < first[0]

@@ -86,7 +86,7 @@ def test_wsd_written_as_two_stages_is_one_schedule() -> None:
 def test_a_changed_layout_is_resharded() -> None:
     links = chain(stages({}, {"parallelism.tp": 2, "parallelism.sp": True, "parallelism.dp": 4}))
     assert "layout: tp 1 -> 2, dp 8 -> 4" in links.transitions[0].lines
-    assert all("--dist-ckpt-optim-fully-reshardable" in plan.spec.backend.megatron.extra for plan in links.plans)
+    assert all(plan.spec.backend.megatron.checkpoint_reshardable for plan in links.plans)
 
 
 def test_a_changed_layout_makes_deepspeeds_checkpoint_universal() -> None:

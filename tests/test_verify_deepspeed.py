@@ -16,6 +16,7 @@ from meshwright.resolver import resolve
 from meshwright.rules.deepspeed_extra import REMOVED
 from meshwright.rules.deepspeed_keys import KEYS
 from meshwright.spec.model import Moe
+from meshwright.spec.techniques import AutoTp, DeepSpeedCheckpoint
 from meshwright.verify.pool import Crash, fork_map
 from test_emit_deepspeed import deepspeed
 from test_rules_deepspeed import TYPOS
@@ -38,7 +39,19 @@ RUNS: Mapping[str, dict[str, Any]] = {
         "zero": 2,
         "changes": {
             "training.precision": "fp32",
-            "backend.deepspeed.extra": {"torch_autocast": {"enabled": True, "dtype": "bf16"}},
+            "backend.deepspeed.autocast": "bf16",
+        },
+    },
+    "logits cut by the vocabulary": {
+        "tp": 2,
+        "zero": 3,
+        "changes": {"backend.deepspeed.autotp": AutoTp(vocabulary=True, overlap=True)},
+    },
+    "a process that writes": {
+        "zero": 3,
+        "changes": {
+            "training.logging.async_save": True,
+            "backend.deepspeed.checkpoint": DeepSpeedCheckpoint(writer="python", node_local=True),
         },
     },
 }

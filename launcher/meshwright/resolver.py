@@ -167,7 +167,7 @@ def _plan(spec: Spec) -> Plan:
         spec=spec,
         grid=grid,
         batch=batch,
-        stages=tuple(stage(spec.model, of_stage, vocab, grid, parts_of(spec)) for of_stage in chunks),
+        stages=tuple(stage(spec.model, of_stage, vocab, grid, spec.backend, parts_of(spec)) for of_stage in chunks),
         padded_vocab=vocab,
         total_parameters=total_parameters(spec.model),
         active_parameters=active_parameters(spec.model),

@@ -21,6 +21,7 @@ from meshwright.bench.modules import Row, rows
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.plan import Plan
 from meshwright.model.megatron_parts import parts
+from meshwright.verify.megatron_groups import without_links
 
 __all__ = ["main", "measure"]
 
@@ -72,8 +73,7 @@ def _model(plan: Plan) -> Any:
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=plan.grid.world)
-    groups = kwargs(plan)["initialize_model_parallel"]
-    parallel_state.initialize_model_parallel(**groups, create_gloo_process_groups=False)
+    parallel_state.initialize_model_parallel(**without_links(plan), create_gloo_process_groups=False)
     tensor_parallel.model_parallel_cuda_manual_seed(1)
     model = _gpt(plan).cuda()
     for parameter in model.parameters():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
-from meshwright.spec import Model, Parallelism, Spec
+from meshwright.spec import MegatronOptions, Model, Parallelism, Spec
 from meshwright.spec.model import Moe
 
 __all__ = ["shard"]
@@ -22,9 +22,6 @@ def shard(spec: Spec, on_gpu: bool) -> Plan:
     """
     p, training = spec.parallelism, spec.training
     sequence = training.sequence // p.cp
-    megatron = replace(spec.backend.megatron, gradient_accumulation_fusion=False, moe_dispatcher="alltoall")
-    if not on_gpu:
-        megatron = replace(megatron, transformer="local", attention="unfused", moe_grouped_gemm=False)
     alone = replace(
         spec,
         model=_layer(spec.model, p),
@@ -38,9 +35,16 @@ def shard(spec: Spec, on_gpu: bool) -> Plan:
             ramp=(),
             precision=training.precision if on_gpu else "fp32",
         ),
-        backend=replace(spec.backend, name="megatron", megatron=megatron),
+        backend=replace(spec.backend, name="megatron", megatron=_options(spec.backend.megatron, on_gpu)),
     )
     return resolve(alone)
+
+
+def _options(megatron: MegatronOptions, on_gpu: bool) -> MegatronOptions:
+    alone = replace(megatron, gradient_accumulation_fusion=False, moe_dispatcher="alltoall")
+    if on_gpu:
+        return alone
+    return replace(alone, transformer="local", attention="unfused", moe_grouped_gemm=False)
 
 
 def _layer(model: Model, p: Parallelism) -> Model:

@@ -28,7 +28,7 @@ TILE = 128  # keys that attention's kernels compute at a time: a window's edge i
 def peak(s: Scene, o: Operation) -> Number:
     """FLOP/s over attention's two products, of which ``single`` is in 32 bits; all of them where the model is."""
     gpu = s.layout.cluster.accelerator
-    if s.layout.training.precision == "fp32":
+    if s.single:
         return gpu.full_fp32
     part = o.single / maximum(where(o.computed > 0, o.computed, o.scores), 1)
     return 1 / (part / gpu.full_fp32 + (1 - part) / (gpu.bf16_tflops * 1e12))

@@ -17,6 +17,7 @@ __all__ = [
     "beside",
     "context_group",
     "context_groups",
+    "copies_groups",
     "data_group",
     "expert_data_group",
     "group",
@@ -50,18 +51,25 @@ def group(s: Scene, size: Number, stride: Number) -> Group:
 
 
 def data_group(s: Scene) -> Group:
-    """The ranks that hold the same dense weights: context-parallel neighbours, and their like further away."""
-    r = s.layout
+    """The ranks that share one copy of dense weights: context-parallel neighbours, and their like further away."""
+    r, ranks = s.layout, s.sharers[0]
     inner = r.tp * r.gtp
     near = clip(s.domain // inner, 1, r.cp) * clip(s.domain // (inner * r.cp * s.inner_stages), 1, r.dp)
     stride = inner * s.inner_stages
-    return Group(s.replicas, near, stride, group(s, s.replicas, stride).wide)
+    return Group(ranks, minimum(near, ranks), stride, group(s, ranks, stride).wide)
 
 
 def expert_data_group(s: Scene) -> Group:
-    """The ranks that hold the same experts, or the same parts of them."""
+    """The ranks that share one copy of the same experts, or of the same parts of them."""
     r = s.layout
-    return group(s, s.edp, r.etp * r.ep * r.egtp * s.inner_stages)
+    return group(s, s.sharers[1], r.etp * r.ep * r.egtp * s.inner_stages)
+
+
+def copies_groups(s: Scene) -> tuple[Group, Group]:
+    """The ranks that own the same shard in each copy of dense weights, and of experts'."""
+    copies = s.layout.spec.parallelism.optimizer_instances + 0 * s.replicas
+    dense, experts = data_group(s), expert_data_group(s)
+    return group(s, copies, dense.stride * dense.size), group(s, copies, experts.stride * experts.size)
 
 
 def weight_groups(s: Scene) -> tuple[Group, Group]:

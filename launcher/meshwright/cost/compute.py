@@ -121,15 +121,16 @@ def head(s: Scene) -> Seconds:
     """Output projection, softmax and loss."""
     model, e = s.layout.model, s.layout.cluster.efficiency
     fused = s.framework.fused_loss
-    rows = s.vocab / s.layout.tp
+    rows = s.vocab / s.words
+    seen = s.vocab if s.framework.gathers_logits else rows
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
     sixteen = low_peak(gpu, precision) if s.framework.low_head else gpu.bf16_tflops
-    units = gpu.full_fp32 if precision == "fp32" else sixteen * 1e12
+    units = gpu.full_fp32 if s.single else sixteen * 1e12
     product = 2 * s.tokens * model.hidden * rows / (units * e.matmul)
     rate = s.layout.cluster.accelerator.memory_bandwidth_gb_s * 1e9 * e.memory
     each = 6 if fused else 20
-    loss = each * s.tokens * rows / rate
-    capped = (model.final_softcap is not None) * s.tokens * rows / rate
+    loss = each * s.tokens * seen / rate
+    capped = (model.final_softcap is not None) * s.tokens * seen / rate
     weights = (4 * rows * model.hidden + 2 * s.tokens * (rows + model.hidden)) / rate
     launch = 0 if s.framework.captures_all else e.launch_us * 1e-6
     forward, backward = (n * launch for n in (FUSED_LOSS_KERNELS if fused else LOSS_KERNELS))

@@ -7,8 +7,8 @@ from typing import Any
 
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
-from meshwright.model.count import total_parameters
-from meshwright.model.low_precision import CODED, Casts, cast_bytes, gathered_bytes, low_bytes
+from meshwright.model.count import cuts_vocabulary, total_parameters
+from meshwright.model.low_precision import CODED, Casts, cast_bytes, directions, gathered_bytes, low_bytes
 from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
@@ -39,14 +39,19 @@ class Framework:
 
     kernels: Kernels = FUSED
     tiles: tuple[int, int] = (1, 1)  # pieces of a micro-batch's tokens for the loss and for dense MLPs, computed twice
+    autocast: bool = False  # products read 16 bits of weights in fp32
     tf32: bool = False  # weights in fp32 are multiplied in TF32, which PyTorch's own products do not take
     loss_bytes: Number = 10.0
     fused_loss: bool = False  # one kernel, which writes the gradient over the bf16 logits
     gathered_loss: bool = False
+    gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all
     dummy_gradients: bool = True
     weight_bytes: Number = 2.0
+    coded_bytes: Number = 0.0  # of these, what fewer bits add to 16 or spare of them; not of embedding and head
     gradient_bytes: Number = 4.0
     optimizer_bytes: Number = 12.0
+    transposes: float = 0.0  # of each whole weight, gathered or not, that stays between the passes
+    sums_in_switches: bool = False  # an all-reduce of gradients sends them up once, not round
     end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
     optimizer_away: Number = 0.0  # part of the states that leaves the GPU
     reduce_bytes: float = 4.0  # of a gradient on the wire
@@ -99,7 +104,8 @@ def _kernels(layout: Layout) -> Kernels:
         low_bytes=CODED.get(layout.training.precision, 1.0),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
-        experts=local or options.op_fuser,
+        fused_experts=options.op_fuser,
+        pieced_biases=not local and not options.op_fuser,
         sparse=options.dsa_kernels != "none",
     )
 
@@ -145,6 +151,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
     away = options.optimizer_offload.fraction
     return {
         "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
+        "coded_bytes": part * kept,
         "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
         "low_layers": part,
         "coded": _coded(layout, part),
@@ -153,6 +160,8 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
         "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
         "optimizer_away": away,
+        "transposes": _transposes(layout),
+        "sums_in_switches": options.groups.sharp == "dp",
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
     }
@@ -161,6 +170,12 @@ def _states_of(layout: Layout) -> dict[str, Any]:
 def _coded(layout: Layout, part: float) -> tuple[float, float]:
     inputs, gradients = gathered_bytes(layout.training.precision) if _low(layout) else (2.0, 2.0)
     return part * inputs + (1 - part) * 2.0, part * gradients + (1 - part) * 2.0
+
+
+def _transposes(layout: Layout) -> float:
+    """Blackwell reads one copy either way."""
+    kept = layout.backend.megatron.megatron_fsdp.transpose_cache
+    return kept * (directions(layout.training.precision, layout.cluster.accelerator.capability) - 1.0)
 
 
 def _buffers(layout: Layout) -> dict[str, Any]:
@@ -231,19 +246,27 @@ def _deepspeed(layout: Layout) -> Framework:
         exchanges_heads=True,
         sends_once=options.moe_dispatcher == "deepep",
         dispatcher_copies=2.0 if layout.model.moe and options.moe_dispatcher == "deepep" else 0.0,
-        gathered_loss=True,
+        autocast=options.autocast != "none",
+        gathered_loss=not cuts_vocabulary(layout.model, layout.backend),
+        gathers_logits=not cuts_vocabulary(layout.model, layout.backend),
+        overlaps_gradients=options.autotp.overlap,
         dummy_gradients=False,
-        weight_bytes=states.weight,
+        weight_bytes=states.weight + _cast(layout),
         gradient_bytes=states.gradient,
         optimizer_bytes=states.optimizer + selected * _SELECTED + _beside_momentum(layout),
         optimizer_away=optimizer_part(options, owned(layout)),
-        reduce_bytes=_reduced(layout),
+        reduce_bytes=_reduced(layout) - 2 * (options.autocast != "none") * (layout.zero >= 1),
         gather_bytes=_QWZ if options.quantized_weights else 0.0,
         scatter_bytes=_QGZ if options.quantized_gradients else 0.0,
         secondary=options.hpz,
         reduces_whole=layout.training.optimizer.name == "muon",  # zero/stage3.py:360, :1882
         fused_gradients=False,
     )
+
+
+def _cast(layout: Layout) -> Number:
+    """Bytes of a weight's 16-bit copy, which autocast keeps from the forward pass on; ZeRO-3 gathers it instead."""
+    return 2 * (layout.backend.deepspeed.autocast != "none") * (layout.zero < 3)
 
 
 def _beside_momentum(layout: Layout) -> Number:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.model.count import padded_vocab, parts_of
+from meshwright.model.count import cuts_head, padded_vocab, parts_of
 from meshwright.model.kinds import ahead_kinds, kinds, running_counts
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
@@ -21,7 +21,10 @@ from meshwright.spec import Efficiency
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
-__all__ = ["Load", "Scene", "add_prediction", "built", "in_flight", "recomputed_part", "scene"]
+__all__ = ["Load", "Pair", "Scene", "add_prediction", "built", "in_flight", "recomputed_part", "scene"]
+
+
+Pair = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,17 @@ class Scene:
     @property
     def width(self) -> float:
         """Bytes of an activation."""
-        return 4.0 if self.layout.training.precision == "fp32" else 2.0
+        return 4.0 if self.single else 2.0
+
+    @property
+    def words(self) -> Number:
+        """Ranks that the head's rows are dealt out to."""
+        return self.layout.tp if cuts_head(self.layout.model, self.layout.backend) else 1 + 0 * self.layout.tp
+
+    @property
+    def single(self) -> bool:
+        """Whether products are of 32 bits."""
+        return self.layout.training.precision == "fp32" and not self.framework.autocast
 
     @cached_property
     def inner_stages(self) -> Number:
@@ -115,6 +128,18 @@ class Scene:
     def replicas(self) -> Number:
         """Ranks that hold the same dense weights, or the same parts of them: dp and cp."""
         return self.layout.dp * self.layout.cp
+
+    @cached_property
+    def sharers(self) -> Pair:
+        """Of the ranks with the same (dense weights, experts), those that share one copy of what ZeRO shards."""
+        copies = self.layout.spec.parallelism.optimizer_instances
+        return maximum(1, self.replicas // copies), maximum(1, self.edp // copies)
+
+    @cached_property
+    def owners(self) -> Pair:
+        """Those over which the optimizer's states are sharded: Megatron-FSDP may shard them over the copies, too."""
+        wide = self.layout.backend.name == "megatron" and self.layout.backend.megatron.megatron_fsdp.outer_optimizer
+        return (self.replicas, self.edp) if wide else self.sharers
 
 
 def scene(layout: Layout, framework: Framework | None = None) -> Scene:

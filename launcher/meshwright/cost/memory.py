@@ -11,9 +11,10 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import coming, leaving
-from meshwright.cost.inputs import Load, Scene, built, recomputed_part
+from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.saved import beside, context_copies, layer_input, saved
+from meshwright.model.count import cuts_words
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 from meshwright.spec.frozen import dataclass
@@ -73,8 +74,8 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     activations, recomputed = _activations(s, load, each)
     logits = load.head * _logits(s)
     return Memory(
-        weights=_weights(s, dense, experts),
-        gradients=f.gradient_bytes * (_shard(dense, s.replicas, zero >= 2) + _shard(experts, s.edp, zero >= 2)),
+        weights=_weights(s, load, dense, experts),
+        gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2),
         optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
@@ -84,11 +85,16 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     )
 
 
-def _weights(s: Scene, dense: Number, experts: Number) -> Number:
-    """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards."""
+def _weights(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
+    """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards.
+
+    Embedding and head are no linears of Transformer Engine's: they stay in 16 bits, but where the head is said not to.
+    """
     f, zero = s.framework, s.layout.zero
     sharded = (zero >= 3) | (f.fsdp2 & (zero >= 2))
-    own = f.weight_bytes * (_shard(dense, s.replicas, sharded) + _shard(experts, s.edp, sharded))
+    plain = _ends(s, load) - (load.head * output_weight(s) if f.low_head else 0)
+    own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded) + f.transposes * (dense - plain + experts)
+    own = own - f.coded_bytes * _shards(plain, 0, s.sharers, sharded)
     return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
 
 
@@ -100,14 +106,14 @@ def _second_copy(s: Scene, everything: Number) -> Number:
 
 def _optimizer(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
-    f, zero, instances = s.framework, s.layout.zero, 1 if _outer(s) else s.layout.spec.parallelism.optimizer_instances
-    owned = _shard(dense, s.replicas / instances, zero >= 1) + _shard(experts, s.edp / instances, zero >= 1)
-    beside = f.end_bytes * _shard(_ends(s, load), s.replicas / instances, zero >= 1) if f.end_bytes else 0
-    return f.optimizer_bytes * owned + beside
+    f, sharded = s.framework, s.layout.zero >= 1
+    beside = f.end_bytes * _shards(_ends(s, load), 0, s.owners, sharded) if f.end_bytes else 0
+    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside
 
 
-def _shard(elements: Number, ways: Number, sharded: Number) -> Number:
-    return where(sharded, elements / ways, elements)
+def _shards(dense: Number, experts: Number, ways: Pair, sharded: Number) -> Number:
+    """Of dense elements and of experts', those of one rank."""
+    return where(sharded, dense / ways[0] + experts / ways[1], dense + experts)
 
 
 def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
@@ -121,7 +127,7 @@ def stage_parameters(s: Scene, load: Load) -> tuple[Number, Number]:
 def _ends(s: Scene, load: Load) -> Number:
     """Parameters of the embedding, the last norm and the head on one rank of the stage."""
     d, model = s.degrees, s.layout.model
-    words = parameters(embedding(model, s.vocab), d.tp, parts=d.parts)[0]
+    words = parameters(embedding(model, s.vocab, cuts_words(model, s.layout.backend)), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
     # tied: the last stage has its own copy unless it is the first stage, too
@@ -131,7 +137,7 @@ def _ends(s: Scene, load: Load) -> Number:
 
 def output_weight(s: Scene) -> Number:
     """Elements of the output projection on one rank, a part of it where it is kept in parts."""
-    d, rows = s.degrees, s.vocab / s.degrees.tp
+    d, rows = s.degrees, s.vocab / s.words
     whole = rows * s.layout.model.hidden
     return whole if d.parts.dense == 1 else d.parts.of(whole, rows, d.parts.dense)
 
@@ -161,7 +167,7 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
 def _logits(s: Scene) -> Number:
     """Logits, their soft cap and the loss, the head's weight gradient before it is added, and a few hidden states."""
     model, f = s.layout.model, s.framework
-    hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.degrees.tp
+    hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.words
     seen = s.vocab if f.gathered_loss else rows
     gathered = (s.degrees.sequence > 1) * 2 * hidden
     loss = (f.loss_bytes + 2 * (model.final_softcap is not None)) / f.tiles[0]
@@ -237,11 +243,6 @@ def _gathered(s: Scene, load: Load) -> Number:
     gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
     return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
-
-
-def _outer(s: Scene) -> bool:
-    """Whether replicas of the sharded parameters share the optimizer's states."""
-    return s.layout.backend.name == "megatron" and s.layout.backend.megatron.megatron_fsdp.outer_optimizer
 
 
 def _buckets(s: Scene, everything: Number) -> Number:

@@ -18,6 +18,7 @@ __all__ = [
     "expert",
     "hidden",
     "keys",
+    "logits",
     "queries",
     "routed",
     "tensor",
@@ -27,6 +28,11 @@ __all__ = [
 def hidden(s: Scene) -> Number:
     """The hidden states of one micro-batch, whole."""
     return s.width * s.layout.model.hidden * s.tokens
+
+
+def logits(s: Scene) -> Number:
+    """Bytes of one micro-batch's logits that are gathered by the ranks which each hold a part of the head."""
+    return s.framework.gathers_logits * (s.words > 1) * s.width * s.tokens * s.vocab
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,17 @@ _GATHERS = 4
 
 @dataclass(frozen=True)
 class _Matrices:
-    """``count`` on one rank: the side that ranks of ``group`` cut, whole, and the other; whether of routed experts."""
+    """``count`` on one rank: the side that ranks of ``group`` cut, whole, and the other; whether of routed experts.
+
+    ``unit``: that are one parameter, as all experts of a layer are in transformers, and go to one rank.
+    """
 
     count: Number
     cut: Number
     other: Number
     group: Group
     expert: bool
+    unit: Number = 1
 
     @property
     def elements(self) -> Number:
@@ -66,7 +70,7 @@ def multiplying(s: Scene, load: Load) -> Number:
     found = [(one, _seconds(s, one)) for one in _matrices(s, load)]
     whole = sum((one.count * seconds for one, seconds in found), 0.0)
     even = sum((one.count * seconds / _ranks(s, one) for one, seconds in found), 0.0)
-    largest = maximum(0.0, *((one.count > 0) * seconds for one, seconds in found))
+    largest = maximum(0.0, *((one.count > 0) * seconds * one.unit for one, seconds in found))
     elements = sum((one.elements for one, _ in found), 0.0)
     return where(s.layout.zero == 0, whole, _dealt(s, elements, even, largest))
 
@@ -156,9 +160,11 @@ def _of_layer(s: Scene, operations: tuple[Operation, ...], times: Number) -> Ite
 def _of_weight(s: Scene, operation: Operation, w: Weight, times: Number) -> Iterator[_Matrices]:
     d, expert = s.degrees, w.shard == "expert"
     cutting = group(s, d.etp if expert else d.tp if w.shard == "tp" else 1, 1)
-    columns, count = w.elements / w.rows, times * (w.copies / d.ep if expert else 1)
+    columns, copies = w.elements / w.rows, w.copies / d.ep if expert else 1
+    unit = 1 if _on_megatron(s) else copies
     for rows in _rows(s, operation, w):
-        yield _Matrices(count, *((columns, rows) if w.inputs_cut else (rows, columns)), cutting, expert)
+        sides = (columns, rows) if w.inputs_cut else (rows, columns)
+        yield _Matrices(times * copies, *sides, cutting, expert, unit)
 
 
 def _rows(s: Scene, operation: Operation, w: Weight) -> tuple[Number, ...]:

@@ -10,6 +10,7 @@ from math import exp
 
 from meshwright.cost import muon, offload
 from meshwright.cost.advice import Advice, advice
+from meshwright.cost.brought import brought, placed
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
 from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability
@@ -20,7 +21,6 @@ from meshwright.cost.other_schedules import other_schedules
 from meshwright.cost.pipeline_time import Work
 from meshwright.cost.schedule import simulate
 from meshwright.cost.stage_loads import load_of
-from meshwright.cost.techniques import brought, placed
 from meshwright.cost.time import StageTime, Step, sends, times_of_one
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.notebook import html_table
@@ -171,6 +171,11 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
+    if spec.backend.name == "deepspeed" and {"preset_model", "partition_config"} & {*_tensor_parallel(spec)}:
+        yield (
+            "what each rank holds is counted by transformers' plan of the model, not by the preset_model or "
+            "partition_config of backend.deepspeed.extra.tensor_parallel"
+        )
     if spec.training.optimizer.name == "muon" and spec.model.measured is not None:
         yield "Muon's orthogonalization takes no time here: which matrices the model has was not looked at"
     gpu = spec.cluster.accelerator
@@ -181,6 +186,12 @@ def _notes(spec: Spec) -> Iterator[str]:
         yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"
     if spec.model.sliding_window is not None:
         yield "MFU and HFU count attention in full, as if there were no sliding window"
+
+
+def _tensor_parallel(spec: Spec) -> Mapping[str, object]:
+    """The section of DeepSpeed's JSON that is passed through."""
+    section = spec.backend.deepspeed.extra.get("tensor_parallel")
+    return section if isinstance(section, Mapping) else {}
 
 
 def _hardware_flops(plan: Plan) -> float:

@@ -19,7 +19,7 @@ of 2,500 (stas00/ml-engineering@744d01e compute/accelerator/README.md, "Maximum 
 def peak(s: Scene) -> float:
     """FLOP/s in the precision of the linear layers, over those that stay in bf16, too."""
     gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
-    if precision == "fp32":
+    if s.single:
         return gpu.fp32_tflops * 1e12 if s.framework.tf32 else gpu.full_fp32
     low, part = low_peak(gpu, precision), s.framework.low_layers
     return 1e12 / (part / low + (1 - part) / gpu.bf16_tflops)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from math import gcd
 from typing import Any
 
-from meshwright.cost.estimate import Estimate, estimate
-from meshwright.cost.memory import GIB
-from meshwright.cost.time import Step
-from meshwright.resolver import holds, layout, normalise, override, refusals
+from meshwright.resolver import layout, normalise, override
 from meshwright.rules import Layout, broken
 from meshwright.rules.requirements import needed
 from meshwright.spec import Spec
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["SAID", "TECHNIQUES", "Technique", "applied", "brought", "of_backend", "placed", "used"]
+__all__ = ["SAID", "TECHNIQUES", "Technique", "applied", "at", "changed", "of_backend", "used"]
 
 SAID = 0.05
 """Part of a step from which on a bubble, or what a group that leaves NVLink costs, is worth a note. Ours."""
@@ -208,54 +205,15 @@ def of_backend(name: str) -> tuple[Technique, ...]:
 
 def applied(spec: Spec, change: Change) -> Spec | None:
     """``spec`` after a change; None where a rule refuses it."""
-    changed = _changed(spec, change)
-    return changed if _numbers(changed) is not None else None
+    after = changed(spec, change)
+    return after if _numbers(after) is not None else None
 
 
-def _changed(spec: Spec, change: Change) -> Spec:
+def changed(spec: Spec, change: Change) -> Spec:
+    """``spec`` with the values of ``change``, whether they hold or not."""
     for path, value in change.items():
         spec = override(spec, path, value)
     return spec
-
-
-def brought(spec: Spec) -> Iterator[str]:
-    """One sentence for each technique in use, against the plan without it and without what needs it."""
-    techniques = used(spec)
-    now = estimate(layout(spec)) if techniques else None
-    for one in techniques:
-        without, gone = _without(spec, one)
-        if without is None or now is None:
-            yield f"{one.name} has no plan without it to compare with: {', '.join(gone)} would be refused"
-            continue
-        also = f"; left out with it: {', '.join(gone)}" if gone else ""
-        yield f"{one.name} {_difference(now, estimate(layout(normalise(without))))}{also}"
-
-
-def _without(spec: Spec, one: Technique) -> tuple[Spec | None, tuple[str, ...]]:
-    """``spec`` without a technique, and the paths that rules' repairs leave out with it; None: these stay refused."""
-    changed, gone, backend = _changed(spec, {**one.off, **one.derived}), set[str](), spec.backend.name
-    while not holds(changed, backend):
-        problems = refusals(changed, backend)
-        repairs = (repair for problem in problems for repair in problem.repairs)
-        mended = next((repair for repair in repairs if repair.keys().isdisjoint(one.off.keys() | gone)), None)
-        if mended is None:
-            return None, tuple(problem.path for problem in problems)
-        gone |= {path for path, value in mended.items() if _at(changed, path) != value}
-        changed = _changed(changed, mended)
-    return changed, tuple(sorted(gone))
-
-
-def placed(spec: Spec, step: Step) -> Iterator[str]:
-    """What it costs that a group is larger than an NVLink domain, against a domain that would hold it."""
-    p, fast = spec.parallelism, spec.cluster.nvlink_domain or spec.cluster.gpus_per_node
-    kinds = (("tp", p.tp, "tensor"), ("ep·etp", p.ep * p.etp, "expert"), ("tp·gtp", p.tp * p.gtp, "data"))
-    for name, group, part in kinds:
-        if group <= fast or (name == "tp·gtp" and p.gtp == 1):
-            continue
-        joined = estimate(layout(replace(spec, cluster=replace(spec.cluster, nvlink_domain=group)))).parts
-        lost = float(getattr(step, part) - getattr(joined, part)) / float(step.total)
-        if lost >= SAID:
-            yield f"{name} = {group} leaves the {fast} GPUs that NVLink joins, which costs {lost:.0%} of the step"
 
 
 def _numbers(spec: Spec) -> Layout | None:
@@ -264,17 +222,11 @@ def _numbers(spec: Spec) -> Layout | None:
 
 
 def _changes(spec: Spec, change: Change) -> bool:
-    return any(_at(spec, path) != value for path, value in change.items())
+    return any(at(spec, path) != value for path, value in change.items())
 
 
-def _at(spec: object, path: str) -> object:
+def at(spec: object, path: str) -> object:
+    """What stands at the dotted ``path``."""
     for name in path.split("."):
         spec = getattr(spec, name)
     return spec
-
-
-def _difference(now: Estimate, without: Estimate) -> str:
-    gain = float(without.step_time / now.step_time) - 1
-    memory = float(now.peak_memory - without.peak_memory) / GIB
-    time = f"{'saves' if gain >= 0 else 'costs'} {abs(gain):.1%} of the step"
-    return f"{time}, {'takes' if memory > 0 else 'frees'} {abs(memory):.1f} GiB of a GPU"

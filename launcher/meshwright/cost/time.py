@@ -11,6 +11,7 @@ from dataclasses import fields
 from meshwright.cost import gathered, messages, muon, offload
 from meshwright.cost.collectives import (
     beside,
+    copies_groups,
     data_group,
     expert_data_group,
     group,
@@ -90,10 +91,17 @@ def _stage_time(s: Scene, load: Load, each: Sequence[LayerTime], ends: Seconds) 
         (total(kind, 0), total(kind, 1), part * total(kind, 2)) for kind in ("tensor", "expert", "context")
     )
     heads = load.head * (1 + load.mtp)
+    tensor = (tensor[0] + heads * _gathered_logits(s), *tensor[1:])
     forward = compute[0] + heads * ends.forward + tensor[0] + expert[0] + context[0]
     again = compute[2] + tensor[2] + expert[2] + context[2] + heads * ends.recompute
     backward = compute[1] + heads * ends.backward + tensor[1] + expert[1] + context[1] + again
     return StageTime(forward, backward, compute[2], tensor, expert, context)
+
+
+def _gathered_logits(s: Scene) -> Number:
+    """Seconds in which tensor-parallel ranks that take the whole loss gather their parts of the logits, in 16 bits."""
+    size = messages.logits(s)
+    return (size > 0) * ring(s, group(s, s.layout.tp, 1), size)
 
 
 def times_of_one(s: Scene, loads: Sequence[Load]) -> list[StageTime]:
@@ -167,13 +175,25 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     each = s.framework.reduce_bytes
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
-    volume = where(r.zero >= 1, reduce, 2 * reduce)
+    volume = where(r.zero >= 1, reduce, (1 if s.framework.sums_in_switches else 2) * reduce)
     reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, between(r, time.backward))
     gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, time.forward))
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
     alone = (s.replicas > 1) + 0
-    return alone * where(r.zero >= 3, _sharded(s, held, gather, time), once)
+    return alone * (where(r.zero >= 3, _sharded(s, held, gather, time), once) + _among_copies(s, held, time))
+
+
+def _among_copies(s: Scene, held: Held, time: StageTime) -> Number:
+    """Once a step the copies of a shard sum its gradients; or each steps a part, and all gather the new weights."""
+    each = s.framework.reduce_bytes
+    if s.owners is not s.sharers:
+        each = (each + (s.framework.gather_bytes or s.width)) / 2
+    shards = ((held[0] - held[1]) / s.sharers[0], held[1] / s.sharers[1])
+    seconds = sum(ring(s, g, each * shard, passes=2) for g, shard in zip(copies_groups(s), shards, strict=True))
+    hidden = s.layout.spec.parallelism.overlap_grad_reduce + 0
+    many = s.layout.spec.parallelism.optimizer_instances > 1
+    return many * (hidden * beside(s, seconds, time.backward) + (1 - hidden) * seconds)
 
 
 def between(r: Layout, once: Number) -> Number:
@@ -221,7 +241,9 @@ def _optimizer(s: Scene, load: Load, held: Held) -> Number:
     r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
     everything, experts = held
     dense = everything - experts
-    owned = where(r.zero >= 1, dense / s.replicas + experts / s.edp, everything) * (1 - s.framework.optimizer_away)
+    owned = where(r.zero >= 1, dense / s.owners[0] + experts / s.owners[1], everything) * (
+        1 - s.framework.optimizer_away
+    )
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     whole = 12 if r.training.precision == "fp16" else 4
     orthogonal = muon.multiplying(s, load) + muon.gathering(s, load)

@@ -13,6 +13,7 @@ from meshwright.cost.collectives import (
     Group,
     context_group,
     context_groups,
+    copies_groups,
     data_group,
     expert_data_group,
     group,
@@ -102,6 +103,7 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     pairs = r.microbatches * leaving / messages.hidden(s)
     count = pairs * where(r.sp, 2 * passes + 1, passes) * (r.tp > 1)
     kind = "all-gather and reduce-scatter" if r.spec.parallelism.sp else "all-reduce"
+    gathered = gathered + load.head * messages.logits(s)
     return _flow(r.microbatches * gathered * _share(g) + muon.sent(s, load), g, kind, count)
 
 
@@ -164,13 +166,31 @@ def _data(s: Scene, load: Load) -> Flow:
     size, sharing = each * (_share(wide) * dense + _share(narrow) * experts), r.backend.name == "deepspeed"
     whole = muon.gathered(s, load) if sharing else (0, 0)
     size = size + _share(wide) * whole[0] + _share(narrow) * whole[1]
-    return _flow(size, wide, kind, count * (wide.size > 1))
+    flow = _flow(size, wide, kind, count * (wide.size > 1))
+    return flow if r.spec.parallelism.optimizer_instances == 1 else _with_copies(s, flow, dense, experts)
+
+
+def _with_copies(s: Scene, flow: Flow, dense: Number, experts: Number) -> Flow:
+    """And once a step what the copies of a shard sum, or scatter and gather."""
+    far, experts_far = copies_groups(s)
+    last = s.framework.reduce_bytes if s.owners is s.sharers else s.framework.gather_bytes or s.width
+    shards = _share(far) * dense / s.sharers[0] + _share(experts_far) * experts / s.sharers[1]
+    among = (s.framework.reduce_bytes + last) * shards
+    leaves = far.size > far.near
+    return replace(
+        flow,
+        size=flow.size + among,
+        between_nodes=flow.between_nodes | leaves,
+        between_pods=flow.between_pods | far.wide,
+        outside=flow.between_nodes * flow.size + leaves * among,
+    )
 
 
 def _volume(s: Scene) -> Number:
     """Bytes of a parameter among all that share it; of a second copy nearer by, all but the step's first gathering."""
     r, f, weight = s.layout, s.framework, s.framework.gather_bytes or s.width
-    each = data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
+    switched = where((r.zero == 0) & f.sums_in_switches, 0.5, 1.0)
+    each = switched * data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
     scattered = (f.scatter_bytes or f.reduce_bytes) * (2 if f.reduces_whole else 1)
     third = r.microbatches * scattered + weight * _gathered_afar(s)
     return where(r.zero >= 3, third, each)

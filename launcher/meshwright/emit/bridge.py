@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from meshwright.emit.megatron import checkpoint_format, environment, uses_fsdp
+from meshwright.emit.megatron_groups import group_kwargs
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.length import decay_steps
 from meshwright.layout.plan import Plan
@@ -104,6 +105,7 @@ def _model(plan: Plan, transformer: Mapping[str, Any]) -> Values:
 
 def _train(plan: Plan) -> Values:
     return {
+        "empty_unused_memory_level": plan.spec.backend.megatron.empty_cache,
         "train_iters": plan.steps,
         "global_batch_size": plan.batch.global_batch,
         "micro_batch_size": plan.batch.micro_batch,
@@ -138,6 +140,7 @@ def _dist(plan: Plan) -> Values:
         "use_tp_pp_dp_mapping": plan.spec.parallelism.order == "tp-cp-ep-pp-dp",
         "use_megatron_fsdp": uses_fsdp(plan) and not torch_fsdp,
         "use_torch_fsdp2": torch_fsdp,
+        **group_kwargs(plan),
     }
 
 
@@ -183,6 +186,8 @@ def _checkpoint(plan: Plan) -> Values:
         **(saves if logging.checkpoints else {"save": None}),
         "load": logging.load,
         "ckpt_format": checkpoint_format(plan),
+        "fully_parallel_load": plan.spec.backend.megatron.checkpoint_parallel_load,
+        "dist_ckpt_optim_fully_reshardable": plan.spec.backend.megatron.checkpoint_reshardable,
     }
 
 

@@ -40,6 +40,7 @@ def config(plan: Plan) -> dict[str, Any]:
         **_precision(plan),
         **_layout(plan),
         **techniques.compiled(plan.spec.backend.deepspeed.deep_compile),
+        **techniques.checkpoint(plan.spec),
         **_monitors(plan),
     }
     return merge(own, plan.spec.backend.deepspeed.extra)
@@ -159,8 +160,9 @@ def _stage_3(plan: Plan) -> dict[str, Any]:
 def _precision(plan: Plan) -> dict[str, Any]:
     """16-bit weights with fp32 masters; gradients are summed and sent in ``grad_reduce``."""
     training = plan.spec.training
+    autocast = plan.spec.backend.deepspeed.autocast
     if training.precision == "fp32":
-        return {}
+        return {"torch_autocast": {"enabled": True, "dtype": autocast}} if autocast != "none" else {}
     reduction = {"communication_data_type": training.grad_reduce}
     sums = {"data_types": {"grad_accum_dtype": training.grad_reduce}}
     names = ("bf16_master_weights_and_grads", "bf16_optimizer_states")
@@ -172,7 +174,7 @@ def _layout(plan: Plan) -> dict[str, Any]:
     """AutoTP, Ulysses and AutoEP. cp is Ulysses' degree."""
     layout: dict[str, Any] = {}
     if plan.grid.tp > 1:
-        layout["tensor_parallel"] = {"autotp_size": plan.grid.tp}
+        layout["tensor_parallel"] = {"autotp_size": plan.grid.tp, **techniques.autotp(plan.spec)}
     if plan.grid.cp > 1:
         layout["sequence_parallel_size"] = plan.grid.cp
     if plan.grid.ep > 1:

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from meshwright.layout.plan import Plan
-from meshwright.spec import DeepSpeedOptions, Offload
+from meshwright.spec import DeepSpeedOptions, Offload, Spec
 from meshwright.spec.techniques import DeepCompile, Tiling, ZenFlow
 
-__all__ = ["compiled", "dispatcher", "for_program", "offload", "offload_optimizer", "zenflow"]
+__all__ = ["autotp", "checkpoint", "compiled", "dispatcher", "for_program", "offload", "offload_optimizer", "zenflow"]
 
 
 def for_program(options: DeepSpeedOptions) -> dict[str, Any]:
@@ -62,6 +62,25 @@ def compiled(said: DeepCompile) -> dict[str, Any]:
     """Sections of DeepCompile (deepspeed/compile/config.py)."""
     key = {"none": None, "activations": "offload_activation", "optimizer": "offload_opt_states"}[said.offload]
     return {"compile": {"deepcompile": True, **({key: True} if key else {})}} if said.enabled else {}
+
+
+def autotp(spec: Spec) -> dict[str, Any]:
+    """Of the section tensor_parallel, beside its degree."""
+    said = spec.backend.deepspeed.autotp
+    cut = {} if said.vocabulary is None else {"vocab_parallel_lm_head": said.vocabulary}
+    return {**cut, **({"tp_overlap_comm": True} if said.overlap else {})}
+
+
+def checkpoint(spec: Spec) -> dict[str, Any]:
+    """Of a writer other than torch's (runtime/model_checkpointing/config.py)."""
+    said = spec.backend.deepspeed.checkpoint
+    section: dict[str, Any] = {}
+    if said.writer != "torch":
+        decoupled = {"decoupled": True} if spec.training.logging.async_save else {}
+        section["writer"] = {"type": said.writer, **decoupled}
+    if said.node_local:
+        section["use_node_local_storage"] = True
+    return {"checkpoint": section} if section else {}
 
 
 def dispatcher(plan: Plan) -> dict[str, Any]:

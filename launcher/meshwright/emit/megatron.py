@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
+from meshwright.emit.megatron_groups import group_flags
 from meshwright.emit.megatron_hybrid import hybrid
 from meshwright.emit.megatron_model import model_flags
 from meshwright.emit.megatron_techniques import technique_flags, technique_variables
@@ -29,7 +30,8 @@ def flags(plan: Plan) -> list[str]:
         *_sharding(plan),
         *_recompute(plan.spec.parallelism),
         *training_flags(plan),
-        *flag("--ckpt-format", checkpoint_format(plan), "torch_dist"),
+        *_checkpoints(plan),
+        *group_flags(plan),
         *technique_flags(plan),
         *plan.spec.backend.megatron.extra,
     ]
@@ -79,6 +81,13 @@ def checkpoint_format(plan: Plan) -> CheckpointFormat:
     megatron = plan.spec.backend.megatron
     fitting: CheckpointFormat = "fsdp_dtensor" if uses_fsdp(plan) and megatron.fsdp == "megatron" else "torch_dist"
     return megatron.checkpoint_format or fitting
+
+
+def _checkpoints(plan: Plan) -> Iterator[str]:
+    options = plan.spec.backend.megatron
+    yield from flag("--ckpt-format", checkpoint_format(plan), "torch_dist")
+    yield from switch("--ckpt-fully-parallel-load", options.checkpoint_parallel_load)
+    yield from switch("--dist-ckpt-optim-fully-reshardable", options.checkpoint_reshardable)
 
 
 def _layout(plan: Plan) -> Iterator[str]:

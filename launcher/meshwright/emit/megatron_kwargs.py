@@ -11,6 +11,7 @@ from typing import Any
 
 from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_extra import overlaid
+from meshwright.emit.megatron_groups import group_kwargs
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_pattern
 from meshwright.emit.megatron_kwargs_model import layers, sizes
 from meshwright.emit.megatron_techniques import technique_flags
@@ -188,4 +189,5 @@ def _process_groups(plan: Plan) -> Kwargs:
         "expert_gtp_remat_size": grid.egtp,
         "num_distributed_optimizer_instances": plan.spec.parallelism.optimizer_instances,
         "order": grid.order,
+        **group_kwargs(plan),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_kwargs, layers_built
-from meshwright.emit.megatron_model import moe_pattern, windows, without_positions
+from meshwright.emit.megatron_model import moe_pattern, score_said, windows, without_positions
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.model.megatron_parts import parts
@@ -29,8 +29,12 @@ def layers(plan: Plan) -> Kwargs:
 
 
 def _ahead(model: Model) -> Kwargs:
-    repeated = {"mtp_use_repeated_layer": True} if model.mtp_repeated else {}
-    return {"mtp_num_layers": model.mtp, "mtp_loss_scaling_factor": model.mtp_loss_weight, **repeated}
+    return {
+        "mtp_num_layers": model.mtp,
+        "mtp_loss_scaling_factor": model.mtp_loss_weight,
+        **({"mtp_use_repeated_layer": True} if model.mtp_repeated else {}),
+        **({"mtp_detach_heads": True} if model.mtp_detached else {}),
+    }
 
 
 _ACTIVATIONS = {
@@ -144,10 +148,10 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "moe_shared_expert_gate": moe.shared_gate,
         **({"moe_apply_probs_on_input": True} if moe.weights_on_input else {}),
         "moe_router_topk": moe.topk,
-        # with a bias, softmax is our router's (train/routers.py): Megatron wants sigmoid to be said
-        "moe_router_score_function": "sigmoid" if moe.router_bias else moe.score,
+        "moe_router_score_function": score_said(moe),
         "moe_router_pre_softmax": moe.score == "softmax" and not (moe.normalize_topk or moe.router_bias),
         "moe_router_load_balancing_type": moe.balancing,
+        **({"moe_router_quantile_balancing_ema": moe.quantile_ema} if moe.quantile_ema else {}),
         "moe_aux_loss_coeff": moe.aux_loss,
         "moe_z_loss_coeff": moe.z_loss or None,
         "moe_router_num_groups": moe.groups if moe.groups > 1 else None,
@@ -155,7 +159,7 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "moe_router_topk_scaling_factor": moe.scaling if moe.scaling != 1.0 else None,
         "moe_router_enable_expert_bias": moe.router_bias,
         "moe_router_bias_update_rate": moe.bias_update_rate if moe.router_bias else Moe.bias_update_rate,
-        "moe_router_dtype": "fp32" if moe.score == "sigmoid" or moe.router_bias else None,
+        "moe_router_dtype": "fp32" if moe.score != "softmax" or moe.router_bias else None,
         "moe_token_dispatcher_type": megatron.moe_dispatcher,
         "moe_grouped_gemm": megatron.moe_grouped_gemm,
         "moe_permute_fusion": megatron.moe_permute_fusion,

@@ -11,7 +11,7 @@ from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, parts, spec_name
 from meshwright.spec.model import Model, Moe, Rope, RopeScaling
 
-__all__ = ["UNFUSED", "model_flags", "moe_pattern", "windows", "without_positions"]
+__all__ = ["UNFUSED", "model_flags", "moe_pattern", "score_said", "windows", "without_positions"]
 
 
 def model_flags(plan: Plan) -> Iterator[str]:
@@ -29,6 +29,7 @@ def model_flags(plan: Plan) -> Iterator[str]:
     if model.mtp:
         yield from flag("--mtp-loss-scaling-factor", model.mtp_loss_weight, 0.1)
         yield from switch("--mtp-use-repeated-layer", model.mtp_repeated)
+        yield from switch("--mtp-detach-heads", model.mtp_detached)
     yield from _kernels(plan)
 
 
@@ -206,14 +207,20 @@ def _experts(plan: Plan) -> Iterator[str]:
     yield from flag("--moe-expert-capacity-factor", moe.capacity_factor)
 
 
+def score_said(moe: Moe) -> str:
+    """With a bias, softmax is our router's (train/routers.py): Megatron wants another to be said."""
+    return "sigmoid" if moe.router_bias and moe.score == "softmax" else moe.score
+
+
 def _router(moe: Moe) -> Iterator[str]:
     yield from flag("--moe-router-topk", moe.topk, 2)
-    yield from flag("--moe-router-score-function", "sigmoid" if moe.router_bias else moe.score, "softmax")
+    yield from flag("--moe-router-score-function", score_said(moe), "softmax")
     # a softmax over all experts, normalised over the chosen ones, is the softmax over the chosen ones
     yield from switch(
         "--moe-router-pre-softmax", moe.score == "softmax" and not (moe.normalize_topk or moe.router_bias)
     )
     yield from flag("--moe-router-load-balancing-type", moe.balancing, "aux_loss")
+    yield from flag("--moe-router-quantile-balancing-ema", moe.quantile_ema, 0.0)
     yield from flag("--moe-aux-loss-coeff", moe.aux_loss, 0.0)
     yield from flag("--moe-z-loss-coeff", moe.z_loss, 0.0)
     if moe.groups > 1:
@@ -223,7 +230,7 @@ def _router(moe: Moe) -> Iterator[str]:
     if moe.router_bias:
         yield "--moe-router-enable-expert-bias"
         yield from flag("--moe-router-bias-update-rate", moe.bias_update_rate, 1e-3)
-    if moe.score == "sigmoid" or moe.router_bias:
+    if moe.score != "softmax" or moe.router_bias:
         yield from flag("--moe-router-dtype", "fp32")  # DeepSeek-V3 scores in fp32
 
 

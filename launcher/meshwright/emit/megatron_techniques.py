@@ -28,6 +28,7 @@ def technique_flags(plan: Plan) -> list[str]:
         *switch("--delay-wgrad-compute", options.delay_wgrad),
         *switch("--overlap-param-gather-with-optimizer-step", options.gather_with_step),
         *switch("--use-transformer-engine-op-fuser", options.op_fuser),
+        *flag("--empty-unused-memory-level", options.empty_cache, 0),
     ]
 
 
@@ -135,6 +136,7 @@ def _fsdp(options: MegatronOptions) -> Iterator[str]:
     yield from switch("--fsdp-double-buffer", fsdp.double_buffer)
     if fsdp.nccl_buffers:
         yield from ("--use-nccl-ub", "--fsdp-manual-registration")
+    yield from switch("--keep-fp8-transpose-cache", fsdp.transpose_cache)
     yield from flag("--outer-dp-sharding-strategy", "optim" if fsdp.outer_optimizer else "no_shard", "no_shard")
 
 

@@ -59,6 +59,11 @@ ROWS: Mapping[str, Row] = {
         f"zero_optimization.zenflow.{key}": Row(f"backend.deepspeed.zenflow.{ours}", _number)
         for key, ours in (("select_interval", "select_interval"), ("update_interval", "update_interval"))
     },
+    "torch_autocast.enabled": Row("backend.deepspeed.autocast", lambda on: None if on else "none"),
+    "torch_autocast.dtype": Row("backend.deepspeed.autocast", lambda name: "bf16" if "b" in name else "fp16"),
+    "checkpoint.writer.type": Row("backend.deepspeed.checkpoint.writer", str.lower),
+    "checkpoint.writer.decoupled": Row("training.logging.async_save"),
+    "checkpoint.load_universal": Row("training.logging.load", lambda _: None),
     "expert_parallel.comm_max_tokens_per_rank": Row("training.micro_batch", lambda _: None),
     "expert_parallel.enabled": Row("parallelism.ep", lambda value: None),
     "expert_parallel.preset_model": Row("model.transformers", lambda value: None),

@@ -63,6 +63,7 @@ CARRIED = {
     "model.mtp": "mtp_num_layers",
     "model.mtp_loss_weight": "mtp_loss_scaling_factor",
     "model.mtp_repeated": "mtp_use_repeated_layer",
+    "model.mtp_detached": "mtp_detach_heads",
 }
 """Arguments that make one of our values together."""
 
@@ -107,7 +108,8 @@ def vocabulary(a: Arguments) -> Flat:
 def _sizes(a: Arguments) -> Flat:
     hidden, heads = a("hidden_size"), a("num_attention_heads")
     flat: Flat = {"model.mtp": a("mtp_num_layers") or 0, "model.mtp_loss_weight": a("mtp_loss_scaling_factor")}
-    flat["model.mtp_repeated"] = bool(flat["model.mtp"] and a("mtp_use_repeated_layer"))
+    if a("mtp_num_layers"):
+        flat |= {"model.mtp_repeated": a("mtp_use_repeated_layer"), "model.mtp_detached": a("mtp_detach_heads")}
     flat["model.norm"] = {"RMSNorm": "rmsnorm", "LayerNorm": "layernorm"}.get(a("normalization"), a("normalization"))
     if hidden:
         flat["model.ffn"] = dense_width(a)

@@ -23,6 +23,12 @@ PLAIN = {
     f"{_HERE}.optimizer_master": "main_params_dtype",
     f"{_HERE}.optimizer_gradients": "main_grads_dtype",
     f"{_HERE}.megatron_fsdp.nccl_buffers": "nccl_ub",
+    f"{_HERE}.megatron_fsdp.transpose_cache": "keep_fp8_transpose_cache",
+    f"{_HERE}.groups.nccl_config": "nccl_communicator_config_path",
+    f"{_HERE}.groups.timeout_minutes": "distributed_timeout_minutes",
+    f"{_HERE}.checkpoint_parallel_load": "ckpt_fully_parallel_load",
+    f"{_HERE}.checkpoint_reshardable": "dist_ckpt_optim_fully_reshardable",
+    f"{_HERE}.empty_cache": "empty_unused_memory_level",
 }
 """One argument each, the same value."""
 
@@ -46,6 +52,8 @@ CARRIED = {
     f"{_HERE}.optimizer_offload.fraction": "optimizer_cpu_offload optimizer_offload_fraction",
     f"{_HERE}.megatron_fsdp.double_buffer": "fsdp_double_buffer fsdp_manual_registration",
     f"{_HERE}.megatron_fsdp.outer_optimizer": "outer_dp_sharding_strategy",
+    f"{_HERE}.groups.sharp": "use_sharp sharp_enabled_group",
+    f"{_HERE}.groups.high_priority": "high_priority_stream_groups",
     **{f"{_HERE}.muon.{name}": argument for name, argument in _MUON.items()},
 }
 
@@ -56,6 +64,8 @@ def techniques(a: Arguments) -> dict[str, Any]:
     return {
         **{path: a(name) for path, name in PLAIN.items()},
         **({f"{_HERE}.muon.{name}": a(argument) for name, argument in _MUON.items()} if of_muon(a) else {}),
+        f"{_HERE}.groups.sharp": (a("sharp_enabled_group") or "dp") if a("use_sharp") else "none",
+        f"{_HERE}.groups.high_priority": a("high_priority_stream_groups") or [],
         f"{_HERE}.quantization.param_gather": a("fp8_param_gather") or a("fp4_param_gather"),
         f"{_HERE}.quantization.first_layers_bf16": a("num_layers_at_start_in_bf16") if ends else 0,
         f"{_HERE}.quantization.last_layers_bf16": a("num_layers_at_end_in_bf16") if ends else 0,

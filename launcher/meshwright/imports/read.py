@@ -148,7 +148,16 @@ def _yaml(text: str, name: str, answers: Mapping[str, str]) -> Source:
         return model_zoo.of_model(leaves, Path(name), answers) or megatron_yaml.of_flag_yaml(leaves, answers)
     if reader := _reader(leaves):
         return reader(leaves)
-    raise ConfigError([Problem(name, "no kind of YAML that is known; see docs/imports.md", "import.kind")])
+    of = next((whose for whose, keys in _UNREAD.items() if any(key.startswith(keys) for key in leaves)), None)
+    said = f"a configuration of {of}, which is not read" if of else "no kind of YAML that is known"
+    raise ConfigError([Problem(name, f"{said}; see docs/imports.md", "import.kind")])
+
+
+_UNREAD = {
+    "NeMo-RL": ("policy.megatron_cfg.", "policy.dtensor_cfg."),
+    "AReaL": ("allocation_mode", "actor.scheduling_spec", "actor.mb_spec."),
+}
+"""Programs whose files are known by these keys, and have no reader."""
 
 
 def _reader(leaves: Leaves) -> Callable[[Leaves], Source] | None:

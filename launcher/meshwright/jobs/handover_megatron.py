@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 from meshwright.emit.megatron import checkpoint_format, shards
 from meshwright.errors import Problem
@@ -14,7 +15,6 @@ from meshwright.resolver import resolve
 
 __all__ = ["HANDOVER"]
 
-RESHARDABLE = "--dist-ckpt-optim-fully-reshardable"  # beyond DP; megatron/training/config/training_config.py:592
 NEW_SCHEDULE = "--override-opt-param-scheduler"
 
 
@@ -34,7 +34,7 @@ def _problems(before: Plan, after: Plan) -> Iterator[Problem]:
 def _saved(plans: Sequence[Plan]) -> list[Plan]:
     """Where a layout changes, a sharded optimizer is saved in a form that fits every layout."""
     changes = any(resharded(a, b) for a, b in pairwise(plans))
-    return [_with_flag(plan, RESHARDABLE) if changes and _in_buckets(plan) else plan for plan in plans]
+    return [_with(plan, checkpoint_reshardable=True) if changes and _in_buckets(plan) else plan for plan in plans]
 
 
 def _in_buckets(plan: Plan) -> bool:
@@ -42,13 +42,12 @@ def _in_buckets(plan: Plan) -> bool:
 
 
 def _started(plan: Plan) -> Plan:
-    return _with_flag(plan, NEW_SCHEDULE)
+    extra = plan.spec.backend.megatron.extra
+    return plan if NEW_SCHEDULE in extra else _with(plan, extra=(*extra, NEW_SCHEDULE))
 
 
-def _with_flag(plan: Plan, flag: str) -> Plan:
-    megatron = plan.spec.backend.megatron
-    new = () if flag in megatron.extra else (flag,)
-    backend = replace(plan.spec.backend, megatron=replace(megatron, extra=megatron.extra + new))
+def _with(plan: Plan, **options: Any) -> Plan:
+    backend = replace(plan.spec.backend, megatron=replace(plan.spec.backend.megatron, **options))
     return resolve(replace(plan.spec, backend=backend))
 
 

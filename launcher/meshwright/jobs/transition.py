@@ -26,7 +26,16 @@ __all__ = ["Chain", "Transition", "alternatives", "chain", "joined"]
 HANDOVERS: dict[str, Handover] = {"megatron": handover_megatron.HANDOVER, "deepspeed": handover_deepspeed.HANDOVER}
 ADAM = ("adam", "adamw")  # the same state; Megatron's adam is AdamW
 MAY_CHANGE = frozenset(
-    ("name", "max_positions", "rope", "attention_dropout", "hidden_dropout", "mtp_loss_weight", "transformers")
+    (
+        "name",
+        "max_positions",
+        "rope",
+        "attention_dropout",
+        "hidden_dropout",
+        "mtp_loss_weight",
+        "mtp_detached",
+        "transformers",
+    )
 )
 """Of a model, what is no weight."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from meshwright.cost.framework import Framework, framework_of
+from meshwright.cost.numbers import Number
 from meshwright.library.files import option
 from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
 from meshwright.measured.released import filled
@@ -182,9 +183,16 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     norm = {"norm": True} if "RMS" in attention else {}
     gradient = practice.bf16_gradients if spec.training.precision == "bf16" else 0
     own: dict[str, object] = {"gradient_bytes": gradient or usual.gradient_bytes, "captured": _captured(record, usual)}
-    if f"{said(record, 'model')} {_gpu(record)}" in practice.sixteen_bit_states:
-        own["optimizer_bytes"] = 4.0
+    own["optimizer_bytes"] = _states(spec, record, practice, usual)
     return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
+
+
+def _states(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> Number:
+    """Bytes of a parameter, where the source's optimizer was another than Megatron's."""
+    if f"{said(record, 'model')} {_gpu(record)}" in practice.sixteen_bit_states:
+        return 4.0
+    whole = not spec.backend.megatron.quantization.param_gather
+    return usual.optimizer_bytes - 2.0 * (whole and "" < said(record, "release") <= practice.remainders_until)
 
 
 def _captured(record: Mapping[str, str], usual: Framework) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ class Practice:
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
     kernels: Mapping[str, bool] = field(default_factory=dict)
     fused_loss: bool = False
+    remainders_until: str = ""  # the last release that kept of a master copy the 16 bits a bf16 weight lacks
     sixteen_bit_states: tuple[str, ...] = ()  # models, with the GPU, whose optimizer keeps two moments alone, in bf16
     low_weights: bool = False  # weights are kept and gathered in 8 bits where products are
     overlap_data: bool = True
@@ -70,6 +71,7 @@ _RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, low_weights=Tru
 # NeMo 1 on H100: optim.dtype is bf16, as parameters are, so that Apex's optimizer keeps no master copy
 # (NeMo-Framework-Launcher 24.07 launcher_scripts/conf/training/nemotron/nemotron_340b.yaml; dgxc-benchmarking v24.11.1
 # nemotron/nemotron4-340b-synth.yaml; NeMo megatron_base_model.py setup_optimization). With fp32 it takes 256 GPUs.
+# Without it the optimizer keeps of the master copy what a 16-bit weight lacks (there, store_param_remainders).
 _LARGEST = ("nemotron4-340b H100-80GB",)
 
 _KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True})
@@ -139,6 +141,8 @@ PRACTICES: Mapping[str, Practice] = {
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
     "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True, small_states=True),
-    "nvidia-nemo-docs": replace(_RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST),
+    "nvidia-nemo-docs": replace(
+        _RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST, remainders_until="24.12"
+    ),
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }

@@ -34,6 +34,8 @@ UNWRITTEN = (
     "transformers",
     "measured",
     "mtp_loss_weight",
+    "mtp_detached",
+    "moe.quantile_ema",
     "moe.balancing",
     "moe.aux_loss",
     "moe.z_loss",

@@ -12,7 +12,17 @@ from meshwright.model.operations import Operation, decoder_layer, embedding, fin
 from meshwright.spec import Backend, Model, Spec
 from meshwright.spec.measured import MeasuredLayer
 
-__all__ = ["active", "active_parameters", "padded_vocab", "parts_of", "stage", "total_parameters"]
+__all__ = [
+    "active",
+    "active_parameters",
+    "cuts_head",
+    "cuts_vocabulary",
+    "cuts_words",
+    "padded_vocab",
+    "parts_of",
+    "stage",
+    "total_parameters",
+]
 
 
 def padded_vocab(model: Model, backend: Backend, tp: Number) -> Number:
@@ -31,6 +41,11 @@ def total_parameters(model: Model) -> int:
     )
     ends = (*embedding(model, model.vocab), *final_norm(model), *head(model, model.vocab, model.tied_embeddings))
     return int(layers + parameters(ends)[0])
+
+
+def routed_parameters(model: Model) -> int:
+    """Of all routed experts."""
+    return sum(parameters(decoder_layer(model, kind))[1] * n for kind, n in count_kinds(model, 0, model.layers).items())
 
 
 def active_parameters(model: Model) -> int:
@@ -66,21 +81,48 @@ def parts_of(spec: Spec) -> Parts:
     return Parts(p.gtp, p.egtp, 32 if spec.training.precision == "mxfp8" else 16)
 
 
-def stage(model: Model, chunks: tuple[Chunk, ...], vocab: int, grid: Grid, parts: Parts = WHOLE) -> Stage:
+def cuts_vocabulary(model: Model, backend: Backend) -> bool:
+    """Whether tensor-parallel ranks keep the logits cut, and take the loss of their parts.
+
+    AutoTP does where it is told to, else where head and embedding are one and transformers' embedding does not scale by
+    itself, but for Gemma 3's (DeepSpeed 0.19.8, runtime/engine.py:1114; module_inject/layers.py:1110).
+    """
+    if backend.name == "megatron":
+        return True
+    asked = backend.deepspeed.autotp.vocabulary
+    plain = model.embedding_scale is None or model.transformers == "gemma3_text"
+    return (model.tied_embeddings and plain) if asked is None else asked
+
+
+def cuts_words(model: Model, backend: Backend) -> bool:
+    """Whether they share the embedding's rows: AutoTP's where the head that is one with it is cut."""
+    return backend.name == "megatron" or (model.tied_embeddings and cuts_vocabulary(model, backend))
+
+
+def cuts_head(model: Model, backend: Backend) -> bool:
+    """Whether they share the head's rows: AutoTP's do, but for a head that is one with a whole embedding."""
+    return backend.name == "megatron" or not model.tied_embeddings or cuts_vocabulary(model, backend)
+
+
+def stage(
+    model: Model, chunks: tuple[Chunk, ...], vocab: int, grid: Grid, backend: Backend, parts: Parts = WHOLE
+) -> Stage:
     """A pipeline stage with the parameters of one of its ranks; ``vocab`` is padded."""
     counted = [
         (count * n, experts * n)
         for chunk in chunks
-        for operations, n in _chunk_operations(model, chunk, vocab)
+        for operations, n in _chunk_operations(model, chunk, vocab, backend)
         for count, experts in [parameters(operations, grid.tp, grid.etp, grid.ep, parts)]
     ]
     return Stage(chunks, sum(count for count, _ in counted), sum(experts for _, experts in counted))
 
 
-def _chunk_operations(model: Model, chunk: Chunk, vocab: int) -> Iterator[tuple[tuple[Operation, ...], int]]:
+def _chunk_operations(
+    model: Model, chunk: Chunk, vocab: int, backend: Backend
+) -> Iterator[tuple[tuple[Operation, ...], int]]:
     """Groups of operations and how many times each stands on the chunk."""
     if chunk.embedding or chunk.mtp:  # MTP reads the embedding: a stage without it holds a copy
-        yield embedding(model, vocab), 1
+        yield embedding(model, vocab, cuts_words(model, backend)), 1
     for kind, count in count_kinds(model, chunk.first, chunk.layers).items():
         yield decoder_layer(model, kind), count
     if chunk.final_norm:
@@ -88,4 +130,4 @@ def _chunk_operations(model: Model, chunk: Chunk, vocab: int) -> Iterator[tuple[
     if chunk.mtp:
         yield mtp_layer(model), 1 if model.mtp_repeated else chunk.mtp
     if chunk.loss:
-        yield head(model, vocab, model.tied_embeddings and chunk.embedding), 1
+        yield head(model, vocab, model.tied_embeddings and chunk.embedding, cuts_head(model, backend)), 1

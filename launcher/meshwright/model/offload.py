@@ -116,7 +116,7 @@ def _buffers(o: DeepSpeedOptions, own: int, owned: Number) -> Number:
 
 
 def _stages_1_and_2(o: DeepSpeedOptions, t: Training, zero: Number, microbatches: Number) -> Kept:
-    """A 16-bit copy of the new weights lies beside the states (stage_1_and_2.py:567).
+    """A 16-bit copy of the new weights lies beside the states (stage_1_and_2.py:567); even fp32 weights have a master.
 
     At stage 2, fp32 sums of 16-bit weights' gradients stay on the GPU (:1259); others go to the host between
     micro-batches (:1809).
@@ -128,7 +128,7 @@ def _stages_1_and_2(o: DeepSpeedOptions, t: Training, zero: Number, microbatches
     return Kept(
         weight=own,
         gradient=(1 - moved) * summed,
-        optimizer=0 if away else (_master(o) if own < MASTER else 0) + moments,
+        optimizer=0 if away else _master(o) * ((zero > 0) | (own < MASTER)) + moments,
         host=away * (pinned + moments),
         pinned=away * o.offload_optimizer.pin_memory * pinned,
     )

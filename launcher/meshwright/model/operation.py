@@ -67,8 +67,9 @@ class Kernels:
     module, so that the norm cannot be recomputed by itself. ``eight_bit``: matrix products take 8-bit inputs and
     keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``low_bytes``:
     of an element of these, fewer than 1 in 4 bits. ``router``, ``permute``: experts are scored and chosen, and tokens
-    sorted to them and back, by one kernel each. ``experts``: one operation holds an expert's MLP.
-    ``rope``: rotary positions by one kernel. ``sparse``: attention with an indexer computes the chosen scores alone.
+    sorted to them and back, by one kernel each. ``fused_experts``: their activation is in the products around it.
+    ``pieced_biases``: experts' biases are added expert by expert. ``rope``: rotary positions by one kernel.
+    ``sparse``: attention with an indexer computes the chosen scores alone.
     ``weighs_outputs``: what experts gave is multiplied by their scores, and kept for that; Megatron weighs inside the
     activation instead (megatron-core 0.19.2, core/transformer/moe/experts.py:830), so that nothing is kept.
     """
@@ -81,7 +82,8 @@ class Kernels:
     eight_bit: bool = False
     low_bytes: float = 1.0
     router: bool = False
-    experts: bool = True
+    fused_experts: bool = False
+    pieced_biases: bool = False
     rope: bool = True
     permute: bool = False
     weighs_outputs: bool = False

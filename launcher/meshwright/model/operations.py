@@ -11,7 +11,7 @@ from functools import lru_cache
 from meshwright.model.kinds import ahead_kinds
 from meshwright.model.layers import LayerKind, feed_forward, parts
 from meshwright.model.layers.shared import drops, linear, norm
-from meshwright.model.operation import FUSED, WHOLE, Degrees, Kernels, Number, Operation, Parts, Tensor, Weight
+from meshwright.model.operation import FUSED, WHOLE, Degrees, Kernels, Number, Operation, Parts, Shard, Tensor, Weight
 from meshwright.spec import Model
 
 __all__ = [
@@ -39,13 +39,14 @@ def parameters(
     return expert + sum(w.on_rank(tp, etp, ep, parts) for w in weights if w.shard != "expert"), expert
 
 
-def embedding(model: Model, vocab: Number) -> tuple[Operation, ...]:
-    """The input side: word (and learned position) embeddings, with ``vocab`` rows, padded or not."""
+def embedding(model: Model, vocab: Number, cut: bool = True) -> tuple[Operation, ...]:
+    """The input side: word (and learned position) embeddings, with ``vocab`` rows, padded or not, ``cut`` by tp."""
+    shard: Shard = "tp" if cut else "replicated"
     if model.measured is not None:  # with all that is in no layer
         rows = model.measured.outside + (vocab - model.vocab) * model.hidden
         moved = (Tensor(6 * model.hidden, "sequence"),)
-        return (Operation("embedding", (Weight("embedding.word", rows, "tp"),), (Tensor(8, "replicated"),), moved),)
-    weights = [Weight("embedding.word", vocab * model.hidden, "tp", rows=vocab)]
+        return (Operation("embedding", (Weight("embedding.word", rows, shard),), (Tensor(8, "replicated"),), moved),)
+    weights = [Weight("embedding.word", vocab * model.hidden, shard, rows=vocab)]
     if model.positions in ("learned", "sinusoidal_table"):
         weights.append(Weight("embedding.position", model.position_rows * model.hidden, "replicated"))
     norms = [norm(model, "embedding.norm", model.hidden)] if model.embedding_norm else []
@@ -66,9 +67,10 @@ def final_norm(model: Model) -> tuple[Operation, ...]:
     return () if ends else (norm(model, "final_norm", model.hidden),)
 
 
-def head(model: Model, vocab: Number, shares_embedding: bool) -> tuple[Operation, ...]:
-    """The output projection; it has no weight of its own where it ``shares_embedding`` on the same chunk."""
-    weights = () if shares_embedding else (Weight("head", vocab * model.hidden, "tp", rows=vocab),)
+def head(model: Model, vocab: Number, shares_embedding: bool, cut: bool = True) -> tuple[Operation, ...]:
+    """The output projection, ``cut`` by tp; it has no weight of its own where it ``shares_embedding`` on its chunk."""
+    shard: Shard = "tp" if cut else "replicated"
+    weights = () if shares_embedding else (Weight("head", vocab * model.hidden, shard, rows=vocab),)
     bias = (Weight("head.bias", vocab, "tp"),) if model.output_bias else ()
     return (Operation("head", weights + bias, region="enter"),)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.model.megatron_classes import is_hybrid
+from meshwright.rehearse.deepspeed import of_deepspeed, small_options
 from meshwright.rehearse.layouts import layouts, parallelism, processes, recomputed, split
 from meshwright.rehearse.shapes import SEQUENCE, VOCAB, small_model
 from meshwright.resolver import normalise, refusals
@@ -53,36 +54,40 @@ def miniature(spec: Spec, ranks: int = 4, steps: int = 40) -> tuple[Spec, ...]:
 
 def one_process(mini: Spec) -> Spec:
     """The same model and batches on one process."""
-    alone = Parallelism(dp=1, recompute="none", overlap_grad_reduce=False)
-    return replace(mini, parallelism=alone, cluster=replace(mini.cluster, gpus=1, gpus_per_node=1))
+    sharded = int(mini.training.optimizer.name == "muon")  # ZeRO clips what Muon made orthogonal, nothing else does
+    alone = Parallelism(dp=1, zero=sharded, recompute="none", overlap_grad_reduce=False)
+    plain = replace(mini.backend, deepspeed=DeepSpeedOptions(torch_adam=True))
+    return replace(mini, parallelism=alone, backend=plain, cluster=replace(mini.cluster, gpus=1, gpus_per_node=1))
 
 
 def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
     """What a miniature does differently, beside its sizes: one sentence each."""
-    yield from _in_training(spec)
-    yield from _in_layout(spec, minis[0].backend.name)
+    yield from _in_training(spec, minis[0].training)
+    if spec.backend.name == "deepspeed":
+        yield from of_deepspeed(spec.backend.deepspeed)
+    yield from _in_layout(spec, minis[0])
     yield from _in_the_model(spec, minis[0].model)
     yield from _without_a_gpu(spec.parallelism)
     if spec.backend.megatron.extra:
         yield f"without the extra flags {' '.join(spec.backend.megatron.extra)}"
 
 
-def _in_training(spec: Spec) -> Iterator[str]:
+def _in_training(spec: Spec, small: Training) -> Iterator[str]:
     training = spec.training
     if training.precision != "fp32":
         yield f"fp32 instead of {training.precision}: rounding would hide differences"
     if spec.model.attention_dropout or spec.model.hidden_dropout:
         yield "no dropout: its random numbers depend on the layout"
-    if training.optimizer.name in ("muon", "sgd"):
+    if training.optimizer.name != small.optimizer.name and training.optimizer.name in ("muon", "sgd"):
         yield f"AdamW instead of {training.optimizer.name}"
 
 
-def _in_layout(spec: Spec, backend: str) -> Iterator[str]:
+def _in_layout(spec: Spec, small: Spec) -> Iterator[str]:
     p = spec.parallelism
     if p.zero >= 2 and spec.backend.name == "megatron":
-        kind = "DeepSpeed" if backend == "deepspeed" else "torch's FSDP2"
+        kind = "DeepSpeed" if small.backend.name == "deepspeed" else "torch's FSDP2"
         yield f"ZeRO {p.zero} by {kind}: Megatron-FSDP needs GPUs"
-    if p.cp > 1 and p.cp_comm != "all_gather":
+    if p.cp > 1 and p.cp_comm != small.parallelism.cp_comm:
         yield f"context parallelism by all-gather instead of {p.cp_comm}"
 
 
@@ -113,7 +118,7 @@ def _spec(spec: Spec, degrees: Mapping[str, int], ranks: int, steps: int) -> Spe
         model=_comparable(spec, small_model(spec.model, layers)),
         cluster=replace(cluster, nvlink_domain=None),
         parallelism=parallelism(spec, degrees, division),
-        training=_training(spec.training, steps, ROUTED_LEARNING_RATE if spec.model.routed else LEARNING_RATE),
+        training=_training(spec, steps, ROUTED_LEARNING_RATE if spec.model.routed else LEARNING_RATE),
         backend=_backend(spec),
         launch=Launch(),
         stage=None,
@@ -145,14 +150,15 @@ def _cannot_tie(spec: Spec) -> bool:
     return sharded and spec.model.tied_embeddings and spec.model.transformers is None
 
 
-def _training(training: Training, steps: int, rate: float) -> Training:
+def _training(spec: Spec, steps: int, rate: float) -> Training:
+    training, muon = spec.training, spec.training.optimizer.name == "muon" and spec.backend.name == "deepspeed"
     return Training(
         sequence=SEQUENCE,
         micro_batch=MICRO_BATCH,
         global_batch=GLOBAL_BATCH,
         steps=steps,
         precision="fp32",
-        optimizer=Optimizer(name="adamw", lr=rate, eps=EPSILON, clip=training.optimizer.clip),
+        optimizer=Optimizer(name="muon" if muon else "adamw", lr=rate, eps=EPSILON, clip=training.optimizer.clip),
         schedule=Schedule(style="constant"),
         seed=training.seed,
         data=Data(split="100,0,0", workers=0, tokenizer=Tokenizer(kind="bytes")),
@@ -178,7 +184,7 @@ def _backend(spec: Spec) -> Backend:
             gradient_accumulation_fusion=False,
             spec=backend.megatron.spec,
         ),
-        deepspeed=DeepSpeedOptions(torch_adam=True),
+        deepspeed=small_options(backend.deepspeed, SEQUENCE // min(2, spec.parallelism.cp)),
     )
 
 

@@ -24,7 +24,12 @@ def by_megatron_fsdp(r: Layout, least: int) -> Number:
 
 
 def option_rule(
-    part: str, path: str, holds: Callable[[Layout], Number], message: str, source: str, repairs: Proposals
+    part: str,
+    path: str,
+    holds: Callable[[Layout], Number],
+    message: str | Callable[[Layout], str],
+    source: str,
+    repairs: Proposals,
 ) -> Rule:
     """A rule ``megatron.{part}`` on ``backend.megatron.{path}``; a source of lines alone is of the model's config."""
     return Rule(

@@ -12,6 +12,7 @@ from meshwright.rules._rule import Layout, Rule
 from meshwright.rules.accelerate_fsdp import RULES as FSDP
 from meshwright.rules.accelerate_fsdp import WITH_FSDP
 from meshwright.spec import DeepSpeedOptions
+from meshwright.spec.techniques import DeepSpeedCheckpoint
 
 __all__ = ["RULES"]
 
@@ -22,7 +23,8 @@ TRAINER = WITH_DEEPSPEED + WITH_FSDP
 def _by_our_program(o: DeepSpeedOptions) -> bool:
     """Techniques that the JSON alone does not switch on."""
     tiled = o.tiling.loss > 1 or o.tiling.mlp > 1
-    return tiled or o.zenflow.topk is not None or o.deep_compile.enabled or o.moe_dispatcher != "alltoall"
+    written = o.checkpoint != DeepSpeedCheckpoint()
+    return tiled or written or o.zenflow.topk is not None or o.deep_compile.enabled or o.moe_dispatcher != "alltoall"
 
 
 def _decays_to_the_end(r: Layout) -> bool:
@@ -126,8 +128,8 @@ _DEEPSPEED = (
         path="backend.deepspeed",
         backends=WITH_DEEPSPEED,
         holds=lambda r: not _by_our_program(r.backend.deepspeed),
-        message="tiles, ZenFlow, DeepCompile and DeepEP are switched on by our program, or it counts steps for them; "
-        "the Trainer does neither",
+        message="tiles, ZenFlow, DeepCompile, DeepEP and writers of checkpoints are switched on by our program, or it "
+        "counts steps or waits for them; the Trainer does neither",
         source="train/deepspeed_tiling.py; transformers integrations/deepspeed.py",
         repairs=change(
             backend__deepspeed__tiling__loss=1,
@@ -136,6 +138,8 @@ _DEEPSPEED = (
             backend__deepspeed__deep_compile__enabled=False,
             backend__deepspeed__deep_compile__offload="none",
             backend__deepspeed__moe_dispatcher="alltoall",
+            backend__deepspeed__checkpoint__writer="torch",
+            backend__deepspeed__checkpoint__node_local=False,
         ),
     ),
     Rule(

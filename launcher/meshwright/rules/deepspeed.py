@@ -5,7 +5,6 @@ What the models lack is in ``deepspeed_model``, the degrees in ``deepspeed_degre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from meshwright.rules._forms import whole_layers
@@ -27,8 +26,7 @@ def _contradictions(r: Layout) -> str:
 
 def _autocast(r: Layout) -> bool:
     """Whether torch casts as it goes, from weights in fp32."""
-    section = r.backend.deepspeed.extra.get("torch_autocast")
-    return isinstance(section, Mapping) and section.get("enabled") is True
+    return r.backend.deepspeed.autocast != "none"
 
 
 _REST = (
@@ -50,21 +48,23 @@ _REST = (
     ),
     Rule(
         id="deepspeed.autocast",
-        path="training.precision",
+        path="backend.deepspeed.autocast",
         backends=DEEPSPEED,
         holds=lambda r: not _autocast(r) or r.training.precision == "fp32",
-        message="torch_autocast casts weights of fp32 as it goes; weights in {training.precision} leave it nothing",
-        source="deepspeed/runtime/torch_autocast.py:36",
-        repairs=any_of(change(training__precision="fp32"), change(backend__deepspeed__extra={})),
+        message="torch.autocast casts weights of fp32 as it goes; weights in {training.precision} leave it nothing",
+        source="runtime/torch_autocast.py:36",
+        repairs=any_of(change(training__precision="fp32"), change(backend__deepspeed__autocast="none")),
     ),
     Rule(
         id="deepspeed.autocast_quantized",
         path="backend.deepspeed.quantized_weights",
         backends=DEEPSPEED,
         holds=lambda r: not (_autocast(r) and r.backend.deepspeed.quantized_weights),
-        message="torch_autocast does not go with quantized weights",
-        source="deepspeed/runtime/torch_autocast.py:29",
-        repairs=change(backend__deepspeed__quantized_weights=False),
+        message="torch.autocast does not go with quantized weights",
+        source="runtime/torch_autocast.py:29",
+        repairs=any_of(
+            change(backend__deepspeed__quantized_weights=False), change(backend__deepspeed__autocast="none")
+        ),
     ),
     Rule(
         id="deepspeed.extra",

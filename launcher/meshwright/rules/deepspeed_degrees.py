@@ -5,15 +5,18 @@ from __future__ import annotations
 from meshwright.emit.deepspeed import attention
 from meshwright.model.architecture_table import ARCHITECTURES, architecture_of
 from meshwright.model.architectures import Architecture
+from meshwright.model.count import cuts_vocabulary
 from meshwright.rules._forms import only, unsplit
 from meshwright.rules._repairs import any_of, change, nearest
 from meshwright.rules._rule import DEEPSPEED, Layout, Rule, implies
+from meshwright.spec.techniques import AutoTp
 
 __all__ = ["RULES"]
 
 _TP = nearest("parallelism.tp", lambda r: r.tp, high=64)
 _CP = nearest("parallelism.cp", lambda r: r.cp, high=64)
 _EP = nearest("parallelism.ep", lambda r: r.ep)
+_WHOLE_VOCABULARY = change(backend__deepspeed__autotp__vocabulary=None, backend__deepspeed__autotp__overlap=False)
 _NO_TP = change(parallelism__tp=1, parallelism__sp=False)
 
 
@@ -76,6 +79,27 @@ _TENSOR = (
         message="tp = {tp} with cp = {cp}: AutoTP and Ulysses build groups that do not know of each other",
         source="module_inject/auto_ep_folding.py:210; accepted with wrong groups without expert parallelism",
         repairs=any_of(change(parallelism__cp=1), _NO_TP),
+    ),
+    Rule(
+        id="deepspeed.autotp_options",
+        path="backend.deepspeed.autotp",
+        backends=DEEPSPEED,
+        holds=lambda r: implies(r.backend.deepspeed.autotp != AutoTp(), r.tp > 1),
+        message="autotp says how tensor parallelism cuts, and tp = {tp} cuts nothing",
+        source="runtime/engine.py:1104",
+        repairs=_WHOLE_VOCABULARY,
+    ),
+    Rule(
+        id="deepspeed.vocabulary",
+        path="backend.deepspeed.autotp.vocabulary",
+        backends=DEEPSPEED,
+        holds=lambda r: implies(
+            cuts_vocabulary(r.model, r.backend), (r.tp == 1) | (r.backend.deepspeed.tiling.loss == 1)
+        ),
+        message="logits cut by the vocabulary at tp = {tp} have a loss of their own, which takes no pieces of "
+        "{backend.deepspeed.tiling.loss}",
+        source="sequence/cross_entropy.py:457: the loss of the model is replaced; ours for the pieces",
+        repairs=any_of(change(backend__deepspeed__tiling__loss=1), _WHOLE_VOCABULARY),
     ),
     only(
         "deepspeed.overlap",

@@ -48,7 +48,7 @@ RULES: tuple[Rule, ...] = (
             r.model.moe is None
             or r.model.moe.balancing == "none"
             or (r.model.moe.balancing == "aux_loss" and "moe.aux_loss" in _architecture(r).carried)
-            or r.model.moe.aux_loss == 0
+            or (r.model.moe.aux_loss == 0 and r.model.moe.balancing != "quantile_balancing")
         ),
         message="transformers' {model.transformers} has no {model.moe.balancing} loss to balance experts with",
         source="transformers models/*/modeling_*.py: load_balancing_loss_func",

@@ -24,7 +24,9 @@ def _whole_matrices(r: Layout) -> Number:
     o = r.backend.deepspeed
     plain = _optimizer(r).device == "none" and _param(r).device == "none" and not o.bf16_states and o.hpz == 1
     mixed = r.training.precision == "bf16" and r.training.grad_reduce == "fp32"
-    return (r.tp == 1) & plain & implies(mixed & (r.zero == 1), (r.cp == 1) & (r.ep == 1))
+    flat = r.model.moe is None and r.model.mamba is None and r.model.delta_net is None
+    flat = flat and r.model.short_convolution is None
+    return (r.tp == 1) & plain & implies(mixed & (r.zero == 1), (r.cp == 1) & (r.ep == 1) & flat)
 
 
 def _quantized(r: Layout) -> bool:
@@ -89,11 +91,11 @@ _OPTIMIZER = (
         backends=DEEPSPEED,
         holds=lambda r: implies(r.training.optimizer.name == "muon", _whole_matrices(r)),
         message="Muon needs whole matrices and their gradients at tp = 1, with nothing offloaded, no bf16 "
-        "states, no hpz, and at zero = 1 in bf16 neither Ulysses nor AutoEP; tp = {tp}, cp = {cp}, ep = {ep}, "
-        "zero = {zero}",
+        "states, no hpz, and at zero = 1 in bf16 neither Ulysses nor experts nor convolutions, whose weights have "
+        "three dimensions; tp = {tp}, cp = {cp}, ep = {ep}, zero = {zero}",
         source="runtime/bf16_optimizer.py:60; ours for tp, where each rank would "
         "orthogonalize its own part, and for offload, which we have not run",
-        repairs=change(training__optimizer__name="adamw"),
+        repairs=any_of(change(parallelism__zero=2), change(training__optimizer__name="adamw")),
     ),
     Rule(
         id="deepspeed.offload_sgd",
@@ -165,7 +167,7 @@ _OFFLOAD = (
             (_optimizer(r).ratio == 1)
             | ((0 < _optimizer(r).ratio < 1) & (_optimizer(r).device == "cpu") & (r.zero == 3))
         ),
-        message="a part of {backend.deepspeed.offload_optimizer.ratio} needs zero = 3, device=cpu and lies in 0..1; "
+        message="a part of {backend.deepspeed.offload_optimizer.ratio} needs zero = 3, device=cpu and more than 0; "
         "zero = {zero}, device={backend.deepspeed.offload_optimizer.device}",
         source="runtime/zero/config.py:399",
         repairs=change(backend__deepspeed__offload_optimizer__ratio=1.0),
@@ -232,4 +234,17 @@ _ZERO_PLUS_PLUS = (
     ),
 )
 
-RULES: tuple[Rule, ...] = _PRECISION + _OPTIMIZER + _OFFLOAD + _ZERO_PLUS_PLUS
+_CHECKPOINTS = (
+    Rule(
+        id="deepspeed.checkpoint_writer",
+        path="backend.deepspeed.checkpoint.writer",
+        backends=DEEPSPEED,
+        holds=lambda r: implies(r.backend.deepspeed.checkpoint.writer != "torch", r.zero == 3),
+        message="{backend.deepspeed.checkpoint.writer} writes at zero = 3 alone, where each rank has files of its own; "
+        "at zero = {zero} DeepSpeed stops, or has all ranks write one file",
+        source="runtime/model_checkpointing/data_parallel_writer_factory.py:57: AttributeError 'dp_rank'",
+        repairs=any_of(change(backend__deepspeed__checkpoint__writer="torch"), change(parallelism__zero=3)),
+    ),
+)
+
+RULES: tuple[Rule, ...] = _PRECISION + _OPTIMIZER + _OFFLOAD + _ZERO_PLUS_PLUS + _CHECKPOINTS

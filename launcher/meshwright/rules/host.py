@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshwright.errors import Repair
-from meshwright.model.count import total_parameters
+from meshwright.model.count import routed_parameters, total_parameters
 from meshwright.model.offload import MASTER, Kept, hybrid, kept, weight_bytes
-from meshwright.model.optimizer_state import saved_bytes
+from meshwright.model.optimizer_state import saved_bytes, state_bytes
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import DEEPSPEED, EVERY, Layout, Number, Rule
 
@@ -106,11 +106,23 @@ def save_bytes(r: Layout) -> Number:
     if stages_whole(r):
         states = ranks * owned(r) * saved_bytes(t, r.backend.megatron.optimizer_moments)
         beyond = states - ranks * r.cluster.accelerator.memory_gib * _GIB
-        return states - (beyond > 0) * beyond
+        return states - (beyond > 0) * beyond + _gathered_bytes(r)
     if r.backend.name == "megatron":
         return 0 * r.tp
     weights = weight_bytes(t) * total_parameters(r.model) * (r.zero < 3)
     return weights + ranks * MASTER * owned(r) * (r.backend.deepspeed.offload_optimizer.device == "none")
+
+
+def _gathered_bytes(r: Layout) -> Number:
+    """Of one node: each rank gathers masters and states of all its weights, in fp32, to save them for any layout.
+
+    core/optimizer/distrib_optimizer.py:1315, on all ranks; were the stages even.
+    """
+    if not r.backend.megatron.checkpoint_reshardable:
+        return 0 * r.tp
+    routed = routed_parameters(r.model)
+    whole = (total_parameters(r.model) - routed) / (r.tp * r.gtp) + routed / (r.etp * r.ep * r.egtp)
+    return ranks_of_node(r) * whole / r.pp * (4 + state_bytes(r.training.optimizer.name))
 
 
 def offloaded_bytes(r: Layout) -> Number:
@@ -167,6 +179,7 @@ def _more_nodes(r: Layout) -> Iterable[Repair]:
 
 _STAY = change(backend__deepspeed__offload_param__device="none", backend__deepspeed__offload_param__nvme_path=None)
 _NO_WORKERS = change(training__data__workers=0)
+_BOUND = change(backend__megatron__checkpoint_reshardable=False)
 _HYBRID_STAYS = change(
     backend__megatron__optimizer_offload__fraction=0.0, backend__megatron__optimizer_offload__overlap=False
 )
@@ -186,7 +199,7 @@ RULES: tuple[Rule, ...] = (
         message=_too_much,
         source="runtime/zero/stage3.py:791, :1157, :1338; runtime/zero/stage_1_and_2.py:560-573: buffers on the CPU; "
         "core/optimizer/cpu_offloading/hybrid_optimizer.py; core/dist_checkpointing/strategies/filesystem_async.py:227",
-        repairs=any_of(_STAY, _OPTIMIZER_STAYS, _HYBRID_STAYS, _NO_WORKERS, _more_nodes),
+        repairs=any_of(_STAY, _OPTIMIZER_STAYS, _HYBRID_STAYS, _BOUND, _NO_WORKERS, _more_nodes),
     ),
     Rule(
         id="host.nvme",

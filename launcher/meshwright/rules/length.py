@@ -8,6 +8,7 @@ from meshwright.errors import Repair
 from meshwright.layout.length import UNSTATED_STEPS, decay_steps, steps, steps_of_tokens
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Number, Rule
+from meshwright.rules.megatron_groups import distributed_format
 from meshwright.spec import Logging
 
 __all__ = ["RULES"]
@@ -42,14 +43,6 @@ def _shorter_warmup(r: Layout) -> Iterable[Repair]:
     """A tenth of the decay, as is usual."""
     end = decay_steps(r.training, r.global_batch)
     return ({"training.schedule.warmup_steps": end // 10},) if end >= 10 else ()
-
-
-def _distributed_format(r: Layout) -> Number:
-    """As emit.megatron.checkpoint_format chooses it."""
-    megatron = r.backend.megatron
-    return megatron.checkpoint_format == "torch_dist" or (
-        (megatron.checkpoint_format is None) & ((r.zero < 2) | (megatron.fsdp == "torch"))
-    )
 
 
 def _says_how(logging: Logging) -> bool:
@@ -92,7 +85,7 @@ RULES: tuple[Rule, ...] = (
         id="megatron.async_save",
         path="training.logging.async_save",
         backends=MEGATRON,
-        holds=lambda r: not r.training.logging.async_save or _distributed_format(r),
+        holds=lambda r: not r.training.logging.async_save or distributed_format(r),
         message="only the format torch_dist is written while training goes on",
         source="training/arguments.py:1740",
         repairs=change(training__logging__async_save=False),
@@ -101,10 +94,12 @@ RULES: tuple[Rule, ...] = (
         id="deepspeed.async_save",
         path="training.logging.async_save",
         backends=DEEPSPEED,
-        holds=lambda r: not r.training.logging.async_save,
-        message="DeepSpeed's save_checkpoint returns when all is written",
-        source="runtime/engine.py: save_checkpoint",
-        repairs=change(training__logging__async_save=False),
+        holds=lambda r: not r.training.logging.async_save or r.backend.deepspeed.checkpoint.writer != "torch",
+        message="while torch writes, training waits; another backend.deepspeed.checkpoint.writer has a process for it",
+        source="runtime/checkpoint_engine/utils.py: DecoupledCheckpointEngine",
+        repairs=any_of(
+            change(training__logging__async_save=False), change(backend__deepspeed__checkpoint__writer="python")
+        ),
     ),
     Rule(
         id="megatron.warmup",

@@ -82,11 +82,12 @@ _FLAGS = {
         "linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim linear-conv-kernel-dim"
     ),
     "model.mamba": "mamba-num-heads mamba-head-dim mamba-num-groups mamba-state-dim",
-    "model.mtp": "mtp-num-layers mtp-loss-scaling-factor mtp-use-repeated-layer",
+    "model.mtp": "mtp-num-layers mtp-loss-scaling-factor mtp-use-repeated-layer mtp-detach-heads",
     "model.moe": (
         "num-experts moe-layer-freq moe-ffn-hidden-size moe-router-topk moe-aux-loss-coeff moe-z-loss-coeff "
         "moe-expert-capacity-factor moe-router-bias-update-rate moe-router-dtype moe-router-enable-expert-bias "
         "moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type moe-router-pre-softmax "
+        "moe-router-quantile-balancing-ema "
         "moe-router-score-function moe-router-topk-scaling-factor moe-shared-expert-gate "
         "moe-shared-expert-intermediate-size moe-apply-probs-on-input moe-latent-size"
     ),
@@ -105,8 +106,15 @@ _FLAGS = {
     "backend.megatron.optimizer_master": "main-params-dtype",
     "backend.megatron.optimizer_gradients": "main-grads-dtype",
     "backend.megatron.megatron_fsdp": (
-        "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy"
+        "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy keep-fp8-transpose-cache"
     ),
+    "backend.megatron.checkpoint_parallel_load": "ckpt-fully-parallel-load",
+    "backend.megatron.checkpoint_reshardable": "dist-ckpt-optim-fully-reshardable",
+    "backend.megatron.empty_cache": "empty-unused-memory-level",
+    "backend.megatron.groups.high_priority": "high-priority-stream-groups",
+    "backend.megatron.groups.nccl_config": "nccl-communicator-config-path",
+    "backend.megatron.groups.sharp": "use-sharp sharp-enabled-group",
+    "backend.megatron.groups.timeout_minutes": "distributed-timeout-minutes",
     "backend.megatron.muon": (
         "muon-nesterov muon-num-ns-steps muon-coefficient-type muon-scale-mode muon-extra-scale-factor "
         "muon-fp32-matmul-prec muon-no-split-qkv muon-tp-mode muon-scalar-optimizer"

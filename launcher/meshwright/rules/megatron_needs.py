@@ -176,6 +176,17 @@ NEEDS: tuple[Requirement, ...] = (
         "2.8.0",
     ),
     _engine(
+        f"{_B}moe_router_fusion=true",
+        lambda spec: (
+            spec.backend.megatron.moe_router_fusion
+            and spec.model.moe is not None
+            and spec.model.moe.score == "sqrtsoftplus"
+        ),
+        f"{_B}moe_router_fusion=false",
+        "core/transformer/moe/moe_utils.py:777",
+        "2.13.0",
+    ),
+    _engine(
         f"{_B}experts.wgrad_beside_dispatch=true",
         lambda spec: spec.backend.megatron.experts.wgrad_beside_dispatch,
         f"{_B}experts.wgrad_beside_dispatch=false",

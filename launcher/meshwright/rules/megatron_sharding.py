@@ -36,6 +36,19 @@ RULES: tuple[Rule, ...] = (
         any_of(off("megatron_fsdp.double_buffer", True), off("megatron_fsdp.nccl_buffers")),
     ),
     option_rule(
+        "transpose_cache",
+        "megatron_fsdp.transpose_cache",
+        lambda r: implies(
+            options_of(r).megatron_fsdp.transpose_cache,
+            by_megatron_fsdp(r, 2)
+            & (options_of(r).quantization.param_gather and r.training.precision in ("fp8_tensorwise", "fp8_delayed")),
+        ),
+        "Megatron-FSDP (zero = 2 or 3, it is {zero}) keeps transposes of weights that are gathered in 8 bits "
+        "(quantization.param_gather=true) with one scale each (fp8_tensorwise, fp8_delayed), not {training.precision}",
+        "core/distributed/fsdp/src/megatron_fsdp/megatron_fsdp.py:625; ours: it would be lost",
+        any_of(off("megatron_fsdp.transpose_cache"), off("quantization.param_gather", True)),
+    ),
+    option_rule(
         "outer_optimizer",
         "megatron_fsdp.outer_optimizer",
         lambda r: implies(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshwright.rules import (
     megatron_experts,
     megatron_graphs,
+    megatron_groups,
     megatron_offload,
     megatron_overlap,
     megatron_quantization,
@@ -21,4 +22,5 @@ RULES: tuple[Rule, ...] = (
     *megatron_overlap.RULES,
     *megatron_sharding.RULES,
     *megatron_graphs.RULES,
+    *megatron_groups.RULES,
 )

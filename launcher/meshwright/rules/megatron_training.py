@@ -156,6 +156,10 @@ def _scaled(precision: str, fits: Callable[[Accelerator], bool], needed: str, ch
 _IN_PROCESS = "--inprocess-restart"
 
 
+def _reinforces(word: str) -> bool:
+    return word.startswith(("--perform-rl-step", "--rl-", "--grpo-", "--langrl-", "--refit-method"))
+
+
 def _restarts_in_process(r: Layout) -> bool:
     """Our program does not wrap itself so, as Megatron-LM's own does."""
     return _IN_PROCESS in r.backend.megatron.extra and r.spec.launch.entry == "meshwright"
@@ -234,6 +238,18 @@ _TRAINING = (
         ),
         source="a flag given twice wins silently over the plan",
         repairs=change(backend__megatron__extra=()),
+    ),
+    Rule(
+        id="megatron.reinforcement",
+        path="backend.megatron.extra",
+        backends=MEGATRON,
+        holds=lambda r: not any(map(_reinforces, r.backend.megatron.extra)),
+        message="reinforcement learning samples its own data by inference, in a layout of its own, from rewards: none "
+        "of it is described here, and our program's loop does not do it",
+        source="training/arguments.py:448, :2567; a pre-training run has neither rollouts nor a reference model",
+        repairs=lambda r: (
+            {"backend.megatron.extra": tuple(word for word in r.backend.megatron.extra if not _reinforces(word))},
+        ),
     ),
     Rule(
         id="megatron.resiliency",

@@ -171,15 +171,6 @@ _EXPERTS = (
         source="training/arguments.py:857",
         repairs=change(model__mtp=0),
     ),
-    Rule(
-        id="mtp.repeated",
-        path="model.mtp_repeated",
-        backends=MEGATRON,
-        holds=lambda r: implies(r.model.mtp_repeated, r.model.mtp > 0),
-        message="a layer of multi-token prediction is repeated, and there is none: model.mtp = 0",
-        source="core/transformer/multi_token_prediction.py:1741",
-        repairs=change(model__mtp_repeated=False),
-    ),
 )
 
 _MODEL = (

@@ -152,6 +152,22 @@ def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
     )
 
 
+def _clips_muon(spec: Spec, grid: Grid) -> str | None:
+    """BF16_Optimizer, of ZeRO-1 in bf16 with sums in fp32, clips gradients; the others what Muon made of them."""
+    t, zero = spec.training, spec.parallelism.zero
+    before = zero == 0 or (zero == 1 and t.precision == "bf16" and t.grad_reduce == "fp32")
+    clips = t.optimizer.name == "muon" and spec.backend.name == "deepspeed" and not before and t.optimizer.clip
+    told = "what Muon has made orthogonal, a norm of many unit vectors: each step is as much smaller; 0 clips nothing"
+    return f"DeepSpeed clips to {t.optimizer.clip:g} {told}" if clips else None
+
+
+def _switches_asked(spec: Spec, grid: Grid) -> str | None:
+    asked = any(word.startswith("--network") for word in spec.launch.slurm.extra)
+    if spec.launch.kind != "slurm" or spec.backend.megatron.groups.sharp == "none" or asked:
+        return None
+    return "no --network=sharp, without which SLURM gives a job no sums in switches"
+
+
 def _in_one_block(spec: Spec, grid: Grid) -> str | None:
     """SLURM hands out any free nodes unless asked for blocks."""
     domain, group = spec.cluster.nvlink_domain or 0, max(grid.tp * grid.gtp, grid.ep * grid.etp)
@@ -220,9 +236,11 @@ THUMBS: tuple[Thumb, ...] = (
     Thumb(
         "muon-by-layers", "training.optimizer.name", _muon_by_layers, "megatron-core 0.19.2, training/arguments.py:1679"
     ),
+    Thumb("muon-clip", "training.optimizer.clip", _clips_muon, "DeepSpeed 0.19.8, runtime/zero/stage3.py:2880"),
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
     Thumb("no-experts", "backend.megatron", _of_experts, "emit/megatron_techniques.py: flags of experts need some"),
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
+    Thumb("sharp", "launch.slurm.extra", _switches_asked, "megatron-core 0.19.2, core/parallel_state.py:1018"),
     Thumb("segment", "launch.slurm.segment", _in_one_block, "SLURM topology/block, sbatch --segment"),
     Thumb("foreign-retention", "training.logging.keep_last", _kept_by_ours, "ours: train/retention.py"),
     Thumb("evaluation-interval", "training.evaluation.interval", _never_validates, "arithmetic"),

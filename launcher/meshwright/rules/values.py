@@ -32,6 +32,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *out_of_range(spec, backend),
         *_pattern(spec.model),
         *_carried(spec.model),
+        *_ahead(spec.model),
         *_unused(spec.model),
         *_indexed(spec.model),
         *_rotated(spec.model),
@@ -77,6 +78,14 @@ def _pattern(model: Model) -> Iterator[Problem]:
     for path, value in _short_forms(model):
         if value:
             yield Problem(path, f"{value} says again what model.pattern says; leave it out", "value.pattern")
+
+
+def _ahead(model: Model) -> Iterator[Problem]:
+    """How layers of multi-token prediction are made, where there are some."""
+    for name in ("mtp_repeated", "mtp_detached"):
+        if getattr(model, name) and not model.mtp:
+            message = "true, and model.mtp = 0 has no layers of multi-token prediction; leave it out, or say how many"
+            yield Problem(f"model.{name}", message, "value.mtp", ({f"model.{name}": False},))
 
 
 def _carried(model: Model) -> Iterator[Problem]:

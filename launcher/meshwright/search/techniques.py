@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from meshwright.cost import estimate
+from meshwright.cost.brought import brought
 from meshwright.cost.memory import GIB
-from meshwright.cost.techniques import TECHNIQUES, Technique, applied, brought, used
+from meshwright.cost.techniques import TECHNIQUES, Technique, applied, used
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import layout, normalise, override, refusals
 from meshwright.search.rank import budget

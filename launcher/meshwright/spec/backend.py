@@ -9,12 +9,15 @@ from typing import Literal
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.techniques import (
     ActivationOffload,
+    AutoTp,
     CudaGraphs,
     DeepCompile,
+    DeepSpeedCheckpoint,
     ExpertOptions,
     FsdpOptions,
     MuonOptions,
     OptimizerOffload,
+    ProcessGroups,
     Quantization,
     Tiling,
     ZenFlow,
@@ -54,8 +57,12 @@ class MegatronOptions:
     optimizer_offload: OptimizerOffload = field(default_factory=OptimizerOffload)
     megatron_fsdp: FsdpOptions = field(default_factory=FsdpOptions)
     muon: MuonOptions = field(default_factory=MuonOptions)
+    groups: ProcessGroups = field(default_factory=ProcessGroups)
     vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
     checkpoint_format: CheckpointFormat | None = None  # None: what fits
+    checkpoint_parallel_load: bool = False  # replicas read a part each and exchange them
+    checkpoint_reshardable: bool = False  # a sharded optimizer is saved so that every layout can load it
+    empty_cache: Literal[0, 1, 2] = 0  # the allocator gives back what is free, at a step's end (1), and twice more (2)
     gradient_accumulation_fusion: bool = False  # needs APEX
     cross_entropy_fusion: bool = False
     precision_aware_optimizer: bool = False
@@ -85,6 +92,7 @@ class DeepSpeedOptions:
     hpz: int = 1  # ZeRO++ secondary partition size
     quantized_weights: bool = False  # ZeRO++ qwZ
     quantized_gradients: bool = False  # ZeRO++ qgZ
+    autocast: Literal["none", "bf16", "fp16"] = "none"  # products cast their inputs, weights are fp32
     bf16_states: bool = False  # masters, their gradients and moments in bf16: nothing in fp32
     reduce_bucket: int = 500_000_000  # elements
     allgather_bucket: int = 500_000_000  # elements; ZeRO 1 and 2
@@ -98,6 +106,8 @@ class DeepSpeedOptions:
     zenflow: ZenFlow = field(default_factory=ZenFlow)
     tiling: Tiling = field(default_factory=Tiling)
     deep_compile: DeepCompile = field(default_factory=DeepCompile)
+    autotp: AutoTp = field(default_factory=AutoTp)
+    checkpoint: DeepSpeedCheckpoint = field(default_factory=DeepSpeedCheckpoint)
     moe_dispatcher: Literal["alltoall", "deepep"] = "alltoall"  # how AutoEP's tokens reach their experts
     moe_dispatcher_sms: int = 12  # multiprocessors that DeepEP communicates with
     torch_adam: bool = False

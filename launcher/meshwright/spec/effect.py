@@ -29,9 +29,10 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "norm_zero_centered norm_placement tied_embeddings linear_bias qkv_bias qk_norm parallel_residual "
         "shared_parallel_norm embedding_norm embedding_scale attention_scale attention_softcap final_softcap "
         "sliding_window full_attention_every qkv_clip attention_dropout hidden_dropout init_std rope mla moe mtp "
-        "mtp_loss_weight mtp_repeated pattern position_offset attention_sinks attention_gate attention_chunk "
-        "query_growth query_growth_from attention_bias activation_clamp activation_offset residual_scale "
-        "residual_weight logit_scale output_bias delta_net mamba short_convolution multipliers indexer cross_attention "
+        "mtp_loss_weight mtp_repeated mtp_detached pattern position_offset attention_sinks attention_gate "
+        "attention_chunk query_growth query_growth_from attention_bias activation_clamp activation_offset "
+        "residual_scale residual_weight "
+        "logit_scale output_bias delta_net mamba short_convolution multipliers indexer cross_attention "
         "norm_before_positions",
     ),
     ("described", "cluster", "name price_per_gpu_hour efficiency node_mtbf_hours"),
@@ -65,7 +66,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "gradient_accumulation_fusion cross_entropy_fusion precision_aware_optimizer spec model moe_flex_backend "
         "moe_flex_sms moe_router_fusion moe_shared_expert_overlap moe_paged_stash op_fuser delay_wgrad "
         "gather_with_step cuda_graphs activation_offload optimizer_offload "
-        "megatron_fsdp dsa_kernels",
+        "megatron_fsdp dsa_kernels groups checkpoint_parallel_load checkpoint_reshardable empty_cache",
     ),
     # tokens beyond a capacity are dropped; flags may mean anything: ``effect_of_flags``
     (
@@ -85,9 +86,9 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "backend.deepspeed",
         "offload_optimizer offload_param hpz reduce_bucket allgather_bucket prefetch_bucket persistence_threshold "
         "max_live_parameters max_reuse_distance sub_group_size torch_adam attention super_offload super_offload_cores "
-        "tiling deep_compile moe_dispatcher moe_dispatcher_sms",
+        "tiling deep_compile moe_dispatcher moe_dispatcher_sms autotp checkpoint",
     ),
-    ("learned", "backend.deepspeed", "quantized_weights quantized_gradients bf16_states zenflow extra"),
+    ("learned", "backend.deepspeed", "quantized_weights quantized_gradients bf16_states autocast zenflow extra"),
     ("runs", "launch", "kind entry python port dry_run force test_only environment slurm watchdog resiliency"),
     ("runs", "after", "checkpoints universal"),
     ("learned", "after", "step sample"),

@@ -27,6 +27,8 @@ Activation = Literal[
 Positions = Literal["rope", "learned", "alibi", "none", "sinusoidal", "sinusoidal_table", "sinusoidal_t2t"]
 Placement = Literal["pre", "sandwich", "output", "post", "carried", "deepnorm"]
 
+Balancing = Literal["aux_loss", "seq_aux_loss", "global_aux_loss", "quantile_balancing", "sinkhorn", "none"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
@@ -143,7 +145,7 @@ class Moe:
     shared_gate: bool = False  # the shared experts' output is gated (Qwen2-MoE)
     first_dense: int = 0  # layers before the first with experts
     every: int = 1  # n: of the layers behind these, each n-th has experts
-    score: Literal["softmax", "sigmoid"] = "softmax"  # of the router's logits
+    score: Literal["softmax", "sigmoid", "sqrtsoftplus"] = "softmax"  # of the router's logits
     score_before_topk: bool = False  # softmax over all experts first, then top-k
     normalize_topk: bool = True  # the chosen experts' weights sum to 1
     router_bias: bool = False  # auxiliary-loss-free balancing (DeepSeek-V3, section 2.1.2)
@@ -153,7 +155,8 @@ class Moe:
     groups: int = 1  # of experts, for device- or node-limited routing
     group_topk: int = 1  # groups that a token's experts are chosen from
     scaling: float = 1.0  # factor on the routed experts' output (routed_scaling_factor)
-    balancing: Literal["aux_loss", "seq_aux_loss", "sinkhorn", "none"] = "aux_loss"  # what evens the experts' load
+    balancing: Balancing = "aux_loss"  # what evens the experts' load
+    quantile_ema: float = 0.0  # part of quantile_balancing's bias that a step keeps
     aux_loss: float = 0.0  # its coefficient
     z_loss: float = 0.0  # coefficient of the loss on the router's logits
     capacity_factor: float | None = None  # of an even share, what an expert takes at most; None: dropless
@@ -228,6 +231,7 @@ class Model:
     mtp: int = 0  # multi-token-prediction layers
     mtp_loss_weight: float = 0.1
     mtp_repeated: bool = False  # one such layer runs mtp times
+    mtp_detached: bool = False  # their loss teaches them alone, no gradient reaches the model
     transformers: str | None = None  # its model_type in Hugging Face transformers, where it has one
     measured: Measured | None = None  # layers that were looked at, where the fields above cannot say them
 

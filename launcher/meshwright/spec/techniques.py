@@ -1,4 +1,4 @@
-"""What the fastest runs switch on beside a layout. Names: megatron-core 0.19.2; the last three: DeepSpeed 0.19.8."""
+"""What the fastest runs switch on beside a layout. Names: megatron-core 0.19.2; the last five: DeepSpeed 0.19.8."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from meshwright.spec.frozen import dataclass
 
 __all__ = [
     "ActivationOffload",
+    "AutoTp",
     "CudaGraphs",
     "DeepCompile",
+    "DeepSpeedCheckpoint",
     "ExpertOptions",
     "FsdpOptions",
     "MuonOptions",
     "OptimizerOffload",
+    "ProcessGroups",
     "Quantization",
     "Tiling",
     "ZenFlow",
@@ -79,6 +82,7 @@ class FsdpOptions:
 
     double_buffer: bool = False  # gathered parameters and gradients of two layers, in buffers that stay
     nccl_buffers: bool = False  # these registered with NCCL, whose kernels then take fewer multiprocessors
+    transpose_cache: bool = False  # 8-bit weights keep their transposes between the two passes
     outer_optimizer: bool = False  # optimizer states are sharded over the replicas of optimizer_instances, too
 
 
@@ -95,6 +99,16 @@ class MuonOptions:
     split_qkv: bool = True  # queries, keys and values are matrices of their own
     tp_mode: Literal["blockwise", "duplicated", "distributed"] = "blockwise"  # of a matrix that tp cuts
     scalars: Literal["adam", "lion"] = "adam"  # who steps embeddings, head and norms
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessGroups:
+    """How Megatron makes the groups that communicate, beside who is in them."""
+
+    high_priority: tuple[str, ...] = ()  # groups whose kernels run before others; see rules.megatron_groups.GROUPS
+    nccl_config: str | None = None  # YAML on the nodes: min_ctas, max_ctas and cga_cluster_size by group
+    sharp: Literal["none", "dp", "dp_replica"] = "none"  # the group whose sums InfiniBand switches make
+    timeout_minutes: int = 10  # that a collective may wait for its last rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +136,19 @@ class DeepCompile:
 
     enabled: bool = False
     offload: Literal["none", "activations", "optimizer"] = "none"  # to pinned memory, as far as the GPU's is short
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoTp:
+    """How automatic tensor parallelism cuts what parallelism.tp asks it to cut."""
+
+    vocabulary: bool | None = None  # logits stay cut by the vocabulary; None: where head and embedding are tied
+    overlap: bool = False  # inputs' gradients are reduced beside weights' gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSpeedCheckpoint:
+    """Who writes checkpoints, and where; while training goes on where ``training.logging.async_save`` asks for it."""
+
+    writer: Literal["torch", "python", "fast"] = "torch"  # fast: through pinned buffers and libaio
+    node_local: bool = False  # each node keeps what its own ranks wrote

@@ -103,7 +103,7 @@ class Logging:
     save_at_end: bool = True  # false: not after the last step
     keep_last: int | None = None  # checkpoints; older ones are deleted. None: all are kept
     keep_every: int | None = None  # of the older ones, those whose step is a multiple are kept
-    async_save: bool = False  # Megatron: written while training goes on
+    async_save: bool = False  # written while training goes on
     load: str | None = None
     profile: int | None = None  # the step, counted from 1, that torch's profiler records
 

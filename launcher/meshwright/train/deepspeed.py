@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +26,9 @@ if not torch.cuda.is_available():  # before DeepSpeed looks for an accelerator
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
-import deepspeed
 import torch.distributed as dist
 
+from meshwright.train import deepspeed_checkpoints as checkpoints
 from meshwright.train import deepspeed_patches as patches
 from meshwright.train import deepspeed_validation as validation
 from meshwright.train import machine, metrics, retention, slow_rank, stages
@@ -53,7 +51,7 @@ def main(words: Sequence[str]) -> None:
     job = read(folder)
     _name_wandb(job)
     if not (_checkpoints(folder, job.program) / "latest").is_file():
-        job = _after_another_stage(job, folder)
+        job = checkpoints.prepared(job, folder)
     runner = engine(job)
     code = _train(runner, job, folder, signals)
     _end(runner, code)
@@ -73,12 +71,23 @@ def _name_wandb(job: Job) -> None:
         os.environ.setdefault("WANDB_NAME", job.program["logging"]["wandb_name"] or job.program["name"])
 
 
-def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
+def _datasets(job: Job) -> tuple[Samples, Samples | None]:
+    """What is trained on, and what is held back for validation where that is asked for."""
     program = job.program
     if program["steps"] is None:
         raise SystemExit("training.steps and training.tokens are not set: the length of the run is unknown")
     of_data = program["data"], job.vocab, program["sequence"], program["seed"]
-    samples, held_back = dataset(*of_data), dataset(*of_data, validation=True) if validation.wanted(program) else None
+    return dataset(*of_data), dataset(*of_data, validation=True) if validation.wanted(program) else None
+
+
+def _prune(saved: Path, logging: Mapping[str, Any]) -> None:
+    if dist.get_rank() == 0:
+        retention.prune(saved, logging)
+
+
+def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
+    program = job.program
+    samples, held_back = _datasets(job)
     saved, first = _checkpoints(folder, program), _resume(runner, job, folder)
     watchdog = Watchdog(folder, program["watchdog"])
     compared = slow_rank.Comparison(folder / "metrics.jsonl", program["watchdog"]["slow"])
@@ -100,11 +109,18 @@ def _train(runner: Any, job: Job, folder: Path, signals: list[int]) -> int:
         stop = _anywhere(bool(signals))
         if _saves(program["logging"], step + 1, last, stop):
             save(str(saved), tag=f"step{step + 1}", client_state={"step": step + 1})
-            if dist.get_rank() == 0:
-                retention.prune(saved, program["logging"])
+            if last or stop:
+                _finish(runner)
+            _prune(saved, program["logging"])
         if stop and not last:
             return os.EX_TEMPFAIL
     return 0
+
+
+def _finish(runner: Any) -> None:
+    """Wait for a process that writes while training goes on; else the next step does (runtime/engine.py:3612)."""
+    if runner.checkpoint_engine.is_decoupled():
+        runner._commit_decoupled_checkpoint()
 
 
 def _saves(logging: dict[str, Any], step: int, last: bool, stop: bool) -> bool:
@@ -125,59 +141,16 @@ def _resume(runner: Any, job: Job, folder: Path) -> int:
     before = stages.source(folder)
     if before is not None:
         if job.universal:
-            _load_universal(runner, _universal(folder))
+            checkpoints.load_universal(runner, checkpoints.converted(folder))
         else:
             runner.load_checkpoint(str(before))
+    elif start and job.universal:
+        checkpoints.load_universal(runner, Path(start))
     elif start:
         path, _ = runner.load_checkpoint(start)
         if path is None:
             raise SystemExit(f"training.logging.load: no checkpoint in {start}")
     return 0
-
-
-def _after_another_stage(job: Job, folder: Path) -> Job:
-    """The job that loads the stage before; its checkpoint is converted first where the layout changes."""
-    said = stages.after(folder)
-    if said is None or not said["universal"]:
-        return job
-    deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo")
-    if dist.get_rank() == 0:
-        _convert(stages.source(folder), _universal(folder))
-    dist.barrier()
-    return replace(job, settings={**job.settings, "checkpoint": {"load_universal": True}})
-
-
-def _universal(folder: Path) -> Path:
-    return folder / "universal"
-
-
-def _load_universal(runner: Any, folder: Path) -> None:
-    """ZeRO 3 gives every group of parameters the first one's weight decay, and all of them one step counter.
-
-    DeepSpeed 0.19.8, runtime/zero/stage3.py:3662 and 3682.
-    """
-    groups = runner.optimizer.param_groups
-    decays = [group["weight_decay"] for group in groups]
-    runner.load_checkpoint(str(folder))
-    for group, decay in zip(groups, decays, strict=True):
-        group["weight_decay"] = decay
-    for state in runner.optimizer.optimizer.state.values():
-        if torch.is_tensor(state.get("step")):
-            state["step"] = state["step"].clone()
-
-
-def _convert(before: Path | None, universal: Path) -> None:
-    """DeepSpeed's own tool: one file a parameter and state, which any number of ranks can read."""
-    from deepspeed.checkpoint import ds_to_universal
-
-    assert before is not None
-    tag = (before / "latest").read_text().strip()
-    shutil.rmtree(universal, ignore_errors=True)  # of a conversion that was cut off
-    words = ["--input_folder", str(before / tag), "--output_folder", str(universal / tag), "--inject_missing_state"]
-    sys.argv, line = ["ds_to_universal", *words, "--num_extract_workers", "1", "--num_merge_workers", "1"], sys.argv
-    ds_to_universal.main(ds_to_universal.parse_arguments())
-    sys.argv = line
-    (universal / "latest_universal").write_text(tag)
 
 
 def _step(runner: Any, job: Job, samples: Samples, folder: Path, step: int, done: int, size: int, rate: float) -> None:

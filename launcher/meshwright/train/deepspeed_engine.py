@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,12 @@ class Job:
     @property
     def universal(self) -> bool:
         """Whether it starts from a universal checkpoint."""
-        return "checkpoint" in self.settings
+        return bool(self.settings.get("checkpoint", {}).get("load_universal"))
+
+    def from_universal(self) -> Job:
+        """The same, started from a universal checkpoint."""
+        section = {**self.settings.get("checkpoint", {}), "load_universal": True}
+        return replace(self, settings={**self.settings, "checkpoint": section})
 
     @property
     def micro_batch(self) -> int:
@@ -74,6 +80,8 @@ def engine(job: Job) -> Any:
     """The engine of this rank, every group made. All ranks start from the same weights, drawn from the seed."""
     deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo")
     patches.experts()
+    patches.machines()
+    patches.readable()
     model = _model(job)
     tile(model, **job.tiling)
     groups = _ulysses(model, job) if job.program["cp"] > 1 else None

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-__all__ = ["experts", "on_cpu", "without_compiler"]
+__all__ = ["experts", "machines", "on_cpu", "readable", "without_compiler"]
 
 
 def without_compiler() -> None:
-    """Keep DeepSpeed from compiling a collective at every start on a CPU (comm/torch.py:207); inference uses it."""
-    import deepspeed
+    """Keep DeepSpeed from compiling, at every start on a CPU, a collective of inference and Muon's products.
 
+    comm/torch.py:207; runtime/zero/muon/original_muon.py, which for a few steps takes longer than they do.
+    """
+    import deepspeed
+    import torch
+
+    torch.compiler.set_stance("force_eager")
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def machines() -> None:
+    """Name this rank's machine as DeepSpeed's own launcher does; its checkpoint writers ask for it.
+
+    model_checkpointing/utils.py:85: ``KeyError: 'CROSS_SIZE'`` under torchrun.
+    """
+    node = os.environ.get("GROUP_RANK", "0")
+    nodes = int(os.environ.get("WORLD_SIZE", "1")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    os.environ.setdefault("CROSS_RANK", node)
+    os.environ.setdefault("CROSS_SIZE", str(max(1, nodes)))
+
+
+def readable() -> None:
+    """Let the engines that write beside torch's read what they wrote, which holds more than tensors.
+
+    checkpoint_engine/fast_checkpoint_engine.py:44: ``Unsupported global: ZeroStageEnum`` since PyTorch 2.6.
+    """
+    import torch
+    from deepspeed.runtime.checkpoint_engine import decoupled_checkpoint_engine, fast_checkpoint_engine
+
+    def load(self: Any, path: str, map_location: Any = None) -> Any:
+        return torch.load(path, map_location=map_location, weights_only=False)
+
+    decoupled_checkpoint_engine.DecoupledCheckpointEngine.load = load
+    fast_checkpoint_engine.FastCheckpointEngine.load = load
 
 
 def experts() -> None:
@@ -53,6 +85,10 @@ def on_cpu(settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if changed.get("expert_parallel", {}).get("comm_backend") == "deepep":
         changed["expert_parallel"] = {k: v for k, v in changed["expert_parallel"].items() if not k.startswith("comm_")}
         substitutions.append("the plain all-to-all for DeepEP, which needs GPUs")
+    writer = changed.get("checkpoint", {}).get("writer", {})
+    if writer.get("type") == "fast":
+        changed["checkpoint"] = {**changed["checkpoint"], "writer": {**writer, "type": "python"}}
+        substitutions.append("DeepSpeed's writer in Python for its fast one, which is compiled")
     for monitor in ("tensorboard", "wandb"):
         if changed.pop(monitor, None):
             substitutions.append(f"no {monitor}")

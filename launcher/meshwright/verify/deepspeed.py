@@ -122,6 +122,12 @@ def expected(plan: Plan) -> dict[str, Any]:
         "zenflow": zenflow.topk and (zenflow.topk, zenflow.update_interval, zenflow.overlap),
         "compiled": options.deep_compile.enabled,
         "dispatcher": options.moe_dispatcher,
+        "autocast": options.autocast,
+        "vocabulary": options.autotp.vocabulary,
+        "overlap_tp": options.autotp.overlap,
+        "writer": options.checkpoint.writer,
+        "async_save": training.logging.async_save,
+        "node_local": options.checkpoint.node_local,
     }
 
 
@@ -153,7 +159,24 @@ def _understood(c: Any, world: int) -> dict[str, Any]:
         "super_offload": bool(zero.offload_optimizer and zero.offload_optimizer.super_offload),
         "zenflow": zero.zenflow and (zero.zenflow.topk_ratio, zero.zenflow.update_interval, zero.zenflow.overlap_step),
         "compiled": c.compile_config.deepcompile,
+        **_saved(c),
+        "autocast": _SHORT[str(c.torch_autocast_dtype)] if c.torch_autocast_enabled else "none",
+        "vocabulary": c.tensor_parallel_config.vocab_parallel_lm_head,
+        "overlap_tp": c.tensor_parallel_config.tp_overlap_comm,
         "dispatcher": "deepep" if c.expert_parallel_config.comm_backend == "deepep" else "alltoall",
+    }
+
+
+_SHORT = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}
+
+
+def _saved(c: Any) -> dict[str, Any]:
+    """Who writes checkpoints."""
+    writer = c.checkpoint_config["writer"] or {"type": "TORCH", "decoupled": False}
+    return {
+        "writer": writer["type"].lower(),
+        "async_save": writer["decoupled"],
+        "node_local": c.use_node_local_storage,
     }
 
 

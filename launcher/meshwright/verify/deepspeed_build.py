@@ -14,16 +14,17 @@ from typing import Any
 
 from meshwright.emit.deepspeed import config
 from meshwright.emit.huggingface import config as architecture_config
-from meshwright.layout.plan import Plan
+from meshwright.layout.plan import Chunk, Plan
 from meshwright.model.architecture_table import architecture_of
 from meshwright.model.architectures import flatten
+from meshwright.model.count import stage
 from meshwright.model.huggingface import nested
 from meshwright.model.kinds import kinds
 from meshwright.model.layers.measured import small_measured
 from meshwright.model.pattern import write_pattern
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
-from meshwright.train.deepspeed_patches import experts, on_cpu
+from meshwright.train.deepspeed_patches import experts, machines, on_cpu
 from meshwright.verify.verdict import Check
 
 __all__ = ["built", "tiny"]
@@ -36,11 +37,18 @@ def built(plan: Plan) -> Check:
     seen = plan.spec.model.measured
     if seen is not None and seen.miniature is None:
         return Check("built", True, f"nothing small of {seen.cls} builds here, so that no engine was made")
-    settings, substitutions = on_cpu(config(plan))
+    settings, substitutions = on_cpu(_by_itself(config(plan)))
     engine = _engine(plan, settings)
     wrong = list(_differences(plan, engine))
     done = f"rank 0 of {plan.grid.world:,}: {type(engine.optimizer).__name__}, dp {plan.grid.dp}, cp {plan.grid.cp}"
     return Check("built", not wrong, "; ".join(wrong) or done, ("a tiny model of the same kind", *substitutions))
+
+
+def _by_itself(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nothing is saved here, so that no process is started to write."""
+    writer = settings.get("checkpoint", {}).get("writer")
+    alone = {"checkpoint": {**settings["checkpoint"], "writer": {**writer, "decoupled": False}}} if writer else {}
+    return {**settings, **alone}
 
 
 def tiny(model: Model) -> Model:
@@ -82,6 +90,7 @@ def _engine(plan: Plan, settings: dict[str, Any]) -> Any:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world)
     experts()
+    machines()
     attention = "sdpa" if plan.grid.cp > 1 else "eager"
     model = build(architecture_config(tiny(plan.spec.model)), "cpu", attention)
     groups = _ulysses(model, plan) if plan.grid.cp > 1 else None
@@ -117,6 +126,18 @@ def _differences(plan: Plan, engine: Any) -> Iterator[str]:
             yield f"the optimizer is cut into {counts} parts, the plan has {sharded}"
     if plan.grid.tp > 1 and engine.autotp_size() != plan.grid.tp:
         yield f"autotp_size {engine.autotp_size()}, the plan has tp = {plan.grid.tp}"
+    if plan.grid.tp > 1:
+        yield from _unequal_parts(plan, engine)
+
+
+def _unequal_parts(plan: Plan, engine: Any) -> Iterator[str]:
+    """Of the tiny model, what AutoTP left on this rank against what ours counts of it."""
+    small = tiny(plan.spec.model)
+    whole = (Chunk(first=0, layers=small.layers, embedding=True, final_norm=True, loss=True, mtp=0),)
+    expected = stage(small, whole, small.vocab, plan.grid, plan.spec.backend).parameters
+    found = sum(getattr(p, "ds_numel", p.numel()) for p in engine.module.parameters())
+    if found != expected:
+        yield f"a rank of the tiny model has {found:,} parameters, the plan counts {expected:,}"
 
 
 def _unequal_partitions(engine: Any, sharded: int) -> Iterator[str]:

@@ -36,6 +36,7 @@ SET_LATER = {
     "output_layer_init_method": "a closure made from init_method_std",
     "embedding_init_method": "a closure made from init_method_std",
     "pipeline_model_parallel_layout": "parsed from the same string into an object without equality",
+    "quant_recipe": "read from the same file into an object without equality",
     "use_cpu_initialization": "None and False both mean no",
     "inference_sampling_seed": "inference only; the command line copies --seed",
 }

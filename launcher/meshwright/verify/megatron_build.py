@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from meshwright.emit.megatron_hybrid import hybrid
-from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.plan import Chunk, Plan, Stage
 from meshwright.model.kinds import count_kinds
 from meshwright.model.layers import parts as parts_of
 from meshwright.verify.megatron_chunks import chunks
 from meshwright.verify.megatron_emulation import emulate_gpu, substitutions
-from meshwright.verify.megatron_groups import only_own_groups, unlike
+from meshwright.verify.megatron_groups import only_own_groups, unlike, without_links
 from meshwright.verify.megatron_no_gpu import no_device, no_kernels
 from meshwright.verify.verdict import Check
 
@@ -58,9 +57,7 @@ def _stage(plan: Plan, stage: int) -> Iterator[str]:
 
     rank = plan.grid.dense.rank(pp=stage)
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=plan.grid.world)
-    parallel_state.initialize_model_parallel(
-        **kwargs(plan)["initialize_model_parallel"], create_gloo_process_groups=False
-    )
+    parallel_state.initialize_model_parallel(**without_links(plan), create_gloo_process_groups=False)
     try:
         yield from unlike(plan, rank)
         yield from _counts(plan, stage, chunks(plan))

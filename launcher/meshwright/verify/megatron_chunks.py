@@ -21,7 +21,7 @@ from meshwright.verify.megatron_stand_ins import NoAttention, Norm, Replicated, 
 __all__ = ["WITHOUT_TECHNIQUES", "chunks"]
 
 WITHOUT_TECHNIQUES: dict[str, Any] = {
-    **dict.fromkeys(("fp8", "fp4", "moe_expert_rank_capacity_factor")),
+    **dict.fromkeys(("fp8", "fp4", "quant_recipe", "moe_expert_rank_capacity_factor")),
     **dict.fromkeys(("fp8_param", "fp4_param", "fp8_output_proj", "first_last_layers_bf16"), False),
     **dict.fromkeys(("moe_router_fusion", "moe_shared_expert_overlap", "moe_paged_stash"), False),
     **dict.fromkeys(("delay_wgrad_compute", "overlap_dispatch_backward_with_experts_wgrad"), False),

@@ -34,6 +34,7 @@ def _model(plan: Plan) -> dict[str, Any]:
         "moe_router_topk": model.moe.topk if model.moe else 2,
         "mtp_num_layers": model.mtp or None,
         "mtp_use_repeated_layer": model.mtp_repeated,
+        "mtp_detach_heads": model.mtp_detached,
         "multi_latent_attention": model.mla is not None,
         "glu_linear_offset": model.activation_offset,
         "activation_func_clamp_value": model.activation_clamp,

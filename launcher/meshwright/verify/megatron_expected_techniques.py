@@ -12,7 +12,15 @@ __all__ = ["expected_techniques"]
 
 def expected_techniques(plan: Plan) -> dict[str, Any]:
     """Values by the name of the argument: experts' kernels, graphs, few bits, offload, Megatron-FSDP, Muon."""
-    return {**_dispatch(plan), **_techniques(plan), **_offload(plan), **_fsdp(plan), **_muon(plan)}
+    return {
+        **_dispatch(plan),
+        **_techniques(plan),
+        **_offload(plan),
+        **_fsdp(plan),
+        **_muon(plan),
+        **_groups(plan),
+        **_checkpoints(plan),
+    }
 
 
 def _dispatch(plan: Plan) -> dict[str, Any]:
@@ -24,6 +32,7 @@ def _dispatch(plan: Plan) -> dict[str, Any]:
     return {
         "moe_token_dispatcher_type": o.moe_dispatcher,
         "moe_latent_size": plan.spec.model.moe.latent,
+        "moe_router_quantile_balancing_ema": plan.spec.model.moe.quantile_ema,
         "moe_router_fusion": o.moe_router_fusion,
         "moe_permute_fusion": o.moe_permute_fusion,
         "moe_shared_expert_overlap": o.moe_shared_expert_overlap,
@@ -92,6 +101,7 @@ def _fsdp(plan: Plan) -> dict[str, Any]:
     fsdp = plan.spec.backend.megatron.megatron_fsdp
     return {
         "fsdp_double_buffer": fsdp.double_buffer,
+        "keep_fp8_transpose_cache": fsdp.transpose_cache,
         "nccl_ub": fsdp.nccl_buffers,
         "fsdp_manual_registration": fsdp.nccl_buffers,
         "outer_dp_sharding_strategy": "optim" if fsdp.outer_optimizer else "no_shard",
@@ -114,4 +124,30 @@ def _muon(plan: Plan) -> dict[str, Any]:
         "muon_split_qkv": muon.split_qkv,
         "muon_tp_mode": muon.tp_mode,
         "muon_scalar_optimizer": muon.scalars,
+    }
+
+
+def _groups(plan: Plan) -> dict[str, Any]:
+    groups, grid = plan.spec.backend.megatron.groups, plan.grid
+    blackwell = float(plan.spec.cluster.accelerator.capability) >= 10
+    first = list(groups.high_priority)
+    if plan.spec.parallelism.zero > 1 and (blackwell or plan.spec.backend.megatron.fsdp == "torch"):
+        first += ["dp_cp"] + ["ep_dp"] * (grid.ep > 1)
+    if blackwell and (grid.gtp > 1 or grid.egtp > 1):
+        first += ["gtp_remat"] + ["expt_gtp_remat"] * (grid.egtp > 1)
+    return {
+        "high_priority_stream_groups": list(dict.fromkeys(first)),
+        "nccl_communicator_config_path": groups.nccl_config,
+        "use_sharp": groups.sharp != "none",
+        "sharp_enabled_group": None if groups.sharp == "none" else groups.sharp,
+        "distributed_timeout_minutes": groups.timeout_minutes,
+    }
+
+
+def _checkpoints(plan: Plan) -> dict[str, Any]:
+    options = plan.spec.backend.megatron
+    return {
+        "ckpt_fully_parallel_load": options.checkpoint_parallel_load,
+        "dist_ckpt_optim_fully_reshardable": options.checkpoint_reshardable,
+        "empty_unused_memory_level": options.empty_cache,
     }

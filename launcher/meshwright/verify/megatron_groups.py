@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from meshwright.emit.megatron_groups import LINKS
+from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.plan import Plan
 
-__all__ = ["only_own_groups", "unlike"]
+__all__ = ["only_own_groups", "unlike", "without_links"]
 
 
 def only_own_groups() -> None:
@@ -34,6 +36,11 @@ def only_own_groups() -> None:
         return seen[key]
 
     parallel_state.RankGenerator.get_ranks = get_ranks
+
+
+def without_links(plan: Plan) -> dict[str, Any]:
+    """What ``initialize_model_parallel`` takes where nothing is sent: NCCL's options need a GPU and its links."""
+    return {name: value for name, value in kwargs(plan)["initialize_model_parallel"].items() if name not in LINKS}
 
 
 def unlike(plan: Plan, rank: int) -> Iterator[str]:

@@ -13,6 +13,7 @@ def objects(values: dict[str, Any]) -> dict[str, Any]:
     import torch
     from megatron.core.activations import squared_relu
     from megatron.core.fusions.fused_bias_geglu import quick_gelu
+    from megatron.core.quantization.utils import load_quantization_recipe
     from megatron.core.transformer.enums import AttnBackend
 
     functions = {
@@ -31,4 +32,6 @@ def objects(values: dict[str, Any]) -> dict[str, Any]:
         made["activation_func"] = functions[made["activation_func"]]
     if "attention_backend" in made:
         made["attention_backend"] = AttnBackend[made["attention_backend"]]
+    if isinstance(made.get("quant_recipe"), str):
+        made["quant_recipe"] = load_quantization_recipe(made["quant_recipe"])
     return made

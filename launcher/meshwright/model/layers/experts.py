@@ -17,13 +17,13 @@ from meshwright.spec.model import Model, Moe
 __all__ = ["EXPERTS"]
 
 
-_BIASED = {False: 80, True: 20}
-"""Bytes moved for each element that experts give, where biases are added to it; by whether one operation holds an MLP.
+_BIASED = {True: 80, False: 32}
+"""Bytes moved for each element that experts give, where biases are added to it; by whether that is done in pieces.
 
 Behind Transformer Engine's grouped products Megatron adds them in fp32 and expert by expert, joins and casts
 (megatron/core/transformer/moe/experts.py ``_apply_bias``): 68 bytes forward and backward, counted kernel by kernel.
 NVIDIA's rows of gpt-oss in bf16 ask for three times that, at sequences of 4,096 and 8,192 alike: 80 is settled on
-them, 20 on those of one operation.
+them, 32 on those of 26.06 and 26.08, where products and activation are one operation.
 """
 
 
@@ -31,18 +31,37 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     moe = _moe(model)
     k, hidden = moe.topk, moe.latent or model.hidden
     routed = Tensor(2 * k * hidden, "routed", "moe")
-    kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
+    yield _router(model, moe, kernels)
+    if moe.latent:
+        yield linear("latent.input", model.hidden, moe.latent, "replicated", model.linear_bias)
+    before, behind = (2, 1) if kernels.permute else (6, 4)
+    sent, weighed = (Tensor(4 * k * hidden, "routed"),), (routed,) if kernels.weighs_outputs else ()
+    yield Operation("dispatch", saved=(), moved=sent, region="dispatch", kernels=before)
+    yield from _products(model, moe, kernels, hidden)
+    yield Operation("combine", saved=weighed, moved=sent, region="combine", kernels=behind)
+    if moe.latent:
+        yield linear("latent.output", moe.latent, model.hidden, "replicated", model.linear_bias, saves="sequence")
+    if moe.shared_ffn:
+        yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")
+    if moe.shared_gate:
+        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", model.hidden, "replicated"),))
+    if moe.output_norm:
+        yield norm(model, "experts.output_norm", model.hidden, kernels=kernels)
+
+
+def _router(model: Model, moe: Moe, kernels: Kernels) -> Operation:
     logits = (Tensor(8 * moe.experts, "sequence", "moe"),)
     scores = Weight("router.weight", moe.experts * model.hidden, "replicated", rows=moe.experts)
     count = model.linear_bias + (moe.router_bias and moe.bias_parameter)
     added = (Weight("router.bias", moe.experts, "replicated"),) * count
-    yield Operation("router", (scores, *added), logits, logits, kernels=2 if kernels.router else 6)
-    if moe.latent:
-        yield linear("latent.input", model.hidden, moe.latent, "replicated", model.linear_bias)
-    columns = moe.ffn * (2 if model.gated else 1)
-    before, behind = (2, 1) if kernels.permute else (6, 4)
-    sent = (Tensor(4 * k * hidden, "routed"),)
-    yield Operation("dispatch", saved=(), moved=sent, region="dispatch", kernels=before)
+    return Operation("router", (scores, *added), logits, logits, kernels=2 if kernels.router else 6)
+
+
+def _products(model: Model, moe: Moe, kernels: Kernels, hidden: int) -> Iterator[Operation]:
+    """The experts' own MLPs, on ``hidden`` channels of each token as often as it is routed."""
+    k, columns = moe.topk, moe.ffn * (2 if model.gated else 1)
+    routed = Tensor(2 * k * hidden, "routed", "moe")
+    kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
     up, down = (
         Weight("experts.up", hidden * columns, "expert", moe.experts, columns),
         Weight("experts.down", moe.ffn * hidden, "expert", moe.experts, hidden, inputs_cut=True),
@@ -53,18 +72,8 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     into, out_of = ((outside,), (wide,)), ((narrow,), (outside,))
     yield Operation("experts.up", (up, *biases[:1]), (kept,), (routed, ffn_in), topk=k, casts=into)
     yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
-    biased = Tensor((_BIASED[kernels.experts] if biases else 0) * k * hidden, "routed")
+    biased = Tensor((_BIASED[kernels.pieced_biases] if biases else 0) * k * hidden, "routed")
     yield Operation("experts.down", (down, *biases[1:]), (), (ffn_out, routed, biased), topk=k, casts=out_of)
-    weighed = (routed,) if kernels.weighs_outputs else ()
-    yield Operation("combine", saved=weighed, moved=sent, region="combine", kernels=behind)
-    if moe.latent:
-        yield linear("latent.output", moe.latent, model.hidden, "replicated", model.linear_bias, saves="sequence")
-    if moe.shared_ffn:
-        yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")
-    if moe.shared_gate:
-        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", model.hidden, "replicated"),))
-    if moe.output_norm:
-        yield norm(model, "experts.output_norm", model.hidden, kernels=kernels)
 
 
 def _biases(model: Model, columns: int) -> tuple[Weight, ...]:

@@ -85,4 +85,6 @@ def activation(
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
     saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(kernels.input_bytes * ffn, "tp", own))
+    if kernels.fused_experts and module == "moe":  # in the products before and behind it
+        return Operation(name, weights, saved, kernels=0)
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, "tp"),))

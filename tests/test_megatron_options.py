@@ -1,0 +1,193 @@
+"""Megatron's options beside techniques: prediction layers, balancing, groups, checkpoints; what ``extra`` carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import small_model, spec
+from meshwright.cost import cost
+from meshwright.emit.megatron import flags
+from meshwright.emit.megatron_groups import prioritised
+from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.imports.found import Place
+from meshwright.imports.megatron import of_flags
+from meshwright.layout.plan import Plan
+from meshwright.resolver import layout, override, refusals, resolve
+from meshwright.rules.host import save_bytes
+from meshwright.spec import Spec
+from meshwright.spec.model import Moe
+
+B = "backend.megatron."
+MOE = Moe(experts=8, topk=2, ffn=64)
+AHEAD = small_model(mtp=2)
+
+
+def asked(model: Any = None, /, **changes: Any) -> Spec:
+    made = spec(model or small_model(), 8, global_batch=16)
+    for path, value in changes.items():
+        made = override(made, path.replace("__", "."), value)
+    return made
+
+
+def judged(*specs: Spec) -> list[str]:
+    """What Megatron's own code finds wrong with each."""
+    pytest.importorskip("megatron.training")
+    from meshwright.verify import megatron
+    from meshwright.verify.pool import Crash, fork_map
+
+    megatron.warm()
+    found = fork_map(megatron.check, [(name, resolve(one)) for one in specs for name in megatron.CHECKS])
+    crashed = [one.text for one in found if isinstance(one, Crash)]
+    return crashed + [one.details for one in found if not isinstance(one, Crash) and not one.passed]
+
+
+def read(plan: Plan) -> dict[str, Any]:
+    """What an import makes of the plan's own command line."""
+    words = [(word, Place("args.txt", number)) for number, word in enumerate(flags(plan), 1)]
+    return dict(of_flags(words, "args", plan.grid.world).values)
+
+
+REPEATED = asked(AHEAD, model__mtp_repeated=True, model__mtp_detached=True)
+QUANTILE = asked(
+    small_model(moe=MOE),
+    parallelism__ep=2,
+    model__moe__balancing="quantile_balancing",
+    model__moe__quantile_ema=0.5,
+    model__moe__score="sqrtsoftplus",
+)
+GLOBAL = asked(small_model(moe=MOE), model__moe__balancing="global_aux_loss", model__moe__aux_loss=0.01)
+
+
+def test_megatron_builds_and_reads_back_each_of_them() -> None:
+    split = override(override(REPEATED, "parallelism.pp", 2), "parallelism.zero", 1)
+    assert judged(REPEATED, split, QUANTILE, GLOBAL) == []
+
+
+@pytest.mark.parametrize("one", [REPEATED, QUANTILE, GLOBAL])
+def test_a_command_line_with_them_is_read_back(one: Spec) -> None:
+    values, model = read(resolve(one)), one.model
+    assert values["model.mtp"] == model.mtp
+    if model.mtp:
+        assert (values["model.mtp_repeated"], values["model.mtp_detached"]) == (True, True)
+    if model.moe:
+        names = ("balancing", "quantile_ema", "score")
+        assert [values[f"model.moe.{name}"] for name in names] == [getattr(model.moe, name) for name in names]
+
+
+def test_a_repeated_layer_has_its_weights_once_and_works_as_often() -> None:
+    once, two = resolve(REPEATED), resolve(asked(AHEAD))
+    one = resolve(asked(small_model(mtp=1)))
+    assert once.stages[0].parameters == one.stages[0].parameters < two.stages[0].parameters
+    costs = [cost(plan) for plan in (one, once, two)]
+    assert costs[0].stages[0].weights == costs[1].stages[0].weights < costs[2].stages[0].weights
+    assert costs[0].step.compute < costs[1].step.compute == costs[2].step.compute
+    assert costs[1].stages[0].activations == costs[2].stages[0].activations
+
+
+@pytest.mark.parametrize("name", ["mtp_repeated", "mtp_detached"])
+@pytest.mark.parametrize("backend", ["megatron", "deepspeed"])
+def test_prediction_layers_that_are_not_there_are_neither_repeated_nor_detached(name: str, backend: str) -> None:
+    found = refusals(asked(**{f"model.{name}": True}), backend)
+    assert [problem.path for problem in found if problem.rule == "value.mtp"] == [f"model.{name}"]
+
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "megatron.quantile": {"model.moe.balancing": "quantile_balancing", "model.moe.aux_loss": 0.01},
+    "megatron.quantile_ema": {"model.moe.quantile_ema": 0.5},
+    "megatron.sqrtsoftplus": {
+        "model.moe.score": "sqrtsoftplus",
+        "model.moe.router_bias": True,
+        "model.moe.bias_on": "logits",
+    },
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_router_that_megatron_lacks_is_refused_with_a_repair(rule: str) -> None:
+    (problem,) = refusals(asked(small_model(moe=MOE), **BROKEN[rule]), "megatron")
+    assert problem.rule == rule
+    assert problem.repairs
+
+
+def test_deepspeed_has_no_quantiles() -> None:
+    found = refusals(override(QUANTILE, "backend.name", "deepspeed"), "deepspeed")
+    assert {"deepspeed.architecture"} <= {problem.rule for problem in found}
+
+
+def test_keyword_arguments_wait_as_long_as_the_command_line() -> None:
+    """Megatron's function waits 30 minutes by default, its command line 10."""
+    groups = kwargs(resolve(asked()))["initialize_model_parallel"]
+    assert groups["distributed_timeout_minutes"] == 10
+    longer = kwargs(resolve(asked(**{f"{B}groups.timeout_minutes": 45})))["initialize_model_parallel"]
+    assert longer["distributed_timeout_minutes"] == 45
+
+
+def test_groups_that_megatron_prioritises_by_itself_stand_in_the_keyword_arguments() -> None:
+    torch = asked(parallelism__zero=3, **{f"{B}fsdp": "torch"})
+    assert prioritised(resolve(torch)) == ("dp_cp",)
+    assert kwargs(resolve(torch))["initialize_model_parallel"]["high_priority_stream_groups"] == ["dp_cp"]
+    assert prioritised(resolve(asked(**{f"{B}groups.high_priority": ("ep",)}))) == ("ep",)
+    assert judged(torch) == []
+
+
+def test_switches_that_sum_save_half_of_an_all_reduce() -> None:
+    wide = {"cluster.gpus": 64, "training.global_batch": 64}
+    plain, summed = (cost(resolve(asked(**wide, **{f"{B}groups.sharp": how}))) for how in ("none", "dp"))
+    assert summed.traffic.data.size == plain.traffic.data.size / 2
+    assert summed.step.data < plain.step.data
+
+
+def test_states_gathered_to_be_resharded_take_host_memory() -> None:
+    bound, free = (
+        float(save_bytes(layout(resolve(asked(parallelism__zero=1, **{f"{B}checkpoint_reshardable": on})).spec)))
+        for on in (False, True)
+    )
+    parameters = resolve(asked()).total_parameters
+    assert free - bound == 8 * 12 * parameters  # eight ranks, masters and both moments in fp32
+
+
+def test_transposes_that_stay_take_a_byte_of_every_weight() -> None:
+    sharded = {
+        "parallelism.zero": 3,
+        "training.precision": "fp8_tensorwise",
+        f"{B}quantization.param_gather": True,
+    }
+    bare, kept = (
+        cost(resolve(asked(**sharded, **{f"{B}megatron_fsdp.transpose_cache": on}))).stages[0].weights
+        for on in (False, True)
+    )
+    assert kept - bare == pytest.approx(resolve(asked(**sharded)).stages[0].parameters, rel=0.01)
+
+
+LEFT = [
+    "--distributed-timeout-seconds-after-init 60",
+    "--ckpt-fully-parallel-load-exchange-algo gather_rounds",
+    "--lion-beta1 0.9",
+    "--moe-pad-experts-for-cuda-graph-inference",
+    "--ddp-average-in-collective",
+    "--fp8-amax-history-len 1024",
+    "--flight-recorder-trace-buffer-size 4000",
+]
+"""What stays to be passed through, and is nobody's key."""
+
+
+def test_what_is_left_to_extra_is_carried_by_flags_and_keyword_arguments(tmp_path: Path) -> None:
+    precision = tmp_path / "precision.yaml"
+    precision.write_text("configs: {}\nmatchers: {}\n")
+    words = [*LEFT, f"--te-precision-config-file {precision}"]
+    specs = [asked(small_model(moe=MOE), **{f"{B}extra": tuple(one.split())}) for one in words]
+    assert judged(*specs) == []
+    made = kwargs(resolve(specs[-1]))["TransformerConfig"]
+    assert made["quant_recipe"] == str(precision)
+    padded = specs[LEFT.index("--moe-pad-experts-for-cuda-graph-inference")]
+    assert kwargs(resolve(padded))["TransformerConfig"]["moe_pad_experts_for_cuda_graph_inference"] is True
+
+
+@pytest.mark.parametrize("words", ["--perform-rl-step", "--rl-partial-rollouts", "--grpo-iterations 2"])
+def test_reinforcement_learning_is_refused_with_a_reason(words: str) -> None:
+    (problem,) = refusals(asked(**{f"{B}extra": tuple(words.split())}), "megatron")
+    assert problem.rule == "megatron.reinforcement"
+    assert "rewards" in problem.message
