@@ -6,7 +6,7 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -56,7 +56,8 @@ def choices(base: Spec, backend: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for path, hint, value in leaves(base):
         if path.startswith(rooms) and path not in (*NAMES, *UNSAID[backend]):
-            whole = WHOLE if isinstance(value, int) and not isinstance(value, bool) else ()
+            free = isinstance(value, int) and not isinstance(value, bool) and get_origin(hint) is not Literal
+            whole = WHOLE if free else ()
             found[path] = [*others(hint, value), *whole, *STRUCTURED.get(path, ())]
     return {path: values for path, values in found.items() if values}
 
