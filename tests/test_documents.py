@@ -78,7 +78,7 @@ def test_keys_of_parts_that_most_runs_lack_are_explained_too() -> None:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
         assert line.split("|")[2].strip() == "`???`"
         assert line.split("|")[4].strip()
-    assert "| `model.moe.score` | `softmax` | softmax, sigmoid | Of the router's logits. |" in page
+    assert "| `model.moe.score` | `softmax` | softmax, sigmoid, sqrtsoftplus | Of the router's logits. |" in page
     assert not list(parts("recipe", ()))
 
 

@@ -57,20 +57,26 @@ def listed_windows(a: Arguments) -> list[int]:
 def _hybrid(a: Arguments) -> Flat:
     main, *ahead = str(a("hybrid_layer_pattern")).split("/")
     units = [unit for segment in _units(main) for unit in segment]
-    further = _units(ahead[0])[0] if ahead else []
+    alone = any(NONE in (kind.mixer, kind.ffn) for kind in units)  # then layers ahead are of one part each, too
+    further = (_each(ahead[0]) if alone else _units(ahead[0])[0]) if ahead else []
     written = write_pattern(units, further if further != units[-1:] else ())
     flat: Flat = {"model.layers": len(units), "model.pattern": written, "model.mtp": len(ahead)}
-    if all(NONE not in (kind.mixer, kind.ffn) for kind in units):
+    if not alone:
         flat["backend.megatron.model"] = "hybrid"  # gpt could build them, too
     return flat | _widths(a, main + "".join(ahead))
 
 
 def _units(main: str) -> list[list[LayerKind]]:
     """The layers of each segment: pairs where all of them are, else each symbol one."""
-    known = symbols()
-    segments = [[known.get(symbol, LayerKind(mixer=symbol)) for symbol in part] for part in main.split("|")]
+    segments = [_each(part) for part in main.split("|")]
     paired = [_pairs(segment) for segment in segments]
     return segments if None in paired else [pairs for pairs in paired if pairs is not None]
+
+
+def _each(part: str) -> list[LayerKind]:
+    """A layer for each symbol."""
+    known = symbols()
+    return [known.get(symbol, LayerKind(mixer=symbol)) for symbol in part]
 
 
 def _pairs(segment: list[LayerKind]) -> list[LayerKind] | None:
