@@ -66,7 +66,7 @@ def test_megatrons_iteration_squares_and_multiplies_whole_matrices() -> None:
 def seconds(shapes: tuple[tuple[int, int], ...], gram: bool, plan: Plan) -> float:
     """Of all of them in their products alone."""
     gpu, e = plan.spec.cluster.accelerator, plan.spec.cluster.efficiency
-    return sum(flops(*shape, gram) for shape in shapes) / (gpu.bf16_tflops * 1e12 * e.matmul)
+    return float(sum(flops(*shape, gram) for shape in shapes)) / (gpu.bf16_tflops * 1e12 * e.matmul)
 
 
 def test_stage_3_deals_matrices_out_and_gathers_them_four_times() -> None:

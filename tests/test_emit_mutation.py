@@ -89,7 +89,6 @@ COMMON = {
     "launch.resiliency": "read by launch.sh where ft_launcher is asked for, tested there",
     "launch.port": "one node stands alone; with several it is in launch.sh, tested there",
     "model.mtp_loss_weight": "without multi-token prediction there is no such loss",
-    "model.mtp_repeated": "without multi-token prediction nothing is repeated",
     "training.microbatches": "the same number stated instead of derived",
     "parallelism.overlap_p2p": "without chunks there is no such overlap",
     "parallelism.overlap_param_gather": "without sharded parameters or optimizer nothing is gathered",

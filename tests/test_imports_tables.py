@@ -109,9 +109,9 @@ def test_a_value_that_nothing_here_says_is_not_carried(name: str, key: str, valu
     assert found[0].reason
 
 
-def test_autocast_is_passed_on_to_deepspeed_beside_weights_of_fp32() -> None:
+def test_autocast_is_read_as_such_beside_weights_of_fp32() -> None:
     asked = leaves(train_micro_batch_size_per_gpu=2, torch_autocast__enabled=True, torch_autocast__dtype="bfloat16")
     read = deepspeed.of_json(asked)
-    assert read.values["backend.deepspeed.extra"] == {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+    assert read.values["backend.deepspeed.autocast"] == "bf16"
     assert read.values["training.precision"] == "fp32"
-    assert [one.fate for one in read.found if one.key.startswith("torch_autocast")] == ["passed", "passed"]
+    assert [one.fate for one in read.found if one.key.startswith("torch_autocast")] == ["mapped", "mapped"]

@@ -16,7 +16,7 @@ from meshwright.errors import ConfigError
 from meshwright.loading import load
 from meshwright.rehearse.shapes import small_model as shrink
 from meshwright.rehearse.shrink import miniature, one_process, substitutions
-from meshwright.resolver import refusals, resolve
+from meshwright.resolver import override, refusals, resolve
 from meshwright.spec import PipelineSplit
 from meshwright.spec.model import Mla, Moe
 
@@ -195,7 +195,7 @@ def test_balancing_over_a_batch_is_balancing_in_a_micro_batch() -> None:
     """Its losses depend on the replicas: 3.3e-3 nats of a rehearsal's 40 steps on two, where 8e-6 are allowed."""
     moe = Moe(experts=8, topk=2, ffn=64)
     for kind, small in (("global_aux_loss", "aux_loss"), ("quantile_balancing", "quantile_balancing")):
-        asked = spec(small_model(moe=replace(moe, balancing=kind)), 8)
+        asked = override(spec(small_model(moe=moe), 8), "model.moe.balancing", kind)
         (mini, *_) = minis = miniature(asked)
         assert mini.model.moe is not None
         assert mini.model.moe.balancing == small

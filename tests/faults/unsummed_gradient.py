@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from meshwright.train import megatron
 
 
 def main(words: Sequence[str]) -> None:
-    module = import_module("megatron.core.distributed.finalize_model_grads")  # a function of the package has its name
+    # a function of the package has the module's name
+    module: Any = import_module("megatron.core.distributed.finalize_model_grads")
     summed = module._allreduce_non_tensor_model_parallel_grads
 
     def all_but_norms(model, *rest, **named):
