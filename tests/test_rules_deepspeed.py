@@ -102,6 +102,11 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.hpz_tensor": {"parallelism.zero": 3, "backend.deepspeed.hpz": 2, "parallelism.tp": 2},
     "deepspeed.quantized": {"parallelism.zero": 1, "backend.deepspeed.quantized_gradients": True},
     "deepspeed.bf16_states": {"backend.deepspeed.bf16_states": True, "training.precision": "fp16"},
+    "deepspeed.bf16_states_of_sums": {
+        "backend.deepspeed.bf16_states": True,
+        "parallelism.zero": 1,
+        "training.grad_reduce": "fp32",
+    },
     "deepspeed.tiled_loss": {f"{TILES}.loss": 4, "model": MIXTRAL},
     "deepspeed.tiled_mlp": {f"{TILES}.mlp": 4, "model": MIXTRAL},
     "deepspeed.tiles": {f"{TILES}.loss": 1024},

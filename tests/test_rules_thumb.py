@@ -27,6 +27,11 @@ AGAINST: dict[str, tuple[Spec, str]] = {
         ),
         "DeepSpeed clips to 1 what Muon has made orthogonal",
     ),
+    "bf16-optimizer": (
+        override(spec(small_model(transformers="llama"), 8, zero=1), "backend.name", "deepspeed"),
+        "6 bytes of gradients a parameter on each rank, all-reduced after the backward; bf16 takes 2, zero = 2 takes 4 "
+        "over 8 ranks",
+    ),
     "tp-within-node": (spec(WIDE, 16, tp=16, sp=True), "tp = 16 spans more than the 8 GPUs joined by NVLink"),
     "etp-within-node": (spec(EXPERTS, 16, etp=16), "etp = 16 spans more than the 8 GPUs joined by NVLink"),
     "gtp-within-domain": (spec(WIDE, 32, gtp=16, zero=1), "tp·gtp = 1·16 spans more than the 8 GPUs joined by NVLink"),

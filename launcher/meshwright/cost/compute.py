@@ -154,11 +154,17 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
         casts=casts(s, o, rate),
-        gradient=(2 * s.framework.gradient_bytes + 4 * (not s.framework.fused_gradients)) * elements / rate,
+        gradient=_gradient_bytes(s) * elements / rate,
         launch=0
         if launches.is_captured(s, o)
         else (kernels + launches.beside(s, o) + launches.by_weight(s, o)) * e.launch_us * 1e-6,
     )
+
+
+def _gradient_bytes(s: Scene) -> Number:
+    """Bytes through memory to add a weight's gradient to its sum, which is read and written."""
+    f = s.framework
+    return 2 * f.gradient_bytes + 4 * (not f.fused_gradients) + f.gradient_passes
 
 
 def _products(s: Scene, o: Operation) -> Number:

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from meshwright.cost.captured import captured
+from meshwright.cost.framework_deepspeed import deepspeed
 from meshwright.cost.numbers import Number, where
-from meshwright.model.count import cuts_vocabulary, total_parameters
 from meshwright.model.low_precision import CODED, Casts, cast_bytes, directions, gathered_bytes, low_bytes
-from meshwright.model.offload import optimizer_part
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
-from meshwright.rules.host import offload, owned
 from meshwright.spec import MegatronOptions
 from meshwright.spec.frozen import dataclass
 
@@ -81,6 +79,8 @@ class Framework:
     exchanges_heads: bool = False  # context parallelism exchanges heads for tokens; else keys go round a ring
     overlaps_gather: bool = False  # new parameters are gathered while the forward pass runs
     reduces_whole: bool = False  # ZeRO-3 all-reduces gradients, of which each rank keeps its part
+    reduces_after: Number = 0  # ZeRO-1 does, in their own buffers, once the backward is over
+    gradient_passes: Number = 0.0  # bytes of each gradient of a micro-batch through memory, beside product and sum
     scattered_sends: bool = False  # a pipeline stage sends 1/tp of its output and the receiver gathers it
 
 
@@ -235,70 +235,18 @@ def _low_part(layout: Layout) -> float:
     return max(0.0, 1 - kept / layout.model.layers) if kept else 1.0
 
 
-def _deepspeed(layout: Layout) -> Framework:
-    """Transformers converts logits to fp32 and keeps their log-softmax; Ulysses exchanges heads for tokens."""
-    states, options = offload(layout), layout.backend.deepspeed
-    selected = options.zenflow.topk or 0.0
-    return Framework(
-        tiles=(options.tiling.loss, options.tiling.mlp),
-        kernels=Kernels(flash=options.attention != "eager", activation=False, norm=False, weighs_outputs=True),
-        loss_bytes=16.0,
-        exchanges_heads=True,
-        sends_once=options.moe_dispatcher == "deepep",
-        dispatcher_copies=2.0 if layout.model.moe and options.moe_dispatcher == "deepep" else 0.0,
-        autocast=options.autocast != "none",
-        gathered_loss=not cuts_vocabulary(layout.model, layout.backend),
-        gathers_logits=not cuts_vocabulary(layout.model, layout.backend),
-        overlaps_gradients=options.autotp.overlap,
-        dummy_gradients=False,
-        weight_bytes=states.weight + _cast(layout),
-        gradient_bytes=states.gradient,
-        optimizer_bytes=states.optimizer + selected * _SELECTED + _beside_momentum(layout),
-        optimizer_away=optimizer_part(options, owned(layout)),
-        reduce_bytes=_reduced(layout) - 2 * (options.autocast != "none") * (layout.zero >= 1),
-        gather_bytes=_QWZ if options.quantized_weights else 0.0,
-        scatter_bytes=_QGZ if options.quantized_gradients else 0.0,
-        secondary=options.hpz,
-        reduces_whole=layout.training.optimizer.name == "muon",  # zero/stage3.py:360, :1882
-        fused_gradients=False,
-    )
-
-
-def _cast(layout: Layout) -> Number:
-    """Bytes of a weight's 16-bit copy, which autocast keeps from the forward pass on; ZeRO-3 gathers it instead."""
-    return 2 * (layout.backend.deepspeed.autocast != "none") * (layout.zero < 3)
-
-
-def _beside_momentum(layout: Layout) -> Number:
-    """Bytes of a parameter under Muon beside one momentum, over all of them.
-
-    Adam steps embeddings and head and keeps two. At stages 1 and 2 a step's momentum is staged until it is sure to be
-    taken (runtime/zero/stage_1_and_2.py:2989), but not by BF16_Optimizer.
-    """
-    if layout.training.optimizer.name != "muon":
-        return 0.0
-    model, t = layout.model, layout.training
-    ends = model.vocab * model.hidden * (1 if model.tied_embeddings else 2) / total_parameters(model)
-    plain = (layout.zero == 1) & (t.precision == "bf16" and t.grad_reduce == "fp32")
-    staged = ((layout.zero == 1) | (layout.zero == 2)) & (1 - plain)
-    return 4 * ends + 4 * (1 - ends) * staged
-
-
-_SELECTED = 12.0
-"""Bytes of a parameter that ZenFlow steps on the GPU: Adam's moments and the gradient (ZenFlowSelectiveAdamW)."""
-
 _GROUPED = 4 * 32 * 2**20
 """One workspace of cuBLAS for each of four streams (transformer_engine/pytorch/module/base.py,
 ``get_multi_stream_cublas_workspace``)."""
-
-_QWZ, _QGZ = 1.0, 0.5
-"""Bytes of ZeRO++: weights in 8 bits, gradients in 4 (Wang et al. 2023, arXiv:2306.10209); scales are left out."""
 
 HOOKED = 2.3
 """Operations' worth of host time of a gradient's hook and addition. Ours: with ``expert_launches`` it explains one run
 of 128 of Qwen3's experts on an H100 (docs/gpu.md)."""
 
-FRAMEWORKS: dict[str, Callable[[Layout], Framework]] = {"megatron": _megatron, "deepspeed": _deepspeed}
+FRAMEWORKS: dict[str, Callable[[Layout], Framework]] = {
+    "megatron": _megatron,
+    "deepspeed": lambda layout: Framework(**deepspeed(layout)),
+}
 
 
 def _states(layout: Layout, moments: Moments) -> tuple[float, float, float]:

@@ -246,10 +246,13 @@ def _gathered(s: Scene, load: Load) -> Number:
 
 
 def _buckets(s: Scene, everything: Number) -> Number:
-    """DeepSpeed reduces one bucket of gradients while it fills another, and gathers new parameters into a third."""
+    """DeepSpeed reduces a bucket of gradients while it fills another, and gathers new parameters into a third.
+
+    Not BF16_Optimizer: it has none, or (up to 500,000,000 elements, runtime/engine.py:3834) once activations are gone.
+    """
     if s.layout.backend.name != "deepspeed":
         return 0 * everything
     o, zero = s.layout.backend.deepspeed, s.layout.zero
     reduced = 2 * minimum(o.reduce_bucket, everything)
     gathered = ((zero == 1) | (zero == 2)) * minimum(o.allgather_bucket, everything)
-    return (zero >= 1) * 2.0 * (reduced + gathered)
+    return (zero >= 1) * (1 - s.framework.reduces_after) * 2.0 * (reduced + gathered)

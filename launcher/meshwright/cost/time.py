@@ -172,11 +172,11 @@ Held = tuple[Number, Number]  # parameters of one rank of a stage, and of these 
 def _data(s: Scene, held: Held, time: StageTime) -> Number:
     """Exposed reduction of gradients and gathering of parameters of one stage."""
     r, p = s.layout, s.layout.spec.parallelism
-    each = s.framework.reduce_bytes
+    each, after = s.framework.reduce_bytes, s.framework.reduces_after
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
     hidden = r.cluster.efficiency.overlap
-    volume = where(r.zero >= 1, reduce, (1 if s.framework.sums_in_switches else 2) * reduce)
-    reduced = volume - (p.overlap_grad_reduce + 0) * minimum(hidden * volume, between(r, time.backward))
+    volume = where(r.zero >= 1, (1 + after) * reduce, (1 if s.framework.sums_in_switches else 2) * reduce)
+    reduced = volume - p.overlap_grad_reduce * (1 - after) * minimum(hidden * volume, between(r, time.backward))
     gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, time.forward))
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * gathered
@@ -236,7 +236,8 @@ def _optimizer(s: Scene, load: Load, held: Held) -> Number:
     """Adam on the owned shard, what touches every gradient, and Muon's orthogonalization.
 
     Bytes: the norm reads and clipping rewrites the gradient (12), Adam reads it and three fp32 states and writes them
-    (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8).
+    (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8). What is summed whole
+    after the backward is also normed and clipped whole.
     """
     r, gpu, e = s.layout, s.layout.cluster.accelerator, s.layout.cluster.efficiency
     everything, experts = held
@@ -245,6 +246,7 @@ def _optimizer(s: Scene, load: Load, held: Held) -> Number:
         1 - s.framework.optimizer_away
     )
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
-    whole = 12 if r.training.precision == "fp16" else 4
+    clipped = 12 * s.framework.reduces_after
+    whole = (12 if r.training.precision == "fp16" else 4) + clipped
     orthogonal = muon.multiplying(s, load) + muon.gathering(s, load)
-    return (46 * owned + whole * everything) / rate + e.step_ms * 1e-3 + orthogonal
+    return ((46 - clipped) * owned + whole * everything) / rate + e.step_ms * 1e-3 + orthogonal

@@ -23,6 +23,7 @@ from meshwright.cost.collectives import (
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, where
+from meshwright.model.offload import sums_beside
 from meshwright.spec.frozen import dataclass
 
 __all__ = ["Flow", "Traffic", "data_volume", "scatters", "traffic"]
@@ -174,13 +175,24 @@ def _data(s: Scene, load: Load) -> Flow:
     wide, narrow = data_group(s), expert_data_group(s)
     each = _volume(s)
     dense = everything - experts
-    kind = "reduce-scatter and all-gather" if s.layout.spec.parallelism.zero else "all-reduce"
+    kind = _kind(s)
     count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
     size, sharing = each * (_share(wide) * dense + _share(narrow) * experts), r.backend.name == "deepspeed"
     whole = muon.gathered(s, load) if sharing else (0, 0)
     size = size + _share(wide) * whole[0] + _share(narrow) * whole[1]
     flow = _flow(size, wide, kind, count * (wide.size > 1))
     return flow if r.spec.parallelism.optimizer_instances == 1 else _with_copies(s, flow, dense, experts)
+
+
+def _kind(s: Scene) -> str:
+    """Of the layout that the Spec says."""
+    spec = s.layout.spec
+    if not spec.parallelism.zero:
+        return "all-reduce"
+    after = spec.backend.name == "deepspeed" and sums_beside(
+        spec.backend.deepspeed, spec.training, spec.parallelism.zero
+    )
+    return f"{'all-reduce' if after else 'reduce-scatter'} and all-gather"
 
 
 def _with_copies(s: Scene, flow: Flow, dense: Number, experts: Number) -> Flow:
@@ -205,6 +217,7 @@ def _volume(s: Scene) -> Number:
     switched = where((r.zero == 0) & f.sums_in_switches, 0.5, 1.0)
     each = switched * data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
     scattered = (f.scatter_bytes or f.reduce_bytes) * (2 if f.reduces_whole else 1)
+    each = each + f.reduces_after * f.reduce_bytes
     third = r.microbatches * scattered + weight * _gathered_afar(s)
     return where(r.zero >= 3, third, each)
 

@@ -181,8 +181,7 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     usual = framework_of(layout_of(spec))
     attention = said(record, "attn_impl")
     norm = {"norm": True} if "RMS" in attention else {}
-    gradient = practice.bf16_gradients if spec.training.precision == "bf16" else 0
-    own: dict[str, object] = {"gradient_bytes": gradient or usual.gradient_bytes, "captured": _captured(record, usual)}
+    own: dict[str, object] = {"captured": _captured(record, usual)}
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
     return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
 

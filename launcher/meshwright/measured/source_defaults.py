@@ -38,7 +38,6 @@ class Practice:
     vpp: int = 1  # where the column is empty
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
-    bf16_gradients: float = 0.0  # bytes of a gradient where they are bf16; 0: as its Spec says
     small_states: bool = False  # its recipes keep optimizer states in fewer bits
     released: bool = False  # empty columns mean what the recipes of its release switched on
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
@@ -91,9 +90,7 @@ PRACTICES: Mapping[str, Practice] = {
     # are too fast for both
     "vtrain-single": replace(_OLD, grad_reduce="bf16", recompute="full", dropout=0.0),
     "mt_nlg": _OLD,
-    # DeepSpeed's BF16_Optimizer keeps 16-bit gradients beside their fp32 sums, whole (runtime/bf16_optimizer.py,
-    # fp32_groups_gradients; update_hp_grads)
-    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}, context_gib=3.5, bf16_gradients=6.0),
+    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}, context_gib=3.5),
     "hagemann2023": replace(
         _OLD,
         dropout=0.0,

@@ -13,7 +13,17 @@ from meshwright.model.optimizer_state import state_bytes
 from meshwright.spec import DeepSpeedOptions, Training
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["GRADIENT", "MASTER", "Kept", "hybrid", "kept", "optimizer_part", "summed_bytes", "weight_bytes"]
+__all__ = [
+    "GRADIENT",
+    "MASTER",
+    "Kept",
+    "hybrid",
+    "kept",
+    "optimizer_part",
+    "summed_bytes",
+    "sums_beside",
+    "weight_bytes",
+]
 
 Number = Any  # an int, float or bool, or a NumPy array of them
 
@@ -76,6 +86,15 @@ def summed_bytes(t: Training) -> int:
     return 4 if t.grad_reduce == "fp32" else 2
 
 
+def sums_beside(o: DeepSpeedOptions, t: Training, zero: Number) -> Number:
+    """Whether BF16_Optimizer steps: its fp32 sums, whole, lie beside the backward's 16-bit gradients.
+
+    ../engine.py:2305; ../bf16_optimizer.py:191 (sums), :623 (16 bits, zeroed in place until a step frees them).
+    """
+    mixed = t.precision == "bf16" and t.grad_reduce == "fp32" and o.offload_optimizer.device == "none"
+    return (zero == 1) & mixed
+
+
 def _master(o: DeepSpeedOptions) -> int:
     """Of a master weight; at stage 3 one of the weight's own width is the weight itself (stage3.py:1162)."""
     return 2 if o.bf16_states else MASTER
@@ -127,7 +146,7 @@ def _stages_1_and_2(o: DeepSpeedOptions, t: Training, zero: Number, microbatches
     pinned = MASTER + GRADIENT + own + moved * (microbatches > 1) * own
     return Kept(
         weight=own,
-        gradient=(1 - moved) * summed,
+        gradient=(1 - moved) * summed + sums_beside(o, t, zero) * own,
         optimizer=0 if away else _master(o) * ((zero > 0) | (own < MASTER)) + moments,
         host=away * (pinned + moments),
         pinned=away * o.offload_optimizer.pin_memory * pinned,

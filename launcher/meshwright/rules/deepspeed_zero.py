@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshwright.model.offload import sums_beside
 from meshwright.rules._repairs import any_of, change, nearest
 from meshwright.rules._rule import DEEPSPEED, Layout, Number, Rule, implies
 from meshwright.spec import Offload
@@ -19,14 +20,17 @@ def _param(r: Layout) -> Offload:
     return r.backend.deepspeed.offload_param
 
 
+def _sums_beside(r: Layout) -> Number:
+    return sums_beside(r.backend.deepspeed, r.training, r.zero)
+
+
 def _whole_matrices(r: Layout) -> Number:
     """Where DeepSpeed's Muon runs, and does what one process would."""
     o = r.backend.deepspeed
     plain = _optimizer(r).device == "none" and _param(r).device == "none" and not o.bf16_states and o.hpz == 1
-    mixed = r.training.precision == "bf16" and r.training.grad_reduce == "fp32"
     flat = r.model.moe is None and r.model.mamba is None and r.model.delta_net is None
     flat = flat and r.model.short_convolution is None
-    return (r.tp == 1) & plain & implies(mixed & (r.zero == 1), (r.cp == 1) & (r.ep == 1) & flat)
+    return (r.tp == 1) & plain & implies(_sums_beside(r), (r.cp == 1) & (r.ep == 1) & flat)
 
 
 def _quantized(r: Layout) -> bool:
@@ -83,6 +87,21 @@ _OPTIMIZER = (
             change(
                 training__precision="bf16", parallelism__zero=1, backend__deepspeed__offload_optimizer__device="none"
             ),
+        ),
+    ),
+    Rule(
+        id="deepspeed.bf16_states_of_sums",
+        path="backend.deepspeed.bf16_states",
+        backends=DEEPSPEED,
+        needs=("deepspeed.bf16_states",),
+        holds=lambda r: implies(r.backend.deepspeed.bf16_states, _sums_beside(r) == 0),
+        message="zero = {zero} with grad_reduce={training.grad_reduce} is BF16_Optimizer, which keeps masters and "
+        "states in fp32 whatever is said; bf16 sums or ZeRO-2 do not",
+        source="runtime/engine.py:2305; runtime/bf16_optimizer.py:182",
+        repairs=any_of(
+            change(training__grad_reduce="bf16"),
+            change(parallelism__zero=2),
+            change(backend__deepspeed__bf16_states=False),
         ),
     ),
     Rule(

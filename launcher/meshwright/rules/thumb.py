@@ -9,6 +9,7 @@ from math import lcm
 from meshwright.layout.grid import Grid
 from meshwright.layout.length import UNSTATED_STEPS
 from meshwright.layout.plan import Caution
+from meshwright.model.offload import sums_beside
 from meshwright.rules.foreign import unread
 from meshwright.spec import MegatronOptions, Spec
 from meshwright.spec.effect import unequal
@@ -155,10 +156,18 @@ def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
 def _clips_muon(spec: Spec, grid: Grid) -> str | None:
     """BF16_Optimizer, of ZeRO-1 in bf16 with sums in fp32, clips gradients; the others what Muon made of them."""
     t, zero = spec.training, spec.parallelism.zero
-    before = zero == 0 or (zero == 1 and t.precision == "bf16" and t.grad_reduce == "fp32")
+    before = zero == 0 or sums_beside(spec.backend.deepspeed, t, zero)
     clips = t.optimizer.name == "muon" and spec.backend.name == "deepspeed" and not before and t.optimizer.clip
     told = "what Muon has made orthogonal, a norm of many unit vectors: each step is as much smaller; 0 clips nothing"
     return f"DeepSpeed clips to {t.optimizer.clip:g} {told}" if clips else None
+
+
+def _sums_beside(spec: Spec, grid: Grid) -> str | None:
+    on = spec.backend.name == "deepspeed" and grid.data > 1
+    if not on or not sums_beside(spec.backend.deepspeed, spec.training, spec.parallelism.zero):
+        return None
+    now = "fp32 at zero = 1 is BF16_Optimizer: 6 bytes of gradients a parameter on each rank, all-reduced after the"
+    return f"{now} backward; bf16 takes 2, zero = 2 takes 4 over {grid.data:,} ranks, scattered in every micro-batch"
 
 
 def _switches_asked(spec: Spec, grid: Grid) -> str | None:
@@ -237,6 +246,7 @@ THUMBS: tuple[Thumb, ...] = (
         "muon-by-layers", "training.optimizer.name", _muon_by_layers, "megatron-core 0.19.2, training/arguments.py:1679"
     ),
     Thumb("muon-clip", "training.optimizer.clip", _clips_muon, "DeepSpeed 0.19.8, runtime/zero/stage3.py:2880"),
+    Thumb("bf16-optimizer", "training.grad_reduce", _sums_beside, "DeepSpeed 0.19.8, runtime/bf16_optimizer.py:191"),
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
     Thumb("no-experts", "backend.megatron", _of_experts, "emit/megatron_techniques.py: flags of experts need some"),
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
