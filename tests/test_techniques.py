@@ -7,9 +7,9 @@ import pytest
 from meshwright.cost import cost
 from meshwright.cost.brought import brought
 from meshwright.cost.collectives import group
-from meshwright.cost.compute import peak
 from meshwright.cost.inputs import scene
 from meshwright.cost.messages import between_nodes, expert, hidden
+from meshwright.cost.products import peak
 from meshwright.cost.techniques import TECHNIQUES, applied, used
 from meshwright.errors import ConfigError
 from meshwright.layout.plan import Plan

@@ -18,7 +18,7 @@ from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["Roofline", "Seconds", "head", "layer", "operation", "peak", "roofline", "weight_gradients"]
+__all__ = ["Roofline", "Seconds", "head", "layer", "operation", "roofline", "weight_gradients"]
 
 
 PIECES = 4.0
