@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Literal
 
-from meshwright.layout.notebook import html_table
 from meshwright.spec import Spec
 from meshwright.spec.frozen import dataclass
 
@@ -103,6 +102,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Each stage's model, GPUs and batch."""
+        from meshwright.layout.notebook import html_table
+
         return html_table(self.name, self._rows, ("stage", "model", "cluster", "global batch", "sequence"))
 
     @property

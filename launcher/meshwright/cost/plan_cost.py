@@ -23,7 +23,6 @@ from meshwright.cost.schedule import simulate
 from meshwright.cost.stage_loads import load_of
 from meshwright.cost.time import StageTime, Step, sends, times_of_one
 from meshwright.cost.traffic import Traffic, traffic
-from meshwright.layout.notebook import html_table
 from meshwright.layout.plan import Plan
 from meshwright.resolver import layout
 from meshwright.spec import Spec
@@ -59,6 +58,8 @@ class Cost:
 
     def _repr_html_(self) -> str:
         """What the step's time goes to."""
+        from meshwright.layout.notebook import html_table
+
         parts = ((f.name, float(getattr(self.step, f.name))) for f in fields(self.step))
         rows = ((name, f"{seconds:.3g}", f"{seconds / self.step_time:.1%}") for name, seconds in parts if seconds)
         return html_table(self._headline, rows, ("part", "seconds", "of the step"))

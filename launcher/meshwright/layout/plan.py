@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from meshwright.layout.grid import Grid
 from meshwright.layout.length import sequences
-from meshwright.layout.notebook import html_table
 from meshwright.spec import Spec
 from meshwright.spec.frozen import dataclass
 
@@ -85,6 +84,8 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """Layers and parameters of every pipeline stage."""
+        from meshwright.layout.notebook import html_table  # which a plan does without
+
         rows = (
             (str(i), "+".join(str(chunk.layers) for chunk in stage.chunks), f"{stage.parameters:,}")
             for i, stage in enumerate(self.stages)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from meshwright.errors import Problem, Repair
+from meshwright.layout.grid import Grid
 from meshwright.spec import Backend, Cluster, Model, Spec, Training
 from meshwright.spec.frozen import dataclass
 
@@ -27,6 +28,7 @@ __all__ = [
     "Layout",
     "Number",
     "Rule",
+    "Thumb",
     "implies",
     "megatron_rule",
 ]
@@ -148,6 +150,16 @@ class Rule:
     def for_backends(self, *names: str) -> Rule:
         """The same rule, enforced by other backends."""
         return replace(self, backends=names)
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """A rule that may be broken: ``against`` says with numbers how a plan goes against it, or returns None."""
+
+    id: str
+    path: str
+    against: Callable[[Spec, Grid], str | None]
+    source: str
 
 
 def megatron_rule(

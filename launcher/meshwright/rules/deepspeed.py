@@ -1,6 +1,7 @@
 """What DeepSpeed with transformers refuses, or accepts and gets wrong. Places: DeepSpeed 0.19.8, in ``deepspeed/``.
 
-What the models lack is in ``deepspeed_model``, the degrees in ``deepspeed_degrees``, ZeRO in ``deepspeed_zero``.
+What the models lack is in ``deepspeed_model``, the degrees in ``deepspeed_degrees``, ZeRO in ``deepspeed_zero``
+and what leaves the GPU in ``deepspeed_offload``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from meshwright.rules._rule import DEEPSPEED, TRANSFORMERS, Layout, Rule
 from meshwright.rules.deepspeed_degrees import RULES as DEGREES
 from meshwright.rules.deepspeed_extra import check_extra
 from meshwright.rules.deepspeed_model import RULES as MODEL
+from meshwright.rules.deepspeed_offload import RULES as OFFLOAD
 from meshwright.rules.deepspeed_techniques import RULES as TECHNIQUES
 from meshwright.rules.deepspeed_zero import RULES as ZERO
 
@@ -79,4 +81,4 @@ _REST = (
     ),
 )
 
-RULES: tuple[Rule, ...] = MODEL + DEGREES + ZERO + TECHNIQUES + _REST
+RULES: tuple[Rule, ...] = MODEL + DEGREES + ZERO + OFFLOAD + TECHNIQUES + _REST

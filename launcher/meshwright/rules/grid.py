@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping
 from math import lcm
 
-from meshwright.rules._ramp import ramp_faults, ramp_holds
 from meshwright.rules._repairs import any_of, change, near_batch, near_world, nearest
 from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Number, Rule, implies
 
@@ -234,15 +233,5 @@ RULES: tuple[Rule, ...] = (
         ),
         source="global_batch = micro_batch·gtp·dp·microbatches",
         repairs=change(training__microbatches=None),
-    ),
-    Rule(
-        id="batch.ramp",
-        path="training.ramp",
-        backends=EVERY,
-        needs=("batch.global",),
-        holds=lambda r: ramp_holds(r),
-        message=lambda r: ", and ".join(ramp_faults(r)),
-        source="core/num_microbatches_calculator.py:381 for every batch of the schedule",
-        repairs=change(training__ramp=()),
     ),
 )

@@ -13,6 +13,7 @@ from meshwright.spec import Model
 __all__ = ["RULES"]
 
 _IN_ATTENTION = ("qkv_linear", "core_attn", "attn_proj")
+_BESIDE_LIGHTNING = {"attention", "windowed_attention", "lightning", "none"}
 _TP = nearest("parallelism.tp", lambda r: r.tp, high=64)
 
 
@@ -21,7 +22,7 @@ def _having(*names: str) -> Callable[[Model], bool]:
 
 
 _OURS, _ANY = _having(*OUR_MIXERS), _having(*OUR_MIXERS, "lightning")
-_CONVOLVES = _having("short_convolution")
+_CONVOLVES, _SCANS = _having("short_convolution"), _having("lightning")
 
 RULES = (
     megatron_rule(
@@ -95,5 +96,44 @@ RULES = (
         "train/short_convolution.py",
         _TP,
         where=_CONVOLVES,
+    ),
+    megatron_rule(
+        "lightning_beside",
+        "model.pattern",
+        lambda r: (
+            mixers(r.model) <= _BESIDE_LIGHTNING
+            and not (r.model.linear_bias or r.model.qkv_clip or r.model.parallel_residual or r.model.mtp)
+        ),
+        "our lightning attention stands beside attention alone, without biases, clipping, parallel residuals or "
+        "multi-token prediction",
+        "train/lightning.py, train/blocks.py",
+        where=_SCANS,
+    ),
+    megatron_rule(
+        "lightning_activation",
+        "model.activation",
+        lambda r: r.model.activation == "swiglu",
+        "lightning attention has SiLU, as the MLP's swiglu, not {model.activation}",
+        "transformers models/minimax/modeling_minimax.py: act_fn",
+        where=_SCANS,
+    ),
+    megatron_rule(
+        "lightning_cp",
+        "parallelism.cp",
+        lambda r: r.cp == 1,
+        "our lightning attention sees whole sequences, cp = {cp} cuts them",
+        "train/lightning.py",
+        change(parallelism__cp=1),
+        where=_SCANS,
+    ),
+    megatron_rule(
+        "carried_norm",
+        "parallelism.recompute_modules",
+        lambda r: (
+            r.model.norm_placement != "carried" or "layernorm" not in (r.spec.parallelism.recompute_modules or ())
+        ),
+        "the residual goes on from what a norm gave, and a recomputed norm keeps no output for it",
+        "train/blocks.py",
+        change(parallelism__recompute_modules=None),
     ),
 )

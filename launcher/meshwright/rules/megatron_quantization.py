@@ -1,13 +1,16 @@
-"""Products in 8 and 4 bits in detail. Places: megatron-core 0.19.2, below ``megatron/``."""
+"""Products in 8 and 4 bits: which GPUs have them, and in detail. Places: megatron-core 0.19.2, below ``megatron/``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from meshwright.rules._megatron_option import off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import Layout, Number, Rule, implies
+from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
+from meshwright.spec import Accelerator
 from meshwright.spec.training import FP8_RECIPES
 
-__all__ = ["RULES"]
+__all__ = ["ON_GPUS", "RULES"]
 
 
 def _gathered(r: Layout) -> Number:
@@ -68,3 +71,67 @@ RULES: tuple[Rule, ...] = (
         off("quantization.output_projection"),
     ),
 )
+
+
+def _scales_by_block(gpu: Accelerator) -> bool:
+    """Whether its matrix units take one scale for 32 values: Blackwell's do, and of AMD's those that have fp4."""
+    if gpu.platform == "rocm":
+        return gpu.fp4_tflops is not None
+    return 10 <= float(gpu.capability) < 12
+
+
+def _takes_nvfp4(gpu: Accelerator) -> bool:
+    """Whether Transformer Engine does; on AMD's GPUs, whose fp8 units gfx94x and gfx95x have, it multiplies in bf16."""
+    if gpu.platform == "rocm":
+        return gpu.fp8_tflops is not None
+    return float(gpu.capability) >= 10
+
+
+def _scaled(precision: str, fits: Callable[[Accelerator], bool], needed: str, check: str, coarser: str) -> Rule:
+    """Scales that not all GPUs with fp8 have; ``coarser``: the precision that does with less."""
+    return Rule(
+        id=f"megatron.{precision}",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: r.training.precision != precision or fits(r.cluster.accelerator),
+        message=f"{precision} needs {needed}, {{cluster.accelerator.name}} has {{cluster.accelerator.capability}}",
+        source=f"transformer_engine/pytorch/quantization.py {check}",
+        repairs=any_of(change(training__precision=coarser), change(training__precision="bf16")),
+    )
+
+
+ON_GPUS: tuple[Rule, ...] = (
+    Rule(
+        id="megatron.fp8",
+        path="training.precision",
+        backends=MEGATRON,
+        holds=lambda r: (
+            r.training.precision in ("fp32", "fp16", "bf16") or r.cluster.accelerator.fp8_tflops is not None
+        ),
+        message="{cluster.accelerator.name} has no fp8 matrix units for {training.precision}",
+        source="transformer_engine/pytorch/quantization.py check_fp8_support",
+        repairs=change(training__precision="bf16"),
+    ),
+    _scaled(
+        "mxfp8",
+        _scales_by_block,
+        "compute capability 10.x (Blackwell) or gfx950 (MI355X)",
+        "check_mxfp8_support, NVIDIA's and ROCm's",
+        "fp8_blockwise",
+    ),
+    _scaled(
+        "fp8_blockwise",
+        lambda gpu: float(gpu.capability) >= 9,
+        "compute capability 9 (Hopper)",
+        "check_fp8_block_scaling_support, NVIDIA's and ROCm's",
+        "fp8_tensorwise",
+    ),
+    _scaled(
+        "nvfp4",
+        _takes_nvfp4,
+        "compute capability 10 (Blackwell) or gfx942 and gfx950 (MI300X to MI355X)",
+        "check_nvfp4_support, NVIDIA's and ROCm's (ROCm@030b792); training/arguments.py:1073",
+        "fp8_blockwise",
+    ),
+)
+"""Which precision a GPU has products of."""

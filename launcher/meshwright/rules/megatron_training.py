@@ -1,4 +1,4 @@
-"""What Megatron cannot train so: sharding, optimizers, precision, and flags that contradict the plan."""
+"""What Megatron cannot train so: sharding, optimizers, and flags that contradict the plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from meshwright.errors import Repair
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
-from meshwright.spec import Accelerator
 from meshwright.spec.effect import unequal
 from meshwright.spec.techniques import MuonOptions
 
@@ -126,33 +125,6 @@ def _checkpoint_fits(r: Layout) -> Number:
     return implies(r.zero < 2, plain) & implies(r.zero >= 2, sharded)
 
 
-def _scales_by_block(gpu: Accelerator) -> bool:
-    """Whether its matrix units take one scale for 32 values: Blackwell's do, and of AMD's those that have fp4."""
-    if gpu.platform == "rocm":
-        return gpu.fp4_tflops is not None
-    return 10 <= float(gpu.capability) < 12
-
-
-def _takes_nvfp4(gpu: Accelerator) -> bool:
-    """Whether Transformer Engine does; on AMD's GPUs, whose fp8 units gfx94x and gfx95x have, it multiplies in bf16."""
-    if gpu.platform == "rocm":
-        return gpu.fp8_tflops is not None
-    return float(gpu.capability) >= 10
-
-
-def _scaled(precision: str, fits: Callable[[Accelerator], bool], needed: str, check: str, coarser: str) -> Rule:
-    """Scales that not all GPUs with fp8 have; ``coarser``: the precision that does with less."""
-    return Rule(
-        id=f"megatron.{precision}",
-        path="training.precision",
-        backends=MEGATRON,
-        holds=lambda r: r.training.precision != precision or fits(r.cluster.accelerator),
-        message=f"{precision} needs {needed}, {{cluster.accelerator.name}} has {{cluster.accelerator.capability}}",
-        source=f"transformer_engine/pytorch/quantization.py {check}",
-        repairs=any_of(change(training__precision=coarser), change(training__precision="bf16")),
-    )
-
-
 _IN_PROCESS = "--inprocess-restart"
 
 
@@ -170,38 +142,6 @@ def _without_restarts(r: Layout) -> Iterable[Repair]:
 
 
 _TRAINING = (
-    Rule(
-        id="megatron.fp8",
-        path="training.precision",
-        backends=MEGATRON,
-        holds=lambda r: (
-            r.training.precision in ("fp32", "fp16", "bf16") or r.cluster.accelerator.fp8_tflops is not None
-        ),
-        message="{cluster.accelerator.name} has no fp8 matrix units for {training.precision}",
-        source="transformer_engine/pytorch/quantization.py check_fp8_support",
-        repairs=change(training__precision="bf16"),
-    ),
-    _scaled(
-        "mxfp8",
-        _scales_by_block,
-        "compute capability 10.x (Blackwell) or gfx950 (MI355X)",
-        "check_mxfp8_support, NVIDIA's and ROCm's",
-        "fp8_blockwise",
-    ),
-    _scaled(
-        "fp8_blockwise",
-        lambda gpu: float(gpu.capability) >= 9,
-        "compute capability 9 (Hopper)",
-        "check_fp8_block_scaling_support, NVIDIA's and ROCm's",
-        "fp8_tensorwise",
-    ),
-    _scaled(
-        "nvfp4",
-        _takes_nvfp4,
-        "compute capability 10 (Blackwell) or gfx942 and gfx950 (MI300X to MI355X)",
-        "check_nvfp4_support, NVIDIA's and ROCm's (ROCm@030b792); training/arguments.py:1073",
-        "fp8_blockwise",
-    ),
     Rule(
         id="megatron.adam",
         path="training.optimizer.name",
