@@ -135,6 +135,9 @@ def _switched(before: Judged, after: Judged) -> Iterator[str]:
         one, other = (m.get(column) or "none" for m in (a, b))
         if one != other:
             yield f"{column} {_short(one)} → {_short(other)}"
+    hosts = [j.row.spec.cluster.efficiency.launch_us for j in (before, after)]
+    if len({*hosts}) > 1:
+        yield f"host {hosts[0]:g} → {hosts[1]:g} us an operation"
     layouts = (" ".join(f"{c}{m.get(c) or 1}" for c in LAYOUT) for m in (a, b))
     if len({*layouts}) > 1:
         yield "layout"
