@@ -14,6 +14,7 @@ from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
 from meshwright.spec import MegatronOptions
 from meshwright.spec.frozen import dataclass
+from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["SPREAD", "Framework", "framework_of"]
 
@@ -158,13 +159,20 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "casts": cast_bytes(training.precision) if _low(layout) else None,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
-        "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
+        "end_bytes": _of_ends(layout) if training.optimizer.name in MATRIX_OPTIMIZERS else 0.0,
         "optimizer_away": away,
         "transposes": _transposes(layout),
         "sums_in_switches": options.groups.sharp == "dp",
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
     }
+
+
+def _of_ends(layout: Layout) -> float:
+    """Bytes by which the states of an embedding exceed those of a matrix, which another optimizer steps."""
+    name, muon = layout.training.optimizer.name, layout.backend.megatron.muon
+    ends = muon.scalars if name == "muon" else "adam"
+    return float(state_bytes(ends) - state_bytes(name))
 
 
 def _coded(layout: Layout, part: float) -> tuple[float, float]:

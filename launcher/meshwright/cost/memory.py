@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered, tiles
+from meshwright.cost import gathered, soap, tiles
 from meshwright.cost.activation_offload import coming, leaving
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
@@ -108,7 +108,7 @@ def _optimizer(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
     f, sharded = s.framework, s.layout.zero >= 1
     beside = f.end_bytes * _shards(_ends(s, load), 0, s.owners, sharded) if f.end_bytes else 0
-    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside
+    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside + soap.states(s, load)
 
 
 def _shards(dense: Number, experts: Number, ways: Pair, sharded: Number) -> Number:

@@ -99,7 +99,7 @@ def _mixed_units(a: Arguments) -> Remark | None:
 def _param_gather(a: Arguments) -> Remark | None:
     if not a("overlap_param_gather"):
         return None
-    sharded = a("use_distributed_optimizer") or a("use_megatron_fsdp") or "muon" in str(a("optimizer"))
+    sharded = a("use_distributed_optimizer") or a("use_megatron_fsdp") or a("optimizer") == "dist_muon"
     lacks = "--overlap-grad-reduce" if sharded else "--use-distributed-optimizer"
     if sharded and a("overlap_grad_reduce"):
         return None

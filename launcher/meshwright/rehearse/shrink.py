@@ -78,7 +78,7 @@ def _in_training(spec: Spec, small: Training) -> Iterator[str]:
         yield f"fp32 instead of {training.precision}: rounding would hide differences"
     if spec.model.attention_dropout or spec.model.hidden_dropout:
         yield "no dropout: its random numbers depend on the layout"
-    if training.optimizer.name != small.optimizer.name and training.optimizer.name in ("muon", "sgd"):
+    if training.optimizer.name != small.optimizer.name and training.optimizer.name != "adam":
         yield f"AdamW instead of {training.optimizer.name}"
 
 

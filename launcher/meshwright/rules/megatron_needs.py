@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from meshwright.rules._requirement import Requirement
 from meshwright.spec import Spec
+from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["NEEDS"]
 
@@ -49,6 +50,10 @@ def _engine(
 
 def _precision(*recipes: str) -> Callable[[Spec], bool]:
     return lambda spec: spec.training.precision in recipes
+
+
+def _steps_by(optimizer: str) -> Callable[[Spec], bool]:
+    return lambda spec: spec.training.optimizer.name == optimizer
 
 
 def _fused_gradients(spec: Spec) -> bool:
@@ -199,13 +204,16 @@ NEEDS: tuple[Requirement, ...] = (
         f"{_B}optimizer_offload.fraction=0",
         "core/optimizer/__init__.py:511",
     ),
-    _row(
-        "emerging_optimizers",
-        "training.optimizer.name=muon",
-        lambda spec: spec.training.optimizer.name == "muon",
-        "training.optimizer.name=adamw",
-        "core/optimizer/__init__.py:43",
-        "pip install 'emerging-optimizers>=0.2'",
+    *(
+        _row(
+            "emerging_optimizers",
+            f"training.optimizer.name={name}",
+            _steps_by(name),
+            "training.optimizer.name=adamw",
+            "core/optimizer/__init__.py:43",
+            "pip install 'emerging-optimizers>=0.2'",
+        )
+        for name in MATRIX_OPTIMIZERS
     ),
     _row(
         "nvml",

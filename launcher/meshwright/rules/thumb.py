@@ -15,6 +15,7 @@ from meshwright.rules._rule import Thumb
 from meshwright.rules.foreign import unread
 from meshwright.spec import MegatronOptions, Spec
 from meshwright.spec.effect import unequal
+from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["THUMBS", "warnings"]
 
@@ -73,12 +74,10 @@ def _minutes(spec: Spec, grid: Grid) -> str | None:
 
 
 def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
-    by_layers = (spec.training.optimizer.name, spec.parallelism.zero, spec.backend.name) == ("muon", 1, "megatron")
-    return (
-        "ZeRO-1 with Muon deals states out layer by layer: no parameter is cut, and shares are uneven"
-        if by_layers
-        else None
-    )
+    name, where = spec.training.optimizer.name, (spec.parallelism.zero, spec.backend.name)
+    if name not in MATRIX_OPTIMIZERS or where != (1, "megatron"):
+        return None
+    return f"ZeRO-1 with {name} deals states out layer by layer: no parameter is cut, and shares are uneven"
 
 
 def _clips_muon(spec: Spec, grid: Grid) -> str | None:
