@@ -11,7 +11,7 @@ from meshwright.imports.megatron import of_flags
 from meshwright.loading import load
 from meshwright.resolver import override, refusals, resolve
 from meshwright.spec import Spec
-from test_imports_megatron import differences, plan_of, words_of
+from read_back import differences, plan_of, words_of
 
 
 def of(name: str, *words: str) -> Spec:

@@ -255,7 +255,11 @@ def test_a_completion_that_there_is_none_of_is_one_line(words: list[str], capsys
 
 
 @pytest.mark.parametrize(
-    "words", ["--info", "--info all", "--help", "--cfg job", "plan recipe=llama3_405b", "recipes", "-sc install=bash"]
+    "words",
+    [
+        *("--info", "--info all", "--help", "--cfg job"),
+        *("plan recipe=llama3_405b", "recipes recipe=llama3_405b", "-sc install=bash"),
+    ],
 )
 def test_a_closed_pipe_ends_it_quietly(words: str, installed: dict[str, str]) -> None:
     script = f"{{ sleep 0.2; meshwright {words}; echo $? >&2; }} | true"

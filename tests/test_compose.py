@@ -250,14 +250,14 @@ def test_hydras_own_settings_are_hydras_to_judge(word: str) -> None:
     assert problems(*BASE, "hydra.verboze=true") == ["hydra.verboze: unknown key"]
 
 
-def test_a_program_that_uses_hydra_itself_goes_on_with_its_own() -> None:
+def test_a_program_that_uses_hydra_itself_goes_on_with_its_own(private: str) -> None:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module, version
     from hydra.core.global_hydra import GlobalHydra
 
     with initialize_config_module("meshwright.conf", version_base="1.2"):
         host = GlobalHydra.instance().hydra
-        assert load(BASE).name == "tiny"
+        assert load(BASE, private).name == "tiny"
         assert GlobalHydra.instance().hydra is host
         assert str(version.getbase()) == "1.2"
         assert hydra_compose("config", ["model=tiny"]).model.name == "tiny"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,85 +14,24 @@ import pytest
 from builders import small_model, spec
 from meshwright.emit.megatron import flags
 from meshwright.imports.former_units import TOKENS
-from meshwright.imports.found import Place, Source, together
 from meshwright.imports.megatron import PATHS, of_flags
 from meshwright.imports.megatron_arguments import known
 from meshwright.imports.megatron_yaml import of_log
 from meshwright.imports.read import imported
-from meshwright.imports.run import described
 from meshwright.layout.length import UNSTATED_STEPS
-from meshwright.layout.plan import Plan
-from meshwright.library import files as library
-from meshwright.resolver import refusals, resolve
+from meshwright.resolver import resolve
 from meshwright.rules.megatron_flags import KEYS
 from meshwright.spec import Spec
+from read_back import differences, plan_of, words_of
+from samples import stages_for
 
-SAID_ELSEWHERE = {
-    "name": "the file's name",
-    "stage": "one file is one stage",
-    "variant": "one file is one variant",
-    "model.name": "the file's name",
-    "model.transformers": "Megatron's arguments know no transformers",
-    "model.moe.score_before_topk": "normalised weights are the same either way",
-    "training.tokens": "the steps that they take",
-    "training.steps": "the steps of the tokens, 1,000 where neither is stated",
-    "training.schedule.wsd_decay_style": "wsd only",
-    "backend.deepspeed": "the other backend's options",
-    "cluster": "the machine is named by its cluster, not by Megatron's arguments",
-    "launch": "started by another program",
-}
-"""What Megatron's arguments do not carry, or say otherwise, with the reason."""
-
-
-def stages() -> Iterator[tuple[str, Spec]]:
-    for name in library.names():
-        for stage in library.run(name).stages:
-            spec = replace(stage, backend=replace(stage.backend, name="megatron"))
-            if not refusals(spec, "megatron"):
-                yield f"{name}.{stage.stage}" if stage.stage else name, spec
-
-
-ALL = dict(stages())
 SAMPLE = 10  # one of as many in `make test`
 
 
 def cases() -> Iterator[Any]:
-    for name, one in ALL.items():
+    for name, one in stages_for("megatron").items():
         often = zlib.crc32(name.encode()) % SAMPLE == 0
         yield pytest.param(one, id=name, marks=() if often else pytest.mark.slow)  # all of them take a minute
-
-
-def words_of(*flags: str) -> list[tuple[str, Place]]:
-    return [(word, Place("args.txt", number)) for number, word in enumerate(flags, 1)]
-
-
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from leaves(inner, f"{path}.{key}" if path else key)
-    else:
-        yield path, value
-
-
-def plan_of(source: Source, original: Spec) -> Plan:
-    run = described(together([source], ("args.txt",)), [])
-    (stage,) = run.stages
-    return resolve(replace(stage, cluster=original.cluster, launch=original.launch, software=original.software))
-
-
-def scale(plan: Plan) -> float:
-    model = plan.spec.model
-    return model.attention_scale or model.head_dim**-0.5
-
-
-def differences(ours: Plan, theirs: Plan) -> set[str]:
-    left, right = dict(leaves(asdict(ours.spec))), dict(leaves(asdict(theirs.spec)))
-    changed = {path for path in left.keys() | right.keys() if left.get(path) != right.get(path)}
-    if scale(ours) == scale(theirs):  # the usual one can be left out
-        changed -= {"model.attention_scale"}
-    if ours.spec.model.position_rows == theirs.spec.model.position_rows:  # all that Megatron's table has
-        changed -= {"model.max_positions", "model.position_offset"}
-    return {path for path in changed if not any(f"{path}.".startswith(f"{known}.") for known in SAID_ELSEWHERE)}
 
 
 @pytest.mark.parametrize("spec", cases())

@@ -23,9 +23,8 @@ from meshwright.loading import load
 from meshwright.resolver import holds, override, resolve
 from meshwright.spec import RampStep, Spec
 from meshwright.spec.model import Moe
+from read_back import again, plan_of, words_of, written
 from test_emit_mutation import BASES, leaves, others
-from test_imports_megatron import plan_of, words_of
-from test_imports_run_folder import again, written
 
 STRUCTURED: dict[str, tuple[Any, ...]] = {
     "training.ramp": ((RampStep(from_tokens=0, global_batch=8), RampStep(from_tokens=81920, global_batch=16)),),

@@ -13,13 +13,12 @@ import pytest
 from meshwright.emit.backends import FILES
 from meshwright.imports.read import imported
 from meshwright.imports.run import described
-from meshwright.jobs.run_folder import files
 from meshwright.layout.length import UNSTATED_STEPS
-from meshwright.layout.plan import Plan
-from meshwright.library import files as library
-from meshwright.resolver import refusals, resolve
+from meshwright.resolver import holds, resolve
 from meshwright.spec import Spec
 from meshwright.spec.launch import Launch, Slurm
+from read_back import again, written
+from samples import stages_for
 
 pytest.importorskip("tree_sitter_bash")
 
@@ -43,37 +42,12 @@ SLURM = Slurm(
 SAMPLE = 30  # one of as many in `make test`
 
 
-def stages() -> Iterator[tuple[str, Spec]]:
-    for name in library.names():
-        for stage in library.run(name).stages:
-            yield f"{name}.{stage.stage}" if stage.stage else name, stage
-
-
-ALL = dict(stages())
-
-
 def cases(*backends: str) -> Iterator[Any]:
-    for name, stage in ALL.items():
-        for backend in backends:
-            spec = replace(stage, backend=replace(stage.backend, name=backend))  # type: ignore[arg-type]
-            if not refusals(spec, backend):
-                often = zlib.crc32(f"{name} {backend}".encode()) % SAMPLE == 0
-                # all of them take minutes
-                yield pytest.param(spec, id=f"{name}-{backend}", marks=() if often else pytest.mark.slow)
-
-
-def written(plan: Plan, folder: Path) -> Path:
-    for name, text in files(plan, verified=False).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
-
-
-def again(path: Path, original: Spec, *words: str) -> Plan:
-    """The Plan of an import; the machine and how it is launched are said elsewhere."""
-    (stage,) = described(imported([path]), (f"software={original.software.name}", *words)).stages
-    same = {name: getattr(original, name) for name in ("cluster", "launch", "name", "software", "stage")}
-    return resolve(replace(stage, **same))
+    for backend in backends:
+        for name, spec in stages_for(backend).items():
+            often = zlib.crc32(f"{name} {backend}".encode()) % SAMPLE == 0
+            # all of them take minutes
+            yield pytest.param(spec, id=f"{name}-{backend}", marks=() if often else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("spec", cases("deepspeed"))
@@ -94,7 +68,7 @@ def started() -> Iterator[Any]:
         (spec,) = case.values
         for entry in ("meshwright", "/opt/Megatron-LM/pretrain_gpt.py"):
             local = replace(spec, launch=Launch(entry=entry))
-            if spec.cluster.gpus is not None and not refusals(local, spec.backend.name):
+            if spec.cluster.gpus is not None and holds(local, spec.backend.name):
                 yield pytest.param(local, id=f"{Path(entry).stem}-{case.id}", marks=case.marks)
 
 

@@ -59,7 +59,7 @@ def composes_the_same(name: str, variant: str | None) -> None:
     assert run_of(composed, words) == library.run(name, variant)
 
 
-@pytest.mark.parametrize(("name", "variant"), sample(VARIANTS, 75))
+@pytest.mark.parametrize(("name", "variant"), sample(VARIANTS, 40))
 def test_hydra_and_the_library_compose_the_same(name: str, variant: str | None) -> None:
     composes_the_same(name, variant)
 

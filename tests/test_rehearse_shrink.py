@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 import meshwright
 from builders import llama_405b, small_model, spec
-from meshwright.compose import CONF
 from meshwright.errors import ConfigError
+from meshwright.library import files as library
 from meshwright.loading import load
 from meshwright.rehearse.shapes import small_model as shrink
 from meshwright.rehearse.shrink import miniature, one_process, substitutions
 from meshwright.resolver import override, refusals, resolve
 from meshwright.spec import PipelineSplit
 from meshwright.spec.model import Mla, Moe
-
-RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
 
 
 def kinds(original):
@@ -37,9 +35,9 @@ def kinds(original):
     )
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", library.names())
 def test_every_recipe_keeps_its_kinds(recipe):
-    for original in load([f"recipe={recipe}"]).stages:
+    for original in library.run(recipe).stages:  # the stages that load gives, test_recipes says
         minis = miniature(original)
         assert set().union(*map(kinds, minis)) >= kinds(original)
         assert all(resolve(mini).grid.world <= 4 for mini in minis)

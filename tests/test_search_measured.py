@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import meshwright
-from meshwright.measured.rows import read, usable
-from meshwright.measured.validate import document
-
-ROWS = Path(meshwright.__file__).parent / "data" / "measured.csv"
+from measured_rows import judged
+from meshwright.measured.validate import summary
 
 BARS = {  # source: (mean regret, Kendall tau), a little beyond what docs/accuracy.md reports
     "vtrain-multi": (0.01, 0.80),
@@ -25,7 +21,7 @@ BARS = {  # source: (mean regret, Kendall tau), a little beyond what docs/accura
 
 @pytest.fixture(scope="module")
 def rankings() -> dict[str, Any]:
-    return {name: source["ranking"] for name, source in document(*usable(read(ROWS)))["summary"]["sources"].items()}
+    return {name: source["ranking"] for name, source in summary(judged())["sources"].items()}
 
 
 @pytest.mark.parametrize("source", BARS)

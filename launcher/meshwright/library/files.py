@@ -58,10 +58,16 @@ def recipe(name: str, config_dir: str | None = None) -> Recipe:
 
     """
     if config_dir is None or name in names():
-        return Recipe.read(name, _file("recipe", name))
+        return _own(name)
     return Recipe.read(name, _parsed((Path(config_dir) / "recipe" / f"{name}.yaml").read_text("utf-8")))
 
 
+@cache
+def _own(name: str) -> Recipe:
+    return Recipe.read(name, _file("recipe", name))
+
+
+@cache
 def run(name: str, variant: str | None = None) -> Run:
     """The recipe's run, as ``load(["recipe=NAME", "variant=VARIANT"])`` gives it."""
     if variant is None:
