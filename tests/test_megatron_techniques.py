@@ -190,6 +190,12 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
         GRAPH + "modules": ROUTER,
     },
     "graphs_overlap": {P + "overlap_ep": True, GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("mlp",)},
+    "graphs_sharded_overlap": {
+        P + "zero": 3,
+        P + "overlap_ep": True,
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ROUTER,
+    },
     "graphs_weight_gradients": {
         P + "overlap_ep": True,
         B + "delay_wgrad": True,
@@ -218,6 +224,7 @@ OURS = {
     "outer_optimizer": "Megatron-FSDP says so when it wraps the model",
     "master": "the optimizer says so when it is made",
     "graphs_mamba": "nothing would be captured",
+    "graphs_sharded_overlap": "Megatron-FSDP says so when it wraps the model",
     "graphs_static_experts": "the dispatcher says so at the first capture",
     "ncclep": "the dispatcher says so when the model is built",
     "router_fusion": "the router says so at the first step",

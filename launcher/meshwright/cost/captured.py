@@ -9,12 +9,14 @@ __all__ = ["captured"]
 _SCOPES = {
     "attn": ("attention.",),
     "mlp": ("mlp.",),
+    "moe": ("mlp.norm", "router", "dispatch", "experts.", "combine", "shared_experts."),
     "moe_router": ("mlp.norm", "router", "shared_experts."),
     "moe_preprocess": (),
     "mamba": ("mamba.",),
 }
 """Operations inside a graph of each module (core/transformer/transformer_layer.py, moe/moe_layer.py). Preparing a
-dispatch is counted with the router; the dispatch itself is in no graph but a whole iteration's."""
+dispatch is counted with the router, which brings it along; the dispatch itself is in no graph but that of whole experts
+or of an iteration."""
 
 
 def captured(options: MegatronOptions) -> tuple[str, ...]:
@@ -25,5 +27,6 @@ def captured(options: MegatronOptions) -> tuple[str, ...]:
     graphs = options.cuda_graphs
     if graphs.kind == "none":
         return ()
-    names = tuple(name for module in graphs.modules for name in _SCOPES.get(module, ())) if graphs.modules else ("",)
+    modules = (*graphs.modules, "moe_router") if "moe_preprocess" in graphs.modules else graphs.modules
+    names = tuple(name for module in modules for name in _SCOPES.get(module, ())) if modules else ("",)
     return tuple(name for name in names if name != "shared_experts." or not options.moe_shared_expert_overlap)

@@ -70,6 +70,8 @@ class Framework:
     reads_counts: bool = True  # the host waits for the router's counts of tokens; not where experts are padded to one
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
+    expert_room: float = 1.0  # of tensors of an expert's tokens, times those it would get were they dealt evenly
+    expert_pages: float = 0.0  # of pages that hold what experts keep, the same; 0: it stays where it was made
     memory_spread: float = SPREAD  # see there
     grouped_workspace: float = 0.0  # bytes that products of grouped experts write to between their pieces
     dispatcher_copies: float = 0.0  # hidden states of a rank's tokens for each rank of the group, in fixed buffers
@@ -193,6 +195,8 @@ def _buffers(layout: Layout) -> dict[str, Any]:
         "dummy_gradients": not local and options.gradient_accumulation_fusion,
         "dispatcher_copies": 2.0 if layout.model.moe and _hybrid(options) else 0.0,
         "grouped_workspace": 0.0 if local or not layout.model.moe else _GROUPED,
+        "expert_room": options.moe_rank_capacity or 1.0,
+        "expert_pages": options.experts.stash_gpu if options.moe_paged_stash else 0.0,
         "memory_spread": SPREAD if local else _ENGINE_SPREAD,
     }
 

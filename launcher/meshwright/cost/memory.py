@@ -11,6 +11,7 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, soap, tiles
 from meshwright.cost.activation_offload import coming, leaving
+from meshwright.cost.graph_memory import static_tensors, unpaged
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.saved import beside, context_copies, layer_input, saved
@@ -178,7 +179,8 @@ def _workspace(s: Scene, load: Load) -> Number:
     """Gradients flowing through the widest operation of one layer, where no head needs more."""
     model = s.layout.model
     width = load.largest(maximum(0, *(tiles.widest(s, part) for part in parts(kind))) for kind in s.kinds)
-    return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + load.largest(_sent(s, kind) for kind in s.kinds)
+    sent = load.largest(_sent(s, kind) for kind in s.kinds)
+    return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + sent + unpaged(s, load)
 
 
 def _sent(s: Scene, kind: LayerKind) -> Number:
@@ -190,23 +192,17 @@ def _sent(s: Scene, kind: LayerKind) -> Number:
         return 0
     moe, d = s.layout.model.moe, s.degrees
     assert moe is not None
-    return 4 * s.width * moe.topk * s.layout.model.hidden * s.tokens * d.etp / d.tp
+    return 4 * s.width * moe.topk * s.layout.model.hidden * s.tokens * d.etp / d.tp * s.framework.expert_room
 
 
 def _framework(s: Scene, load: Load) -> Number:
     """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
-    fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _graph_inputs(s, load) + _dispatcher(s, load)
+    fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _dispatcher(s, load)
+    fixed = fixed + static_tensors(s, load)
     if not s.framework.dummy_gradients:
         return fixed
     d = s.degrees
     return fixed + 2 * load.largest(_shapes(operations, d) for operations in s.layers)
-
-
-def _graph_inputs(s: Scene, load: Load) -> Number:
-    """A graph of a layer reads its input where it was captured: a copy for each micro-batch in flight (inferred)."""
-    if not s.framework.captured or s.framework.captures_all:
-        return 0 * load.layers
-    return load.layers * layer_input(s) * load.in_flight
 
 
 def _dispatcher(s: Scene, load: Load) -> Number:

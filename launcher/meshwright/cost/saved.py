@@ -8,6 +8,7 @@ from meshwright.cost import tiles
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.numbers import Number, where
 from meshwright.model.layers import LayerKind, parts
+from meshwright.model.operation import Tensor
 from meshwright.model.operations import Operation
 
 __all__ = ["beside", "context_copies", "layer_input", "saved"]
@@ -15,14 +16,38 @@ __all__ = ["beside", "context_copies", "layer_input", "saved"]
 
 def saved(s: Scene, operations: Sequence[Operation]) -> Number:
     """Bytes that one layer keeps of one micro-batch, under the layout's recomputation."""
-    tensors = [(t, t.on_rank(s.degrees)) for o in operations for t in o.saved if not tiles.in_tiles(s, o)]
+    each = [(o, t) for o in operations for t in o.saved if not tiles.in_tiles(s, o)]
+    tensors = [(t, t.on_rank(s.degrees) * _room(s, o)) for o, t in each]
     sequence = s.layout.training.sequence
-    freed = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
-    whole = [(size * sequence if t.squared else size, t) for t, size in tensors]
-    none = sum(size for size, _ in whole)
-    kept = sum(size for size, t in whole if not any(m in freed for m in t.recompute.split()))
+    whole = [size * sequence if t.squared else size for t, size in tensors]
+    none = sum(whole)
+    kept = sum(size for size, (o, t) in zip(whole, each, strict=True) if not _freed(s, o, t))
     chosen = where(s.layout.recompute == 1, kept, none)
     return s.tokens * (chosen + tiles.input_width(s, operations)) * s.width / 2
+
+
+def _freed(s: Scene, o: Operation, t: Tensor) -> bool:
+    """Whether selective recomputation frees ``t``, which ``o`` keeps."""
+    modules = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
+    return any(module in modules for module in t.recompute.split()) and not _leaves_a_graph(s, o)
+
+
+def _leaves_a_graph(s: Scene, o: Operation) -> bool:
+    """Whether the norm before the experts ends in a static tensor of the router's graph, which nothing frees.
+
+    Megatron then recomputes it no more, but where a graph sorts the tokens for all-to-all or projects them down
+    (megatron/core/transformer/transformer_layer.py:457, ``can_recompute_pre_mlp_layernorm_for_cudagraph``).
+    """
+    if o.name != "mlp.norm" or "router" not in s.framework.captured or s.layout.model.moe is None:
+        return False
+    options, graphs = s.layout.backend.megatron, s.layout.backend.megatron.cuda_graphs
+    sorts = options.moe_dispatcher == "alltoall" or bool(s.layout.model.moe.latent)
+    return graphs.kind == "transformer_engine" and not ("moe_preprocess" in graphs.modules and sorts)
+
+
+def _room(s: Scene, o: Operation) -> float:
+    """Of what an expert keeps, times the tokens it would get were they dealt evenly: its pages, else its capacity."""
+    return s.framework.expert_pages or s.framework.expert_room if o.name.startswith("experts.") else 1.0
 
 
 def layer_input(s: Scene) -> Number:

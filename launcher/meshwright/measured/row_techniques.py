@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshwright.measured.cells import said
-from meshwright.spec.techniques import ActivationOffload, CudaGraphs, Quantization
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, ExpertOptions, Quantization
 
 __all__ = ["optimizer_of", "overlaps", "technique_options", "weights_of"]
 
 _FLEX = ("deepep", "hybridep")
+_STATIC = {
+    "moe_rank_capacity": 1.5,
+    "moe_paged_stash": True,
+    "experts": ExpertOptions(stash_gpu=1.2, stash_host=1.0),
+}
+"""Of mixtures in graphs of an iteration (Megatron-Bridge v0.5.0, scripts/performance/configs/deepseek/
+deepseek_llm_pretrain.py:58, gpt_oss/gpt_oss_llm_pretrain.py:48)."""
 
 
 def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any]:
@@ -20,8 +27,10 @@ def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any
         ValueError: where a cell means nothing.
 
     """
-    always = {"cuda_graphs": _graphs(record), "activation_offload": _offload(record)}
-    return {**always, **(_of_experts(record) if experts else {})}
+    graphs = _graphs(record)
+    static = _STATIC if graphs.kind == "full_iteration" else {}
+    always = {"cuda_graphs": graphs, "activation_offload": _offload(record)}
+    return {**always, **({**_of_experts(record), **static} if experts else {})}
 
 
 def overlaps(record: Mapping[str, str], experts: bool) -> bool:

@@ -24,11 +24,17 @@ def _graphs(r: Layout) -> CudaGraphs:
     return r.backend.megatron.cuda_graphs
 
 
+def _named(r: Layout) -> set[str]:
+    """Modules as Megatron reads them: local graphs tell no router from its preprocessing (:2472)."""
+    graphs, router = _graphs(r), {"moe_router", "moe_preprocess"}
+    joined = router if graphs.kind == "local" and router & set(graphs.modules) else set()
+    return set(graphs.modules) | joined
+
+
 def _captures(r: Layout, *modules: str) -> bool:
     """Whether one of ``modules`` is inside a graph: named, or in a whole layer or iteration."""
-    graphs = _graphs(r)
-    whole = graphs.kind != "none" and not graphs.modules
-    return whole or any(module in graphs.modules for module in modules)
+    whole = _graphs(r).kind != "none" and not _graphs(r).modules
+    return whole or bool(_named(r) & set(modules))
 
 
 def _recomputes(r: Layout, module: str) -> Number:
@@ -68,6 +74,11 @@ def _without(*dropped: str) -> Proposals:
     return propose
 
 
+def _parts_of_moe(r: Layout) -> tuple[Repair, ...]:
+    others = (module for module in _graphs(r).modules if module != "moe")
+    return (_modules(*dict.fromkeys((*others, "moe_router", "moe_preprocess"))),)
+
+
 def _has_dense(r: Layout) -> bool:
     return any(kind.ffn == "mlp" for kind in kinds(r.model))
 
@@ -90,7 +101,7 @@ def _static_experts(r: Layout) -> bool:
 
 def _static_preprocess(r: Layout) -> bool:
     dropped = r.model.moe is not None and r.model.moe.capacity_factor is not None
-    return not (dropped and "moe_preprocess" in _graphs(r).modules and r.backend.megatron.moe_dispatcher == "alltoall")
+    return not (dropped and "moe_preprocess" in _named(r) and r.backend.megatron.moe_dispatcher == "alltoall")
 
 
 def _weight_gradients(r: Layout) -> Number:
@@ -117,14 +128,14 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "router_or_moe",
-        lambda r: not {"moe", "moe_router"} <= set(_graphs(r).modules),
-        "moe holds moe_router already",
-        ":2484",
+        lambda r: not {"moe", "moe_router"} <= _named(r),
+        "moe holds moe_router already, and in local graphs moe_preprocess means both",
+        ":2472, :2484",
         _without("moe"),
     ),
     _rule(
         "preprocess",
-        lambda r: implies("moe_preprocess" in _graphs(r).modules, "moe_router" in _graphs(r).modules),
+        lambda r: implies("moe_preprocess" in _named(r), "moe_router" in _named(r)),
         "moe_preprocess is captured with moe_router only",
         ":2489",
         any_of(_without("moe_preprocess"), lambda r: (_modules(*_graphs(r).modules, "moe_router"),)),
@@ -152,19 +163,17 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "dropless",
-        lambda r: "moe" not in _graphs(r).modules or "moe_router" in _graphs(r).modules,
+        lambda r: "moe" not in _graphs(r).modules or "moe_router" in _named(r),
         "whole experts are captured where each drops and pads to a capacity, which no option here does",
         ":2509",
-        any_of(
-            lambda r: (_modules(*(m for m in _graphs(r).modules if m != "moe"), "moe_router", "moe_preprocess"),), _NONE
-        ),
+        any_of(_parts_of_moe, _NONE),
     ),
     _rule(
         "static_preprocess",
         _static_preprocess,
-        "with alltoall and a capacity factor, moe_preprocess waits for the host",
-        ":2516",
-        _without("moe_preprocess"),
+        "with alltoall and a capacity factor, moe_preprocess waits for the host; local graphs of moe_router hold it",
+        ":2472, :2516",
+        any_of(_without("moe_preprocess"), _without("moe_router", "moe_preprocess")),
     ),
     _rule(
         "static_experts",
@@ -213,16 +222,18 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "overlap",
-        lambda r: (
-            not (
-                r.spec.parallelism.overlap_ep
-                and _graphs(r).kind == "transformer_engine"
-                and {"moe", "mlp"} & set(_graphs(r).modules)
-            )
-        ),
+        lambda r: not (r.spec.parallelism.overlap_ep and _graphs(r).kind != "local" and {"moe", "mlp"} & _named(r)),
         "overlap_ep takes layers apart: moe and mlp stay out of graphs",
         ":2740",
         any_of(_without("moe", "mlp"), change(parallelism__overlap_ep=False)),
+    ),
+    _rule(
+        "sharded_overlap",
+        lambda r: implies((r.zero >= 2) & r.spec.parallelism.overlap_ep, _graphs(r).kind not in _BY_LAYER),
+        "overlap_ep takes Megatron-FSDP's layers apart, which graphs of layers would hold (zero = {zero})",
+        "core/distributed/fsdp/mcore_fsdp_adapter.py:173",
+        any_of(_NONE, change(parallelism__overlap_ep=False, backend__megatron__delay_wgrad=False)),
+        "kind",
     ),
     _rule(
         "weight_gradients",
