@@ -190,7 +190,7 @@ def _sent(s: Scene, kind: LayerKind) -> Number:
         return 0
     moe, d = s.layout.model.moe, s.degrees
     assert moe is not None
-    return 4 * s.width * moe.topk * s.layout.model.hidden * s.tokens * d.etp / d.tp
+    return 4 * s.width * moe.topk * d.load * s.layout.model.hidden * s.tokens * d.etp / d.tp
 
 
 def _framework(s: Scene, load: Load) -> Number:
