@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from meshwright.measured.cells import said
-from meshwright.spec.techniques import ActivationOffload, CudaGraphs, Quantization
+from meshwright.measured.cells import number, said
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, ExpertOptions, Quantization
 
-__all__ = ["optimizer_of", "overlaps", "technique_options", "weights_of"]
+__all__ = ["capacity_of", "optimizer_of", "overlaps", "technique_options", "weights_of"]
 
 _FLEX = ("deepep", "hybridep")
 
 
 def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any]:
-    """Of MegatronOptions, what the columns ``graphs dispatcher fusions overlap offload`` say; ``experts``: a mixture.
+    """Of MegatronOptions, what ``graphs dispatcher fusions overlap offload capacity`` say; ``experts``: a mixture.
 
     Raises:
         ValueError: where a cell means nothing.
@@ -27,6 +27,19 @@ def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any
 def overlaps(record: Mapping[str, str], experts: bool) -> bool:
     """Whether the exchange of experts' tokens runs beside another micro-batch's products."""
     return experts and "ep" in _words(record, "overlap")
+
+
+def capacity_of(record: Mapping[str, str]) -> tuple[float | None, bool]:
+    """Of an even share, what an expert takes at most, and whether it is padded to it: ``1.1 padded``.
+
+    Raises:
+        ValueError: where the cell means nothing.
+
+    """
+    factor, _, padded = said(record, "capacity").partition(" ")
+    if padded not in ("", "padded"):
+        raise ValueError(f"capacity = {factor} {padded}: a number of even shares, and padded where experts are")
+    return number({"capacity": factor}, "capacity"), bool(padded)
 
 
 def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
@@ -67,6 +80,7 @@ def _of_experts(record: Mapping[str, str]) -> dict[str, Any]:
         "op_fuser": "experts" in fused,
         "delay_wgrad": "wgrad" in beside,
         "moe_shared_expert_overlap": "shared" in beside,
+        "experts": ExpertOptions(padded_to_capacity=capacity_of(record)[1]),
     }
 
 
