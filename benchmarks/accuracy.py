@@ -133,12 +133,13 @@ CORRECTED = """\
 ## Published layouts that contradict themselves
 
 Of five rows of `nvidia-megatron-bridge` the summary's layout cannot be what ran; the release's preset was taken
-(scripts/performance/configs at its tag). The mixtures of `nvidia-dgxc-benchmarking` were run by NeMo@7a8f1cc7 (setup.sh
-of their release), whose script says what the tables do not: a layer of prediction, all-to-all with experts padded to a
-capacity of 1, fused sorting but no fused routing or rotary positions, shared experts beside the exchange. What NeMo's
-dense models of 24.05 to 25.04 had (dropout of GPT-3, a loss in pieces, gradients in fp32 or added by kernels of their
-own, delayed scaling, graphs) is of NeMo-Framework-Launcher and NeMo scripts/performance at each tag
-(`data/released_nemo.csv`).
+(scripts/performance/configs at its tag). The mixtures of `nvidia-dgxc-benchmarking` were run by NeMo@7a8f1cc7
+(setup.sh of their release), whose script says what the tables do not: a layer of prediction, all-to-all with experts
+padded to a capacity of 1, gradients summed in fp32 (its bf16_mixed, which the script leaves as it is), fused sorting
+but no fused routing or rotary positions, shared experts beside the exchange. What NeMo's dense models of 24.05 to
+25.04 had (dropout of GPT-3, a loss in pieces, gradients in fp32 or added by kernels of their own, delayed scaling,
+graphs) and its mixtures of 25.02 to 25.07 (padded, too: MegatronTokenDropCallback) is of NeMo-Framework-Launcher and
+NeMo scripts/performance at each tag (`data/released_nemo.csv`).
 
 | row | published | taken | why |
 |---|---|---|---|

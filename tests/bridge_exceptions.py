@@ -103,7 +103,6 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),
     ),
     "model.rotary_scaling_factor": ((40, 1.0, "the model as pre-trained; theirs stretches positions as after it"),),
-    "model.moe_pad_expert_input_to_capacity": ((True, False, "no option of ours; the recipe's differences say so"),),
     "model.moe_router_dtype": (
         ("bf16", "fp32", "no name that Megatron-core knows (fp32 and fp64 are); ours scores sigmoids in fp32"),
         ("float32", None, "no name that Megatron-core knows: scores stay in the products' precision"),

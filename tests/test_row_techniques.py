@@ -109,3 +109,42 @@ def test_a_host_of_another_time_is_all_that_differs_from_the_cluster():
     early, late = (row(**log, release=f"step {n}").spec.cluster.efficiency for n in (5, 7))
     assert early == replace(late, launch_us=early.launch_us)
     assert early.launch_us > 1.5 * late.launch_us
+
+
+NEMO = {"source": "nvidia-dgxc-benchmarking", "gpu": "H100-80GB", "precision": "bf16", "vpp": "1"}
+
+
+def test_what_nemo_s_script_of_deepseek_v3_did_in_bf16():
+    """Experts padded to a capacity of 1, gradients in fp32 (NeMo@7a8f1cc7 pretrain_deepseek_v3.py, bf16_mixed)."""
+    found = row(**NEMO, release="25.04")
+    assert found.spec.model.moe is not None
+    assert found.spec.model.moe.capacity_factor == 1.0
+    assert found.spec.backend.megatron.experts.padded_to_capacity
+    assert not found.framework.reads_counts
+    assert (found.spec.training.grad_reduce, found.framework.gradient_bytes) == ("fp32", 4.0)
+
+
+@pytest.mark.parametrize(
+    ("cell", "factor", "padded"), [("", None, False), ("1.25", 1.25, False), ("1.1 padded", 1.1, True)]
+)
+def test_a_capacity_is_even_shares_padded_or_not(cell, factor, padded):
+    found = row(source="ours", capacity=cell)
+    assert found.spec.model.moe is not None
+    assert found.spec.model.moe.capacity_factor == factor
+    assert found.spec.backend.megatron.experts.padded_to_capacity == padded
+
+
+@pytest.mark.parametrize(("cell", "reason"), [("much", "capacity = much"), ("1.0 full", "capacity = 1.0 full")])
+def test_a_capacity_that_means_nothing_skips_the_row(cell, reason):
+    _, ((_, _, said),) = usable([{**DEEPSEEK, "capacity": cell}])
+    assert said.startswith(reason)
+
+
+def test_a_known_model_has_the_capacity_of_its_column_alone():
+    """Mixtral's padded runs by NeMo, of which no other column says so."""
+    cells = {"model": "mixtral-8x7b", "layers": "32", "num_experts": "8", "topk": "2", "vocab": "32000"}
+    sizes = dict.fromkeys(("heads", "ffn", "moe_ffn", "hidden"), "")
+    found = row(**{**NEMO, "source": "nvidia-nemo-docs", "gpu": "B200"}, **cells, **sizes, ep="8", release="25.02")
+    assert found.spec.model.moe is not None
+    assert found.spec.model.moe.capacity_factor == 1.0
+    assert found.spec.backend.megatron.cuda_graphs.kind == "local"

@@ -169,8 +169,8 @@ def _gradient_bytes(s: Scene) -> Number:
 
 def _products(s: Scene, o: Operation) -> Number:
     """FLOPs of the products with weights."""
-    tp = s.layout.tp
-    each = (w.elements / (1 if w.shard == "replicated" else tp) for w in o.weights if is_matrix(w.name))
+    ways = {"replicated": 1, "tp": s.layout.tp, "expert": s.layout.tp / s.degrees.load}
+    each = (w.elements / ways[w.shard] for w in o.weights if is_matrix(w.name))
     return 2 * s.tokens * o.topk * sum(each)
 
 

@@ -12,6 +12,7 @@ from meshwright.model.low_precision import CODED, Casts, cast_bytes, directions,
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
+from meshwright.rules.megatron_experts import static_experts
 from meshwright.spec import MegatronOptions
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.training import MATRIX_OPTIMIZERS
@@ -208,6 +209,7 @@ def _done(layout: Layout) -> dict[str, Any]:
         "captured": captured(options),
         "captures_all": options.cuda_graphs.kind == "full_iteration",
         "sends_once": options.moe_dispatcher == "flex",
+        "reads_counts": not static_experts(layout),
         "tf32": not _local(layout) and layout.cluster.accelerator.platform == "cuda",
         "fused_gradients": options.gradient_accumulation_fusion,
         "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,

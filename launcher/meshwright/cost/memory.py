@@ -192,7 +192,8 @@ def _sent(s: Scene, kind: LayerKind) -> Number:
         return 0
     moe, d = s.layout.model.moe, s.degrees
     assert moe is not None
-    return 4 * s.width * moe.topk * s.layout.model.hidden * s.tokens * d.etp / d.tp * s.framework.expert_room
+    rows = moe.topk * d.load * s.framework.expert_room * s.tokens
+    return 4 * s.width * rows * s.layout.model.hidden * d.etp / d.tp
 
 
 def _framework(s: Scene, load: Load) -> Number:

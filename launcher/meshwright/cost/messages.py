@@ -72,7 +72,7 @@ def routed(kind: LayerKind) -> bool:
 def expert(s: Scene) -> Number:
     """Tokens that one rank sends to their experts."""
     moe = s.layout.model.moe
-    return 0 if moe is None else moe.topk * _sent(s, moe) / s.layout.tp
+    return 0 if moe is None else moe.topk * s.degrees.load * _sent(s, moe) / s.layout.tp
 
 
 def _sent(s: Scene, moe: Moe) -> Number:
@@ -85,12 +85,13 @@ def between_nodes(s: Scene, g: Group) -> Number | None:
 
     DeepEP and HybridEP send a token to a node once and copy it there (DeepEP, README: NVLink and RDMA forwarding).
     Over n nodes, k experts drawn alike are on n*(1 - (1 - 1/n)^k) of them; group-limited routing allows so many groups.
+    Experts that are padded draw a token as often more.
     """
     moe = s.layout.model.moe
     if moe is None or not s.framework.sends_once:
         return None
     nodes = g.size / g.near
-    reached = nodes * (1 - (1 - 1 / nodes) ** moe.topk)
+    reached = nodes * (1 - (1 - 1 / nodes) ** (moe.topk * s.degrees.load))
     if moe.groups > 1:
         reached = minimum(reached, maximum(1, moe.group_topk * nodes / moe.groups))
     return reached * (nodes - 1) / nodes * _sent(s, moe) / s.layout.tp

@@ -164,4 +164,5 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "moe_grouped_gemm": megatron.moe_grouped_gemm,
         "moe_permute_fusion": megatron.moe_permute_fusion,
         "moe_expert_capacity_factor": moe.capacity_factor,
+        **({"moe_token_drop_policy": moe.drop_policy} if moe.drop_policy != "probs" else {}),
     }

@@ -205,6 +205,7 @@ def _experts(plan: Plan) -> Iterator[str]:
     yield from switch("--moe-grouped-gemm", megatron.moe_grouped_gemm)
     yield from switch("--moe-permute-fusion", megatron.moe_permute_fusion)
     yield from flag("--moe-expert-capacity-factor", moe.capacity_factor)
+    yield from flag("--moe-token-drop-policy", moe.drop_policy, "probs")
 
 
 def score_said(moe: Moe) -> str:

@@ -96,6 +96,7 @@ def _experts(options: MegatronOptions) -> Iterator[str]:
 def _feeding(experts: ExpertOptions) -> Iterator[str]:
     yield from switch("--moe-router-force-load-balancing", experts.balanced)
     yield from switch("--moe-router-padding-for-quantization", experts.padded)
+    yield from switch("--moe-pad-expert-input-to-capacity", experts.padded_to_capacity)
     yield from flag("--moe-mlp-glu-interleave-size", experts.interleave)
     yield from switch("--high-priority-a2a-comm-stream", experts.priority_stream)
     yield from switch("--moe-permute-fusion-into-hybridep", experts.permute_in_dispatch)

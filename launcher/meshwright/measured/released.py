@@ -14,7 +14,7 @@ __all__ = ["TECHNIQUES", "filled"]
 
 TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "mtp")
 """Columns that say what was switched on."""
-EARLIER = ("vpp", "dropout", "loss", "gradients")
+EARLIER = ("vpp", "dropout", "loss", "gradients", "capacity")
 """Further columns of NeMo's releases, whose recipes still differed in them."""
 
 COLUMNS = (*TECHNIQUES, *EARLIER)

@@ -9,6 +9,7 @@ from functools import cache
 
 from meshwright.library.files import option, options
 from meshwright.measured.cells import count, number, said
+from meshwright.measured.row_techniques import capacity_of
 from meshwright.model.count import total_parameters
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Mla, Model, Moe
@@ -73,7 +74,9 @@ def _sized(known: Model, record: Mapping[str, str], moe: Moe | None) -> Model:
     experts = known.moe if moe is None else None
     if known.moe is not None and moe is not None:
         stated = said(record, "moe_ffn") or said(record, "ffn")
-        experts = replace(known.moe, experts=moe.experts, topk=moe.topk, ffn=moe.ffn if stated else known.moe.ffn)
+        width = moe.ffn if stated else known.moe.ffn
+        capacity = moe.capacity_factor
+        experts = replace(known.moe, experts=moe.experts, topk=moe.topk, ffn=width, capacity_factor=capacity)
     return replace(
         known,
         layers=count(record, "layers", known.layers),
@@ -104,4 +107,5 @@ def _moe(record: Mapping[str, str], name: str) -> Moe | None:
         ffn=ffn,
         shared_ffn=shared,
         first_dense=first,
+        capacity_factor=capacity_of(record)[0],
     )

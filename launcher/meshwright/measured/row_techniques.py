@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from meshwright.measured.cells import said
+from meshwright.measured.cells import number, said
 from meshwright.spec.techniques import ActivationOffload, CudaGraphs, ExpertOptions, Quantization
 
-__all__ = ["optimizer_of", "overlaps", "technique_options", "weights_of"]
+__all__ = ["capacity_of", "optimizer_of", "overlaps", "technique_options", "weights_of"]
 
 _FLEX = ("deepep", "hybridep")
 _STATIC = {
@@ -16,19 +16,19 @@ _STATIC = {
     "moe_paged_stash": True,
     "experts": ExpertOptions(stash_gpu=1.2, stash_host=1.0),
 }
-"""Of mixtures in graphs of an iteration (Megatron-Bridge v0.5.0, scripts/performance/configs/deepseek/
+"""Of mixtures in graphs of an iteration, where no expert is padded (Megatron-Bridge v0.5.0, scripts/performance/configs/deepseek/
 deepseek_llm_pretrain.py:58, gpt_oss/gpt_oss_llm_pretrain.py:48)."""
 
 
 def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any]:
-    """Of MegatronOptions, what the columns ``graphs dispatcher fusions overlap offload`` say; ``experts``: a mixture.
+    """Of MegatronOptions, what ``graphs dispatcher fusions overlap offload capacity`` say; ``experts``: a mixture.
 
     Raises:
         ValueError: where a cell means nothing.
 
     """
     graphs = _graphs(record)
-    static = _STATIC if graphs.kind == "full_iteration" else {}
+    static = _STATIC if graphs.kind == "full_iteration" and not capacity_of(record)[1] else {}
     always = {"cuda_graphs": graphs, "activation_offload": _offload(record)}
     return {**always, **({**_of_experts(record), **static} if experts else {})}
 
@@ -36,6 +36,19 @@ def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any
 def overlaps(record: Mapping[str, str], experts: bool) -> bool:
     """Whether the exchange of experts' tokens runs beside another micro-batch's products."""
     return experts and "ep" in _words(record, "overlap")
+
+
+def capacity_of(record: Mapping[str, str]) -> tuple[float | None, bool]:
+    """Of an even share, what an expert takes at most, and whether it is padded to it: ``1.1 padded``.
+
+    Raises:
+        ValueError: where the cell means nothing.
+
+    """
+    factor, _, padded = said(record, "capacity").partition(" ")
+    if padded not in ("", "padded"):
+        raise ValueError(f"capacity = {factor} {padded}: a number of even shares, and padded where experts are")
+    return number({"capacity": factor}, "capacity"), bool(padded)
 
 
 def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
@@ -76,6 +89,7 @@ def _of_experts(record: Mapping[str, str]) -> dict[str, Any]:
         "op_fuser": "experts" in fused,
         "delay_wgrad": "wgrad" in beside,
         "moe_shared_expert_overlap": "shared" in beside,
+        "experts": ExpertOptions(padded_to_capacity=capacity_of(record)[1]),
     }
 
 

@@ -126,15 +126,10 @@ PRACTICES: Mapping[str, Practice] = {
         _FSDP2, changes={"weight_bytes": 2.0, "gradient_bytes": 2.0, "optimizer_bytes": 4.0, "fsdp2": False}
     ),
     "nvidia-automodel": replace(_FSDP2, transformer_engine=True),
-    # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two;
-    # experts are padded to a capacity (MegatronTokenDropCallback); its model has no fused rope
+    # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two; its
+    # model has no fused rope (nemo/collections/llm/gpt/model/deepseek.py)
     "nvidia-dgxc-benchmarking": replace(
-        _RECIPES,
-        short_ends=1,
-        released=True,
-        sixteen_bit_states=_LARGEST,
-        changes={"reads_counts": False},
-        kernels={"rope": False},
+        _RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST, kernels={"rope": False}
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
     "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True, small_states=True),

@@ -23,7 +23,7 @@ __all__ = [
 
 Number = Any  # an int, or a NumPy array of them
 Shard = Literal["tp", "expert", "replicated"]
-Cut = Literal["tp", "sequence", "gathered", "routed", "replicated"]
+Cut = Literal["tp", "sequence", "gathered", "routed", "expert", "replicated"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ WHOLE = Parts()
 class Degrees:
     """What cuts a layer's tensors: ``sequence`` is tp where sequence parallelism is on, else 1.
 
-    ``gathered`` is the same where the backward gathers a linear's input again instead of keeping all of it.
+    ``gathered`` is the same where the backward gathers a linear's input again instead of keeping all of it. ``load``
+    of an even share of the tokens is what an expert takes.
     """
 
     tp: Number
@@ -56,6 +57,7 @@ class Degrees:
     etp: Number
     ep: Number
     parts: Parts = WHOLE
+    load: Number = 1
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,9 @@ class Tensor:
     def on_rank(self, degrees: Degrees) -> Number:
         """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""
         if self.cut == "routed":
-            return self.size * degrees.etp / degrees.tp
+            return self.size * degrees.etp / degrees.tp * degrees.load
+        if self.cut == "expert":
+            return self.size / degrees.tp * degrees.load
         return self.size / (1 if self.cut == "replicated" else getattr(degrees, self.cut))
 
 

@@ -85,11 +85,11 @@ _FLAGS = {
     "model.mtp": "mtp-num-layers mtp-loss-scaling-factor mtp-use-repeated-layer mtp-detach-heads",
     "model.moe": (
         "num-experts moe-layer-freq moe-ffn-hidden-size moe-router-topk moe-aux-loss-coeff moe-z-loss-coeff "
-        "moe-expert-capacity-factor moe-router-bias-update-rate moe-router-dtype moe-router-enable-expert-bias "
-        "moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type moe-router-pre-softmax "
-        "moe-router-quantile-balancing-ema "
-        "moe-router-score-function moe-router-topk-scaling-factor moe-shared-expert-gate "
-        "moe-shared-expert-intermediate-size moe-apply-probs-on-input moe-latent-size"
+        "moe-expert-capacity-factor moe-token-drop-policy moe-router-bias-update-rate moe-router-dtype "
+        "moe-router-enable-expert-bias moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type "
+        "moe-router-pre-softmax moe-router-quantile-balancing-ema moe-router-score-function "
+        "moe-router-topk-scaling-factor moe-shared-expert-gate moe-shared-expert-intermediate-size "
+        "moe-apply-probs-on-input moe-latent-size"
     ),
     "backend.megatron.attention": "attention-backend",
     "backend.megatron.transformer": "transformer-impl",
@@ -128,6 +128,7 @@ _FLAGS = {
     "backend.megatron.moe_paged_stash": "moe-paged-stash",
     "backend.megatron.experts.balanced": "moe-router-force-load-balancing",
     "backend.megatron.experts.padded": "moe-router-padding-for-quantization moe-router-padding-for-fp8",
+    "backend.megatron.experts.padded_to_capacity": "moe-pad-expert-input-to-capacity",
     "backend.megatron.experts.interleave": "moe-mlp-glu-interleave-size",
     "backend.megatron.experts.priority_stream": "high-priority-a2a-comm-stream",
     "backend.megatron.experts.permute_in_dispatch": "moe-permute-fusion-into-hybridep",

@@ -8,6 +8,7 @@ from meshwright.errors import Repair
 from meshwright.model.kinds import kinds
 from meshwright.rules._repairs import Proposals, any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
+from meshwright.rules.megatron_experts import static_experts
 from meshwright.spec.techniques import CudaGraphs
 
 __all__ = ["CAPTURED", "RULES"]
@@ -96,11 +97,12 @@ def _no_dropout_again(r: Layout) -> Number:
 def _static_experts(r: Layout) -> bool:
     """Without static shapes, a dispatch waits for the host to read how many tokens come."""
     whole = _graphs(r).kind == "full_iteration" or not _graphs(r).modules
-    return r.model.moe is None or not whole or r.backend.megatron.moe_rank_capacity is not None
+    bounded = r.backend.megatron.moe_rank_capacity is not None or static_experts(r)
+    return r.model.moe is None or not whole or bounded
 
 
 def _static_preprocess(r: Layout) -> bool:
-    dropped = r.model.moe is not None and r.model.moe.capacity_factor is not None
+    dropped = r.model.moe is not None and r.model.moe.capacity_factor is not None and not static_experts(r)
     return not (dropped and "moe_preprocess" in _named(r) and r.backend.megatron.moe_dispatcher == "alltoall")
 
 
@@ -163,8 +165,9 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "dropless",
-        lambda r: "moe" not in _graphs(r).modules or "moe_router" in _named(r),
-        "whole experts are captured where each drops and pads to a capacity, which no option here does",
+        lambda r: "moe" not in _graphs(r).modules or "moe_router" in _named(r) or static_experts(r),
+        "whole experts are captured where each is padded to a capacity (experts.padded_to_capacity), by alltoall or "
+        "HybridEP",
         ":2509",
         any_of(_parts_of_moe, _NONE),
     ),
@@ -179,7 +182,7 @@ RULES: tuple[Rule, ...] = (
         "static_experts",
         _static_experts,
         "a graph of whole layers or of an iteration holds experts, whose tokens the host counts at every dispatch; "
-        "moe_rank_capacity makes their number static",
+        "moe_rank_capacity or experts.padded_to_capacity makes their number static",
         "core/transformer/moe/token_dispatcher.py: tokens_per_expert is copied to the host",
         any_of(
             change(

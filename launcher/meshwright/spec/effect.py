@@ -74,7 +74,7 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "backend.megatron",
         "optimizer_moments optimizer_master optimizer_gradients quantization moe_rank_capacity muon extra",
     ),  # see ``effect_of_flags``
-    ("learned", "backend.megatron.experts", "balanced padded interleave"),
+    ("learned", "backend.megatron.experts", "balanced padded padded_to_capacity interleave"),
     (
         "runs",
         "backend.megatron.experts",

@@ -48,6 +48,7 @@ class ExpertOptions:
 
     balanced: bool = False  # tokens go where loads are equal, whatever the router scores: for benchmarks
     padded: bool = False  # each expert's tokens fill the blocks that 8- and 4-bit products want
+    padded_to_capacity: bool = False  # each expert takes as many tokens as model.moe.capacity_factor allows, no fewer
     interleave: int | None = None  # channels of gate and of up in turn, as fused kernels read them
     priority_stream: bool = False  # the all-to-all that parallelism.overlap_ep hides has a stream of high priority
     permute_in_dispatch: bool = False  # HybridEP sorts the tokens while it sends them

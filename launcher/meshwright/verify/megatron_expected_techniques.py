@@ -33,6 +33,8 @@ def _dispatch(plan: Plan) -> dict[str, Any]:
         "moe_token_dispatcher_type": o.moe_dispatcher,
         "moe_latent_size": plan.spec.model.moe.latent,
         "moe_router_quantile_balancing_ema": plan.spec.model.moe.quantile_ema,
+        "moe_expert_capacity_factor": plan.spec.model.moe.capacity_factor,
+        "moe_token_drop_policy": plan.spec.model.moe.drop_policy,
         "moe_router_fusion": o.moe_router_fusion,
         "moe_permute_fusion": o.moe_permute_fusion,
         "moe_shared_expert_overlap": o.moe_shared_expert_overlap,
@@ -47,6 +49,7 @@ def _feeding(experts: ExpertOptions) -> dict[str, Any]:
     return {
         "moe_router_force_load_balancing": experts.balanced,
         "moe_router_padding_for_quantization": experts.padded,
+        "moe_pad_expert_input_to_capacity": experts.padded_to_capacity,
         "moe_mlp_glu_interleave_size": experts.interleave,
         "high_priority_a2a_comm_stream": experts.priority_stream,
         "moe_permute_fusion_into_hybridep": experts.permute_in_dispatch,

@@ -67,8 +67,8 @@ def _products(model: Model, moe: Moe, kernels: Kernels, hidden: int) -> Iterator
         Weight("experts.down", moe.ffn * hidden, "expert", moe.experts, hidden, inputs_cut=True),
     )
     biases = _biases(model, columns)
-    ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
-    outside, wide, narrow = Tensor(k * hidden, "routed"), Tensor(k * columns, "tp"), Tensor(k * moe.ffn, "tp")
+    ffn_in, ffn_out = Tensor(2 * k * columns, "expert"), Tensor(2 * k * moe.ffn, "expert")
+    outside, wide, narrow = Tensor(k * hidden, "routed"), Tensor(k * columns, "expert"), Tensor(k * moe.ffn, "expert")
     into, out_of = ((outside,), (wide,)), ((narrow,), (outside,))
     yield Operation("experts.up", (up, *biases[:1]), (kept,), (routed, ffn_in), topk=k, casts=into)
     yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")
