@@ -8,7 +8,7 @@ from typing import Any
 from meshwright.measured.cells import said
 from meshwright.spec.techniques import ActivationOffload, CudaGraphs, Quantization
 
-__all__ = ["optimizer_of", "overlaps", "technique_options", "weights_of"]
+__all__ = ["optimizer_of", "overlaps", "overlaps_tensor", "technique_options", "weights_of"]
 
 _FLEX = ("deepep", "hybridep")
 
@@ -27,6 +27,11 @@ def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any
 def overlaps(record: Mapping[str, str], experts: bool) -> bool:
     """Whether the exchange of experts' tokens runs beside another micro-batch's products."""
     return experts and "ep" in _words(record, "overlap")
+
+
+def overlaps_tensor(record: Mapping[str, str]) -> bool:
+    """Whether what tensor-parallel ranks exchange runs beside products in pieces (asynchronous TP)."""
+    return "tp" in _words(record, "overlap")
 
 
 def weights_of(record: Mapping[str, str], precision: str) -> Quantization:

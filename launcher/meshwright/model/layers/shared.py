@@ -80,11 +80,13 @@ def activation(
     """
     up = ffn * (2 if model.gated else 1)
     fused = kernels.activation and model.activation != "geglu_tanh"
-    between = 2 * ffn if model.gated and not fused else 0
+    pieced = model.gated and not fused
+    between = 2 * ffn if pieced else 0
     pieces = 2 * ffn if model.activation == "squared_relu" else 0  # a relu and a power (megatron/core/activations.py)
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
-    saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(kernels.input_bytes * ffn, "tp", own))
+    inner = (Tensor(between, "tp", own),) if pieced else ()  # made again where the activation is
+    saved = (Tensor(2 * ffn, "tp", module), *inner, *second, Tensor(kernels.input_bytes * ffn, "tp", own))
     if kernels.fused_experts and module == "moe":  # in the products before and behind it
         return Operation(name, weights, saved, kernels=0)
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, "tp"),))
