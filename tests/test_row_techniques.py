@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshwright.measured.predict import predict
 from meshwright.measured.rows import Row, usable
 from meshwright.spec.techniques import ActivationOffload, CudaGraphs
 
@@ -54,6 +55,24 @@ def test_a_cell_that_says_something_wins():
 def test_a_source_without_recipes_says_all_itself():
     plain = options(source="ours", release="26.06")
     assert (plain.cuda_graphs.kind, plain.moe_dispatcher, plain.op_fuser) == ("none", "alltoall", False)
+
+
+def test_what_compiling_joins_and_asynchronous_tp_are_told_by_their_columns() -> None:
+    titan = {"source": "torchtitan", "model": "llama3-8b", "gpu": "H100-96GB HBM2e 500W", "num_experts": ""}
+    titan |= {"gpus": "64", "tp": "8", "pp": "1", "vpp": "1", "ep": "1", "zero_stage": "3", "mbs": "12", "gbs": "96"}
+    titan |= {"hidden": "4096", "ffn": "14336", "heads": "32", "kv_heads": "8", "layers": "32", "precision": "bf16"}
+    eager, compiled, beside = (
+        row(**titan),
+        row(**titan, fusions="compile"),
+        row(**titan, fusions="compile", overlap="tp"),
+    )
+    assert not eager.framework.kernels.norm
+    assert not eager.framework.kernels.activation
+    assert compiled.framework.kernels.norm
+    assert compiled.framework.kernels.activation
+    assert (compiled.spec.parallelism.overlap_tp, beside.spec.parallelism.overlap_tp) == (False, True)
+    (slow, fast, fastest), _ = predict([eager, compiled, beside])
+    assert slow > fast > fastest
 
 
 def test_layers_recomputed_or_offloaded_are_counted():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
-from meshwright.measured.row_techniques import optimizer_of, overlaps, technique_options, weights_of
+from meshwright.measured.row_techniques import optimizer_of, overlaps, overlaps_tensor, technique_options, weights_of
 from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Parallelism, PipelineSplit, Training
 from meshwright.spec.techniques import Quantization
@@ -39,7 +39,7 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         overlap_grad_reduce=practice.overlap_data,
         overlap_param_gather=practice.overlap_data,
         overlap_p2p=practice.overlap_pipeline,
-        overlap_tp=practice.overlap_tensor,
+        overlap_tp=practice.overlap_tensor or overlaps_tensor(record),
         overlap_ep=overlaps(record, bool(said(record, "num_experts"))),
     )
 

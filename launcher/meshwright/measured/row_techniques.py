@@ -8,7 +8,7 @@ from typing import Any
 from meshwright.measured.cells import number, said
 from meshwright.spec.techniques import ActivationOffload, CudaGraphs, ExpertOptions, Quantization
 
-__all__ = ["capacity_of", "optimizer_of", "overlaps", "technique_options", "weights_of"]
+__all__ = ["capacity_of", "optimizer_of", "overlaps", "overlaps_tensor", "technique_options", "weights_of"]
 
 _FLEX = ("deepep", "hybridep")
 _STATIC = {
@@ -16,8 +16,8 @@ _STATIC = {
     "moe_paged_stash": True,
     "experts": ExpertOptions(stash_gpu=1.2, stash_host=1.0),
 }
-"""Of mixtures in graphs of an iteration, where no expert is padded (Megatron-Bridge v0.5.0, scripts/performance/configs/deepseek/
-deepseek_llm_pretrain.py:58, gpt_oss/gpt_oss_llm_pretrain.py:48)."""
+"""Of mixtures in graphs of an iteration, where no expert is padded (Megatron-Bridge v0.5.0, scripts/performance/configs/
+deepseek/deepseek_llm_pretrain.py:58, gpt_oss/gpt_oss_llm_pretrain.py:48)."""
 
 
 def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any]:
@@ -49,6 +49,11 @@ def capacity_of(record: Mapping[str, str]) -> tuple[float | None, bool]:
     if padded not in ("", "padded"):
         raise ValueError(f"capacity = {factor} {padded}: a number of even shares, and padded where experts are")
     return number({"capacity": factor}, "capacity"), bool(padded)
+
+
+def overlaps_tensor(record: Mapping[str, str]) -> bool:
+    """Whether what tensor-parallel ranks exchange runs beside products in pieces (asynchronous TP)."""
+    return "tp" in _words(record, "overlap")
 
 
 def weights_of(record: Mapping[str, str], precision: str) -> Quantization:

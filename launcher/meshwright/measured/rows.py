@@ -181,9 +181,11 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     usual = framework_of(layout_of(spec))
     attention = said(record, "attn_impl")
     norm = {"norm": True} if "RMS" in attention else {}
+    eager = {} if "compile" in said(record, "fusions").split("+") else practice.eager
     own: dict[str, object] = {"captured": _captured(record, usual)}
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
-    return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
+    kernels = replace(usual.kernels, **{**practice.kernels, **eager, **norm})
+    return replace(usual, **{**own, **practice.changes}, kernels=kernels)
 
 
 def _states(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> Number:

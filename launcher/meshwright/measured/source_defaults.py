@@ -24,6 +24,7 @@ class Practice:
     grad_reduce: str = "fp32"
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
     kernels: Mapping[str, bool] = field(default_factory=dict)
+    eager: Mapping[str, bool] = field(default_factory=dict)  # of these, where torch.compile joins nothing
     fused_loss: bool = False
     remainders_until: str = ""  # the last release that kept of a master copy the 16 bits a bf16 weight lacks
     sixteen_bit_states: tuple[str, ...] = ()  # models, with the GPU, whose optimizer keeps two moments alone, in bf16
@@ -117,6 +118,8 @@ PRACTICES: Mapping[str, Practice] = {
     "llm-foundry": Practice(fsdp="torch", transformer_engine=False, changes={"loss_bytes": 4.0}),
     "torchtitan": replace(
         _FSDP2,
+        # its models call torch's own RMSNorm and silu(w1(x)) * w3(x): kernel by kernel where nothing is compiled
+        eager={"norm": False, "activation": False},
         cluster={"H100-96GB HBM2e 500W": "dgx_h100"},
         accelerator={"memory_gib": 95.6, "memory_bandwidth_gb_s": 2400.0},
     ),

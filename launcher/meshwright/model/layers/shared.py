@@ -80,12 +80,14 @@ def activation(
     """
     up = ffn * (2 if model.gated else 1)
     fused = kernels.activation and model.activation != "geglu_tanh"
-    between = 2 * ffn if model.gated and not fused else 0
+    pieced = model.gated and not fused
+    between = 2 * ffn if pieced else 0
     pieces = 2 * ffn if model.activation == "squared_relu" else 0  # a relu and a power (megatron/core/activations.py)
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     cut: Cut = "expert" if module == "moe" else "tp"
     second = (Tensor(2 * ffn, cut, f"{module} second_matmul"),) if model.gated else ()
-    saved = (Tensor(2 * ffn + between, cut, module), *second, Tensor(kernels.input_bytes * ffn, cut, own))
+    inner = (Tensor(between, cut, own),) if pieced else ()  # made again where the activation is
+    saved = (Tensor(2 * ffn, cut, module), *inner, *second, Tensor(kernels.input_bytes * ffn, cut, own))
     if kernels.fused_experts and module == "moe":  # in the products before and behind it
         return Operation(name, weights, saved, kernels=0)
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, cut),))
