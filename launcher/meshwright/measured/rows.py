@@ -88,7 +88,7 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     source = said(record, "source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
     _refuse_inexpressible(record, practice, cluster)
-    record = filled(record, precision_of(record)) if practice.released else record
+    record = filled(record, precision_of(record), practice.released) if practice.released else record
     spec = _spec(record, practice, cluster)
     refuse_impossible(spec)
     group = f"{source} {record.get('model', '')}"
@@ -183,7 +183,16 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     norm = {"norm": True} if "RMS" in attention else {}
     own: dict[str, object] = {"captured": _captured(record, usual)}
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
-    return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
+    changed = {**own, **practice.changes, **_counts(record)}
+    return replace(usual, **changed, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
+
+
+def _counts(record: Mapping[str, str]) -> dict[str, bool]:
+    """Whether the host waits for counts of tokens: not where experts are padded to their capacity."""
+    experts = said(record, "experts")
+    if experts not in ("", "padded", "dropless"):
+        raise ValueError(f"experts = {experts} is neither padded nor dropless")
+    return {"reads_counts": experts == "dropless"} if experts else {}
 
 
 def _states(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> Number:

@@ -39,7 +39,7 @@ class Practice:
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
     small_states: bool = False  # its recipes keep optimizer states in fewer bits
-    released: bool = False  # empty columns mean what the recipes of its release switched on
+    released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
@@ -131,15 +131,15 @@ PRACTICES: Mapping[str, Practice] = {
     "nvidia-dgxc-benchmarking": replace(
         _RECIPES,
         short_ends=1,
-        released=True,
+        released="released_nemo",
         sixteen_bit_states=_LARGEST,
         changes={"reads_counts": False},
         kernels={"rope": False},
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
-    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True, small_states=True),
+    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released="released", small_states=True),
     "nvidia-nemo-docs": replace(
-        _RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST, remainders_until="24.12"
+        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, remainders_until="24.12"
     ),
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }
