@@ -80,6 +80,7 @@ def _recipe(record: Mapping[str, str], precision: str, table: str) -> Mapping[st
     release = _release(record)
     presets = _of(table, _model(record), said(record, "gpu").partition("-")[0].rstrip("?")) if release else ()
     ours = [r for r in presets if r["precision"] == precision] or presets
+    ours = [r for r in ours if r["release"] == release or r["experts"] != "padded"]  # tokens were dropped no longer
     before = [r for r in ours if r["release"] <= release]
     same = [r for r in ours if _same_layout(r, record)]
     first = min((r["release"] for r in same), default="")
