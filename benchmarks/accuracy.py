@@ -72,8 +72,8 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
   within 5 %, and in proportion Megatron-Bridge 25.09 on H100 within 2 %. Step 2 is two changes, of which the columns
   say one: fewer kernels set mxfp8's scales to zero, too.
   Step 6, its first graphs, is predicted 16 % too fast, where Megatron-Bridge's rows with the same graphs are met within
-  10 %. Of what the log gained between its steps 6 and 7, a quarter, the shared experts in graphs were 4 % and the host 10
-  (counted); DeepEP was tuned (4 %), and experts' casts were joined, with other kernels (5 %): what of these two held step
+  10 %. Of what the log gained between steps 6 and 7, a quarter, the shared experts in graphs were 4 % and the host 10
+  (counted); DeepEP was tuned (4 %), and casts were joined, with other kernels (5 %): what of these two held step
   6 back no column says. From its step 5 on experts' activations are recomputed, which no graph holds.
 * **B300** has no fit: its GPUs are taken to be a DGX B200's, whose power they have, and its host's clock is that of its
   processor's. With the constants of GB300 (1,400 W), which stood here before, its rows with graphs were a seventh too

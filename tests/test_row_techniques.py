@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshwright.measured.predict import predict
+from meshwright.measured.row_model import known_model
 from meshwright.measured.rows import Row, usable
 from meshwright.spec.techniques import ActivationOffload, CudaGraphs
 
@@ -167,3 +168,71 @@ def test_a_known_model_has_the_capacity_of_its_column_alone():
     assert found.spec.model.moe is not None
     assert found.spec.model.moe.capacity_factor == 1.0
     assert found.spec.backend.megatron.cuda_graphs.kind == "local"
+
+
+def test_of_a_release_s_presets_the_one_of_the_layout_counts():
+    """26.04.01's summary has a layout of B200 that its presets lack and 26.06's have."""
+    elsewhere = options(gpu="B200", release="26.04.01", pp="16", vpp="1", ep="8")
+    assert (elsewhere.cuda_graphs.kind, elsewhere.moe_flex_backend) == ("none", "hybridep")
+    later = options(gpu="B200", release="26.04.01", pp="8", vpp="2", ep="32")
+    assert (later.cuda_graphs, later.moe_flex_backend) == (PARTIAL, "deepep")
+
+
+def test_experts_that_drop_tokens_are_padded_and_read_no_counts():
+    """Container 25.09; so says its launcher, or the source beside the model's name."""
+    dropping, later = row(release="25.09"), row(release="25.11")
+    assert (dropping.framework.reads_counts, later.framework.reads_counts) == (False, True)
+    assert not row(release="26.06", notes="DeepSeekV3 (tokendrop)").framework.reads_counts
+    assert row(release="25.09", capacity="none").framework.reads_counts
+
+
+def test_dgx_cloud_s_release_is_found_by_the_version_of_its_readme():
+    cells = {"source": "nvidia-dgxc-benchmarking", "model": "grok1-314b", "num_experts": "8", "topk": "2", "pp": "1"}
+    cited = {"citation": "github NVIDIA/dgxc-benchmarking@v25.05..v25.05.05 grok1/README.md"}
+    wide = {"layers": "64", "tp": "4", "ep": "8", "vpp": "1", "precision": "bf16"}
+    assert options(**cells, **wide, **cited).cuda_graphs.kind == "local"
+    assert options(**cells, **wide).cuda_graphs.kind == "none"
+
+
+def test_experts_are_cut_as_all_else_where_nothing_says_how():
+    """megatron/core/model_parallel_config.py:506; PyTorch's sharding cuts nothing."""
+    cells = {"tp": "2", "ep": "32", "etp": ""}
+    assert row(**cells).spec.parallelism.etp == 2
+    assert row(**cells, source="nvidia-automodel").spec.parallelism.etp == 1
+
+
+def test_kimi_k2_has_its_own_latent_attention_and_muon():
+    cells = {"model": "Kimi-K2", "heads": "64", "num_experts": "384", "vocab": "163840", "gpu": "GB300"}
+    found = row(**cells, release="26.04", mbs="2").spec
+    assert found.model.mla is not None
+    assert (found.model.moe.shared_ffn, found.model.moe.first_dense) == (2048, 1)
+    assert (found.training.optimizer.name, found.parallelism.pipeline_split.last) == ("muon", 13)
+
+
+def test_layers_of_prediction_may_be_one_that_runs_again():
+    """Nemotron 3 Super: attention and experts, twice (Megatron-Bridge recipes/nemotronh/nemotron_3_super.py)."""
+    sizes = {"layers": "88", "hidden": "4096", "heads": "32", "ffn": "2688", "moe_ffn": "2688"}
+    cells = {"model": "nemotron-3-super-120b", "num_experts": "512", "topk": "22", "pp": "1", "vpp": "1", "ep": "64"}
+    found = row(**cells, **sizes, release="26.04", gpu="GB300").spec.model
+    assert (found.mtp, found.mtp_repeated, found.pattern.rpartition("/")[2]) == (2, True, "*E")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("Qwen3_30B_a3B", "qwen3_30b_a3b"),
+        ("llama3.1-405b", "llama3_405b"),
+        ("Llama-3.1-8B", "llama3_8b"),
+        ("nemotronh_56b", "nemotron_h_56b"),
+        ("Nemotron-3-Nano", "nemotron_3_nano_30b_a3b"),
+        ("llama4-scout", "llama4_scout_109b"),
+        ("qwen2-57b", "qwen2_57b_a14b"),
+        ("qwen2.5-7b", "qwen2_5_7b"),
+        ("gpt-1.7B", "gpt_1_7b"),
+        ("llama", None),
+        ("qwen3", None),
+    ],
+)
+def test_a_model_is_known_by_whatever_parts_its_name(name, known):
+    found = known_model(name)
+    assert (found and found.name) == known

@@ -52,6 +52,7 @@ class _Kernel:
     matmul: Number
     attention: Number
     memory: Number
+    returned: Number  # beyond twice that, in the backward
     casts: tuple[Number, Number]  # to 8 bits, forward and backward
     gradient: Number  # adding the weight gradient to its buffer, from 16 bits where that is a kernel of its own
     launch: Number
@@ -79,7 +80,8 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     behind = _behind_counts(operations, kernels) * s.framework.reads_counts
     forward = maximum(once, host, behind)
     twice = 2.5 if s.framework.kernels.flash else 2
-    device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
+    moved = sum(2 * k.memory + k.returned for k in kernels)
+    device = moved + sum(2 * k.matmul + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
     backward = maximum(device, 2 * host)
     tiled = sum(k.matmul + k.memory for o, k in zip(operations, kernels, strict=True) if in_tiles(s, o))
     r, (repeated, launched) = s.layout.recompute, _repeated(s, operations, kernels)
@@ -153,6 +155,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
         matmul=_products(s, o) / (peak(s) * e.matmul),
         attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
+        returned=s.tokens * sum(t.on_rank(s.degrees) for t in o.returned) / rate,
         casts=casts(s, o, rate),
         gradient=_gradient_bytes(s) * elements / rate,
         launch=0

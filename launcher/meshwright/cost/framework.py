@@ -69,6 +69,7 @@ class Framework:
     low_head: bool = False  # the head's, too
     sends_once: bool = False  # a routed token leaves its node once for each node with experts of its own
     reads_counts: bool = True  # the host waits for the router's counts of tokens; not where experts are padded to one
+    deals_tokens: bool = False  # a benchmark's gate: each token to the next k experts, none of them chosen
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
     expert_room: float = 1.0  # of tensors of an expert's tokens, times those it would get were they dealt evenly

@@ -110,13 +110,25 @@ on GB200 (Megatron-LM@1d9edcf8 docs/discussions/deepseek-v3-gb200-optimization, 
 _DEEPEP_PEERS = 8  # NUM_MAX_NVL_PEERS (deepseek-ai/DeepEP csrc/kernels/configs.cuh)
 
 
+_DEEPEP_BETWEEN = 0.9
+"""Of a link between nodes, what DeepEP reaches: 61 and 90 GB/s with what stays on the node, in four and in two of them
+with 50 GB/s of each (deepseek-ai/DeepEP README, "Performance")."""
+
+
 def _exchange(s: Scene, g: Group, size: Number) -> Number:
     """A dispatch and a combine; the backward of each is the other's forward."""
-    options, twice = s.layout.backend.megatron, 2 * all_to_all(s, g, size, messages.between_nodes(s, g))
+    options, between = s.layout.backend.megatron, messages.between_nodes(s, g)
     deepep = options.moe_dispatcher == "flex" and options.moe_flex_backend == "deepep"
-    if not deepep or s.layout.backend.name != "megatron":
-        return twice
-    wide = messages.copies(s, g) * sum(1 / rate for rate in _WIDE_DEEPEP)
+    if not deepep or between is None or s.layout.backend.name != "megatron":
+        return 2 * all_to_all(s, g, size, between)
+    return _deepep(s, g, messages.copies(s, g), between)
+
+
+def _deepep(s: Scene, g: Group, size: Number, between: Number) -> Number:
+    """``size``: bytes of a rank's tokens, once for each rank with experts of theirs (csrc/kernels/intranode.cu)."""
+    sent = between * s.layout.cluster.efficiency.inter_link / _DEEPEP_BETWEEN
+    twice = 2 * all_to_all(s, g, minimum(size, messages.expert(s)), sent)
+    wide = size * sum(1 / rate for rate in _WIDE_DEEPEP)
     return where(g.near > _DEEPEP_PEERS, maximum(twice, wide), twice)
 
 

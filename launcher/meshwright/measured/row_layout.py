@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from meshwright.measured.cells import count, flag, said
 from meshwright.measured.row_techniques import optimizer_of, overlaps, overlaps_tensor, technique_options, weights_of
 from meshwright.measured.source_defaults import Practice
-from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Parallelism, PipelineSplit, Training
+from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Optimizer, Parallelism, PipelineSplit, Training
 from meshwright.spec.techniques import Quantization
 
 __all__ = ["backend", "parallelism", "precision_of", "training"]
@@ -28,7 +28,7 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         pipeline_split=_split(record, practice, pp),
         cp=cp,
         ep=count(record, "ep"),
-        etp=count(record, "etp"),
+        etp=count(record, "etp", tp if _experts_follow(record, practice) else 1),
         dp=max(1, count(record, "gpus") // (tp * pp * cp)),
         zero=count(record, "zero_stage", 0, least=0),
         recompute=kind,  # type: ignore[arg-type]
@@ -42,6 +42,11 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         overlap_tp=practice.overlap_tensor or overlaps_tensor(record),
         overlap_ep=overlaps(record, bool(said(record, "num_experts"))),
     )
+
+
+def _experts_follow(record: Mapping[str, str], practice: Practice) -> bool:
+    """Megatron-core splits experts as it does all else, where nothing says how (core/model_parallel_config.py:506)."""
+    return practice.fsdp == "megatron" and not practice.deepspeed and said(record, "num_experts") not in ("", "0")
 
 
 def _split(record: Mapping[str, str], practice: Practice, pp: int) -> PipelineSplit:
@@ -84,7 +89,15 @@ def training(record: Mapping[str, str], practice: Practice) -> Training:
         global_batch=count(record, "gbs"),
         precision=precision_of(record),  # type: ignore[arg-type]
         grad_reduce=reduce,  # type: ignore[arg-type]
+        optimizer=Optimizer(name=_optimizer(record)),  # type: ignore[arg-type]
     )
+
+
+def _optimizer(record: Mapping[str, str]) -> str:
+    name = said(record, "optimizer").lower() or "adamw"
+    if name not in ("adamw", "adam", "sgd", "muon"):
+        raise ValueError(f"optimizer = {name} is none of adamw, adam, sgd and muon")
+    return name
 
 
 _PRECISIONS = (

@@ -16,8 +16,9 @@ _STATIC = {
     "moe_paged_stash": True,
     "experts": ExpertOptions(stash_gpu=1.2, stash_host=1.0),
 }
-"""Of mixtures in graphs of an iteration, where no expert is padded (Megatron-Bridge v0.5.0, scripts/performance/configs/
-deepseek/deepseek_llm_pretrain.py:58, gpt_oss/gpt_oss_llm_pretrain.py:48)."""
+"""Of mixtures in graphs of an iteration, where no expert is padded.
+
+Megatron-Bridge v0.5.0, scripts/performance/configs/deepseek/deepseek_llm_pretrain.py:58, gpt_oss_llm_pretrain.py:48."""
 
 
 def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any]:
@@ -39,13 +40,13 @@ def overlaps(record: Mapping[str, str], experts: bool) -> bool:
 
 
 def capacity_of(record: Mapping[str, str]) -> tuple[float | None, bool]:
-    """Of an even share, what an expert takes at most, and whether it is padded to it: ``1.1 padded``.
+    """Of an even share, what an expert takes at most, and whether it is padded to it: ``1.1 padded``, ``none``.
 
     Raises:
         ValueError: where the cell means nothing.
 
     """
-    factor, _, padded = said(record, "capacity").partition(" ")
+    factor, _, padded = said(record, "capacity").replace("none", "").partition(" ")
     if padded not in ("", "padded"):
         raise ValueError(f"capacity = {factor} {padded}: a number of even shares, and padded where experts are")
     return number({"capacity": factor}, "capacity"), bool(padded)

@@ -88,7 +88,8 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     source = said(record, "source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
     _refuse_inexpressible(record, practice, cluster)
-    record = filled(record, precision_of(record)) if practice.released else record
+    record = filled(record, precision_of(record), practice.released) if practice.released else record
+    record = {**record, **{column: cell for column, cell in practice.assumed.items() if not said(record, column)}}
     spec = _spec(record, practice, cluster)
     refuse_impossible(spec)
     group = f"{source} {record.get('model', '')}"

@@ -40,7 +40,8 @@ class Practice:
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
     small_states: bool = False  # its recipes keep optimizer states in fewer bits
-    released: bool = False  # empty columns mean what the recipes of its release switched on
+    assumed: Mapping[str, str] = field(default_factory=dict)  # by column: what an empty one means
+    released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
@@ -128,16 +129,25 @@ PRACTICES: Mapping[str, Practice] = {
     "kempnerforge": replace(
         _FSDP2, changes={"weight_bytes": 2.0, "gradient_bytes": 2.0, "optimizer_bytes": 4.0, "fsdp2": False}
     ),
-    "nvidia-automodel": replace(_FSDP2, transformer_engine=True),
+    # Automodel examples/llm_benchmark/*_te_deepep.yaml: experts' products in one call for all of them (experts: gmm,
+    # torch_mm; nemo_automodel/components/moe/experts.py adds biases to all at once); a gate that deals tokens out
+    # (fake_balanced_gate; components/moe/layers.py)
+    "nvidia-automodel": replace(
+        _FSDP2,
+        transformer_engine=True,
+        assumed={"dispatcher": "deepep"},
+        changes={"expert_launches": 0.0, "deals_tokens": True},
+        kernels={"norm": True, "pieced_biases": False},
+    ),
     # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two; its
     # model has no fused rope (nemo/collections/llm/gpt/model/deepseek.py)
     "nvidia-dgxc-benchmarking": replace(
-        _RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST, kernels={"rope": False}
+        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, kernels={"rope": False}
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
-    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True, small_states=True),
+    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released="released", small_states=True),
     "nvidia-nemo-docs": replace(
-        _RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST, remainders_until="24.12"
+        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, remainders_until="24.12"
     ),
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }
