@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from meshwright.emit.megatron import flags
-from meshwright.resolver import refusals
+from meshwright.layout.plan import Plan
+from meshwright.resolver import override, refusals, resolve
 from meshwright.rules.megatron_graphs import CAPTURED
 from meshwright.rules.megatron_offload import OFFLOADED
 from meshwright.spec import Spec
+from meshwright.spec.techniques import CudaGraphs
 from meshwright.verify.pool import Crash, fork_map
+from test_hybrid import LAYOUTS
 from test_megatron_agreement import LATER, Outcome, unchecked
 from test_megatron_techniques import BITS, FED, GRAPH, HOST, HYBRID, MOE, OFFLOAD, OURS, STATIC, B, P, T, described
 
@@ -69,9 +72,9 @@ def _offload(rng: random.Random, moe: bool) -> dict[str, Any]:
 def _experts(rng: random.Random, moe: bool) -> dict[str, Any]:
     if not moe:
         return {}
-    found = rng.choice(
-        [{}, {}, {B + "moe_dispatcher": "flex"}, HYBRID, STATIC, {**STATIC, B + "moe_paged_stash": True}]
-    )
+    fed: list[dict[str, Any]] = [{}, {}, {B + "moe_dispatcher": "flex"}, {**HYBRID}, {**STATIC}]
+    fed += [{**STATIC, B + "moe_paged_stash": True}]
+    found = rng.choice(fed)
     overlap = {P + "overlap_ep": True, B + "delay_wgrad": rng.random() < 0.5} if rng.random() < 0.4 else {}
     shared = {B + "moe_shared_expert_overlap": True} if rng.random() < 0.2 else {}
     return {**found, **overlap, **shared}
@@ -130,6 +133,33 @@ def agreed(outcome: Outcome) -> bool:
     if outcome.theirs is None:
         return set(outcome.ours) <= LATE
     return bool(outcome.ours)
+
+
+def test_a_hybrid_model_with_experts_has_no_dense_part_to_capture() -> None:
+    """Its pattern has dense layers, of which Megatron's check hears nothing."""
+    from meshwright.verify import megatron
+
+    graphs = [CudaGraphs(kind="transformer_engine", modules=modules) for modules in (("mlp",), ("mamba", "moe_router"))]
+    specs = [override(LAYOUTS["Mamba"], "backend.megatron.cuda_graphs", each) for each in graphs]
+    refused, taken = ({problem.rule for problem in refusals(one, "megatron")} for one in specs)
+    assert (refused, taken) == ({"megatron.graphs_dense"}, set())
+    megatron.warm()
+    (word,) = fork_map(_megatrons_word_of_flags, [(resolve(specs[1]), graphs[0])])
+    assert "mlp cuda graph is only supported for dense layers" in str(word)
+
+
+def _megatrons_word_of_flags(job: tuple[Plan, CudaGraphs]) -> str:
+    """What it says of a plan whose graphs are others."""
+    from meshwright.verify import megatron
+
+    plan, graphs = job
+    words = flags(plan)
+    start, end = words.index("--cuda-graph-modules"), words.index("--te-rng-tracker")
+    try:
+        megatron.parse(plan, [*words[: start + 1], *graphs.modules, *words[end:]])
+    except AssertionError as error:
+        return str(error)
+    return "taken"
 
 
 def check(count: int, seed: int) -> None:

@@ -11,7 +11,7 @@ from meshwright.cost import cost
 from meshwright.cost.inputs import Scene, scene
 from meshwright.cost.saved import saved
 from meshwright.resolver import layout, normalise, resolve
-from test_megatron_techniques import DENSE, GRAPH, HYBRID, MOE, MXFP8, OFFLOAD, ROUTER, STATIC, B, P, described
+from test_megatron_techniques import DENSE, FED, GRAPH, HYBRID, MOE, MXFP8, OFFLOAD, ROUTER, STATIC, B, P, described
 
 TOKENS = SEQUENCE = 512
 HIDDEN, LAYERS = 128, 8
@@ -74,6 +74,16 @@ def test_one_layer_at_a_time_is_in_the_room_of_its_capacity_beside_the_pages() -
     rooms, pages = (cost(resolve(described({**pair, B + "moe_paged_stash": on}))).stages[0] for on in (False, True))
     assert pages.workspace - rooms.workspace == pytest.approx(experts(of(pair)))
     assert pages.activations < rooms.activations
+
+
+def test_pages_on_the_host_are_pinned_whatever_is_in_them() -> None:
+    """On each of eight GPUs, of the seven layers with experts."""
+    paged = {**STATIC, **MXFP8, B + "moe_paged_stash": True, FED + "stash_host": 0.5}
+    host, bare = (cost(resolve(described({**paged, FED + "stash_host": part}))).host for part in (0.5, 0.0))
+    dealt = 8 * (LAYERS - 1) * experts(of(paged)) / 1.1
+    assert host.activations == pytest.approx(0.5 * dealt)
+    assert host.pinned - bare.pinned == pytest.approx(host.activations)
+    assert bare.activations == 0
 
 
 @pytest.mark.parametrize(

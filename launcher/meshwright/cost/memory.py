@@ -11,10 +11,9 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, soap, tiles
 from meshwright.cost.activation_offload import coming, leaving
-from meshwright.cost.graph_memory import static_tensors, unpaged
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.cost.saved import beside, context_copies, layer_input, saved
+from meshwright.cost.saved import beside, context_copies, layer_input, saved, static_tensors, unpaged
 from meshwright.model.count import cuts_words
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters

@@ -1,4 +1,9 @@
-"""Bytes that a layer keeps of a micro-batch for its backward pass."""
+"""Bytes that a layer keeps of a micro-batch for its backward pass, and what CUDA graphs hold beside it.
+
+All captures of a rank share one pool, in the order of the schedule (megatron/core/transformer/cuda_graphs.py:2586, TE's
+``_order``), which no tensor outside can use. What graphs save is what layers save, and their static inputs are the
+tensors that the norms keep.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,13 @@ from collections.abc import Sequence
 
 from meshwright.cost import tiles
 from meshwright.cost.inputs import Load, Scene
+from meshwright.cost.launches import is_captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operation import Tensor
 from meshwright.model.operations import Operation
 
-__all__ = ["beside", "context_copies", "layer_input", "saved"]
+__all__ = ["beside", "context_copies", "layer_input", "pages_on_host", "saved", "static_tensors", "unpaged"]
 
 
 def saved(s: Scene, operations: Sequence[Operation]) -> Number:
@@ -80,3 +86,54 @@ def beside(s: Scene, load: Load) -> Number:
         return 0 * load.layers
     mixers = (tuple(o for o in operations if not o.name.startswith(_EXPERTS)) for operations in s.layers)
     return load.largest(saved(s, operations) for operations in mixers)
+
+
+def static_tensors(s: Scene, load: Load) -> Number:
+    """Bytes of graphs by layer: each layer's, of every micro-batch in flight."""
+    if not s.framework.captured or s.framework.captures_all:
+        return 0 * load.layers
+    return load.in_flight * load.total(_outputs(s, each) + _mask(s, each) for each in s.layers)
+
+
+def _outputs(s: Scene, operations: Sequence[Operation]) -> Number:
+    """What the layer gives, or its shared experts, which stays until that micro-batch's backward.
+
+    The next graph copies it (transformer_engine/pytorch/graph.py:883, ``make_weak_ref``); what attention and the router
+    give is kept by what comes next, graph or not.
+    """
+    last = [o for o in operations if o.name != "residual"][-1]
+    return is_captured(s, last) * layer_input(s)
+
+
+def _mask(s: Scene, operations: Sequence[Operation]) -> Number:
+    """A byte for each pair of tokens, which attention's graph reads though its kernels make their own.
+
+    ``get_layer_static_inputs`` (megatron/core/transformer/transformer_layer.py:1116) makes it whatever the data loader
+    does; later ones leave it out where that makes none (NVIDIA/Megatron-LM#5173).
+    """
+    made = s.layout.backend.megatron.cuda_graphs.kind == "transformer_engine"
+    inside = any(o.name.startswith("attention.") and is_captured(s, o) for o in operations)
+    return made * inside * s.tokens * s.layout.training.sequence
+
+
+def unpaged(s: Scene, load: Load) -> Number:
+    """Bytes of one layer's experts in rooms of their capacity, before what is in them goes to pages and behind it."""
+    if not s.framework.expert_pages:
+        return 0 * load.layers
+    return s.framework.expert_room * load.largest(_dealt(s, each) for each in s.layers)
+
+
+def pages_on_host(s: Scene, load: Load) -> Number:
+    """Pinned bytes for what does not fit the pages on the GPU, of all micro-batches in flight.
+
+    As large as they are told to be, full or not (megatron/core/transformer/moe/paged_stash.py:86).
+    """
+    if not s.framework.expert_pages:
+        return 0 * load.layers
+    part = s.layout.backend.megatron.experts.stash_host
+    return part * load.in_flight * load.total(_dealt(s, each) for each in s.layers)
+
+
+def _dealt(s: Scene, operations: Sequence[Operation]) -> Number:
+    """Bytes that a layer's experts keep of a micro-batch whose tokens are dealt evenly."""
+    return saved(s, tuple(o for o in operations if o.name.startswith("experts."))) / s.framework.expert_pages

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from meshwright.errors import Repair
 from meshwright.model.kinds import kinds
+from meshwright.model.megatron_classes import is_hybrid
 from meshwright.rules._repairs import Proposals, any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.rules.megatron_experts import static_experts
@@ -27,15 +28,13 @@ def _graphs(r: Layout) -> CudaGraphs:
 
 def _named(r: Layout) -> set[str]:
     """Modules as Megatron reads them: local graphs tell no router from its preprocessing (:2472)."""
-    graphs, router = _graphs(r), {"moe_router", "moe_preprocess"}
-    joined = router if graphs.kind == "local" and router & set(graphs.modules) else set()
-    return set(graphs.modules) | joined
+    modules, router = set(_graphs(r).modules), {"moe_router", "moe_preprocess"}
+    return modules | router if _graphs(r).kind == "local" and router & modules else modules
 
 
 def _captures(r: Layout, *modules: str) -> bool:
     """Whether one of ``modules`` is inside a graph: named, or in a whole layer or iteration."""
-    whole = _graphs(r).kind != "none" and not _graphs(r).modules
-    return whole or bool(_named(r) & set(modules))
+    return (_graphs(r).kind != "none" and not _graphs(r).modules) or bool(_named(r) & set(modules))
 
 
 def _recomputes(r: Layout, module: str) -> Number:
@@ -81,7 +80,9 @@ def _parts_of_moe(r: Layout) -> tuple[Repair, ...]:
 
 
 def _has_dense(r: Layout) -> bool:
-    return any(kind.ffn == "mlp" for kind in kinds(r.model))
+    """Of a HybridModel with experts Megatron knows none, whatever the pattern says: its moe_layer_freq stays 1."""
+    hidden = r.model.moe is not None and is_hybrid(r.model, r.backend.megatron)
+    return not hidden and any(kind.ffn == "mlp" for kind in kinds(r.model))
 
 
 def _full_recompute(r: Layout) -> Number:
@@ -159,7 +160,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "dense",
         lambda r: implies("mlp" in _graphs(r).modules, _has_dense(r)),
-        "mlp is the part of dense layers, and every layer has experts",
+        "mlp is the part of dense layers, and every layer has experts, or so it is told where HybridModel builds some",
         ":2501",
         _without("mlp"),
     ),
