@@ -258,7 +258,7 @@ def test_a_completion_that_there_is_none_of_is_one_line(words: list[str], capsys
     "words",
     [
         *("--info", "--info all", "--help", "--cfg job"),
-        *("plan recipe=llama3_405b", "recipes recipe=llama3_405b", "-sc install=bash"),
+        *("plan recipe=llama3_405b", "recipes recipe=llama3_405b verify=false", "-sc install=bash"),
     ],
 )
 def test_a_closed_pipe_ends_it_quietly(words: str, installed: dict[str, str]) -> None:

@@ -44,18 +44,14 @@ def program(command: Command) -> Program | None:
         name = " ".join(texts[swift : swift + 2])
         return Program(launcher="python", name=name, words=tuple(words[swift + 2 :]), place=words[swift][1])
     if (zoo := next((at for at, text in enumerate(texts) if PurePosixPath(text).name in ZOO), None)) is not None:
-        text, where = words[zoo]
-        return Program(
-            launcher="python",
-            name=PurePosixPath(text).name,
-            words=tuple(words[zoo + 1 :]),
-            place=where,
-            environment=command.environment,
-        )
+        name, where, rest = PurePosixPath(texts[zoo]).name, words[zoo][1], tuple(words[zoo + 1 :])
+        return Program(launcher="python", name=name, words=rest, place=where, environment=command.environment)
     at = _launcher(texts)
-    if at is None:
-        return None
-    kind, start = at
+    return _launched(command, words, *at) if at is not None else None
+
+
+def _launched(command: Command, words: list[Word], kind: str, start: int) -> Program | None:
+    """What a launcher ``kind`` starts, whose own words begin at ``start``."""
     options, rest = _options(words[start:], _SWITCHES[kind])
     if not rest and "module" not in options:
         return None

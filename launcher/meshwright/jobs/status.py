@@ -96,26 +96,18 @@ def status(folder: Path) -> Status:
     problems: list[str] = []
     plan = reading(problems, "plan.json", lambda: planned(folder / "plan.json")) or Planned(folder.name)
     lines = reading(problems, "metrics.jsonl", lambda: read(folder / "metrics.jsonl")) or []
-    last: Mapping[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
-    validated: Mapping[str, Any] = next((line for line in reversed(lines) if "valid_loss" in line), {})
     seconds, rate = _speed(lines)
     steady = measured(lines, plan.tokens)
     events = reading(problems, "RESTARTS", lambda: _events(folder)) or []
-    if (folder / "after.json").exists():
-        reading(problems, "after.json", lambda: _before(folder / "after.json"))
-    if (folder / "verdicts.json").exists():
-        reading(problems, "verdicts.json", lambda: json.loads((folder / "verdicts.json").read_text()))
+    _read_whole(folder, problems)
     return Status(
         folder=folder,
         name=plan.name,
         variant=plan.variant,
         stage=plan.stage,
         state=reading(problems, "JOB", lambda: _state(folder)) or "not known",
-        step=int(last.get("step", 0)),
         steps=plan.steps,
-        loss=_number(last, "loss"),
-        grad_norm=_number(last, "grad_norm"),
-        learning_rate=_number(last, "lr"),
+        **_reached(lines),
         step_time_s=seconds,
         tokens_per_s=rate,
         mfu=None if rate is None or plan.mfu_of_a_token is None else plan.mfu_of_a_token * rate,
@@ -127,13 +119,33 @@ def status(folder: Path) -> Status:
         starts=sum(" start " in event for event in events),
         failures=sum(" failed " in event for event in events),
         checkpoint=_checkpoint(folder, problems),
-        valid_loss=_number(validated, "valid_loss"),
-        valid_step=validated.get("step"),
         last_event=events[-1] if events else None,
         surprises=tuple(surprises(plan.predicted, steady)),
         warnings=(*told(lines), *slow_ranks(lines)),
         problems=tuple(problems),
     )
+
+
+def _read_whole(folder: Path, problems: list[str]) -> None:
+    """What others read of the folder can be read."""
+    if (folder / "after.json").exists():
+        reading(problems, "after.json", lambda: _before(folder / "after.json"))
+    if (folder / "verdicts.json").exists():
+        reading(problems, "verdicts.json", lambda: json.loads((folder / "verdicts.json").read_text()))
+
+
+def _reached(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the last step and the last validation left."""
+    last: Mapping[str, Any] = next((line for line in reversed(lines) if "loss" in line), {})
+    validated: Mapping[str, Any] = next((line for line in reversed(lines) if "valid_loss" in line), {})
+    return {
+        "step": int(last.get("step", 0)),
+        "loss": _number(last, "loss"),
+        "grad_norm": _number(last, "grad_norm"),
+        "learning_rate": _number(last, "lr"),
+        "valid_loss": _number(validated, "valid_loss"),
+        "valid_step": validated.get("step"),
+    }
 
 
 def _speed(lines: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshwright.errors import ConfigError, Problem
 from meshwright.spec import Cluster, Efficiency
@@ -28,9 +28,7 @@ def run(words: Words) -> int:
 
     It lies in the folder of ``--config-dir``, else here.
     """
-    from meshwright.measured.calibrate import cluster_rows, fit, left_out
-    from meshwright.report.print_json import print_json
-    from meshwright.report.validation import calibration
+    from meshwright.measured.calibrate import cluster_rows
 
     question = asked(words)
     name = _named(words.overrides)
@@ -39,12 +37,7 @@ def run(words: Words) -> int:
     rows, foreign = cluster_rows(rows, cluster)
     skipped += foreign
     _refuse_few(rows, len(rows) + len(skipped), [reason for _, _, reason in skipped])
-    fitted = fit(rows, start=cluster.efficiency)
-    kept_out = [float(e) for e in left_out(rows, start=cluster.efficiency)] if _groups(rows) > 1 else []
-    in_fit = [float(e) for e in fitted.errors]
-    efficiency = _with_spread(fitted.efficiency, kept_out, in_fit, cluster.efficiency.spread)
-    alone = "" if kept_out else ", one group: the spread is no forecast's"
-    efficiency = replace(efficiency, source=f"fitted on {len(rows)} rows of {question.name}{alone}")
+    efficiency, errors = _fitted(rows, cluster.efficiency, question.name)
     folder = Path(words.config_dir or ".")
     path = _write(name, efficiency, folder)
     result = {
@@ -53,16 +46,35 @@ def run(words: Words) -> int:
         "warnings": list(_warnings(len(rows))),
         "efficiency": vars(efficiency),
         "rows": len(rows),
-        "in_fit": in_fit,
-        "left_out": kept_out,
+        **errors,
         "skipped": [dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in skipped],
     }
-    if question.options.output == "json":
-        print_json(result)
-    else:
-        print(f"wrote {path}; use it with {result['choose']}")
-        print(*calibration(result), sep="\n")
+    _show(result, question.options.output)
     return 0
+
+
+def _fitted(rows: Sequence[Row], former: Efficiency, name: str) -> tuple[Efficiency, dict[str, list[float]]]:
+    """The constants, and the rows' errors in the fit and with their whole group left out."""
+    from meshwright.measured.calibrate import fit, left_out
+
+    fitted = fit(rows, start=former)
+    kept_out = [float(e) for e in left_out(rows, start=former)] if _groups(rows) > 1 else []
+    in_fit = [float(e) for e in fitted.errors]
+    efficiency = _with_spread(fitted.efficiency, kept_out, in_fit, former.spread)
+    alone = "" if kept_out else ", one group: the spread is no forecast's"
+    efficiency = replace(efficiency, source=f"fitted on {len(rows)} rows of {name}{alone}")
+    return efficiency, {"in_fit": in_fit, "left_out": kept_out}
+
+
+def _show(result: Mapping[str, Any], output: str) -> None:
+    from meshwright.report.print_json import print_json
+    from meshwright.report.validation import calibration
+
+    if output == "json":
+        print_json(result)
+        return
+    print(f"wrote {result['cluster']}; use it with {result['choose']}")
+    print(*calibration(result), sep="\n")
 
 
 def _named(overrides: Sequence[str]) -> str:
