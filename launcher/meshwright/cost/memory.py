@@ -196,10 +196,8 @@ def _sent(s: Scene, kind: LayerKind) -> Number:
 def _framework(s: Scene, load: Load) -> Number:
     """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
     fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _graph_inputs(s, load) + _dispatcher(s, load)
-    if not s.framework.dummy_gradients:
-        return fixed
     d = s.degrees
-    return fixed + 2 * load.largest(_shapes(operations, d) for operations in s.layers)
+    return fixed + s.framework.dummy_gradients * 2 * load.largest(_shapes(operations, d) for operations in s.layers)
 
 
 def _graph_inputs(s: Scene, load: Load) -> Number:

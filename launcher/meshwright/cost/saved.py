@@ -8,7 +8,7 @@ from meshwright.cost import tiles
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.numbers import Number, where
 from meshwright.model.layers import LayerKind, parts
-from meshwright.model.operations import Operation
+from meshwright.model.operations import Operation, Tensor
 
 __all__ = ["beside", "context_copies", "layer_input", "saved"]
 
@@ -19,10 +19,14 @@ def saved(s: Scene, operations: Sequence[Operation]) -> Number:
     sequence = s.layout.training.sequence
     freed = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
     whole = [(size * sequence if t.squared else size, t) for t, size in tensors]
-    none = sum(size for size, _ in whole)
-    kept = sum(size for size, t in whole if not any(m in freed for m in t.recompute.split()))
+    none = sum(size for size, t in whole if not t.entering)
+    kept = sum(size for size, t in whole if _stays(t, freed))
     chosen = where(s.layout.recompute == 1, kept, none)
     return s.tokens * (chosen + tiles.input_width(s, operations)) * s.width / 2
+
+
+def _stays(t: Tensor, freed: Sequence[str]) -> bool:
+    return t.entering in ("", *freed) and not any(m in freed for m in t.recompute.split())
 
 
 def layer_input(s: Scene) -> Number:
