@@ -122,8 +122,8 @@ MEMORY = """\
   of the limit all the same: GPT-3 175B, Nemotron-4 8B, and Llama 3 8B with an unfused loss.
 * **CUDA graphs by layer** were counted as a copy of each layer's input. What stays is what layers and shared experts
   give, and a mask of all pairs of tokens that nothing reads: of Llama 3 70B on 64 GB200 in nvfp4 (20 layers, a pipeline
-  of 4) 11.5 GiB, where Megatron-Bridge's docs/performance-guide.md says "typically a few gigabytes", and "over 10GB" with
-  a pipeline. Static experts, which graphs of an iteration stand on, take 8 GiB of DeepSeek V3 on GB200 and GB300.
+  of 4) 11.5 GiB, where Megatron-Bridge's docs/performance-guide.md says "typically a few gigabytes", and "over 10GB"
+  with a pipeline. Static experts, which graphs of an iteration stand on, take 8 GiB of DeepSeek V3 on GB200 and GB300.
 * **Nemotron-4 340B on 128 H100** (NeMo 1) was said not to fit: its optimizer's `dtype` is bf16, as its parameters', so
   that it keeps two 16-bit moments and no master copy, 4 bytes a parameter (NeMo's `setup_optimization`). NeMo 2's,
   with fp32 states, is published from 256 GPUs on.

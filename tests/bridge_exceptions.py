@@ -110,7 +110,6 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.moe_router_group_topk": ((1, None, "one group of one: no groups"),),
     "model.moe_router_num_groups": ((1, None, "one group of one: no groups"),),
     "model.use_te_rng_tracker": ((True, False, "no graph holds its state in this recipe"),),
-    "model.use_fused_weighted_squared_relu": ((True, False, "no option of ours: a fused kernel"),),
     "optimizer.apply_wd_to_qk_layernorm": ((True, False, "no option of ours: decay on two norms' weights"),),
     "optimizer.barrier_with_L1_time": ((False, True, "timers that ours does not print"),),
     "optimizer.main_grads_dtype": (("bfloat16", "float32", "with FSDP the master gradients are Megatron-FSDP's"),),

@@ -86,5 +86,5 @@ def _beside(s: Scene, load: Load) -> Number:
 
 def _bytes(s: Scene, operations: Iterable[Operation], begins: tuple[str, ...]) -> Number:
     """Of one layer and micro-batch; attention's scores, where they are kept at all, stay."""
-    tensors = (t for o in operations if o.name.startswith(begins) for t in o.saved if not t.squared)
+    tensors = (t for o in operations if o.name.startswith(begins) for t in o.saved if not (t.squared or t.entering))
     return sum(t.on_rank(s.degrees) for t in tensors) * s.tokens * s.width / 2

@@ -45,7 +45,7 @@ class Framework:
     fused_loss: bool = False  # one kernel, which writes the gradient over the bf16 logits
     gathered_loss: bool = False
     gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all
-    dummy_gradients: bool = True
+    dummy_gradients: Number = True
     weight_bytes: Number = 2.0
     coded_bytes: Number = 0.0  # of these, what fewer bits add to 16 or spare of them; not of embedding and head
     gradient_bytes: Number = 4.0
@@ -103,7 +103,7 @@ def _kernels(layout: Layout) -> Kernels:
     options, local = layout.backend.megatron, _local(layout)
     return Kernels(
         flash=not _unfused(layout),
-        norm=not (local and layout.model.norm == "rmsnorm"),
+        norm=not (local and layout.cluster.accelerator.platform == "cpu"),  # torch's RMSNorm, one kernel on GPUs alone
         joined=not local,
         eight_bit=_low(layout),
         low_bytes=CODED.get(layout.training.precision, 1.0),
@@ -194,7 +194,8 @@ def _buffers(layout: Layout) -> dict[str, Any]:
     """What stays allocated beside parameters and activations, and how well the whole is known."""
     options, local = layout.backend.megatron, _local(layout)
     return {
-        "dummy_gradients": not local and options.gradient_accumulation_fusion,
+        # with Megatron-FSDP nothing is added by products (emit/megatron_kwargs.py)
+        "dummy_gradients": (not local and options.gradient_accumulation_fusion) * (layout.zero < 2),
         "dispatcher_copies": 2.0 if layout.model.moe and _hybrid(options) else 0.0,
         "grouped_workspace": 0.0 if local or not layout.model.moe else _GROUPED,
         "expert_room": options.moe_rank_capacity or 1.0,

@@ -199,10 +199,8 @@ def _framework(s: Scene, load: Load) -> Number:
     """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
     fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _dispatcher(s, load)
     fixed = fixed + static_tensors(s, load)
-    if not s.framework.dummy_gradients:
-        return fixed
     d = s.degrees
-    return fixed + 2 * load.largest(_shapes(operations, d) for operations in s.layers)
+    return fixed + s.framework.dummy_gradients * 2 * load.largest(_shapes(operations, d) for operations in s.layers)
 
 
 def _dispatcher(s: Scene, load: Load) -> Number:

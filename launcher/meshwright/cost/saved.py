@@ -14,8 +14,7 @@ from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.launches import is_captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.layers import LayerKind, parts
-from meshwright.model.operation import Tensor
-from meshwright.model.operations import Operation
+from meshwright.model.operations import Operation, Tensor
 
 __all__ = ["beside", "context_copies", "layer_input", "pages_on_host", "saved", "static_tensors", "unpaged"]
 
@@ -26,16 +25,17 @@ def saved(s: Scene, operations: Sequence[Operation]) -> Number:
     tensors = [(t, t.on_rank(s.degrees) * _room(s, o)) for o, t in each]
     sequence = s.layout.training.sequence
     whole = [size * sequence if t.squared else size for t, size in tensors]
-    none = sum(whole)
-    kept = sum(size for size, (o, t) in zip(whole, each, strict=True) if not _freed(s, o, t))
+    none = sum(size for size, (_, t) in zip(whole, each, strict=True) if not t.entering)
+    kept = sum(size for size, (o, t) in zip(whole, each, strict=True) if _stays(s, o, t))
     chosen = where(s.layout.recompute == 1, kept, none)
     return s.tokens * (chosen + tiles.input_width(s, operations)) * s.width / 2
 
 
-def _freed(s: Scene, o: Operation, t: Tensor) -> bool:
-    """Whether selective recomputation frees ``t``, which ``o`` keeps."""
+def _stays(s: Scene, o: Operation, t: Tensor) -> bool:
+    """Whether ``t``, which ``o`` keeps, is there under selective recomputation: what enters a module only for that."""
     modules = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
-    return any(module in modules for module in t.recompute.split()) and not _leaves_a_graph(s, o)
+    freed = any(module in modules for module in t.recompute.split()) and not _leaves_a_graph(s, o)
+    return t.entering in ("", *modules) and not freed
 
 
 def _leaves_a_graph(s: Scene, o: Operation) -> bool:

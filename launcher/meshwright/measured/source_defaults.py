@@ -105,14 +105,14 @@ PRACTICES: Mapping[str, Practice] = {
             "grouped_softmax": False,
             "fused_gradients": True,  # inferred: with a kernel for each, its rows are met worse
         },
-        kernels={"residual": False},
+        kernels={"residual": False, "norm": False},
     ),
     "nanotron_ultrascale": Practice(
         transformer_engine=False,
         sequence_parallel=True,
         measured_stage="first",
         changes={"gradient_bytes": 6.0, "loss_bytes": 6.0, "boundary_bytes": 40.0, "fixed_gib": 1.7},
-        kernels={"residual": False},
+        kernels={"residual": False, "norm": False},
     ),
     "simumax-b200": Practice(fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"),
     # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient

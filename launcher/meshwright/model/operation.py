@@ -71,6 +71,8 @@ class Kernels:
     of an element of these, fewer than 1 in 4 bits. ``router``, ``permute``: experts are scored and chosen, and tokens
     sorted to them and back, by one kernel each. ``fused_experts``: their activation is in the products around it.
     ``pieced_biases``: experts' biases are added expert by expert. ``rope``: rotary positions by one kernel.
+    ``casts``: an RMSNorm of several kernels keeps its input in 32 bits instead of 16, unfused attention its
+    probabilities in both, and keys and values once for each query (transformers).
     ``sparse``: attention with an indexer computes the chosen scores alone.
     ``weighs_outputs``: what experts gave is multiplied by their scores, and kept for that; Megatron weighs inside the
     activation instead (megatron-core 0.19.2, core/transformer/moe/experts.py:830), so that nothing is kept.
@@ -89,6 +91,7 @@ class Kernels:
     rope: bool = True
     permute: bool = False
     weighs_outputs: bool = False
+    casts: bool = False
     sparse: bool = False
 
     @property
@@ -135,13 +138,15 @@ class Weight:
 class Tensor:
     """Bytes for each token of a micro-batch; ``squared`` ones are multiplied by the sequence length as well.
 
-    ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``).
+    ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``);
+    ``entering`` the one whose recomputation alone keeps it, to begin again with.
     """
 
     size: float
     cut: Cut
     recompute: str = ""
     squared: bool = False
+    entering: str = ""
 
     def on_rank(self, degrees: Degrees) -> Number:
         """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""

@@ -89,7 +89,7 @@ _FLAGS = {
         "moe-router-enable-expert-bias moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type "
         "moe-router-pre-softmax moe-router-quantile-balancing-ema moe-router-score-function "
         "moe-router-topk-scaling-factor moe-shared-expert-gate moe-shared-expert-intermediate-size "
-        "moe-apply-probs-on-input moe-latent-size"
+        "moe-apply-probs-on-input moe-latent-size use-fused-weighted-squared-relu"
     ),
     "backend.megatron.attention": "attention-backend",
     "backend.megatron.transformer": "transformer-impl",

@@ -37,6 +37,8 @@ def _dispatch(plan: Plan) -> dict[str, Any]:
         "moe_token_drop_policy": plan.spec.model.moe.drop_policy,
         "moe_router_fusion": o.moe_router_fusion,
         "moe_permute_fusion": o.moe_permute_fusion,
+        "use_fused_weighted_squared_relu": plan.spec.model.activation == "squared_relu"
+        and not plan.spec.model.linear_bias,
         "moe_shared_expert_overlap": o.moe_shared_expert_overlap,
         "moe_expert_rank_capacity_factor": o.moe_rank_capacity,
         "moe_paged_stash": o.moe_paged_stash,
