@@ -58,7 +58,7 @@ ENVIRONMENTS = {
     "llm-foundry A100-80GB": Environment({"llm-foundry": 0.0}, "A100-80GB"),
     "llm-foundry A100-40GB": Environment({"llm-foundry": 0.0}, "A100-40GB"),
     "llm-foundry H100-80GB": Environment({"llm-foundry": 0.0}, "H100-80GB"),
-    "torchtitan H100-96GB HBM2e 500W": Environment({"torchtitan": 0.0}, "H100", like="llm-foundry H100-80GB"),
+    "grand_teton_h100_96gb": Environment({"torchtitan": 0.0}, "H100", like="llm-foundry H100-80GB"),
     "nanotron_ultrascale H100-80GB": Environment({"nanotron_ultrascale": 0.0}, "H100"),
 }
 """By cluster, or by source and GPU. Weights of 0: every row alike; else what a source's rows weigh together."""

@@ -17,7 +17,6 @@ class Practice:
     """What a framework does beside what a row's columns say."""
 
     cluster: Mapping[str, str] = field(default_factory=dict)  # other than gpu_names says, by the column ``gpu``
-    accelerator: Mapping[str, float] = field(default_factory=dict)  # where the GPU is another variant
     fsdp: str = "megatron"
     deepspeed: bool = False
     transformer_engine: bool = True
@@ -120,8 +119,7 @@ PRACTICES: Mapping[str, Practice] = {
         _FSDP2,
         # its models call torch's own RMSNorm and silu(w1(x)) * w3(x): kernel by kernel where nothing is compiled
         eager={"norm": False, "activation": False},
-        cluster={"H100-96GB HBM2e 500W": "dgx_h100"},
-        accelerator={"memory_gib": 95.6, "memory_bandwidth_gb_s": 2400.0},
+        cluster={"H100-96GB HBM2e 500W": "grand_teton_h100_96gb"},
     ),
     "megatron-core-golden": replace(DEFAULT, measured_stage="last"),
     # parameters, gradients and Adam's moments all in bf16: 8 bytes a parameter
