@@ -112,7 +112,16 @@ PRACTICES: Mapping[str, Practice] = {
         changes={"gradient_bytes": 6.0, "loss_bytes": 6.0, "boundary_bytes": 40.0, "fixed_gib": 1.7},
         kernels={"residual": False},
     ),
-    "simumax-b200": Practice(fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"),
+    # SimuMax@4dcaae5 simu_tools/megatron_scripts/scripts/run_pretrain_deepseekv2.sh: experts padded to a capacity of 1,
+    # tokens sorted by one kernel; docs/b200/b200_real_repro_guide.md, 3.3: paths that overlap are off
+    "simumax-b200": Practice(
+        fused_loss=True,
+        overlap_data=False,
+        overlap_pipeline=False,
+        cp_comm="a2a",
+        changes={"reads_counts": False, "overlaps_gradients": False},
+        kernels={"permute": True},
+    ),
     # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient
     "llm-foundry": Practice(fsdp="torch", transformer_engine=False, changes={"loss_bytes": 4.0}),
     "torchtitan": replace(
