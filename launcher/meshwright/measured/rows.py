@@ -140,16 +140,10 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     name = _cluster_name(record, practice)
     assert name is not None  # row_of refuses GPUs that no cluster has
     cluster = cluster_named(name)
-    variant = practice.accelerator if "96GB" in record["gpu"] else {}
     own = own_constants(record)
     if isinstance(own, float):
         own = replace(cluster.efficiency, launch_us=own)
-    return replace(
-        cluster,
-        gpus=count(record, "gpus"),
-        accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
-        efficiency=own or cluster.efficiency,
-    )
+    return replace(cluster, gpus=count(record, "gpus"), efficiency=own or cluster.efficiency)
 
 
 def own_constants(record: Mapping[str, str]) -> Efficiency | float | None:

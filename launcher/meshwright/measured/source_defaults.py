@@ -17,7 +17,6 @@ class Practice:
     """What a framework does beside what a row's columns say."""
 
     cluster: Mapping[str, str] = field(default_factory=dict)  # other than gpu_names says, by the column ``gpu``
-    accelerator: Mapping[str, float] = field(default_factory=dict)  # where the GPU is another variant
     fsdp: str = "megatron"
     deepspeed: bool = False
     transformer_engine: bool = True
@@ -114,15 +113,23 @@ PRACTICES: Mapping[str, Practice] = {
         changes={"gradient_bytes": 6.0, "loss_bytes": 6.0, "boundary_bytes": 40.0, "fixed_gib": 1.7},
         kernels={"residual": False, "norm": False},
     ),
-    "simumax-b200": Practice(fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"),
+    # SimuMax@4dcaae5 simu_tools/megatron_scripts/scripts/run_pretrain_deepseekv2.sh: experts padded to a capacity of 1,
+    # tokens sorted by one kernel; docs/b200/b200_real_repro_guide.md, 3.3: paths that overlap are off
+    "simumax-b200": Practice(
+        fused_loss=True,
+        overlap_data=False,
+        overlap_pipeline=False,
+        cp_comm="a2a",
+        changes={"reads_counts": False, "overlaps_gradients": False},
+        kernels={"permute": True},
+    ),
     # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient
     "llm-foundry": Practice(fsdp="torch", transformer_engine=False, changes={"loss_bytes": 4.0}),
     "torchtitan": replace(
         _FSDP2,
         # its models call torch's own RMSNorm and silu(w1(x)) * w3(x): kernel by kernel where nothing is compiled
         eager={"norm": False, "activation": False},
-        cluster={"H100-96GB HBM2e 500W": "dgx_h100"},
-        accelerator={"memory_gib": 95.6, "memory_bandwidth_gb_s": 2400.0},
+        cluster={"H100-96GB HBM2e 500W": "grand_teton_h100_96gb"},
     ),
     "megatron-core-golden": replace(DEFAULT, measured_stage="last"),
     # parameters, gradients and Adam's moments all in bf16: 8 bytes a parameter
