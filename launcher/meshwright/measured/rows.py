@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -180,8 +181,8 @@ def environments() -> Mapping[str, Efficiency | float | None]:
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
     usual = framework_of(layout_of(spec))
     attention = said(record, "attn_impl")
-    norm = {"norm": True} if "RMS" in attention else {}
-    own: dict[str, object] = {"captured": _captured(record, usual)}
+    norm: dict[str, Any] = {"norm": True} if "RMS" in attention else {}
+    own: dict[str, object] = {"captured": _captured(record, usual), "registers": False}  # peaks are the allocator's
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
     return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
 

@@ -33,7 +33,8 @@ def norm(
     """
     wide = times * size
     copies = () if kernels.norm else (Tensor(6 * wide, cut, recompute),)
-    output = Tensor(kernels.input_bytes * wide, "gathered" if cut == "sequence" else cut, recompute)
+    coded = kernels.input_bytes(name.removesuffix("norm"))
+    output = Tensor(coded * wide, "gathered" if cut == "sequence" else cut, recompute)
     kept = (Tensor(2 * wide, cut), *copies, *((output,) if multiplied else ()))
     moved = (Tensor((4 if kernels.norm else 34) * wide, cut),)
     weights = [Weight(f"{name}.weight", size, shard)]
@@ -84,7 +85,11 @@ def activation(
     pieces = 2 * ffn if model.activation == "squared_relu" else 0  # a relu and a power (megatron/core/activations.py)
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
-    saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(kernels.input_bytes * ffn, "tp", own))
+    saved = (
+        Tensor(2 * ffn + between, "tp", module),
+        *second,
+        Tensor(kernels.input_bytes(name.replace("activation", "down")) * ffn, "tp", own),
+    )
     if kernels.fused_experts and module == "moe":  # in the products before and behind it
         return Operation(name, weights, saved, kernels=0)
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, "tp"),))
