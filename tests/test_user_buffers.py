@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from builders import small_model, spec
+from meshwright.compare.emitted import emitted
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import scene
@@ -19,6 +20,7 @@ from meshwright.emit.megatron import flags
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.imports.found import Place
 from meshwright.imports.megatron import of_flags
+from meshwright.jobs.readme import readme
 from meshwright.layout.in_folder import in_folder
 from meshwright.model.user_buffers import buffer_bytes, presets, products
 from meshwright.resolver import layout, override, refusals, resolve
@@ -128,6 +130,14 @@ def test_the_file_is_written_named_and_read_back(tmp_path: Path) -> None:
     assert [one["name"] for one in values[f"{B}tp_overlap.products"]] == list(table)
     assert values[f"{B}tp_overlap.bootstrap"] == "gloo"
     assert values[f"{B}tp_overlap.scatter_dgrad"] is True
+
+
+def test_what_a_file_says_is_compared_and_explained() -> None:
+    one, other = (resolve(overlapping(products=(OverlappedProduct(name="fc2_fprop", sms=n),))) for n in (1, 2))
+    assert {found.name: (found.a, found.b) for found in emitted(one, other)} == {
+        "tp_overlap.yaml: fc2_fprop.num_sm": (1, 2)
+    }
+    assert "tp_overlap.yaml`: how" in readme(one, [*FILES["megatron"](one)])
 
 
 def imported(plan: Any, folder: Path) -> dict[str, Any]:
