@@ -30,7 +30,7 @@ NO_ARGUMENT = {
     "model._pipeline_model_parallel_layout_builder": "what made the layout, which is compared",
     "model.moe_a2a_overlap": "a name that no code reads; overlap_moe_expert_parallel_comm is what it sets",
     **dict.fromkeys(("model.hf_model_id", "model.hf_model_revision"), "whose files are read, not what is computed"),
-    "model.keep_mtp_spec_in_bf16": "Megatron-LM quantizes multi-token prediction as all other layers",
+    "model.keep_mtp_spec_in_bf16": "Megatron-LM says it by a glob of its precision file, which the recipes do not need",
     "model.should_pad_vocab": "Megatron-LM pads always",
     "optimizer.decoupled_weight_decay": "Megatron-LM says it by the optimizer's name",
     "optimizer.grad_norm_skip_threshold": "infinite: nothing is skipped",
@@ -94,10 +94,7 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "optimizer.use_precision_aware_optimizer": (
         (False, True, "in bf16 their script switches it on, whatever the recipe says (run_script.py:151)"),
     ),
-    "model.quant_recipe": (
-        ("RecipeConfig", None, "no option of ours: a file that keeps some modules' products in bf16 or 8 bits"),
-    ),
-    "model.tp_comm_overlap_cfg": (("dict", None, "no option of ours: Transformer Engine's own choice of kernels"),),
+    "model.tp_comm_overlap_cfg": (("dict", None, "left to Transformer Engine; tp_overlap.preset would say it"),),
     "model.recompute_granularity": (("selective", None, "of no module: nothing is recomputed"),),
     "model.recompute_modules": (
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),

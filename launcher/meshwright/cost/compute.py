@@ -114,7 +114,7 @@ def weight_gradients(s: Scene, operations: Iterable[Operation]) -> Number:
 def roofline(s: Scene, o: Operation) -> Roofline:
     """One operation's forward, in the matrix units and in moving bytes."""
     kernel, products, scores = _kernel(s, o), _products(s, o), _scores(s, o)
-    units = attention.peak(s, o) if o.scores or o.products else peak(s)
+    units = attention.peak(s, o) if o.scores or o.products else peak(s, o)
     moving = kernel.memory + kernel.casts[0]
     return Roofline(products + scores, _moved(s, o), kernel.matmul + kernel.attention, moving, units)
 
@@ -152,7 +152,7 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     fused = s.framework.kernels.flash and not o.dense
     attention_peak = attention.peak(s, o) * (attention.rate(s) if fused else e.matmul)
     return _Kernel(
-        matmul=_products(s, o) / (peak(s) * e.matmul),
+        matmul=_products(s, o) / (peak(s, o) * e.matmul),
         attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
         returned=s.tokens * sum(t.on_rank(s.degrees) for t in o.returned) / rate,

@@ -8,6 +8,7 @@ from typing import Any
 from meshwright.cost.captured import captured
 from meshwright.cost.framework_deepspeed import deepspeed
 from meshwright.cost.numbers import Number, where
+from meshwright.cost.own_precision import coded_part, kept_bytes, own_precision
 from meshwright.model.low_precision import CODED, Casts, cast_bytes, directions, gathered_bytes, low_bytes
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
@@ -67,6 +68,8 @@ class Framework:
     secondary: int = 1  # ranks that hold a second copy of what ZeRO-3 gathers, and gather it again among themselves
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
     low_head: bool = False  # the head's, too
+    own_precision: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()  # operation: (precision, part of layers)
+    registers: bool = False  # tensor-parallel ranks exchange in buffers that the engine registers
     sends_once: bool = False  # a routed token leaves its node once for each node with experts of its own
     reads_counts: bool = True  # the host waits for the router's counts of tokens; not where experts are padded to one
     deals_tokens: bool = False  # a benchmark's gate: each token to the next k experts, none of them chosen
@@ -107,6 +110,7 @@ def _kernels(layout: Layout) -> Kernels:
         joined=not local,
         eight_bit=_low(layout),
         low_bytes=CODED.get(layout.training.precision, 1.0),
+        kept=kept_bytes(layout),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
         fused_experts=options.op_fuser,
@@ -150,16 +154,18 @@ def _states_of(layout: Layout) -> dict[str, Any]:
     FSDP2 keeps fp32 shards and casts what it gathers, so it needs no other master copy.
     """
     options, training, fsdp2, part = layout.backend.megatron, layout.training, _fsdp2(layout), _low_part(layout)
+    coded = part * coded_part(layout)
     weight, gradient, optimizer = _states(layout, options.optimizer_moments)
     capability = layout.cluster.accelerator.capability
     kept, sent = low_bytes(options.quantization, training.precision, capability) if _low(layout) else (0.0, 0.0)
     away = options.optimizer_offload.fraction
     return {
-        "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
-        "coded_bytes": part * kept,
-        "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
+        "weight_bytes": where(fsdp2, 4.0, weight) + coded * kept,
+        "coded_bytes": coded * kept,
+        "gather_bytes": coded * sent + (1 - coded) * 2.0 if sent else 0.0,
         "low_layers": part,
-        "coded": _coded(layout, part),
+        "own_precision": own_precision(layout),
+        "coded": _coded(layout, coded),
         "casts": cast_bytes(training.precision) if _low(layout) else None,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
@@ -218,6 +224,7 @@ def _done(layout: Layout) -> dict[str, Any]:
         "grouped_softmax": _unfused(layout),
         "exchanges_heads": p.cp_comm == "a2a",
         "overlaps_gather": _gathers_ahead(layout),
+        "registers": p.overlap_tp and not _local(layout),
     }
 
 

@@ -60,18 +60,24 @@ def _tensor(s: Scene, kind: LayerKind) -> Triple:
     all-gathers on entering and reduce-scatters on leaving; backward, what was gathered is gathered again, and both that
     and the scatter on the way out run beside products.
     """
-    r, p, sizes = s.layout, s.layout.spec.parallelism, messages.tensor(s, kind)
+    r, sizes = s.layout, messages.tensor(s, kind)
     hidden = r.cluster.efficiency.overlap
     beside = hidden * s.framework.overlaps_gradients
     enter, leave, gradients, returned = (
         sum(ring(s, group(s, r.tp, 1), size) for size in each)
         for each in (sizes.entering, sizes.leaving, sizes.gradients, sizes.returned)
     )
-    shown = 1 - hidden * (p.overlap_tp + 0)
-    forward = (enter + leave) * shown
-    backward = where(r.sp, gradients * shown + (1 - beside) * (enter + returned), (enter + leave) * (1 - beside))
+    gathers, scatters = (1 - hidden * on for on in _overlaps(s))
+    forward = enter * gathers + leave * scatters
+    backward = where(r.sp, gradients * gathers + (1 - beside) * (enter + returned), (enter + leave) * (1 - beside))
     on = (r.tp > 1) + 0
     return on * forward, on * backward, on * (r.recompute == 2) * forward
+
+
+def _overlaps(s: Scene) -> tuple[bool, bool]:
+    """Whether what products take is gathered beside them, and what they give scattered."""
+    on, buffers = s.layout.spec.parallelism.overlap_tp, s.layout.backend.megatron.tp_overlap
+    return on and buffers.gather, on and buffers.scatter
 
 
 def _expert(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> Triple:

@@ -17,7 +17,9 @@ from meshwright.cost.saved import beside, context_copies, layer_input, saved, st
 from meshwright.model.count import cuts_words
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
+from meshwright.model.user_buffers import buffer_bytes
 from meshwright.spec.frozen import dataclass
+from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["GIB", "Memory", "allocatable", "memories", "memory", "stage_parameters"]
 
@@ -40,7 +42,7 @@ class Memory:
     activations: Number
     logits: Number  # output projection and loss, at the first backward
     workspace: Number  # what one layer's backward needs beside the saved tensors
-    communication: Number  # buckets, gathered parameters
+    communication: Number  # buckets, gathered parameters, registered buffers
     framework: Number  # kernels' persistent buffers and library workspaces inside the allocator
 
     @property
@@ -80,7 +82,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
         activations=activations,
         logits=logits,
         workspace=maximum(0, _workspace(s, load) + recomputed + coming(s, load) - logits) + beside(s, load),
-        communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
+        communication=_gathered(s, load) + _buffers(s, load, all_parameters),
         framework=_framework(s, load),
     )
 
@@ -237,6 +239,22 @@ def _gathered(s: Scene, load: Load) -> Number:
     gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
     return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
+
+
+def _buffers(s: Scene, load: Load, everything: Number) -> Number:
+    return _buckets(s, everything) + gathered.buffers(s, load) + _registered(s, load)
+
+
+def _registered(s: Scene, load: Load) -> Number:
+    """User buffers, which stand beside what the allocator counts."""
+    if not s.framework.registers:
+        return 0 * load.layers
+    layout, eight = s.layout, s.layout.training.precision in FP8_RECIPES
+    details = layout.backend.megatron.quantization
+    both = eight and details.first_layers_bf16 + details.last_layers_bf16 > 0
+    kinds = (eight, False) if both else (eight,)
+    there = (layout.tp > 1) * layout.model.hidden * s.tokens
+    return buffer_bytes(layout.backend.megatron.tp_overlap, there, layout.tp, kinds) + 0 * load.layers
 
 
 def _buckets(s: Scene, everything: Number) -> Number:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
+from meshwright.emit.megatron_files import file_flags
 from meshwright.emit.megatron_groups import group_flags
 from meshwright.emit.megatron_hybrid import hybrid
 from meshwright.emit.megatron_model import model_flags
@@ -34,6 +35,7 @@ def flags(plan: Plan) -> list[str]:
         *_checkpoints(plan),
         *group_flags(plan),
         *technique_flags(plan),
+        *file_flags(plan),
         *plan.spec.backend.megatron.extra,
     ]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -175,9 +176,9 @@ def environments() -> Mapping[str, Efficiency | float | None]:
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
     usual = framework_of(layout_of(spec))
     attention = said(record, "attn_impl")
-    norm = {"norm": True} if "RMS" in attention else {}
+    norm: dict[str, Any] = {"norm": True} if "RMS" in attention else {}
     eager = {} if "compile" in said(record, "fusions").split("+") else practice.eager
-    own: dict[str, object] = {"captured": _captured(record, usual)}
+    own: dict[str, object] = {"captured": _captured(record, usual), "registers": False}  # peaks are the allocator's
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
     kernels = replace(usual.kernels, **{**practice.kernels, **eager, **norm})
     return replace(usual, **{**own, **practice.changes}, kernels=kernels)

@@ -70,6 +70,7 @@ class Kernels:
     keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``low_bytes``:
     of an element of these, fewer than 1 in 4 bits. ``router``, ``permute``: experts are scored and chosen, and tokens
     sorted to them and back, by one kernel each. ``fused_experts``: their activation is in the products around it.
+    ``kept``: bytes of an element that the named products keep, where these are others.
     ``pieced_biases``: experts' biases are added expert by expert. ``rope``: rotary positions by one kernel.
     ``casts``: an RMSNorm of several kernels keeps its input in 32 bits instead of 16, unfused attention its
     probabilities in both, and keys and values once for each query (transformers).
@@ -93,11 +94,17 @@ class Kernels:
     weighs_outputs: bool = False
     casts: bool = False
     sparse: bool = False
+    kept: tuple[tuple[str, float], ...] = ()
 
-    @property
-    def input_bytes(self) -> float:
-        """Of an element that only a matrix product keeps."""
-        return self.low_bytes if self.eight_bit else 2
+    def input_bytes(self, product: str) -> float:
+        """Of an element that only a matrix ``product`` keeps; with a dot at its end, one that enters such a part."""
+        own = next((size for name, size in self.kept if _is_meant(name, product)), None)
+        return (self.low_bytes if self.eight_bit else 2) if own is None else own
+
+
+def _is_meant(name: str, product: str) -> bool:
+    enters = product.endswith(".") and not name.endswith((".output", ".down"))
+    return name == product or (enters and name.startswith(product))
 
 
 FUSED = Kernels()

@@ -106,7 +106,8 @@ _FLAGS = {
     "backend.megatron.optimizer_master": "main-params-dtype",
     "backend.megatron.optimizer_gradients": "main-grads-dtype",
     "backend.megatron.megatron_fsdp": (
-        "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy keep-fp8-transpose-cache"
+        "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy keep-fp8-transpose-cache "
+        "disable-symmetric-registration megatron-fsdp-max-pool-double-buffer fsdp-db-use-persist-buf-on-alloc-fail"
     ),
     "backend.megatron.checkpoint_parallel_load": "ckpt-fully-parallel-load",
     "backend.megatron.checkpoint_reshardable": "dist-ckpt-optim-fully-reshardable",
@@ -147,6 +148,12 @@ _FLAGS = {
     "backend.megatron.quantization.first_layers_bf16": "first-last-layers-bf16 num-layers-at-start-in-bf16",
     "backend.megatron.quantization.last_layers_bf16": "num-layers-at-end-in-bf16",
     "backend.megatron.quantization.output_projection": "fp8-output-proj",
+    "backend.megatron.quantization.modules": "te-precision-config-file",
+    "backend.megatron.tp_overlap": (
+        "tp-comm-overlap-cfg tp-comm-bootstrap-backend no-tp-comm-overlap-ag disable-tp-comm-overlap-ag "
+        "no-tp-comm-overlap-rs disable-tp-comm-overlap-rs tp-comm-overlap-rs-dgrad no-tp-comm-bulk-dgrad "
+        "disable-tp-comm-bulk-dgrad no-tp-comm-bulk-wgrad disable-tp-comm-bulk-wgrad"
+    ),
     "backend.megatron.activation_offload.modules": "fine-grained-activation-offloading offload-modules",
     "backend.megatron.activation_offload.fraction": "activation-offload-fraction",
     "backend.megatron.activation_offload.inflight": "fine-grained-offloading-max-inflight-offloads",

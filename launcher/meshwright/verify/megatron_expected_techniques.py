@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.layout.plan import Plan
+from meshwright.model.user_buffers import products
 from meshwright.spec.techniques import ExpertOptions
 
 __all__ = ["expected_techniques"]
@@ -17,6 +18,7 @@ def expected_techniques(plan: Plan) -> dict[str, Any]:
         **_techniques(plan),
         **_offload(plan),
         **_fsdp(plan),
+        **_overlap(plan),
         **_muon(plan),
         **_groups(plan),
         **_checkpoints(plan),
@@ -109,7 +111,23 @@ def _fsdp(plan: Plan) -> dict[str, Any]:
         "keep_fp8_transpose_cache": fsdp.transpose_cache,
         "nccl_ub": fsdp.nccl_buffers,
         "fsdp_manual_registration": fsdp.nccl_buffers,
+        "disable_symmetric_registration": not fsdp.symmetric_buffers,
+        "megatron_fsdp_max_pool_double_buffer": fsdp.pooled_buffers,
+        "fsdp_db_use_persist_buf_on_alloc_fail": fsdp.persistent_fallback,
         "outer_dp_sharding_strategy": "optim" if fsdp.outer_optimizer else "no_shard",
+    }
+
+
+def _overlap(plan: Plan) -> dict[str, Any]:
+    overlap = plan.spec.backend.megatron.tp_overlap
+    return {
+        "tp_comm_bootstrap_backend": overlap.bootstrap,
+        "tp_comm_overlap_ag": overlap.gather,
+        "tp_comm_overlap_rs": overlap.scatter,
+        "tp_comm_overlap_rs_dgrad": overlap.scatter_dgrad,
+        "tp_comm_bulk_dgrad": overlap.bulk_dgrad,
+        "tp_comm_bulk_wgrad": overlap.bulk_wgrad,
+        "tp_comm_overlap_cfg": products(overlap) or None,  # the file's content stands for its path
     }
 
 

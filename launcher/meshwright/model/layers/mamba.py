@@ -30,7 +30,7 @@ def mamba(model: Model, kernels: Kernels) -> Iterator[Operation]:
     yield Operation("mamba.convolution", convolution, moved=(Tensor(4 * mixed, "tp"),))
     yield _scan(mamba)
     if mamba.norm:
-        normed = (Tensor(2 * inner, "tp"), Tensor(kernels.input_bytes * inner, "tp"))
+        normed = (Tensor(2 * inner, "tp"), Tensor(kernels.input_bytes("mamba.output") * inner, "tp"))
         weight = (Weight("mamba.output_norm.weight", inner, "tp"),)
         yield Operation("mamba.output_norm", weight, normed, (Tensor(4 * inner, "tp"),))
     yield linear("mamba.output", inner, model.hidden, row=True, saves=None if mamba.norm else "tp")
