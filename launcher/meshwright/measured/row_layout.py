@@ -19,7 +19,7 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     tp, pp, cp = (count(record, c) for c in ("tp", "pp", "cp"))
     recomputed = practice.recompute or said(record, "recompute") or "none"
     layers = re.match(r"full:(\d+)layers", recomputed)  # of each stage, the first few
-    kind, sp = _kind(recomputed), flag(record, "sp")
+    kind, sp, beside = _kind(recomputed), flag(record, "sp"), flag(record, "tp_overlap")
     return Parallelism(
         tp=tp,
         sp=tp > 1 and (practice.sequence_parallel if sp is None else sp),
@@ -39,7 +39,7 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         overlap_grad_reduce=practice.overlap_data,
         overlap_param_gather=practice.overlap_data,
         overlap_p2p=practice.overlap_pipeline,
-        overlap_tp=practice.overlap_tensor,
+        overlap_tp=practice.overlap_tensor if beside is None else beside,
         overlap_ep=overlaps(record, bool(said(record, "num_experts"))),
     )
 
