@@ -9,6 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 from accuracy_bars import bars, recipes
+from accuracy_held_out import held_out
 from accuracy_techniques import published, told_apart, what_they_bring
 
 import meshwright
@@ -167,6 +168,7 @@ def main() -> None:
         INTRODUCTION,
         bars(judged),
         _kept_out(),
+        held_out(judged),
         _table("Step time", "step_time", sources),
         _table("Peak memory", "peak_memory", sources),
     ]

@@ -56,8 +56,10 @@ _OF_RECIPES = {
     "nemotron_3_nano": {"fusions": "permute"},  # recipes/nemotronh/nemotron_3_nano.py has no moe_router_fusion
     # recipes/nemotronh/nemotron_3_super.py: mtp_num_layers, mtp_use_repeated_layer; mtp_hybrid_override_pattern
     "nemotron_3_super": {"fusions": "permute", "mtp": "2:*E"},
+    # scripts/performance/configs/nemotronh/nemotron_3_llm_pretrain.py: num_layers_at_end_in_bf16
+    "nemotron_3_super NVFP4": {"bf16_layers": "14"},
 }
-"""What a model's recipe has whatever the preset."""
+"""What a model's recipe, or that of one precision, has whatever the preset."""
 _SHARED = ("deepseek_v3", "kimi_k2", "nemotron_3")
 """Models whose provider hides shared experts beside the dispatch (moe_shared_expert_overlap) where nothing else does:
 
@@ -78,6 +80,8 @@ COLUMNS = (
     "mtp",
     "capacity",
     "optimizer",
+    "bf16_layers",
+    "tp_overlap",
 )
 
 
@@ -145,7 +149,17 @@ def _row(name: re.Match[str], preset: Any) -> dict[str, str]:
         **{column: str(getattr(preset, attribute) or 1) for column, attribute in _LAYOUT.items()},
         **techniques,
         **_OF_RECIPES.get(model, {}),
+        **_OF_RECIPES.get(f"{model} {name['precision']}", {}),
+        **({"tp_overlap": "off"} if _gathers_alone(model, name["precision"]) else {}),
     }
+
+
+def _gathers_alone(model: str, precision: str) -> bool:
+    """Whether tensor-parallel communication runs beside no product (``tp_comm_overlap``), at every tag.
+
+    configs/llama*/*.py and gpt_oss: never in 4 bits; recipes/deepseek: False; those of Nemotron 3 set no comm_overlap.
+    """
+    return precision == "NVFP4" or model.startswith(("deepseek_v3", "nemotron_3"))
 
 
 def _techniques(preset: Any) -> dict[str, str]:

@@ -189,7 +189,8 @@ def _moved(s: Scene, o: Operation) -> Number:
     """Bytes that the kernels read and write, the weights among them, in as many bits as their products take."""
     squared = s.layout.training.sequence * (1 + _pieces(s, o))
     each = sum(t.on_rank(s.degrees) * (squared if t.squared else 1) for t in o.moved)
-    return s.tokens * each + weight_bytes(s, o) * _touched(s, o)
+    turned = sum(t.on_rank(s.degrees) for t in o.turned) * (s.layout.micro_batch > 1)
+    return s.tokens * (each + turned) + weight_bytes(s, o) * _touched(s, o)
 
 
 def _pieces(s: Scene, o: Operation) -> Number:

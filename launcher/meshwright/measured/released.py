@@ -12,7 +12,10 @@ from meshwright.measured.cells import said
 
 __all__ = ["TECHNIQUES", "filled"]
 
-TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "mtp", "capacity", "optimizer")
+TECHNIQUES = (
+    *("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload"),
+    *("mtp", "capacity", "optimizer", "bf16_layers", "tp_overlap"),
+)
 """Columns that say what was switched on."""
 LAYOUT = ("tp", "pp", "vpp", "cp", "ep", "mbs")
 """Columns by which one preset of a model and GPU is told from another."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
+from meshwright.measured.row_model import routed
 from meshwright.measured.row_techniques import optimizer_of, overlaps, overlaps_tensor, technique_options, weights_of
 from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Optimizer, Parallelism, PipelineSplit, Training
@@ -19,7 +20,7 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     tp, pp, cp = (count(record, c) for c in ("tp", "pp", "cp"))
     recomputed = practice.recompute or said(record, "recompute") or "none"
     layers = re.match(r"full:(\d+)layers", recomputed)  # of each stage, the first few
-    kind, sp = _kind(recomputed), flag(record, "sp")
+    kind, sp, beside = _kind(recomputed), flag(record, "sp"), flag(record, "tp_overlap")
     return Parallelism(
         tp=tp,
         sp=tp > 1 and (practice.sequence_parallel if sp is None else sp),
@@ -39,14 +40,14 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         overlap_grad_reduce=practice.overlap_data,
         overlap_param_gather=practice.overlap_data,
         overlap_p2p=practice.overlap_pipeline,
-        overlap_tp=practice.overlap_tensor or overlaps_tensor(record),
-        overlap_ep=overlaps(record, bool(said(record, "num_experts"))),
+        overlap_tp=(practice.overlap_tensor or overlaps_tensor(record)) if beside is None else beside,
+        overlap_ep=overlaps(record, routed(record)),
     )
 
 
 def _experts_follow(record: Mapping[str, str], practice: Practice) -> bool:
     """Megatron-core splits experts as it does all else, where nothing says how (core/model_parallel_config.py:506)."""
-    return practice.fsdp == "megatron" and not practice.deepspeed and said(record, "num_experts") not in ("", "0")
+    return practice.fsdp == "megatron" and not practice.deepspeed and routed(record)
 
 
 def _split(record: Mapping[str, str], practice: Practice, pp: int) -> PipelineSplit:
@@ -104,6 +105,7 @@ _PRECISIONS = (
     ("nvfp4", "nvfp4"),
     ("mxfp8|fp8-mx", "mxfp8"),
     ("delayed", "fp8_delayed"),
+    ("blockwise|subchannel|1x128", "fp8_blockwise"),
     ("fp8|float8", "fp8_tensorwise"),
     (r"fp16|\bfloat16", "fp16"),
     ("bf16|bfloat16", "bf16"),
@@ -137,7 +139,7 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
         cross_entropy_fusion=loss == "fused" if loss else practice.fused_loss,
         quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
         **(optimizer_of(record, precision_of(record)) if practice.small_states else {}),
-        **technique_options(record, bool(said(record, "num_experts"))),
+        **technique_options(record, routed(record)),
     )
     return Backend(
         name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions()

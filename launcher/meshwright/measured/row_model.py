@@ -15,7 +15,7 @@ from meshwright.model.count import total_parameters
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Mla, Model, Moe
 
-__all__ = ["known_model", "model_of"]
+__all__ = ["known_model", "model_of", "routed"]
 
 _GATED = ("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi")
 _LLAMA_3_1 = re.compile(r"llama[\W_]*3[\W_]*1(?=[\W_]|$)")
@@ -31,8 +31,8 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
     name = said(record, "model").lower()
     gated = any(word in name for word in _GATED)
     hidden, heads = count(record, "hidden"), count(record, "heads")
-    latent = "deepseek" in name and ("v2" in name or "v3" in name)
     moe = _moe(record, name)
+    latent = "deepseek" in name and ("v2" in name or "v3" in name) and moe is not None
     known = known_model(name)
     if known is not None and not latent and _as_wide(known, record):
         return replace(_sized(known, record, moe), attention_dropout=attention_dropout, hidden_dropout=dropout)
@@ -80,6 +80,12 @@ def _known() -> Mapping[str, str]:
     versioned = {plain: known for plain, known in alone.items() if shorter[plain] == 1 and re.search(r"..\d..", plain)}
     active = {_plain(re.sub(_SIZES[0], "", known)): known for known in names}
     return versioned | active | {_plain(known): known for known in names}
+
+
+def routed(record: Mapping[str, str]) -> bool:
+    """Whether the model has experts: its column says so, or that of its name does where the column is empty."""
+    stated, known = said(record, "num_experts"), known_model(said(record, "model"))
+    return count(record, "num_experts", 0, least=0) > 0 if stated else known is not None and known.moe is not None
 
 
 def _plain(name: str) -> str:

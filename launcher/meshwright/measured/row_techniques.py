@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from meshwright.measured.cells import number, said
+from meshwright.measured.cells import count, number, said
 from meshwright.spec.techniques import ActivationOffload, CudaGraphs, ExpertOptions, Quantization
 
 __all__ = ["capacity_of", "optimizer_of", "overlaps", "overlaps_tensor", "technique_options", "weights_of"]
@@ -64,7 +64,9 @@ def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
     """
     four = precision == "nvfp4" and said(record, "release") >= "26.06"
     low = four or precision in ("fp8_tensorwise", "fp8_delayed", "mxfp8")
-    return Quantization(param_gather=low, reuse_gradient_buffer=precision == "mxfp8" and not _sharded(record))
+    last = count(record, "bf16_layers", 0, least=0)
+    reused = precision == "mxfp8" and not _sharded(record)
+    return Quantization(param_gather=low, reuse_gradient_buffer=reused, last_layers_bf16=last)
 
 
 def optimizer_of(record: Mapping[str, str], precision: str) -> dict[str, Any]:

@@ -103,13 +103,13 @@ def _refuse_inexpressible(record: Mapping[str, str], practice: Practice, cluster
     if cluster is None and _cluster_name(record, practice) is None:
         raise ValueError(unknown_gpu(said(record, "gpu")))
     known = known_model(said(record, "model"))
+    for column, words, reason in _INEXPRESSIBLE:
+        if re.search(words, said(record, column)) and (column != "model" or known is None):
+            raise ValueError(reason)
     sizes = () if known else ("layers", "hidden", "heads")
     missing = [column for column in (*sizes, "seq", "gpus", "tp", "pp", "mbs", "gbs") if not said(record, column)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
-    for column, words, reason in _INEXPRESSIBLE:
-        if re.search(words, said(record, column)) and (column != "model" or known is None):
-            raise ValueError(reason)
 
 
 def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None) -> Spec:
@@ -128,10 +128,14 @@ def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None
 
 _INEXPRESSIBLE = (
     ("notes", r"\bLoRA\b", "LoRA trains other weights than a Spec describes"),
-    ("model", "(?i)nemotron-([hn]|3)", "conf/model has none of its name, and the columns say nothing of Mamba layers"),
-    ("model", "(?i)qwen3-next", "conf/model has none of its name, and the columns say nothing of delta nets"),
+    (
+        "model",
+        r"(?i)nemotron[\W_]*([hn]|3(?!\d))",
+        "conf/model has none of its name, and the columns say nothing of Mamba layers",
+    ),
+    ("model", r"(?i)qwen3[\W_]*next", "conf/model has none of its name, and the columns say nothing of delta nets"),
     ("fusions", "cudnn-frontend#256", "its source notes that a kernel of that release was many times too slow"),
-    ("model", "(?i)deepseek-v4", "its attention is not described by a Spec"),
+    ("model", r"(?i)deepseek[\W_]*v4", "its attention is not described by a Spec"),
 )
 """(column, pattern in it, why such a row cannot be expressed); of a model, where conf/model has none of its name."""
 

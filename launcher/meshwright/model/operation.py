@@ -173,7 +173,7 @@ class Operation:
     """A named step of a layer.
 
     ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights,
-    ``returned`` by the backward's beyond twice as much.
+    ``returned`` by the backward's beyond twice as much, ``turned`` besides where a micro-batch has several sequences.
     A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
     earlier token (query-key plus probability-value), or the last ``window`` of them; ``products`` are multiplications
     of a token with states, without weights, cut over ``tp``. ``computed``: the width that a kernel multiplies, where it
@@ -188,6 +188,7 @@ class Operation:
     saved: tuple[Tensor, ...] = ()
     moved: tuple[Tensor, ...] = ()
     returned: tuple[Tensor, ...] = ()
+    turned: tuple[Tensor, ...] = ()
     scores: int = 0
     window: int | None = None
     computed: int = 0

@@ -27,12 +27,13 @@ def mamba(model: Model, kernels: Kernels) -> Iterator[Operation]:
         Weight("mamba.convolution.weight", mixed * mamba.kernel, "tp"),
         Weight("mamba.convolution.bias", mixed, "tp"),
     )
-    yield Operation("mamba.convolution", convolution, moved=(Tensor(4 * mixed, "tp"),))
+    once = (Tensor(4 * mixed, "tp"),)
+    yield Operation("mamba.convolution", convolution, moved=once, returned=once)  # the backward does it again first
     yield _scan(mamba)
     if mamba.norm:
         normed = (Tensor(2 * inner, "tp"), Tensor(kernels.input_bytes("mamba.output") * inner, "tp"))
         weight = (Weight("mamba.output_norm.weight", inner, "tp"),)
-        yield Operation("mamba.output_norm", weight, normed, (Tensor(4 * inner, "tp"),))
+        yield Operation("mamba.output_norm", weight, normed, (Tensor(6 * inner, "tp"),))  # it reads the gate, too
     yield linear("mamba.output", inner, model.hidden, row=True, saves=None if mamba.norm else "tp")
 
 
@@ -52,7 +53,9 @@ def _scan(mamba: Mamba) -> Operation:
     forward = 6 * inner + 12 * states + 2 * chunk
     backward = 22 * inner + 34 * states + 4 * chunk
     moved, returned = (Tensor(forward, "tp"),), (Tensor(max(0, backward - 2 * forward), "tp"),)
-    return Operation("mamba.core", weights, saved, moved, returned, products=7 * inner * mamba.state // 2, kernels=6)
+    turned = (Tensor(4 * projected(mamba) + 4 * inner, "tp"),)  # sequences before tokens, and back (mamba_mixer.py:682)
+    products = 7 * inner * mamba.state // 2
+    return Operation("mamba.core", weights, saved, moved, returned, turned, products=products, kernels=6)
 
 
 def _options(model: Model) -> Mamba:
