@@ -65,6 +65,12 @@ def _experts(spec: Spec, option: str) -> bool:
     return spec.model.moe is not None and bool(getattr(spec.backend.megatron, option))
 
 
+def _offloads_captured(spec: Spec) -> bool:
+    options = spec.backend.megatron
+    inside = {"core_attn", "attn_proj", "qkv_linear"} & set(options.activation_offload.modules)
+    return bool(inside) and options.cuda_graphs.kind == "transformer_engine" and "attn" in options.cuda_graphs.modules
+
+
 def _flex(spec: Spec, backend: str) -> bool:
     options = spec.backend.megatron
     return spec.model.moe is not None and options.moe_dispatcher == "flex" and options.moe_flex_backend == backend
@@ -172,6 +178,13 @@ NEEDS: tuple[Requirement, ...] = (
         lambda spec: spec.backend.megatron.cuda_graphs.kind == "transformer_engine",
         f"{_B}cuda_graphs.kind=local",
         "core/transformer/cuda_graphs.py make_graphed_callables",
+    ),
+    _engine(
+        f"{_B}activation_offload.modules=[core_attn,attn_proj]",
+        _offloads_captured,
+        f"{_B}activation_offload.modules=[]",
+        "core/transformer/transformer_layer.py:1509",
+        "2.14.0",
     ),
     _engine(
         f"{_B}delay_wgrad=true",
