@@ -15,6 +15,7 @@ from meshwright.model.count import total_parameters
 from meshwright.model.huggingface import read
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
+from samples import sample
 
 INCOMPLETE = {"deepseek_v2", "dots1"}  # the class's own defaults leave the experts null
 # transformers' defaults have no key/value heads, no kinds of layers, no channels of a head
@@ -45,13 +46,22 @@ def number(found: dict[str, Any]) -> Any:
     return float(found["__float__"]) if "__float__" in found else found
 
 
-def test_each_default_is_read_counted_and_written_back(tmp_path: Path) -> None:
+NAMES = sorted(set(ARCHITECTURES) - INCOMPLETE - UNBUILDABLE)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(sample(NAMES, 36), id="some"),
+        pytest.param(NAMES, id="all", marks=pytest.mark.slow(reason="each is built on meta twice")),
+    ],
+)
+def test_each_default_is_read_counted_and_written_back(names: list[str], tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     from meshwright.verify.pool import Crash, fork_map
     from meshwright.verify.transformers import warm
 
     warm()
-    names = sorted(set(ARCHITECTURES) - INCOMPLETE - UNBUILDABLE)
     found = dict(zip(names, fork_map(lambda name: counts(name, tmp_path), names), strict=True))
     assert {name: three for name, three in found.items() if isinstance(three, Crash) or len(set(three)) > 1} == {}
 

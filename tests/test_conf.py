@@ -12,10 +12,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from meshwright.compose import CONF, Options, compose
-from meshwright.loading import load
+from meshwright.compose import CONF, Options, compose, run_of
+from meshwright.library import files as library
 from meshwright.model.count import active_parameters, total_parameters
 from meshwright.spec import Spec
+from samples import sample
 
 OPTIONS = [
     (path.parent.name, path.stem)
@@ -26,9 +27,31 @@ ASKS = [("model", "hf"), ("parallelism", "auto")]  # a folder to read, and a bat
 FILES = [path for path in sorted(CONF.rglob("*.yaml")) if path.parent.name != "recipe"]
 
 
+def with_option(group: str, option: str) -> dict[str, Any]:
+    """What Hydra composes for ``group=option``, without Hydra, which takes a tenth of a second."""
+    return {**compose(), group: library.option(group, option)}
+
+
+def described(group: str, option: str) -> Spec:
+    """The only stage of a run with that option."""
+    (spec,) = run_of(with_option(group, option), [f"{group}={option}"]).stages
+    return spec
+
+
+@pytest.mark.parametrize(("group", "option"), sample(OPTIONS, 25))
+def test_hydra_composes_an_option_as_its_files_say(group: str, option: str) -> None:
+    assert compose([f"{group}={option}"]) == with_option(group, option)
+
+
+@pytest.mark.slow  # Hydra takes a tenth of a second each
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_hydra_composes_every_option_as_its_files_say(group: str, option: str) -> None:
+    assert compose([f"{group}={option}"]) == with_option(group, option)
+
+
 @pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o not in ASKS])
 def test_every_option_decodes(group: str, option: str) -> None:
-    (spec,) = load([f"{group}={option}"]).stages
+    spec = described(group, option)
     named = getattr(getattr(spec, group), "name", option)
     assert named == option
 
@@ -162,13 +185,11 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
 def test_models_have_the_parameters_of_their_publication(name: str, parameters: int) -> None:
-    (spec,) = load([f"model={name}"]).stages
-    assert total_parameters(spec.model) == parameters
+    assert total_parameters(described("model", name).model) == parameters
 
 
 @pytest.mark.parametrize(
     ("name", "billions"), [("deepseek_v3", 37), ("mixtral_8x7b", 13), ("deepseek_v2", 21), ("qwen2_57b_a14b", 14)]
 )
 def test_active_parameters_are_the_publication_s(name: str, billions: int) -> None:
-    (spec,) = load([f"model={name}"]).stages
-    assert active_parameters(spec.model) == pytest.approx(billions * 1e9, rel=0.03)
+    assert active_parameters(described("model", name).model) == pytest.approx(billions * 1e9, rel=0.03)

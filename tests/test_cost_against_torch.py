@@ -31,13 +31,11 @@ import torch.cuda.random as random
 from torch.testing._internal.distributed.fake_pg import FakeStore
 torch.cuda.current_device = lambda: "cpu"  # the layer asks where to put its buffers and what to seed
 random.get_rng_state = torch.cuda.get_rng_state = lambda *a, **k: torch.get_rng_state()
-hidden, heads, sequence, batch, tp, sp = map(int, sys.argv[1:])
-torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=tp)  # shapes are those of rank 0
+hidden, heads, sequence, batch = map(int, sys.argv[1:5])
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer.spec_utils import build_module
 from megatron.core.transformer.transformer_config import TransformerConfig
-parallel_state.initialize_model_parallel(tp, create_gloo_process_groups=False)
 tensor_parallel.get_cuda_rng_tracker().fork = lambda *a: contextlib.nullcontext()
 tensor_parallel.random._get_cuda_rng_state = lambda *a, **k: torch.get_rng_state()
 mask = torch.triu(torch.ones(1, 1, sequence, sequence, dtype=torch.bool), 1)
@@ -72,21 +70,34 @@ def measure(whole=False, qk_layernorm=False, **recompute):
     return sum(kept.values())
 
 selective = dict(recompute_granularity="selective", recompute_modules=["core_attn"])
-normed = measure(qk_layernorm=True, **selective)
-print(json.dumps({"none": measure(), "selective": measure(**selective), "full": measure(whole=True), "normed": normed}))
+kept = []
+for tp, sp in json.loads(sys.argv[5]):
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=tp)  # shapes are those of rank 0
+    parallel_state.initialize_model_parallel(tp, create_gloo_process_groups=False)
+    normed = measure(qk_layernorm=True, **selective)
+    kept.append({"none": measure(), "selective": measure(**selective), "full": measure(whole=True), "normed": normed})
+    parallel_state.destroy_model_parallel()
+    torch.distributed.destroy_process_group()
+print(json.dumps(kept))
 """
 LAYOUTS = [(1, False), (2, False), (2, True)]  # tp, sp
 
 
-@pytest.fixture(scope="module", params=LAYOUTS, ids=["tp 1", "tp 2", "tp 2 sp"])
-def layer(request: pytest.FixtureRequest) -> tuple[int, bool, dict[str, int]]:
-    """tp, sp, and the bytes that Megatron's own layer keeps under each kind of recomputation."""
+@pytest.fixture(scope="module")
+def layers() -> list[dict[str, int]]:
+    """The bytes that Megatron's own layer keeps under each kind of recomputation, in each of the layouts."""
     pytest.importorskip("megatron.core")
-    tp, sp = request.param
-    words = map(str, (HIDDEN, HEADS, SEQUENCE, BATCH, tp, int(sp)))
+    words = [*map(str, (HIDDEN, HEADS, SEQUENCE, BATCH)), json.dumps(LAYOUTS)]
     done = subprocess.run([sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return tp, sp, json.loads(done.stdout.splitlines()[-1])
+    kept: list[dict[str, int]] = json.loads(done.stdout.splitlines()[-1])
+    return kept
+
+
+@pytest.fixture(params=range(len(LAYOUTS)), ids=["tp 1", "tp 2", "tp 2 sp"])
+def layer(request: pytest.FixtureRequest, layers: list[dict[str, int]]) -> tuple[int, bool, dict[str, int]]:
+    """tp, sp, and what is kept there."""
+    return *LAYOUTS[request.param], layers[request.param]
 
 
 def scene_of(tp: int, sp: bool, recompute: str, qk_norm: Literal["none", "head"] = "none") -> Scene:
