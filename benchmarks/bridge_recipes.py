@@ -55,9 +55,10 @@ _OF_RECIPES = {
     "kimi_k2": {"optimizer": "muon"},  # recipes/kimi/kimi_k2.py; the summary says so, too
     "nemotron_3_nano": {"fusions": "permute"},  # recipes/nemotronh/nemotron_3_nano.py has no moe_router_fusion
     # recipes/nemotronh/nemotron_3_super.py: mtp_num_layers, mtp_use_repeated_layer; mtp_hybrid_override_pattern
-    "nemotron_3_super": {"fusions": "permute", "mtp": "2:*E"},
-    # scripts/performance/configs/nemotronh/nemotron_3_llm_pretrain.py: num_layers_at_end_in_bf16
-    "nemotron_3_super NVFP4": {"bf16_layers": "14"},
+    # and keep_mtp_spec_in_bf16: two layers, twice
+    "nemotron_3_super": {"fusions": "permute", "mtp": "2:*E", "bf16_layers": "4"},
+    # and scripts/performance/configs/nemotronh/nemotron_3_llm_pretrain.py: num_layers_at_end_in_bf16 = 14
+    "nemotron_3_super NVFP4": {"bf16_layers": "18"},
 }
 """What a model's recipe, or that of one precision, has whatever the preset."""
 _SHARED = ("deepseek_v3", "kimi_k2", "nemotron_3")

@@ -51,10 +51,16 @@ def _experts_follow(record: Mapping[str, str], practice: Practice) -> bool:
 
 
 def _split(record: Mapping[str, str], practice: Practice, pp: int) -> PipelineSplit:
-    """Ends that hold fewer layers where these do not divide: embedding, loss and prediction stand there."""
+    """Ends that hold fewer layers where these do not divide: embedding, loss and prediction stand there.
+
+    Of two that are lacking each end lacks one: 126 and 94 layers (Megatron-Bridge recipes/llama/llama3.py and
+    qwen/qwen3_moe.py, account_for_embedding_in_pipeline_split and _loss_).
+    """
     layers, absent = count(record, "layers"), -count(record, "layers") % pp
     if practice.short_ends is None or not absent:
         return PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends)
+    if absent == 2:
+        return PipelineSplit(embedding=True, loss=True)
     each, first = (layers + absent) // pp, practice.short_ends
     return PipelineSplit(first=each - first, last=each - absent + first)
 
