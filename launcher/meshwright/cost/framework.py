@@ -8,7 +8,6 @@ from typing import Any
 from meshwright.cost.captured import captured
 from meshwright.cost.framework_deepspeed import deepspeed
 from meshwright.cost.numbers import Number, where
-from meshwright.cost.own_precision import coded_part, kept_bytes, own_precision
 from meshwright.model.low_precision import CODED, Casts, cast_bytes, directions, gathered_bytes, low_bytes
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
@@ -110,7 +109,7 @@ def _kernels(layout: Layout) -> Kernels:
         joined=not local,
         eight_bit=_low(layout),
         low_bytes=CODED.get(layout.training.precision, 1.0),
-        kept=kept_bytes(layout),
+        kept=_own(layout).kept_bytes(layout) if _own(layout) else (),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
         fused_experts=options.op_fuser,
@@ -154,7 +153,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
     FSDP2 keeps fp32 shards and casts what it gathers, so it needs no other master copy.
     """
     options, training, fsdp2, part = layout.backend.megatron, layout.training, _fsdp2(layout), _low_part(layout)
-    coded = part * coded_part(layout)
+    coded = part * (_own(layout).coded_part(layout) if _own(layout) else 1.0)
     weight, gradient, optimizer = _states(layout, options.optimizer_moments)
     capability = layout.cluster.accelerator.capability
     kept, sent = low_bytes(options.quantization, training.precision, capability) if _low(layout) else (0.0, 0.0)
@@ -164,7 +163,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "coded_bytes": coded * kept,
         "gather_bytes": coded * sent + (1 - coded) * 2.0 if sent else 0.0,
         "low_layers": part,
-        "own_precision": own_precision(layout),
+        "own_precision": _own(layout).own_precision(layout) if _own(layout) else (),
         "coded": _coded(layout, coded),
         "casts": cast_bytes(training.precision) if _low(layout) else None,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
@@ -176,6 +175,15 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
     }
+
+
+def _own(layout: Layout) -> Any:
+    """What counts modules with a precision of their own, where there are some."""
+    if not layout.backend.megatron.quantization.modules:
+        return None
+    from meshwright.cost import own_precision
+
+    return own_precision
 
 
 def _of_ends(layout: Layout) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered, soap, tiles
+from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import coming, leaving
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
@@ -17,7 +17,6 @@ from meshwright.cost.saved import beside, context_copies, layer_input, saved, st
 from meshwright.model.count import cuts_words
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
-from meshwright.model.user_buffers import buffer_bytes
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.training import FP8_RECIPES
 
@@ -110,7 +109,15 @@ def _optimizer(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
     f, sharded = s.framework, s.layout.zero >= 1
     beside = f.end_bytes * _shards(_ends(s, load), 0, s.owners, sharded) if f.end_bytes else 0
-    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside + soap.states(s, load)
+    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside + _squares(s, load)
+
+
+def _squares(s: Scene, load: Load) -> Number:
+    if s.layout.training.optimizer.name != "soap":
+        return 0
+    from meshwright.cost import soap
+
+    return soap.states(s, load)
 
 
 def _shards(dense: Number, experts: Number, ways: Pair, sharded: Number) -> Number:
@@ -249,6 +256,8 @@ def _registered(s: Scene, load: Load) -> Number:
     """User buffers, which stand beside what the allocator counts."""
     if not s.framework.registers:
         return 0 * load.layers
+    from meshwright.model.user_buffers import buffer_bytes
+
     layout, eight = s.layout, s.layout.training.precision in FP8_RECIPES
     details = layout.backend.megatron.quantization
     both = eight and details.first_layers_bf16 + details.last_layers_bf16 > 0

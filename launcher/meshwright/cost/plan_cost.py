@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from math import exp
 
-from meshwright.cost import muon, offload, soap
+from meshwright.cost import offload
 from meshwright.cost.advice import Advice, advice
 from meshwright.cost.brought import brought, placed
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
@@ -149,6 +149,10 @@ def _said(s: Scene, plan: Plan, loads: Sequence[Load], step: Step) -> Iterator[s
 
 def _orthogonal(s: Scene, loads: Sequence[Load], step: Step) -> Iterator[str]:
     """Of Muon and SOAP, on the stage that has most of it."""
+    if s.layout.training.optimizer.name not in ("muon", "soap"):
+        return
+    from meshwright.cost import muon, soap
+
     gathers, products = (float(max(part(s, load) for load in loads)) for part in (muon.gathering, muon.multiplying))
     if products:
         told = f", and gathering for it {gathers:.3g} s" if gathers else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from meshwright.errors import Repair
-from meshwright.model.user_buffers import presets, product_faults, products
 from meshwright.rules._megatron_option import by_megatron_fsdp, off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import Layout, Number, Rule, implies
@@ -50,6 +49,10 @@ def _eight(r: Layout) -> bool:
 def _faults(r: Layout) -> Iterator[str]:
     """What the engine's start would stop at, or what no table has."""
     overlap = options_of(r).tp_overlap
+    if not (overlap.preset or overlap.products):
+        return
+    from meshwright.model.user_buffers import presets, product_faults, products
+
     if overlap.preset and overlap.preset not in presets():
         yield f"{overlap.preset} is none of NVIDIA's tables: {', '.join(presets())}"
     yield from product_faults(products(overlap), _eight(r))

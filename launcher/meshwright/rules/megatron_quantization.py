@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from meshwright.model.kinds import kinds
 from meshwright.model.megatron_classes import is_hybrid
-from meshwright.model.module_names import MODULES, names, precision_of
 from meshwright.model.operations import decoder_layer
 from meshwright.rules._megatron_option import off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
@@ -40,14 +39,20 @@ def _modules_named(r: Layout) -> Number:
 
 def _unmatched(r: Layout) -> Iterator[str]:
     model, rules = r.model, options_of(r).quantization.modules
-    hybrid = bool(rules) and is_hybrid(model, options_of(r))
+    if not rules:
+        return
+    from meshwright.model.module_names import names, precision_of
+
+    hybrid = is_hybrid(model, options_of(r))
     there = [name for operation in _operations(r) for name in names(operation, model.layers, model.mtp, hybrid)]
     there += [f"mtp.layers.{i}.eh_proj" for i in range(model.mtp)]
     yield from (rule.match for rule in rules if not any(precision_of(name, (rule,)) for name in there))
 
 
 def _operations(r: Layout) -> set[str]:
-    if not options_of(r).quantization.modules or r.model.measured is not None:
+    from meshwright.model.module_names import MODULES
+
+    if r.model.measured is not None:
         return set()
     return {one.name for kind in kinds(r.model) for one in decoder_layer(r.model, kind) if one.name in MODULES}
 
