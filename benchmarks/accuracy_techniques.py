@@ -23,7 +23,13 @@ def told_apart(judged: Sequence[Judged]) -> str:
     """Errors by precision and kind of model, and of mixtures by what was switched on."""
     timed = [j for j in judged if j.measured_time and j.row.source in SOURCES[:3]]
     moe = [j for j in timed if j.row.spec.model.moe]
-    lines = ["## Precision and techniques", "", "Step time of NVIDIA's rows (fitted, as above).", "", _HEAD]
+    lines = [
+        "## Precision and techniques",
+        "",
+        "Step time of NVIDIA's rows (fitted, as above, or held out).",
+        "",
+        _HEAD,
+    ]
     lines += _groups(timed, lambda j: f"{j.row.spec.training.precision}, {_kind(j)}")
     lines += _groups(moe, lambda j: f"mixtures, graphs: {j.row.spec.backend.megatron.cuda_graphs.kind}")
     lines += _groups(moe, lambda j: f"mixtures, dispatcher: {_dispatcher(j)}")
@@ -135,6 +141,9 @@ def _switched(before: Judged, after: Judged) -> Iterator[str]:
         one, other = (m.get(column) or "none" for m in (a, b))
         if one != other:
             yield f"{column} {_short(one)} → {_short(other)}"
+    hosts = [j.row.spec.cluster.efficiency.launch_us for j in (before, after)]
+    if len({*hosts}) > 1:
+        yield f"host {hosts[0]:g} → {hosts[1]:g} us an operation"
     layouts = (" ".join(f"{c}{m.get(c) or 1}" for c in LAYOUT) for m in (a, b))
     if len({*layouts}) > 1:
         yield "layout"

@@ -3,7 +3,8 @@
     python benchmarks/bridge_recipes.py CLONE
 
 CLONE is a git folder of NVIDIA-NeMo/Megatron-Bridge with its tags. A preset is a ``WorkloadBaseConfig`` in
-``scripts/performance/configs/*/*workload_base_configs.py``; of several variants the last numbered one counts.
+``scripts/performance/configs/*/*workload_base_configs.py``, and each of several variants is a row. Container 25.09
+was made before there were such presets; its rows are of ``released_nemo.csv``.
 """
 
 from __future__ import annotations
@@ -34,16 +35,42 @@ RELEASES = {
 """NeMo container: the tag that it holds."""
 
 _NAME = re.compile(
-    r"(?P<model>.+?)(_PRETRAIN_CONFIG)?_(?P<gpu>G?B\d00|H100)_(?P<precision>BF16|FP8_CS|FP8_MX|NVFP4)"
+    r"(?P<model>(?!.*(?:SFT|LORA)).+?)(_PRETRAIN_CONFIG)?_(?P<gpu>G?B\d00|H100)_(?P<precision>BF16|FP8_CS|FP8_MX|NVFP4)"
     r"(_BASE_CONFIG)?(_V(?P<variant>\d))?"
 )
 _CLASS = re.compile(r"@dataclass[^\n]*\nclass WorkloadBaseConfig.*?(?=\n(?:def|class|@dataclass)|\Z)", re.DOTALL)
 _PRECISIONS = {"BF16": "bf16", "FP8_CS": "fp8_tensorwise", "FP8_MX": "mxfp8", "NVFP4": "nvfp4"}
-_MODELS = ("deepseek_v3", "gpt_oss", "kimi_k2", "llama3", "qwen3_30b", "qwen3_235b")
+_MODELS = ("deepseek_v3", "gpt_oss", "kimi_k2", "llama3", "nemotron_3", "nemotronh", "qwen3_30b", "qwen3_235b")
+_LAYOUT = {
+    "tp": "tensor_model_parallel_size",
+    "pp": "pipeline_model_parallel_size",
+    "vpp": "virtual_pipeline_model_parallel_size",
+    "cp": "context_parallel_size",
+    "ep": "expert_model_parallel_size",
+    "mbs": "micro_batch_size",
+}
+"""Columns of a layout, by the attributes of a preset."""
+_OF_RECIPES = {
+    "deepseek_v3": {"mtp": "1"},  # recipes/deepseek/deepseek_v3.py: mtp_num_layers
+    "kimi_k2": {"optimizer": "muon"},  # recipes/kimi/kimi_k2.py; the summary says so, too
+    "nemotron_3_nano": {"fusions": "permute"},  # recipes/nemotronh/nemotron_3_nano.py has no moe_router_fusion
+    # recipes/nemotronh/nemotron_3_super.py: mtp_num_layers, mtp_use_repeated_layer; mtp_hybrid_override_pattern
+    # and keep_mtp_spec_in_bf16: two layers, twice
+    "nemotron_3_super": {"fusions": "permute", "mtp": "2:*E", "bf16_layers": "4"},
+    # and scripts/performance/configs/nemotronh/nemotron_3_llm_pretrain.py: num_layers_at_end_in_bf16 = 14
+    "nemotron_3_super NVFP4": {"bf16_layers": "18"},
+}
+"""What a model's recipe, or that of one precision, has whatever the preset."""
+_SHARED = ("deepseek_v3", "kimi_k2", "nemotron_3")
+"""Models whose provider hides shared experts beside the dispatch (moe_shared_expert_overlap) where nothing else does:
+
+training/flex_dispatcher_backend.py and set_moe_a2a_overlap_overrides switch it off.
+"""
 COLUMNS = (
     "model",
     "gpu",
     "precision",
+    *_LAYOUT,
     "release",
     "recompute",
     "graphs",
@@ -52,6 +79,10 @@ COLUMNS = (
     "overlap",
     "offload",
     "mtp",
+    "capacity",
+    "optimizer",
+    "bf16_layers",
+    "tp_overlap",
 )
 
 
@@ -59,12 +90,37 @@ def main(clone: str) -> None:
     rows: list[dict[str, str]] = []
     for release, tag in RELEASES.items():
         rows += _of_release(release, _presets(clone, tag))
-    rows.sort(key=lambda row: [row[c] for c in COLUMNS[:4]])
+    rows = list({tuple(row[c] for c in COLUMNS[:10]): row for row in (*rows, *_before_presets())}.values())
+    rows.sort(key=lambda row: [row[c] for c in COLUMNS[:10]])
     with TARGET.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(_changes(rows))
     print(f"{TARGET}: {len(rows)} presets of {len(RELEASES)} releases")
+
+
+def _before_presets() -> Iterator[dict[str, str]]:
+    """Of container 25.09, those whose experts were padded to a capacity and dropped tokens (``tokendrop``).
+
+    v0.1.0rc4 scripts/performance/run_script.py (apply_moe_token_drop) and configs/*/*_llm_pretrain.yaml (cuda_graphs).
+    """
+    plain = {"dispatcher": "alltoall", "fusions": "router+permute", "overlap": "none", "offload": "none"}
+    qwen = {**plain, "release": "25.09", "capacity": "1 padded", "recompute": "none", "graphs": "none"}
+    deepseek = {**qwen, "recompute": "selective:mla_up_proj", "overlap": "shared", "mtp": "1"}
+    local = {**qwen, "graphs": "local"}
+    for model, gpu, layout, techniques in (
+        ("qwen3_30b_a3b", "GB200", (1, 1, 1, 1, 8, 4), local),
+        ("qwen3_30b_a3b", "B200", (1, 1, 1, 1, 8, 1), local),
+        ("qwen3_30b_a3b", "H100", (1, 2, 24, 1, 8, 2), qwen),
+        ("qwen3_235b_a22b", "GB200", (2, 1, 1, 1, 64, 1), local),
+        ("qwen3_235b_a22b", "B200", (1, 8, 2, 1, 8, 1), qwen),
+        ("qwen3_235b_a22b", "H100", (2, 8, 4, 1, 32, 1), qwen),
+        ("deepseek_v3", "GB200", (1, 4, 4, 1, 64, 1), deepseek),
+        ("deepseek_v3", "B200", (1, 16, 1, 1, 8, 1), deepseek),
+    ):
+        degrees = dict(zip(_LAYOUT, map(str, layout), strict=True))
+        for precision in ("fp8_tensorwise", "mxfp8"):
+            yield {"model": model, "gpu": gpu, "precision": precision, **degrees, **techniques}
 
 
 def _changes(rows: list[dict[str, str]]) -> Iterator[dict[str, str]]:
@@ -75,23 +131,36 @@ def _changes(rows: list[dict[str, str]]) -> Iterator[dict[str, str]]:
 
 
 def _of_release(release: str, presets: dict[str, Any]) -> list[dict[str, str]]:
-    best: dict[tuple[str, ...], tuple[int, Any]] = {}
-    for name, preset in presets.items():
-        found = _NAME.fullmatch(name)
-        if found and found["model"].lower().startswith(_MODELS):
-            key = found["model"].lower(), found["gpu"], _PRECISIONS[found["precision"]]
-            variant = int(found["variant"] or 0)
-            if key not in best or variant >= best[key][0]:
-                best[key] = variant, preset
-    return [
-        dict(
-            zip(COLUMNS[:3], key, strict=True),
-            release=release,
-            **_techniques(preset),
-            mtp="1" if key[0] == "deepseek_v3" else "",  # recipes/deepseek/deepseek_v3.py: mtp_num_layers
-        )
-        for key, (_, preset) in best.items()
-    ]
+    """Every variant; of those of one layout the last numbered."""
+    found = [(m, preset) for name, preset in presets.items() if (m := _NAME.fullmatch(name))]
+    ours = [(m, preset) for m, preset in found if m["model"].lower().startswith(_MODELS)]
+    ours.sort(key=lambda one: int(one[0]["variant"] or 0))
+    rows = [_row(m, preset) | {"release": release} for m, preset in ours]
+    return list({tuple(row[c] for c in COLUMNS[:9]): row for row in rows}.values())
+
+
+def _row(name: re.Match[str], preset: Any) -> dict[str, str]:
+    model, techniques = name["model"].lower(), _techniques(preset)
+    if model.startswith(_SHARED) and (techniques["dispatcher"], techniques["overlap"]) == ("alltoall", "none"):
+        techniques["overlap"] = "shared"
+    return {
+        "model": model,
+        "gpu": name["gpu"],
+        "precision": _PRECISIONS[name["precision"]],
+        **{column: str(getattr(preset, attribute) or 1) for column, attribute in _LAYOUT.items()},
+        **techniques,
+        **_OF_RECIPES.get(model, {}),
+        **_OF_RECIPES.get(f"{model} {name['precision']}", {}),
+        **({"tp_overlap": "off"} if _gathers_alone(model, name["precision"]) else {}),
+    }
+
+
+def _gathers_alone(model: str, precision: str) -> bool:
+    """Whether tensor-parallel communication runs beside no product (``tp_comm_overlap``), at every tag.
+
+    configs/llama*/*.py and gpt_oss: never in 4 bits; recipes/deepseek: False; those of Nemotron 3 set no comm_overlap.
+    """
+    return precision == "NVFP4" or model.startswith(("deepseek_v3", "nemotron_3"))
 
 
 def _techniques(preset: Any) -> dict[str, str]:

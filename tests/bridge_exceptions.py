@@ -30,7 +30,7 @@ NO_ARGUMENT = {
     "model._pipeline_model_parallel_layout_builder": "what made the layout, which is compared",
     "model.moe_a2a_overlap": "a name that no code reads; overlap_moe_expert_parallel_comm is what it sets",
     **dict.fromkeys(("model.hf_model_id", "model.hf_model_revision"), "whose files are read, not what is computed"),
-    "model.keep_mtp_spec_in_bf16": "Megatron-LM quantizes multi-token prediction as all other layers",
+    "model.keep_mtp_spec_in_bf16": "Megatron-LM says it by a glob of its precision file, which the recipes do not need",
     "model.should_pad_vocab": "Megatron-LM pads always",
     "optimizer.decoupled_weight_decay": "Megatron-LM says it by the optimizer's name",
     "optimizer.grad_norm_skip_threshold": "infinite: nothing is skipped",
@@ -94,16 +94,12 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "optimizer.use_precision_aware_optimizer": (
         (False, True, "in bf16 their script switches it on, whatever the recipe says (run_script.py:151)"),
     ),
-    "model.quant_recipe": (
-        ("RecipeConfig", None, "no option of ours: a file that keeps some modules' products in bf16 or 8 bits"),
-    ),
-    "model.tp_comm_overlap_cfg": (("dict", None, "no option of ours: Transformer Engine's own choice of kernels"),),
+    "model.tp_comm_overlap_cfg": (("dict", None, "left to Transformer Engine; tp_overlap.preset would say it"),),
     "model.recompute_granularity": (("selective", None, "of no module: nothing is recomputed"),),
     "model.recompute_modules": (
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),
     ),
     "model.rotary_scaling_factor": ((40, 1.0, "the model as pre-trained; theirs stretches positions as after it"),),
-    "model.moe_pad_expert_input_to_capacity": ((True, False, "no option of ours; the recipe's differences say so"),),
     "model.moe_router_dtype": (
         ("bf16", "fp32", "no name that Megatron-core knows (fp32 and fp64 are); ours scores sigmoids in fp32"),
         ("float32", None, "no name that Megatron-core knows: scores stay in the products' precision"),
@@ -111,7 +107,6 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.moe_router_group_topk": ((1, None, "one group of one: no groups"),),
     "model.moe_router_num_groups": ((1, None, "one group of one: no groups"),),
     "model.use_te_rng_tracker": ((True, False, "no graph holds its state in this recipe"),),
-    "model.use_fused_weighted_squared_relu": ((True, False, "no option of ours: a fused kernel"),),
     "optimizer.apply_wd_to_qk_layernorm": ((True, False, "no option of ours: decay on two norms' weights"),),
     "optimizer.barrier_with_L1_time": ((False, True, "timers that ours does not print"),),
     "optimizer.main_grads_dtype": (("bfloat16", "float32", "with FSDP the master gradients are Megatron-FSDP's"),),

@@ -11,12 +11,15 @@ from statistics import mean, median
 import pytest
 
 from measured_rows import ROWS, judged, judged_and_skipped
+from meshwright.cost.estimate import estimate
 from meshwright.cost.fitting import fit_probability, fits
-from meshwright.cost.framework import SPREAD
+from meshwright.cost.framework import SPREAD, framework_of
 from meshwright.cost.memory import GIB, allocatable
+from meshwright.library import files as library
 from meshwright.measured.calibrate import predict_times, scenes
 from meshwright.measured.rows import cluster_named, read, usable
 from meshwright.measured.validate import Judged, document, judge, kendall
+from meshwright.resolver import layout, normalise
 
 
 def of(source: str) -> list[Judged]:
@@ -53,7 +56,8 @@ def test_llama_3_405b_is_near_the_paper() -> None:
     [
         ("vtrain-multi", 0.10),
         ("vtrain-single", 0.12),
-        ("simumax-b200", 0.045),
+        ("simumax-b200", 0.032),
+        ("torchtitan", 0.062),
         ("hagemann2023", 0.08),
         ("llm-foundry", 0.08),
         ("bigscience", 0.08),
@@ -137,10 +141,10 @@ def test_peaks_of_transformer_engines_layers_lie_within_their_own_interval() -> 
 
 
 @pytest.mark.parametrize(
-    ("source", "even"), [("nvidia-megatron-bridge", 6), ("nvidia-dgxc-benchmarking", 0), ("nvidia-nemo-docs", 8)]
+    ("source", "even"), [("nvidia-megatron-bridge", 13), ("nvidia-dgxc-benchmarking", 0), ("nvidia-nemo-docs", 8)]
 )
 def test_what_nvidia_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
-    """About even are Llama 3 70B in 8 bits on 64 GB200 alone, in each release that published it."""
+    """About even are Llama 3 70B in 8 bits on 64 GB200 and 405B (170 GiB of 181), whatever release published them."""
     words = Counter(fits(probability(j)) for j in of(source))
     assert words["unlikely"] == 0
     assert words["about even"] <= even
@@ -161,10 +165,41 @@ def test_mixtures_of_dgx_cloud_are_met_by_the_host_of_their_time() -> None:
     errors = [
         abs(j.step_time / j.measured_time - 1)
         for j in of("nvidia-dgxc-benchmarking")
-        if j.row.spec.model.moe and j.measured_time
+        if j.row.measured["model"] == "deepseek-v3" and j.measured_time
     ]
     assert median(errors) <= 0.10
     assert max(errors) <= 0.20
+
+
+HELD_OUT = {
+    "nvidia-megatron-bridge llama3.1-405b": (0.05, 0.13),
+    "nvidia-megatron-bridge kimi-k2": (0.08, 0.12),
+    "nvidia-megatron-bridge qwen3-30b-a3b": (0.10, 0.40),
+    "nvidia-megatron-bridge qwen3-235b-a22b": (0.10, 0.48),
+    "nvidia-megatron-bridge nemotron-3-super-120b": (0.14, 0.22),
+    "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.16, 0.23),
+    "nvidia-dgxc-benchmarking llama3.1-405b": (0.05, 0.12),
+    "nvidia-dgxc-benchmarking nemotron4-15b": (0.04, 0.07),
+    "nvidia-dgxc-benchmarking grok1-314b": (0.08, 0.15),
+    "nvidia-dgxc-benchmarking llama4-maverick": (0.13, 0.25),
+}
+
+
+@pytest.mark.parametrize(("group", "bars"), HELD_OUT.items())
+def test_groups_that_no_fit_has_seen(group: str, bars: tuple[float, float]) -> None:
+    """Median and ninth of ten; docs/accuracy.md says what they were before anything was mended."""
+    errors = sorted(
+        abs(j.step_time / j.measured_time - 1) for j in judged() if j.row.group == group and j.measured_time
+    )
+    assert median(errors) <= bars[0]
+    assert errors[min(len(errors) - 1, int(0.9 * len(errors)))] <= bars[1]
+
+
+def test_automodel_is_met_by_the_cluster_s_constants() -> None:
+    """Transformer Engine on NVIDIA's H100; its gate deals tokens to neighbours."""
+    errors = time_errors("nvidia-automodel")
+    assert median(errors) <= 0.16
+    assert max(errors) <= 0.28
 
 
 def test_a_fit_sees_the_times_that_a_prediction_gives() -> None:
@@ -191,3 +226,22 @@ def test_a_release_may_have_a_host_of_its_own() -> None:
     launch = {j.row.measured["release"]: j.row.spec.cluster.efficiency.launch_us for j in of("megatron_dsv3_gb200")}
     assert launch["step 1"] == launch["step 6"] == 38
     assert launch["step 7"] == launch["step 9"] == cluster_named("gb200_nvl72").efficiency.launch_us
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchtitan_llama3_8b",
+        "torchtitan_llama3_70b",
+        "torchtitan_llama3_405b",
+        "torchtitan_llama3_405b_256k",
+        "bloomberggpt_50b",
+    ],
+)
+def test_recipes_take_as_long_as_was_published(name: str) -> None:
+    """No fit has seen them, but for the first: torchtitan's pipelines and nodes, SageMaker's links."""
+    found, claims = layout(normalise(library.run(name).stages[0])), library.recipe(name).records[0].claims
+    tokens = found.training.global_batch * found.training.sequence / found.cluster.gpus
+    rate = claims["tokens_per_s_per_gpu"].value if "tokens_per_s_per_gpu" in claims else 0
+    published = tokens / rate if rate else claims["step_seconds"].value
+    assert estimate(found, framework_of(found)).step_time == pytest.approx(published, rel=0.15)

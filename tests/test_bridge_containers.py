@@ -78,6 +78,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, FunctionType):
         return value.__name__
     kind = type(value).__name__
+    if kind == "RecipeConfig":
+        return kind
     return value.input_data if kind == STAGES else str(value).removeprefix("torch.") if kind == "dtype" else value
 
 

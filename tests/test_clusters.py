@@ -81,7 +81,7 @@ def test_a_node_has_the_cpus_and_the_memory_that_somebody_published() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("dgx_b300", "constants  those of GB300 but for launch_us (inferred), fitted on "),
+        ("dgx_b300", "constants  those of B200 but for launch_us and inter_link (inferred), fitted on "),
         ("h20", "constants  ours: unfitted defaults (cluster.efficiency)"),
         ("gb300_nvl72", ""),
     ],

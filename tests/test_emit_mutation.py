@@ -24,7 +24,8 @@ from meshwright.spec.model import DeltaNet, Indexer, Mamba, Mla, Moe, Multiplier
 
 LLAMA3 = Rope(scaling=RopeScaling(kind="llama3", factor=8.0, original_positions=8192))
 YARN = Rope(scaling=RopeScaling(kind="yarn", factor=4.0, original_positions=4096))
-MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1, score="sigmoid", router_bias=True)
+ROUTED = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1, score="sigmoid", router_bias=True)
+MOE = replace(ROUTED, capacity_factor=1.5)
 MLA = Mla(kv_lora_rank=16, qk_nope_dim=16, qk_rope_dim=8, v_dim=16, q_lora_rank=32)
 NET = DeltaNet(key_heads=4, value_heads=8, key_dim=16, value_dim=16)
 INDEXER = Indexer(heads=4, head_dim=16, topk=32)

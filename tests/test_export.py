@@ -107,12 +107,14 @@ PROVEN["torchtitan"] = [
 
 
 MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
+CAPPED = replace(MOE, capacity_factor=1.5, drop_policy="position")
 
 PROVEN["bridge"] = [
     *(of(parallelism__zero=i % 2, training__schedule=one) for i, one in enumerate(SCHEDULES.values())),
     of(**PIPELINE, parallelism__zero=1, parallelism__vpp=2, parallelism__recompute="full"),
     of(parallelism__zero=1, parallelism__cp=2, training__precision="fp8_delayed"),
     of(parallelism__zero=1, parallelism__ep=2, model__moe=MOE, training__precision="fp16"),
+    of(parallelism__zero=1, model__moe=CAPPED, backend__megatron__experts__padded_to_capacity=True),
     of(parallelism__zero=3, training__data__paths=("a", "b"), training__data__weights=(0.3, 0.7)),
     of(parallelism__zero=2, backend__megatron__fsdp="torch", model__rope=LLAMA3, training__precision="fp32"),
     of(parallelism__zero=1, training__precision="bf16", backend__megatron__precision_aware_optimizer=True),

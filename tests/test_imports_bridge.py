@@ -135,3 +135,11 @@ def test_the_run_that_a_checkpoint_of_bridge_keeps(tmp_path: Path) -> None:
     assert [one.rule for one in source.remarks] == ["bridge.sequence"]
     unknown = [one.key for one in source.found if "known here" in one.reason]
     assert unknown == []
+
+
+def test_experts_that_are_padded_to_a_capacity_are_read(tmp_path: Path) -> None:
+    said = "moe_expert_capacity_factor: 1.1, moe_pad_expert_input_to_capacity: true, moe_token_drop_policy: position"
+    source = read(f"model: {{seq_length: 4096, num_moe_experts: 8, {said}}}\n", tmp_path)
+    assert source.values["backend.megatron.experts.padded_to_capacity"] is True
+    assert (source.values["model.moe.capacity_factor"], source.values["model.moe.drop_policy"]) == (1.1, "position")
+    assert {one.fate for one in source.found if "capacity" in one.key or "drop" in one.key} == {"mapped"}

@@ -53,9 +53,9 @@ def test_what_is_passed_through_is_read_back_from_both() -> None:
 
 
 def test_what_megatron_refuses_is_said_in_its_words() -> None:
-    unknown, alone = judged("--no-such-flag", "--moe-pad-expert-input-to-capacity")
+    unknown, alone = judged("--no-such-flag", "--moe-hybridep-pad-uneven-dispatch-inputs --moe-enable-deepep")
     assert "unrecognized arguments: --no-such-flag" in unknown
-    assert "moe_expert_capacity_factor must be set" in alone
+    assert "DeepEP backend is only supported with flex token dispatcher" in alone
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from meshwright.verify.pool import Crash, fork_map
 
 B, P, T = "backend.megatron.", "parallelism.", "training."
 MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
+CAPPED = replace(MOE, capacity_factor=1.0)
 FED, GRAPH, OFFLOAD, HOST, BITS, FSDP, GROUPS = (
     B + "experts.",
     B + "cuda_graphs.",
@@ -52,6 +53,24 @@ GOOD: Mapping[str, Mapping[str, Any]] = {
         FED + "preprocessing_sms": 32,
         FED + "stash_gpu": 1.2,
         FED + "stash_host": 1.0,
+    },
+    "experts padded to a capacity": {
+        "model.moe": replace(MOE, capacity_factor=1.5, drop_policy="position"),
+        FED + "padded_to_capacity": True,
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ROUTER,
+    },
+    "experts padded in a captured step": {
+        **HYBRID,
+        "model.moe": CAPPED,
+        FED + "padded_to_capacity": True,
+        GRAPH + "kind": "full_iteration",
+    },
+    "padded experts in graphs of their own": {
+        "model.moe": CAPPED,
+        FED + "padded_to_capacity": True,
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ("attn", "moe"),
     },
     "NCCL EP": {**STATIC, B + "moe_flex_backend": "ncclep"},
     "shared experts beside the dispatch": {B + "moe_shared_expert_overlap": True},
@@ -121,6 +140,10 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "rank_capacity": {B + "moe_rank_capacity": 1.5},
     "paged_stash": {B + "moe_paged_stash": True},
     "padded": {FED + "padded": True},
+    "capacity_balancing": {"model.moe": replace(CAPPED, balancing="sinkhorn")},
+    "padded_to_capacity": {FED + "padded_to_capacity": True},
+    "padding_dispatcher": {"model.moe": CAPPED, B + "moe_dispatcher": "flex", FED + "padded_to_capacity": True},
+    "padded_once": {"model.moe": CAPPED, **STATIC, FED + "padded_to_capacity": True},
     "priority_stream": {FED + "priority_stream": True},
     "in_dispatch": {FED + "permute_in_dispatch": True},
     "stash_size": {FED + "stash_host": 1.0},
@@ -165,7 +188,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     },
     "graphs_dropless": {GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("moe",)},
     "graphs_static_preprocess": {
-        "model.moe": replace(MOE, capacity_factor=1.0),
+        "model.moe": CAPPED,
         GRAPH + "kind": "transformer_engine",
         GRAPH + "modules": ROUTER,
     },
@@ -190,6 +213,12 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
         GRAPH + "modules": ROUTER,
     },
     "graphs_overlap": {P + "overlap_ep": True, GRAPH + "kind": "transformer_engine", GRAPH + "modules": ("mlp",)},
+    "graphs_sharded_overlap": {
+        P + "zero": 3,
+        P + "overlap_ep": True,
+        GRAPH + "kind": "transformer_engine",
+        GRAPH + "modules": ROUTER,
+    },
     "graphs_weight_gradients": {
         P + "overlap_ep": True,
         B + "delay_wgrad": True,
@@ -201,6 +230,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
 OURS = {
     "flex_backend": "it would be lost",
     "flex_sms": "it would be lost",
+    "padded_once": "sizes would disagree",
     "priority_stream": "it would be lost",
     "in_dispatch": "it would be lost",
     "stash_size": "it would be lost",
@@ -218,6 +248,7 @@ OURS = {
     "outer_optimizer": "Megatron-FSDP says so when it wraps the model",
     "master": "the optimizer says so when it is made",
     "graphs_mamba": "nothing would be captured",
+    "graphs_sharded_overlap": "Megatron-FSDP says so when it wraps the model",
     "graphs_static_experts": "the dispatcher says so at the first capture",
     "ncclep": "the dispatcher says so when the model is built",
     "router_fusion": "the router says so at the first step",

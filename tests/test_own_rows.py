@@ -193,3 +193,21 @@ def test_rows_of_another_gpu_are_not_enough(tmp_path, capsys, monkeypatch):
     assert main(["calibrate", "rows=a.csv", "cluster=dgx_a100_80gb"]) == 2
     assert "0 of 3 rows can be fitted; most often: measured on H100" in capsys.readouterr().err
     assert not (tmp_path / "cluster").exists()
+
+
+def test_a_file_needs_no_sizes_of_models_that_are_known(tmp_path, capsys):
+    """DeepSeek V3 with its experts, Kimi K2 with its prefix of the precision, and why V4 cannot be."""
+    file = tmp_path / "rows.csv"
+    lines = [
+        "model,gpu,gpus,tp,pp,mbs,gbs,seq,precision,ep",
+        "Kimi-K2,GB300,256,1,4,2,4096,4096,FP8-MX,64",
+        "DeepSeek-V3,B200 SXM6 192GB,256,1,16,1,2048,4096,FP8 (blockwise),8",
+        "DeepSeek-V4-Flash,GB300,128,1,1,1,2048,4096,mxfp8,64",
+        "mine,H100 SXM,8,1,1,1,8,2048,bf16,1",
+    ]
+    file.write_text("\n".join(lines))
+    assert main(["validate", f"rows={file}", "output=json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [row["row_id"] for row in result["rows"]] == ["line 2", "line 3"]
+    reasons = [skip["reason"] for skip in result["skipped"]]
+    assert reasons == ["its attention is not described by a Spec", "not published: layers, hidden, heads"]

@@ -19,6 +19,8 @@ pytest.importorskip("deepspeed")
 ROOT = Path(__file__).parents[1]
 ROWS: dict[str, dict[str, Any]] = json.loads((ROOT / "docs" / REHEARSALS).read_text("utf-8"))
 QUICK_STEPS = 8
+# nats: what norms whose gradients no rank sums are off by after twelve steps, the smallest fault that was seen
+SMALLEST_FAULT = 7e-5
 
 
 def benchmark() -> Any:
@@ -51,9 +53,9 @@ def test_every_row_was_rehearsed_and_passed() -> None:
     assert {name for name, row in ROWS.items() if row["backend"] == "megatron"} >= {"gpt_oss_20b", "olmo3_7b"}
 
 
-def test_recipes_were_rehearsed_within_the_tolerance_and_it_leaves_them_little() -> None:
-    """The page of each recipe says what its miniature differed by."""
+def test_the_tolerance_lies_between_what_recipes_differed_by_and_the_smallest_fault() -> None:
+    """The page of each recipe says what its miniature differed by; other machines round it up to a fifth more."""
     proven = json.loads((ROOT / "docs" / PROOFS).read_text("utf-8"))["recipes"]
     found = [max(one["rehearsal"]["differences"].values()) for one in proven.values() if "rehearsal" in one]
     assert len(found) > 200
-    assert TOLERANCE / 4 < max(found) < TOLERANCE < 1e-5
+    assert 1.2 * max(found) < TOLERANCE < SMALLEST_FAULT / 3

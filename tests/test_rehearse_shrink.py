@@ -198,3 +198,14 @@ def test_balancing_over_a_batch_is_balancing_in_a_micro_batch() -> None:
         assert mini.model.moe is not None
         assert mini.model.moe.balancing == small
         assert any("in each micro-batch" in line for line in substitutions(asked, minis)) == (kind != small)
+
+
+@pytest.mark.parametrize(("degrees", "kept"), [({"ep": 2}, 1.5), ({"ep": 2, "tp": 2, "sp": True}, None)])
+def test_a_capacity_is_kept_where_every_rank_routes_whole_sequences(degrees, kept) -> None:
+    moe = Moe(experts=4, topk=2, ffn=64, capacity_factor=1.5, drop_policy="position")
+    original = override(spec(small_model(moe=moe), 8, **degrees), "backend.megatron.experts.padded_to_capacity", True)
+    minis = miniature(original)
+    assert {mini.model.moe.capacity_factor for mini in minis if mini.model.moe} == {kept}
+    assert {mini.backend.megatron.experts.padded_to_capacity for mini in minis} == {kept is not None}
+    said = [line for line in substitutions(original, minis) if line.startswith("no token is dropped")]
+    assert len(said) == (kept is None)

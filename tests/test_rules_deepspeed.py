@@ -80,6 +80,8 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.stage_0": {"parallelism.zero": 0},
     "deepspeed.grad_reduce": {"training.precision": "fp16", "training.grad_reduce": "bf16"},
     "deepspeed.optimizer": {"training.optimizer.name": "muon", "parallelism.tp": 2},
+    "deepspeed.soap": {"training.optimizer.name": "soap"},
+    "deepspeed.lion": {"training.optimizer.name": "lion", "backend.deepspeed.bf16_states": True},
     "deepspeed.offload_sgd": {"training.optimizer.name": "sgd", f"{OFFLOAD}.device": "cpu"},
     "deepspeed.offload_optimizer": {"parallelism.zero": 0, "training.precision": "fp32", f"{OFFLOAD}.device": "cpu"},
     "deepspeed.offload_param": {"parallelism.zero": 2, "backend.deepspeed.offload_param.device": "cpu"},

@@ -15,6 +15,7 @@ from meshwright.spec.model import Moe
 
 WIDE = small_model(heads=32, kv_heads=32)
 EXPERTS = small_model(heads=32, kv_heads=32, moe=Moe(experts=4, topk=2, ffn=256))
+BIASED = small_model(moe=Moe(experts=4, topk=2, ffn=256, score="sigmoid", router_bias=True, capacity_factor=1.0))
 SLURM = override(spec(small_model(), 16), "launch.kind", "slurm")
 
 AGAINST: dict[str, tuple[Spec, str]] = {
@@ -57,6 +58,10 @@ AGAINST: dict[str, tuple[Spec, str]] = {
             True,
         ),
         "backend.megatron.moe_router_fusion, backend.megatron.experts.balanced: small has no experts",
+    ),
+    "padded-bias": (
+        override(spec(BIASED, 8), "backend.megatron.experts.padded_to_capacity", True),
+        "every expert counts as full, so that model.moe.router_bias never moves",
     ),
     "evaluation-interval": (
         override(override(SLURM, "training.steps", 10), "training.evaluation.interval", 100),

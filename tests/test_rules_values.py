@@ -36,6 +36,13 @@ def said(path: str, value: object, backend: str = "megatron") -> list[str]:
     return [str(problem) for problem in refusals(override(base, path, value), backend)]
 
 
+def test_which_tokens_are_dropped_is_no_question_without_a_capacity() -> None:
+    every = override(override(WHOLE, "model.moe.capacity_factor", None), "model.moe.drop_policy", "position")
+    (problem,) = refusals(every, "megatron")
+    assert "model.moe.drop_policy: position, and without model.moe.capacity_factor none is dropped" in str(problem)
+    assert problem.repairs == ({"model.moe.drop_policy": "probs"},)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [

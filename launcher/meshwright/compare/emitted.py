@@ -9,6 +9,8 @@ from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
+import yaml
+
 from meshwright.compare.numbers import Number, unequal
 from meshwright.emit.backends import FILES
 from meshwright.layout.plan import Plan
@@ -27,7 +29,7 @@ def emitted(a: Plan, b: Plan) -> tuple[Number, ...]:
 
 
 def settings(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Flags by their name, JSON keys by file and dotted path; None is a flag without a value."""
+    """Flags by their name, keys of JSON and YAML by file and dotted path; None is a flag without a value."""
     found: dict[str, Any] = {}
     for path, text in texts.items():
         name = PurePath(path).name
@@ -35,6 +37,8 @@ def settings(texts: Mapping[str, str]) -> dict[str, Any]:
             found |= _flags(shlex.split(text))
         elif name.endswith(".json") and path not in TWICE:
             found |= {f"{name}: {key}": value for key, value in _leaves(json.loads(text), "")}
+        elif name.endswith(".yaml"):
+            found |= {f"{name}: {key}": value for key, value in _leaves(yaml.safe_load(text), "")}
     return found
 
 

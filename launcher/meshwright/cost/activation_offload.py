@@ -42,8 +42,21 @@ def copied(s: Scene, load: Load) -> Number:
     if offload.layers:
         everything = load.total(_bytes(s, operations, ("",)) for operations in s.layers)
         return everything * minimum(1, offload.layers / maximum(1, load.layers))
-    begins = tuple(_SAVED_BY[module] for module in offload.modules)
-    return offload.fraction * load.total(_bytes(s, operations, begins) for operations in s.layers)
+    return offload.fraction * load.total(_bytes(s, each, _begins(s, each)) for each in s.layers)
+
+
+def _begins(s: Scene, operations: Iterable[Operation]) -> tuple[str, ...]:
+    """Of one layer, but for norms at the edge of a graph, which Megatron leaves on the GPU.
+
+    A graph of attention holds the norm before it, and the one behind it ends a graph or begins another
+    (megatron/core/transformer/transformer_layer.py:1459).
+    """
+    options = s.layout.backend.megatron
+    graphs, modules = set(options.cuda_graphs.modules), options.activation_offload.modules
+    routed = any(o.name == "router" for o in operations)
+    edge = graphs & {"attn", "moe_router"} if routed else len(graphs & {"attn", "mlp"}) == 1
+    stays = {"attn_norm": "attn" in graphs, "mlp_norm": bool(edge)}
+    return tuple(_SAVED_BY[module] for module in modules if not stays.get(module, False))
 
 
 def leaving(s: Scene, load: Load) -> Number:
@@ -73,5 +86,5 @@ def _beside(s: Scene, load: Load) -> Number:
 
 def _bytes(s: Scene, operations: Iterable[Operation], begins: tuple[str, ...]) -> Number:
     """Of one layer and micro-batch; attention's scores, where they are kept at all, stay."""
-    tensors = (t for o in operations if o.name.startswith(begins) for t in o.saved if not t.squared)
+    tensors = (t for o in operations if o.name.startswith(begins) for t in o.saved if not (t.squared or t.entering))
     return sum(t.on_rank(s.degrees) for t in tensors) * s.tokens * s.width / 2

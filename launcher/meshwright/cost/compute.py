@@ -52,6 +52,7 @@ class _Kernel:
     matmul: Number
     attention: Number
     memory: Number
+    returned: Number  # beyond twice that, in the backward
     casts: tuple[Number, Number]  # to 8 bits, forward and backward
     gradient: Number  # adding the weight gradient to its buffer, from 16 bits where that is a kernel of its own
     launch: Number
@@ -79,7 +80,8 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     behind = _behind_counts(operations, kernels) * s.framework.reads_counts
     forward = maximum(once, host, behind)
     twice = 2.5 if s.framework.kernels.flash else 2
-    device = sum(2 * (k.matmul + k.memory) + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
+    moved = sum(2 * k.memory + k.returned for k in kernels)
+    device = moved + sum(2 * k.matmul + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
     backward = maximum(device, 2 * host)
     tiled = sum(k.matmul + k.memory for o, k in zip(operations, kernels, strict=True) if in_tiles(s, o))
     r, (repeated, launched) = s.layout.recompute, _repeated(s, operations, kernels)
@@ -112,7 +114,7 @@ def weight_gradients(s: Scene, operations: Iterable[Operation]) -> Number:
 def roofline(s: Scene, o: Operation) -> Roofline:
     """One operation's forward, in the matrix units and in moving bytes."""
     kernel, products, scores = _kernel(s, o), _products(s, o), _scores(s, o)
-    units = attention.peak(s, o) if o.scores or o.products else peak(s)
+    units = attention.peak(s, o) if o.scores or o.products else peak(s, o)
     moving = kernel.memory + kernel.casts[0]
     return Roofline(products + scores, _moved(s, o), kernel.matmul + kernel.attention, moving, units)
 
@@ -150,9 +152,10 @@ def _kernel(s: Scene, o: Operation) -> _Kernel:
     fused = s.framework.kernels.flash and not o.dense
     attention_peak = attention.peak(s, o) * (attention.rate(s) if fused else e.matmul)
     return _Kernel(
-        matmul=_products(s, o) / (peak(s) * e.matmul),
+        matmul=_products(s, o) / (peak(s, o) * e.matmul),
         attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
+        returned=s.tokens * sum(t.on_rank(s.degrees) for t in o.returned) / rate,
         casts=casts(s, o, rate),
         gradient=_gradient_bytes(s) * elements / rate,
         launch=0
@@ -169,8 +172,8 @@ def _gradient_bytes(s: Scene) -> Number:
 
 def _products(s: Scene, o: Operation) -> Number:
     """FLOPs of the products with weights."""
-    tp = s.layout.tp
-    each = (w.elements / (1 if w.shard == "replicated" else tp) for w in o.weights if is_matrix(w.name))
+    ways = {"replicated": 1, "tp": s.layout.tp, "expert": s.layout.tp / s.degrees.load}
+    each = (w.elements / ways[w.shard] for w in o.weights if is_matrix(w.name))
     return 2 * s.tokens * o.topk * sum(each)
 
 
@@ -186,7 +189,8 @@ def _moved(s: Scene, o: Operation) -> Number:
     """Bytes that the kernels read and write, the weights among them, in as many bits as their products take."""
     squared = s.layout.training.sequence * (1 + _pieces(s, o))
     each = sum(t.on_rank(s.degrees) * (squared if t.squared else 1) for t in o.moved)
-    return s.tokens * each + weight_bytes(s, o) * _touched(s, o)
+    turned = sum(t.on_rank(s.degrees) for t in o.turned) * (s.layout.micro_batch > 1)
+    return s.tokens * (each + turned) + weight_bytes(s, o) * _touched(s, o)
 
 
 def _pieces(s: Scene, o: Operation) -> Number:

@@ -84,7 +84,7 @@ def recomputed(o: Operation, modules: tuple[str, ...] | None) -> bool:
 _OPERATIONS = {
     "core_attn": ("attention.core",),
     "mlp": ("mlp.",),
-    "moe": ("router", "dispatch", "experts.", "combine"),
+    "moe": ("router", "latent.", "dispatch", "experts.", "combine", "shared_experts."),
     "shared_experts": ("shared_experts.",),
     "layernorm": ("attention.norm", "mlp.norm"),
     "act": ("mlp.activation",),

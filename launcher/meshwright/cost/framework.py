@@ -12,8 +12,10 @@ from meshwright.model.low_precision import CODED, Casts, cast_bytes, directions,
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
+from meshwright.rules.megatron_experts import static_experts
 from meshwright.spec import MegatronOptions
 from meshwright.spec.frozen import dataclass
+from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["SPREAD", "Framework", "framework_of"]
 
@@ -43,7 +45,7 @@ class Framework:
     fused_loss: bool = False  # one kernel, which writes the gradient over the bf16 logits
     gathered_loss: bool = False
     gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all
-    dummy_gradients: bool = True
+    dummy_gradients: Number = True
     weight_bytes: Number = 2.0
     coded_bytes: Number = 0.0  # of these, what fewer bits add to 16 or spare of them; not of embedding and head
     gradient_bytes: Number = 4.0
@@ -65,10 +67,15 @@ class Framework:
     secondary: int = 1  # ranks that hold a second copy of what ZeRO-3 gathers, and gather it again among themselves
     low_layers: float = 1.0  # part of the layers whose products are in the low precision, if there is one
     low_head: bool = False  # the head's, too
+    own_precision: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()  # operation: (precision, part of layers)
+    registers: bool = False  # tensor-parallel ranks exchange in buffers that the engine registers
     sends_once: bool = False  # a routed token leaves its node once for each node with experts of its own
     reads_counts: bool = True  # the host waits for the router's counts of tokens; not where experts are padded to one
+    deals_tokens: bool = False  # a benchmark's gate: each token to the next k experts, none of them chosen
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
+    expert_room: float = 1.0  # of tensors of an expert's tokens, times those it would get were they dealt evenly
+    expert_pages: float = 0.0  # of pages that hold what experts keep, the same; 0: it stays where it was made
     memory_spread: float = SPREAD  # see there
     grouped_workspace: float = 0.0  # bytes that products of grouped experts write to between their pieces
     dispatcher_copies: float = 0.0  # hidden states of a rank's tokens for each rank of the group, in fixed buffers
@@ -98,10 +105,11 @@ def _kernels(layout: Layout) -> Kernels:
     options, local = layout.backend.megatron, _local(layout)
     return Kernels(
         flash=not _unfused(layout),
-        norm=not (local and layout.model.norm == "rmsnorm"),
+        norm=not (local and layout.cluster.accelerator.platform == "cpu"),  # torch's RMSNorm, one kernel on GPUs alone
         joined=not local,
         eight_bit=_low(layout),
         low_bytes=CODED.get(layout.training.precision, 1.0),
+        kept=_own(layout).kept_bytes(layout) if _own(layout) else (),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
         fused_experts=options.op_fuser,
@@ -145,26 +153,44 @@ def _states_of(layout: Layout) -> dict[str, Any]:
     FSDP2 keeps fp32 shards and casts what it gathers, so it needs no other master copy.
     """
     options, training, fsdp2, part = layout.backend.megatron, layout.training, _fsdp2(layout), _low_part(layout)
+    coded = part * (_own(layout).coded_part(layout) if _own(layout) else 1.0)
     weight, gradient, optimizer = _states(layout, options.optimizer_moments)
     capability = layout.cluster.accelerator.capability
     kept, sent = low_bytes(options.quantization, training.precision, capability) if _low(layout) else (0.0, 0.0)
     away = options.optimizer_offload.fraction
     return {
-        "weight_bytes": where(fsdp2, 4.0, weight) + part * kept,
-        "coded_bytes": part * kept,
-        "gather_bytes": part * sent + (1 - part) * 2.0 if sent else 0.0,
+        "weight_bytes": where(fsdp2, 4.0, weight) + coded * kept,
+        "coded_bytes": coded * kept,
+        "gather_bytes": coded * sent + (1 - coded) * 2.0 if sent else 0.0,
         "low_layers": part,
-        "coded": _coded(layout, part),
+        "own_precision": _own(layout).own_precision(layout) if _own(layout) else (),
+        "coded": _coded(layout, coded),
         "casts": cast_bytes(training.precision) if _low(layout) else None,
         "gradient_bytes": where(fsdp2, 4.0, gradient),
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
-        "end_bytes": 4.0 if training.optimizer.name == "muon" and options.muon.scalars == "adam" else 0.0,
+        "end_bytes": _of_ends(layout) if training.optimizer.name in MATRIX_OPTIMIZERS else 0.0,
         "optimizer_away": away,
         "transposes": _transposes(layout),
         "sums_in_switches": options.groups.sharp == "dp",
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
     }
+
+
+def _own(layout: Layout) -> Any:
+    """What counts modules with a precision of their own, where there are some."""
+    if not layout.backend.megatron.quantization.modules:
+        return None
+    from meshwright.cost import own_precision
+
+    return own_precision
+
+
+def _of_ends(layout: Layout) -> float:
+    """Bytes by which the states of an embedding exceed those of a matrix, which another optimizer steps."""
+    name, muon = layout.training.optimizer.name, layout.backend.megatron.muon
+    ends = muon.scalars if name == "muon" else "adam"
+    return float(state_bytes(ends) - state_bytes(name))
 
 
 def _coded(layout: Layout, part: float) -> tuple[float, float]:
@@ -182,9 +208,12 @@ def _buffers(layout: Layout) -> dict[str, Any]:
     """What stays allocated beside parameters and activations, and how well the whole is known."""
     options, local = layout.backend.megatron, _local(layout)
     return {
-        "dummy_gradients": not local and options.gradient_accumulation_fusion,
+        # with Megatron-FSDP nothing is added by products (emit/megatron_kwargs.py)
+        "dummy_gradients": (not local and options.gradient_accumulation_fusion) * (layout.zero < 2),
         "dispatcher_copies": 2.0 if layout.model.moe and _hybrid(options) else 0.0,
         "grouped_workspace": 0.0 if local or not layout.model.moe else _GROUPED,
+        "expert_room": options.moe_rank_capacity or 1.0,
+        "expert_pages": options.experts.stash_gpu if options.moe_paged_stash else 0.0,
         "memory_spread": SPREAD if local else _ENGINE_SPREAD,
     }
 
@@ -196,12 +225,14 @@ def _done(layout: Layout) -> dict[str, Any]:
         "captured": captured(options),
         "captures_all": options.cuda_graphs.kind == "full_iteration",
         "sends_once": options.moe_dispatcher == "flex",
+        "reads_counts": not static_experts(layout),
         "tf32": not _local(layout) and layout.cluster.accelerator.platform == "cuda",
         "fused_gradients": options.gradient_accumulation_fusion,
         "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,
         "grouped_softmax": _unfused(layout),
         "exchanges_heads": p.cp_comm == "a2a",
         "overlaps_gather": _gathers_ahead(layout),
+        "registers": p.overlap_tp and not _local(layout),
     }
 
 

@@ -25,9 +25,10 @@ def deepspeed(layout: Layout) -> dict[str, Any]:
     options = layout.backend.deepspeed
     whole = not cuts_vocabulary(layout.model, layout.backend)
     deepep = options.moe_dispatcher == "deepep"
+    flash = options.attention != "eager"
     return _states(layout) | {
         "tiles": (options.tiling.loss, options.tiling.mlp),
-        "kernels": Kernels(flash=options.attention != "eager", activation=False, norm=False, weighs_outputs=True),
+        "kernels": Kernels(flash=flash, activation=False, norm=False, weighs_outputs=True, casts=True),
         "loss_bytes": 16.0,
         "exchanges_heads": True,
         "sends_once": deepep,

@@ -17,6 +17,7 @@ from meshwright.model.kinds import ahead_kinds, kinds, running_counts
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Degrees, Operation, decoder_layer, parameters
 from meshwright.rules import Layout
+from meshwright.rules.megatron_experts import experts_load
 from meshwright.spec import Efficiency
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
@@ -156,6 +157,7 @@ def scene(layout: Layout, framework: Framework | None = None) -> Scene:
             layout.etp,
             layout.ep,
             parts_of(layout.spec),
+            experts_load(layout),
         ),
         tokens=layout.micro_batch * layout.training.sequence / layout.cp,
         vocab=padded_vocab(layout.model, layout.backend, layout.tp),

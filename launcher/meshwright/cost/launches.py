@@ -46,7 +46,7 @@ def is_captured(s: Scene, o: Operation) -> bool:
 def beside(s: Scene, o: Operation) -> float:
     """Host operations beside its kernels: routing, and what latent attention splits and joins."""
     if o.name == "router":
-        return ROUTING
+        return 0.0 if s.framework.deals_tokens else ROUTING
     if o.name == "attention.kv_up":
         return LATENT + (not s.framework.kernels.rope) * ROTARY
     return (FLEX_ROUTING if s.framework.sends_once else ROUTING) if o.name in ("dispatch", "combine") else 0.0

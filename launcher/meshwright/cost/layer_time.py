@@ -60,18 +60,24 @@ def _tensor(s: Scene, kind: LayerKind) -> Triple:
     all-gathers on entering and reduce-scatters on leaving; backward, what was gathered is gathered again, and both that
     and the scatter on the way out run beside products.
     """
-    r, p, sizes = s.layout, s.layout.spec.parallelism, messages.tensor(s, kind)
+    r, sizes = s.layout, messages.tensor(s, kind)
     hidden = r.cluster.efficiency.overlap
     beside = hidden * s.framework.overlaps_gradients
     enter, leave, gradients, returned = (
         sum(ring(s, group(s, r.tp, 1), size) for size in each)
         for each in (sizes.entering, sizes.leaving, sizes.gradients, sizes.returned)
     )
-    shown = 1 - hidden * (p.overlap_tp + 0)
-    forward = (enter + leave) * shown
-    backward = where(r.sp, gradients * shown + (1 - beside) * (enter + returned), (enter + leave) * (1 - beside))
+    gathers, scatters = (1 - hidden * on for on in _overlaps(s))
+    forward = enter * gathers + leave * scatters
+    backward = where(r.sp, gradients * gathers + (1 - beside) * (enter + returned), (enter + leave) * (1 - beside))
     on = (r.tp > 1) + 0
     return on * forward, on * backward, on * (r.recompute == 2) * forward
+
+
+def _overlaps(s: Scene) -> tuple[bool, bool]:
+    """Whether what products take is gathered beside them, and what they give scattered."""
+    on, buffers = s.layout.spec.parallelism.overlap_tp, s.layout.backend.megatron.tp_overlap
+    return on and buffers.gather, on and buffers.scatter
 
 
 def _expert(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> Triple:
@@ -110,13 +116,25 @@ on GB200 (Megatron-LM@1d9edcf8 docs/discussions/deepseek-v3-gb200-optimization, 
 _DEEPEP_PEERS = 8  # NUM_MAX_NVL_PEERS (deepseek-ai/DeepEP csrc/kernels/configs.cuh)
 
 
+_DEEPEP_BETWEEN = 0.9
+"""Of a link between nodes, what DeepEP reaches: 61 and 90 GB/s with what stays on the node, in four and in two of them
+with 50 GB/s of each (deepseek-ai/DeepEP README, "Performance")."""
+
+
 def _exchange(s: Scene, g: Group, size: Number) -> Number:
     """A dispatch and a combine; the backward of each is the other's forward."""
-    options, twice = s.layout.backend.megatron, 2 * all_to_all(s, g, size, messages.between_nodes(s, g))
+    options, between = s.layout.backend.megatron, messages.between_nodes(s, g)
     deepep = options.moe_dispatcher == "flex" and options.moe_flex_backend == "deepep"
-    if not deepep or s.layout.backend.name != "megatron":
-        return twice
-    wide = messages.copies(s, g) * sum(1 / rate for rate in _WIDE_DEEPEP)
+    if not deepep or between is None or s.layout.backend.name != "megatron":
+        return 2 * all_to_all(s, g, size, between)
+    return _deepep(s, g, messages.copies(s, g), between)
+
+
+def _deepep(s: Scene, g: Group, size: Number, between: Number) -> Number:
+    """``size``: bytes of a rank's tokens, once for each rank with experts of theirs (csrc/kernels/intranode.cu)."""
+    sent = between * s.layout.cluster.efficiency.inter_link / _DEEPEP_BETWEEN
+    twice = 2 * all_to_all(s, g, minimum(size, messages.expert(s)), sent)
+    wide = size * sum(1 / rate for rate in _WIDE_DEEPEP)
     return where(g.near > _DEEPEP_PEERS, maximum(twice, wide), twice)
 
 

@@ -13,11 +13,12 @@ from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import coming, leaving
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.cost.saved import beside, context_copies, layer_input, saved
+from meshwright.cost.saved import beside, context_copies, layer_input, saved, static_tensors, unpaged
 from meshwright.model.count import cuts_words
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
 from meshwright.spec.frozen import dataclass
+from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["GIB", "Memory", "allocatable", "memories", "memory", "stage_parameters"]
 
@@ -40,7 +41,7 @@ class Memory:
     activations: Number
     logits: Number  # output projection and loss, at the first backward
     workspace: Number  # what one layer's backward needs beside the saved tensors
-    communication: Number  # buckets, gathered parameters
+    communication: Number  # buckets, gathered parameters, registered buffers
     framework: Number  # kernels' persistent buffers and library workspaces inside the allocator
 
     @property
@@ -80,7 +81,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
         activations=activations,
         logits=logits,
         workspace=maximum(0, _workspace(s, load) + recomputed + coming(s, load) - logits) + beside(s, load),
-        communication=_gathered(s, load) + _buckets(s, all_parameters) + gathered.buffers(s, load),
+        communication=_gathered(s, load) + _buffers(s, load, all_parameters),
         framework=_framework(s, load),
     )
 
@@ -108,7 +109,15 @@ def _optimizer(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     """States of the shard that one rank owns; with several instances of the optimizer each has them all."""
     f, sharded = s.framework, s.layout.zero >= 1
     beside = f.end_bytes * _shards(_ends(s, load), 0, s.owners, sharded) if f.end_bytes else 0
-    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside
+    return f.optimizer_bytes * _shards(dense, experts, s.owners, sharded) + beside + _squares(s, load)
+
+
+def _squares(s: Scene, load: Load) -> Number:
+    if s.layout.training.optimizer.name != "soap":
+        return 0
+    from meshwright.cost import soap
+
+    return soap.states(s, load)
 
 
 def _shards(dense: Number, experts: Number, ways: Pair, sharded: Number) -> Number:
@@ -178,7 +187,8 @@ def _workspace(s: Scene, load: Load) -> Number:
     """Gradients flowing through the widest operation of one layer, where no head needs more."""
     model = s.layout.model
     width = load.largest(maximum(0, *(tiles.widest(s, part) for part in parts(kind))) for kind in s.kinds)
-    return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + load.largest(_sent(s, kind) for kind in s.kinds)
+    sent = load.largest(_sent(s, kind) for kind in s.kinds)
+    return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + sent + unpaged(s, load)
 
 
 def _sent(s: Scene, kind: LayerKind) -> Number:
@@ -190,23 +200,16 @@ def _sent(s: Scene, kind: LayerKind) -> Number:
         return 0
     moe, d = s.layout.model.moe, s.degrees
     assert moe is not None
-    return 4 * s.width * moe.topk * s.layout.model.hidden * s.tokens * d.etp / d.tp
+    rows = moe.topk * d.load * s.framework.expert_room * s.tokens
+    return 4 * s.width * rows * s.layout.model.hidden * d.etp / d.tp
 
 
 def _framework(s: Scene, load: Load) -> Number:
     """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
-    fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _graph_inputs(s, load) + _dispatcher(s, load)
-    if not s.framework.dummy_gradients:
-        return fixed
+    fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _dispatcher(s, load)
+    fixed = fixed + static_tensors(s, load)
     d = s.degrees
-    return fixed + 2 * load.largest(_shapes(operations, d) for operations in s.layers)
-
-
-def _graph_inputs(s: Scene, load: Load) -> Number:
-    """A graph of a layer reads its input where it was captured: a copy for each micro-batch in flight (inferred)."""
-    if not s.framework.captured or s.framework.captures_all:
-        return 0 * load.layers
-    return load.layers * layer_input(s) * load.in_flight
+    return fixed + s.framework.dummy_gradients * 2 * load.largest(_shapes(operations, d) for operations in s.layers)
 
 
 def _dispatcher(s: Scene, load: Load) -> Number:
@@ -243,6 +246,24 @@ def _gathered(s: Scene, load: Load) -> Number:
     gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
     return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
+
+
+def _buffers(s: Scene, load: Load, everything: Number) -> Number:
+    return _buckets(s, everything) + gathered.buffers(s, load) + _registered(s, load)
+
+
+def _registered(s: Scene, load: Load) -> Number:
+    """User buffers, which stand beside what the allocator counts."""
+    if not s.framework.registers:
+        return 0 * load.layers
+    from meshwright.model.user_buffers import buffer_bytes
+
+    layout, eight = s.layout, s.layout.training.precision in FP8_RECIPES
+    details = layout.backend.megatron.quantization
+    both = eight and details.first_layers_bf16 + details.last_layers_bf16 > 0
+    kinds = (eight, False) if both else (eight,)
+    there = (layout.tp > 1) * layout.model.hidden * s.tokens
+    return buffer_bytes(layout.backend.megatron.tp_overlap, there, layout.tp, kinds) + 0 * load.layers
 
 
 def _buckets(s: Scene, everything: Number) -> Number:

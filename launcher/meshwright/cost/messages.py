@@ -72,7 +72,7 @@ def routed(kind: LayerKind) -> bool:
 def expert(s: Scene) -> Number:
     """Tokens that one rank sends to their experts."""
     moe = s.layout.model.moe
-    return 0 if moe is None else moe.topk * _sent(s, moe) / s.layout.tp
+    return 0 if moe is None else moe.topk * s.degrees.load * _sent(s, moe) / s.layout.tp
 
 
 def _sent(s: Scene, moe: Moe) -> Number:
@@ -85,12 +85,13 @@ def between_nodes(s: Scene, g: Group) -> Number | None:
 
     DeepEP and HybridEP send a token to a node once and copy it there (DeepEP, README: NVLink and RDMA forwarding).
     Over n nodes, k experts drawn alike are on n*(1 - (1 - 1/n)^k) of them; group-limited routing allows so many groups.
+    Experts that are padded draw a token as often more.
     """
     moe = s.layout.model.moe
     if moe is None or not s.framework.sends_once:
         return None
     nodes = g.size / g.near
-    reached = nodes * (1 - (1 - 1 / nodes) ** moe.topk)
+    reached = _reached(s, moe, nodes, nodes)
     if moe.groups > 1:
         reached = minimum(reached, maximum(1, moe.group_topk * nodes / moe.groups))
     return reached * (nodes - 1) / nodes * _sent(s, moe) / s.layout.tp
@@ -99,12 +100,24 @@ def between_nodes(s: Scene, g: Group) -> Number | None:
 def copies(s: Scene, g: Group) -> Number:
     """Bytes of a rank's tokens, once for each rank with experts of theirs, as DeepEP sends them.
 
-    Over r ranks, k experts drawn alike are on r*(1 - (1 - 1/r)^k) of them; group-limited routing allows a part of them.
+    Group-limited routing allows a part of the ranks.
     """
     moe = s.layout.model.moe
     assert moe is not None
-    allowed = g.size * (moe.group_topk / moe.groups if moe.groups > 1 else 1)
-    return allowed * (1 - (1 - 1 / maximum(1, allowed)) ** moe.topk) * _sent(s, moe) / s.layout.tp
+    allowed = maximum(1, g.size * (moe.group_topk / moe.groups if moe.groups > 1 else 1))
+    return _reached(s, moe, g.size, allowed) * _sent(s, moe) / s.layout.tp
+
+
+def _reached(s: Scene, moe: Moe, parts: Number, allowed: Number) -> Number:
+    """Of ``parts`` of the experts, those that have one of a token's, where it may go to ``allowed``.
+
+    Of r, k experts drawn alike are on r*(1 - (1 - 1/r)^k) of them; k neighbours, where a benchmark deals tokens out, on
+    as many as hold k experts.
+    """
+    drawn = moe.topk * s.degrees.load
+    if s.framework.deals_tokens:
+        return maximum(1, drawn * parts / moe.experts)
+    return allowed * (1 - (1 - 1 / allowed) ** drawn)
 
 
 def keys(s: Scene, kind: LayerKind) -> Number:

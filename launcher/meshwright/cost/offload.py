@@ -12,6 +12,7 @@ from meshwright.cost.activation_offload import copied, offloads_activations
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Work
+from meshwright.cost.saved import pages_on_host
 from meshwright.model.offload import GRADIENT, optimizer_part, summed_bytes, weight_bytes
 from meshwright.rules import Layout
 from meshwright.rules.host import (
@@ -52,7 +53,7 @@ class Host:
     workers: float  # that load data
     saving: float  # copies while a checkpoint is written
     states: float  # offloaded: parameters, gradients, the optimizer's
-    activations: float  # offloaded
+    activations: float  # offloaded, and pages for experts' that overflow
     pinned: float
     nvme: float
 
@@ -65,7 +66,8 @@ class Host:
 def host(s: Scene, loads: Sequence[Load]) -> Host:
     """What one node keeps in its own memory, were all its ranks of the stage that keeps most."""
     r = s.layout
-    kept = max(copied(s, load) * load.in_flight for load in loads) if offloads_activations(s) else 0
+    offloaded = offloads_activations(s)
+    kept = max((copied(s, load) * load.in_flight if offloaded else 0) + pages_on_host(s, load) for load in loads)
     activations, saving = float(ranks_of_node(r) * kept), float(save_bytes(r))
     return Host(
         ranks=float(process_bytes(r)),

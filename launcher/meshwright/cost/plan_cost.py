@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from math import exp
 
-from meshwright.cost import muon, offload
+from meshwright.cost import offload
 from meshwright.cost.advice import Advice, advice
 from meshwright.cost.brought import brought, placed
 from meshwright.cost.counts import CONVENTIONS, hardware_flops, training_flops
@@ -148,12 +148,20 @@ def _said(s: Scene, plan: Plan, loads: Sequence[Load], step: Step) -> Iterator[s
 
 
 def _orthogonal(s: Scene, loads: Sequence[Load], step: Step) -> Iterator[str]:
-    """Of Muon, on the stage that has most of it."""
+    """Of Muon and SOAP, on the stage that has most of it."""
+    if s.layout.training.optimizer.name not in ("muon", "soap"):
+        return
+    from meshwright.cost import muon, soap
+
     gathers, products = (float(max(part(s, load) for load in loads)) for part in (muon.gathering, muon.multiplying))
     if products:
         told = f", and gathering for it {gathers:.3g} s" if gathers else ""
         share = (gathers + products) / float(step.total)
         yield f"Muon's orthogonalization takes {products:.3g} s{told}: {share:.1%} of the step"
+    turned, kept = (float(max(part(s, load) for load in loads)) for part in (soap.turning, soap.states))
+    if turned:
+        share, size = turned / float(step.total), f"{kept / 2**30:,.1f} GiB of states beside Adam's"
+        yield f"SOAP's bases take {turned:.3g} s or more, {share:.1%} of the step, and {size}"
 
 
 def _compiled(spec: Spec, step: Step) -> Iterator[str]:
@@ -177,8 +185,8 @@ def _notes(spec: Spec) -> Iterator[str]:
             "what each rank holds is counted by transformers' plan of the model, not by the preset_model or "
             "partition_config of backend.deepspeed.extra.tensor_parallel"
         )
-    if spec.training.optimizer.name == "muon" and spec.model.measured is not None:
-        yield "Muon's orthogonalization takes no time here: which matrices the model has was not looked at"
+    if spec.training.optimizer.name in ("muon", "soap") and spec.model.measured is not None:
+        yield f"what {spec.training.optimizer.name} does takes no time here: which matrices the model has is not known"
     gpu = spec.cluster.accelerator
     if spec.training.precision == "fp32" and gpu.full_fp32_tflops is None and float(gpu.capability) >= 8:
         yield "fp32 is costed at TF32's rate, which PyTorch does not allow: accelerator.full_fp32_tflops is not stated"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number
+from meshwright.model.low_precision import cast_bytes, element_bytes
 from meshwright.model.operations import Operation
 from meshwright.spec import Accelerator
 
@@ -16,13 +17,20 @@ The best products of an H100 run at 1,402.6 of 1,979 TFLOP/s and 794.5 of 989, o
 of 2,500 (stas00/ml-engineering@744d01e compute/accelerator/README.md, "Maximum Achievable Matmul FLOPS")."""
 
 
-def peak(s: Scene) -> float:
-    """FLOP/s in the precision of the linear layers, over those that stay in bf16, too."""
-    gpu, precision = s.layout.cluster.accelerator, s.layout.training.precision
+def peak(s: Scene, o: Operation) -> float:
+    """FLOP/s of a product in its precision, over the layers."""
+    gpu = s.layout.cluster.accelerator
     if s.single:
         return gpu.fp32_tflops * 1e12 if s.framework.tf32 else gpu.full_fp32
-    low, part = low_peak(gpu, precision), s.framework.low_layers
-    return 1e12 / (part / low + (1 - part) / gpu.bf16_tflops)
+    return 1e12 / sum(part / low_peak(gpu, precision) for precision, part in _mixture(s, o))
+
+
+def _mixture(s: Scene, o: Operation) -> tuple[tuple[str, float], ...]:
+    """(precision, part of the layers) of a product: the run's, bf16 at the ends, and what its module has of its own."""
+    part, precision = s.framework.low_layers, s.layout.training.precision
+    own = next((shares for name, shares in s.framework.own_precision if name == o.name), ())
+    rest = part * (1 - sum(share for _, share in own))
+    return ((precision, rest), ("bf16", 1 - part), *((kind, part * share) for kind, share in own))
 
 
 def low_peak(gpu: Accelerator, precision: str) -> float:
@@ -38,8 +46,8 @@ def low_peak(gpu: Accelerator, precision: str) -> float:
 
 def weight_bytes(s: Scene, o: Operation) -> float:
     """Of an element of a weight: 2, or fewer where the product is in 8 or 4 bits, over the layers."""
-    kernels, part = s.framework.kernels, s.framework.low_layers
-    return part * kernels.low_bytes + (1 - part) * 2 if kernels.eight_bit and any(o.casts) else 2.0
+    low = s.framework.kernels.eight_bit and any(o.casts)
+    return sum(part * element_bytes(precision) for precision, part in _mixture(s, o)) if low else 2.0
 
 
 def casts(s: Scene, o: Operation, rate: Number) -> tuple[Number, Number]:
@@ -47,10 +55,10 @@ def casts(s: Scene, o: Operation, rate: Number) -> tuple[Number, Number]:
 
     Experts' in kernels of their own, or by the products before where operations are fused across an expert's MLP.
     """
-    each = s.framework.casts
     fused = s.layout.backend.megatron.op_fuser and o.name.startswith("experts.")
-    if each is None or fused:
+    if s.framework.casts is None or fused:
         return 0, 0
-    part = s.framework.low_layers * s.tokens / rate
-    inputs, gradients = (part * sum(t.on_rank(s.degrees) for t in tensors) for tensors in o.casts)
-    return inputs * (each.joined if o.joined else each.inputs), gradients * each.gradients
+    inputs, gradients = (s.tokens / rate * sum(t.on_rank(s.degrees) for t in tensors) for tensors in o.casts)
+    there = [(cast_bytes(precision), part) for precision, part in _mixture(s, o) if precision != "bf16"]
+    read = sum(part * (each.joined if o.joined else each.inputs) for each, part in there)
+    return inputs * read, gradients * sum(part * each.gradients for each, part in there)

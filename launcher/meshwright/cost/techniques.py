@@ -41,6 +41,13 @@ def _with_experts(**values: object) -> Callable[[Spec], Change]:
     return lambda spec: {f"{_B}{name}": value for name, value in values.items()} if spec.model.moe else {}
 
 
+def _padding(spec: Spec) -> Change:
+    """Where a capacity bounds experts, and no bias learns from what they are sent."""
+    moe = spec.model.moe
+    bounded = moe is not None and moe.capacity_factor is not None and not moe.router_bias
+    return {f"{_B}experts.padded_to_capacity": True} if bounded else {}
+
+
 def _graphs(spec: Spec) -> Change:
     """Everything of a dense layer; of one with experts, what waits for no count of tokens."""
     modules = ("attn", "moe_router", "moe_preprocess") if spec.model.moe else ()
@@ -102,6 +109,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         _dispatcher,
         {f"{_B}moe_dispatcher": "alltoall", f"{_B}moe_flex_backend": "deepep", f"{_B}moe_flex_sms": None},
     ),
+    Technique("expert_padding", _padding, {f"{_B}experts.padded_to_capacity": False}),
     Technique("router_fusion", _with_experts(moe_router_fusion=True), {f"{_B}moe_router_fusion": False}),
     Technique("permute_fusion", _with_experts(moe_permute_fusion=True), {f"{_B}moe_permute_fusion": False}),
     Technique(

@@ -32,5 +32,5 @@ def widest(s: Scene, part: Part) -> Number:
 
     Its products' outputs and the activation's, which are one and a half times a gated MLP's widest, are kept at once.
     """
-    width, pieces = part.widest(s.layout.model), s.framework.tiles[1]
+    width, pieces = part.widest(s.layout.model) * (s.degrees.load if part.routed else 1), s.framework.tiles[1]
     return width if part is not MLP or pieces == 1 else 2 * width / pieces

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered, messages, muon, offload
+from meshwright.cost import gathered, messages, offload
 from meshwright.cost.collectives import (
     beside,
     copies_groups,
@@ -233,7 +233,7 @@ def _sharded(s: Scene, held: Held, gather: Number, time: StageTime) -> Number:
 
 
 def _optimizer(s: Scene, load: Load, held: Held) -> Number:
-    """Adam on the owned shard, what touches every gradient, and Muon's orthogonalization.
+    """Adam on the owned shard, what touches every gradient, and what Muon and SOAP do with matrices.
 
     Bytes: the norm reads and clipping rewrites the gradient (12), Adam reads it and three fp32 states and writes them
     (28), the weight is cast (6), the buffer zeroed (4); fp16 unscales and checks the gradient (8). What is summed whole
@@ -248,5 +248,18 @@ def _optimizer(s: Scene, load: Load, held: Held) -> Number:
     rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
     clipped = 12 * s.framework.reduces_after
     whole = (12 if r.training.precision == "fp16" else 4) + clipped
-    orthogonal = muon.multiplying(s, load) + muon.gathering(s, load)
-    return ((46 - clipped) * owned + whole * everything) / rate + e.step_ms * 1e-3 + orthogonal
+    adam = ((46 - clipped) * owned + whole * everything) / rate + e.step_ms * 1e-3
+    return adam + _of_matrices(s, load)
+
+
+def _of_matrices(s: Scene, load: Load) -> Number:
+    name = s.layout.training.optimizer.name
+    if name == "muon":
+        from meshwright.cost import muon
+
+        return muon.multiplying(s, load) + muon.gathering(s, load)
+    if name == "soap":
+        from meshwright.cost import soap
+
+        return soap.turning(s, load)
+    return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from meshwright.cost import gathered, messages, muon
+from meshwright.cost import gathered, messages
 from meshwright.cost.collectives import (
     Group,
     context_group,
@@ -118,7 +118,24 @@ def _tensor(s: Scene, load: Load, part: Number) -> Flow:
     count = pairs * where(r.sp, 2 * passes + 1, passes) * (r.tp > 1)
     kind = "all-gather and reduce-scatter" if r.spec.parallelism.sp else "all-reduce"
     gathered = gathered + load.head * messages.logits(s)
-    return _flow(r.microbatches * gathered * _share(g) + muon.sent(s, load), g, kind, count)
+    return _flow(r.microbatches * gathered * _share(g) + _sent_by_muon(s, load), g, kind, count)
+
+
+def _sent_by_muon(s: Scene, load: Load) -> Number:
+    if s.layout.training.optimizer.name != "muon":
+        return 0 * load.layers
+    from meshwright.cost import muon
+
+    return muon.sent(s, load)
+
+
+def _gathered_by_muon(s: Scene, load: Load) -> tuple[Number, Number]:
+    """By DeepSpeed's."""
+    if s.layout.training.optimizer.name != "muon" or s.layout.backend.name != "deepspeed":
+        return 0, 0
+    from meshwright.cost import muon
+
+    return muon.gathered(s, load)
 
 
 def _context(s: Scene, load: Load, part: Number) -> tuple[Flow, Flow]:
@@ -177,8 +194,7 @@ def _data(s: Scene, load: Load) -> Flow:
     dense = everything - experts
     kind = _kind(s)
     count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
-    size, sharing = each * (_share(wide) * dense + _share(narrow) * experts), r.backend.name == "deepspeed"
-    whole = muon.gathered(s, load) if sharing else (0, 0)
+    size, whole = each * (_share(wide) * dense + _share(narrow) * experts), _gathered_by_muon(s, load)
     size = size + _share(wide) * whole[0] + _share(narrow) * whole[1]
     flow = _flow(size, wide, kind, count * (wide.size > 1))
     return flow if r.spec.parallelism.optimizer_instances == 1 else _with_copies(s, flow, dense, experts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 
 from meshwright.layout.plan import Plan
@@ -13,12 +12,14 @@ __all__ = ["FILES", "trainer"]
 
 def _megatron(plan: Plan) -> dict[str, str]:
     from meshwright.emit.megatron import environment, flags
+    from meshwright.emit.megatron_files import megatron_files, quoted
     from meshwright.emit.megatron_kwargs import kwargs
 
     return {
-        "megatron/args.txt": "".join(f"{shlex.quote(word)}\n" for word in flags(plan)),
+        "megatron/args.txt": "".join(f"{quoted(word)}\n" for word in flags(plan)),
         "megatron/kwargs.json": as_json(kwargs(plan)),
         "megatron/environment.json": as_json({name: one.value for name, one in environment(plan).items()}),
+        **megatron_files(plan),
     }
 
 

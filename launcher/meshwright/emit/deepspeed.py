@@ -99,6 +99,8 @@ def _optimizer(plan: Plan) -> dict[str, Any]:
     if o.name == "sgd":
         params = {"lr": o.lr, "momentum": o.momentum, "weight_decay": o.weight_decay}
         return {"type": "SGD", "params": params}
+    if o.name == "lion":
+        return {"type": "Lion", "params": {"lr": o.lr, "betas": [o.beta1, o.beta2], "weight_decay": o.weight_decay}}
     name = {"adam": "Adam", "adamw": "AdamW", "muon": "Muon"}[o.name]
     return {"type": name, "params": _adam(o, plan.spec.backend.deepspeed)}
 

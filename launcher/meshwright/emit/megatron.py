@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshwright.emit._flags import flag, switch
+from meshwright.emit.megatron_files import file_flags
 from meshwright.emit.megatron_groups import group_flags
 from meshwright.emit.megatron_hybrid import hybrid
 from meshwright.emit.megatron_model import model_flags
@@ -18,6 +19,7 @@ from meshwright.emit.megatron_training import training_flags
 from meshwright.layout.plan import Plan
 from meshwright.spec import EnvVariable, Parallelism
 from meshwright.spec.backend import CheckpointFormat
+from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["checkpoint_format", "distributes", "environment", "flags", "shards", "uses_fsdp"]
 
@@ -33,6 +35,7 @@ def flags(plan: Plan) -> list[str]:
         *_checkpoints(plan),
         *group_flags(plan),
         *technique_flags(plan),
+        *file_flags(plan),
         *plan.spec.backend.megatron.extra,
     ]
 
@@ -69,11 +72,11 @@ def shards(plan: Plan) -> bool:
 
 
 def distributes(plan: Plan) -> bool:
-    """Whether it is the distributed optimizer that shards: for Muon, Megatron takes its layer-wise one instead.
+    """Whether it is the distributed optimizer that shards: optimizers of matrices take a layer-wise one instead.
 
     The flag is the same (training/arguments.py:1679).
     """
-    return shards(plan) and plan.spec.training.optimizer.name != "muon"
+    return shards(plan) and plan.spec.training.optimizer.name not in MATRIX_OPTIMIZERS
 
 
 def checkpoint_format(plan: Plan) -> CheckpointFormat:

@@ -11,6 +11,7 @@ from typing import Any
 
 from meshwright.emit.megatron import distributes, shards, uses_fsdp
 from meshwright.emit.megatron_extra import overlaid
+from meshwright.emit.megatron_files import precision_recipe
 from meshwright.emit.megatron_groups import group_kwargs
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_pattern
 from meshwright.emit.megatron_kwargs_model import layers, sizes
@@ -45,6 +46,7 @@ def _transformer(plan: Plan) -> Kwargs:
         **_recompute(plan),
         **_kernels(plan),
         **layers(plan),
+        **({"quant_recipe": recipe} if (recipe := precision_recipe(plan)) else {}),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_kwargs, layers_built
-from meshwright.emit.megatron_model import moe_pattern, score_said, windows, without_positions
+from meshwright.emit.megatron_model import moe_pattern, score_said, weighs_squares, windows, without_positions
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.model.megatron_parts import parts
@@ -163,5 +163,7 @@ def _experts(plan: Plan, moe: Moe) -> Kwargs:
         "moe_token_dispatcher_type": megatron.moe_dispatcher,
         "moe_grouped_gemm": megatron.moe_grouped_gemm,
         "moe_permute_fusion": megatron.moe_permute_fusion,
+        **({"use_fused_weighted_squared_relu": True} if weighs_squares(model) else {}),
         "moe_expert_capacity_factor": moe.capacity_factor,
+        **({"moe_token_drop_policy": moe.drop_policy} if moe.drop_policy != "probs" else {}),
     }

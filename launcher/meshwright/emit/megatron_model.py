@@ -11,7 +11,7 @@ from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, parts, spec_name
 from meshwright.spec.model import Model, Moe, Rope, RopeScaling
 
-__all__ = ["UNFUSED", "model_flags", "moe_pattern", "score_said", "windows", "without_positions"]
+__all__ = ["UNFUSED", "model_flags", "moe_pattern", "score_said", "weighs_squares", "windows", "without_positions"]
 
 
 def model_flags(plan: Plan) -> Iterator[str]:
@@ -204,7 +204,14 @@ def _experts(plan: Plan) -> Iterator[str]:
     yield from flag("--moe-token-dispatcher-type", megatron.moe_dispatcher, "allgather")
     yield from switch("--moe-grouped-gemm", megatron.moe_grouped_gemm)
     yield from switch("--moe-permute-fusion", megatron.moe_permute_fusion)
+    yield from switch("--use-fused-weighted-squared-relu", weighs_squares(plan.spec.model))
     yield from flag("--moe-expert-capacity-factor", moe.capacity_factor)
+    yield from flag("--moe-token-drop-policy", moe.drop_policy, "probs")
+
+
+def weighs_squares(model: Model) -> bool:
+    """Whether one kernel does experts' squared ReLU and weighs it: it takes no bias (moe/experts.py:850)."""
+    return model.moe is not None and model.activation == "squared_relu" and not model.linear_bias
 
 
 def score_said(moe: Moe) -> str:

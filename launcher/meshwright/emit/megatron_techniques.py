@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from meshwright.emit._flags import flag, switch
 from meshwright.layout.plan import Plan
 from meshwright.spec import EnvVariable, MegatronOptions
-from meshwright.spec.techniques import ExpertOptions, MuonOptions
+from meshwright.spec.techniques import ExpertOptions, MuonOptions, TpOverlap
 
 __all__ = ["technique_flags", "technique_variables"]
 
@@ -24,6 +24,7 @@ def technique_flags(plan: Plan) -> list[str]:
         *_quantization(plan),
         *_offload(options),
         *_fsdp(options),
+        *_overlap(options.tp_overlap),
         *(_muon(options.muon) if plan.spec.training.optimizer.name == "muon" else ()),
         *switch("--delay-wgrad-compute", options.delay_wgrad),
         *switch("--overlap-param-gather-with-optimizer-step", options.gather_with_step),
@@ -96,6 +97,7 @@ def _experts(options: MegatronOptions) -> Iterator[str]:
 def _feeding(experts: ExpertOptions) -> Iterator[str]:
     yield from switch("--moe-router-force-load-balancing", experts.balanced)
     yield from switch("--moe-router-padding-for-quantization", experts.padded)
+    yield from switch("--moe-pad-expert-input-to-capacity", experts.padded_to_capacity)
     yield from flag("--moe-mlp-glu-interleave-size", experts.interleave)
     yield from switch("--high-priority-a2a-comm-stream", experts.priority_stream)
     yield from switch("--moe-permute-fusion-into-hybridep", experts.permute_in_dispatch)
@@ -136,8 +138,21 @@ def _fsdp(options: MegatronOptions) -> Iterator[str]:
     yield from switch("--fsdp-double-buffer", fsdp.double_buffer)
     if fsdp.nccl_buffers:
         yield from ("--use-nccl-ub", "--fsdp-manual-registration")
+    yield from switch("--disable-symmetric-registration", not fsdp.symmetric_buffers)
+    yield from switch("--megatron-fsdp-max-pool-double-buffer", fsdp.pooled_buffers)
+    yield from switch("--fsdp-db-use-persist-buf-on-alloc-fail", fsdp.persistent_fallback)
     yield from switch("--keep-fp8-transpose-cache", fsdp.transpose_cache)
     yield from flag("--outer-dp-sharding-strategy", "optim" if fsdp.outer_optimizer else "no_shard", "no_shard")
+
+
+def _overlap(overlap: TpOverlap) -> Iterator[str]:
+    """What no file says: the file is ``emit.megatron_files``'."""
+    yield from flag("--tp-comm-bootstrap-backend", overlap.bootstrap, "nccl")
+    yield from switch("--no-tp-comm-overlap-ag", not overlap.gather)
+    yield from switch("--no-tp-comm-overlap-rs", not overlap.scatter)
+    yield from switch("--tp-comm-overlap-rs-dgrad", overlap.scatter_dgrad)
+    yield from switch("--no-tp-comm-bulk-dgrad", not overlap.bulk_dgrad)
+    yield from switch("--no-tp-comm-bulk-wgrad", not overlap.bulk_wgrad)
 
 
 def _muon(muon: MuonOptions) -> Iterator[str]:

@@ -63,10 +63,14 @@ def _precision(plan: Plan) -> Iterator[str]:
 
 
 def _optimizer(optimizer: Optimizer) -> Iterator[str]:
-    """Megatron's adam is AdamW (decoupled weight decay is its default)."""
+    """Megatron's adam is AdamW (decoupled weight decay is its default).
+
+    Its optimizers of matrices step the rest by Adam, and Lion and SOAP take Adam's betas
+    (core/optimizer/emerging_optimizers.py ``_default_adam_based_eopt_config_to_kwargs``).
+    """
     yield from flag("--optimizer", {"adamw": "adam"}.get(optimizer.name, optimizer.name), "adam")
     yield from flag("--lr", optimizer.lr)
-    if optimizer.name in ("adamw", "adam", "muon"):
+    if optimizer.name != "sgd":
         yield from flag("--adam-beta1", optimizer.beta1, 0.9)
         yield from flag("--adam-beta2", optimizer.beta2, 0.999)
         yield from flag("--adam-eps", optimizer.eps, 1e-8)

@@ -18,7 +18,7 @@ from meshwright.rules.deepspeed_keys import KEYS
 
 __all__ = ["ROWS", "of_json"]
 
-_ADAMW = {"AdamW": "adamw", "FusedAdam": "adamw", "Adam": "adamw", "SGD": "sgd", "Muon": "muon"}
+_ADAMW = {"AdamW": "adamw", "FusedAdam": "adamw", "Adam": "adamw", "SGD": "sgd", "Muon": "muon", "Lion": "lion"}
 _STYLES = {"WarmupLR": "constant", "WarmupDecayLR": "linear", "WarmupCosineLR": "cosine", "OneCycle": None}
 _DTYPES = {"fp32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16"}
 

@@ -38,6 +38,7 @@ PLAIN = {
     "backend.megatron.moe_paged_stash": "moe_paged_stash",
     "backend.megatron.experts.balanced": "moe_router_force_load_balancing",
     "backend.megatron.experts.padded": "moe_router_padding_for_quantization",
+    "backend.megatron.experts.padded_to_capacity": "moe_pad_expert_input_to_capacity",
     "backend.megatron.experts.interleave": "moe_mlp_glu_interleave_size",
     "backend.megatron.experts.priority_stream": "high_priority_a2a_comm_stream",
     "backend.megatron.experts.permute_in_dispatch": "moe_permute_fusion_into_hybridep",

@@ -30,6 +30,7 @@ CARRIED = {
     "model.moe.aux_loss": "moe_aux_loss_coeff",
     "model.moe.z_loss": "moe_z_loss_coeff",
     "model.moe.capacity_factor": "moe_expert_capacity_factor",
+    "model.moe.drop_policy": "moe_token_drop_policy",
     "model.moe.weights_on_input": "moe_apply_probs_on_input",
     "model.moe.latent": "moe_latent_size",
 }
@@ -50,6 +51,7 @@ def experts(a: Arguments) -> Flat:
         "aux_loss": float(_one(a("moe_aux_loss_coeff")) or 0.0),
         "z_loss": a("moe_z_loss_coeff") or 0.0,
         "capacity_factor": a("moe_expert_capacity_factor"),
+        "drop_policy": a("moe_token_drop_policy"),
         "weights_on_input": a("moe_apply_probs_on_input"),
         "latent": a("moe_latent_size"),
         **_ffn(a),

@@ -10,6 +10,7 @@ from typing import Any
 
 from meshwright.imports.found import Place, Remark
 from meshwright.imports.megatron_arguments import Arguments
+from meshwright.imports.megatron_files import FILES, modules, overlapped
 from meshwright.imports.megatron_model import grouped
 from meshwright.imports.megatron_moe import frequency
 
@@ -99,7 +100,7 @@ def _mixed_units(a: Arguments) -> Remark | None:
 def _param_gather(a: Arguments) -> Remark | None:
     if not a("overlap_param_gather"):
         return None
-    sharded = a("use_distributed_optimizer") or a("use_megatron_fsdp") or "muon" in str(a("optimizer"))
+    sharded = a("use_distributed_optimizer") or a("use_megatron_fsdp") or a("optimizer") == "dist_muon"
     lacks = "--overlap-grad-reduce" if sharded else "--use-distributed-optimizer"
     if sharded and a("overlap_grad_reduce"):
         return None
@@ -161,6 +162,15 @@ def _several_chunks(a: Arguments) -> Remark | None:
     )
 
 
+def _files(a: Arguments) -> Remark | None:
+    """What stands in files that are not beside the script."""
+    for (name, what), read in zip(FILES.items(), (modules, overlapped), strict=True):
+        if name in a.given and read(a) is None:
+            words = f"{a.given[name].key} {a(name)}: {what} is said there, not beside the script in words known here"
+            return Remark("warning", "megatron.file", words, _at(a, name))
+    return None
+
+
 def _old_ramp(a: Arguments) -> Remark | None:
     if "rampup_batch_size" not in a.given or not a("rampup_batch_size"):
         return None
@@ -191,5 +201,6 @@ _CHECKS: tuple[Callable[[Arguments], Remark | None], ...] = (
     _recompute_method,
     _layer_pattern,
     _old_ramp,
+    _files,
     _two_batches,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
+from meshwright.imports.megatron_files import modules, overlapped
 
 __all__ = ["CARRIED", "PLAIN", "implied", "of_muon", "techniques"]
 
@@ -24,6 +25,14 @@ PLAIN = {
     f"{_HERE}.optimizer_gradients": "main_grads_dtype",
     f"{_HERE}.megatron_fsdp.nccl_buffers": "nccl_ub",
     f"{_HERE}.megatron_fsdp.transpose_cache": "keep_fp8_transpose_cache",
+    f"{_HERE}.megatron_fsdp.pooled_buffers": "megatron_fsdp_max_pool_double_buffer",
+    f"{_HERE}.megatron_fsdp.persistent_fallback": "fsdp_db_use_persist_buf_on_alloc_fail",
+    f"{_HERE}.tp_overlap.bootstrap": "tp_comm_bootstrap_backend",
+    f"{_HERE}.tp_overlap.gather": "tp_comm_overlap_ag",
+    f"{_HERE}.tp_overlap.scatter": "tp_comm_overlap_rs",
+    f"{_HERE}.tp_overlap.scatter_dgrad": "tp_comm_overlap_rs_dgrad",
+    f"{_HERE}.tp_overlap.bulk_dgrad": "tp_comm_bulk_dgrad",
+    f"{_HERE}.tp_overlap.bulk_wgrad": "tp_comm_bulk_wgrad",
     f"{_HERE}.groups.nccl_config": "nccl_communicator_config_path",
     f"{_HERE}.groups.timeout_minutes": "distributed_timeout_minutes",
     f"{_HERE}.checkpoint_parallel_load": "ckpt_fully_parallel_load",
@@ -52,6 +61,9 @@ CARRIED = {
     f"{_HERE}.optimizer_offload.fraction": "optimizer_cpu_offload optimizer_offload_fraction",
     f"{_HERE}.megatron_fsdp.double_buffer": "fsdp_double_buffer fsdp_manual_registration",
     f"{_HERE}.megatron_fsdp.outer_optimizer": "outer_dp_sharding_strategy",
+    f"{_HERE}.megatron_fsdp.symmetric_buffers": "disable_symmetric_registration",
+    f"{_HERE}.quantization.modules": "te_precision_config_file",
+    f"{_HERE}.tp_overlap.products": "tp_comm_overlap_cfg",
     f"{_HERE}.groups.sharp": "use_sharp sharp_enabled_group",
     f"{_HERE}.groups.high_priority": "high_priority_stream_groups",
     **{f"{_HERE}.muon.{name}": argument for name, argument in _MUON.items()},
@@ -72,10 +84,19 @@ def techniques(a: Arguments) -> dict[str, Any]:
         f"{_HERE}.activation_offload.modules": (
             a("offload_modules") if a("fine_grained_activation_offloading") else []
         ),
-        f"{_HERE}.megatron_fsdp.double_buffer": a("fsdp_double_buffer") or (a("nccl_ub") and a("use_megatron_fsdp")),
+        f"{_HERE}.megatron_fsdp.double_buffer": _buffered_twice(a),
+        f"{_HERE}.megatron_fsdp.symmetric_buffers": not a("disable_symmetric_registration"),
+        f"{_HERE}.quantization.modules": modules(a) or [],
+        f"{_HERE}.tp_overlap.products": overlapped(a) or [],
         f"{_HERE}.megatron_fsdp.outer_optimizer": a("outer_dp_sharding_strategy") == "optim",
         f"{_HERE}.optimizer_offload.fraction": a("optimizer_offload_fraction") if a("optimizer_cpu_offload") else 0.0,
     }
+
+
+def _buffered_twice(a: Arguments) -> bool:
+    """Two flags of Megatron-FSDP ask for it, too (training/arguments.py:1152, :1159)."""
+    implied = a("nccl_ub") or a("megatron_fsdp_max_pool_double_buffer")
+    return bool(a("fsdp_double_buffer") or (implied and a("use_megatron_fsdp")))
 
 
 def of_muon(a: Arguments) -> bool:

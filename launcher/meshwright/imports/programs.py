@@ -25,6 +25,7 @@ from meshwright.imports.torchtitan import of_toml
 from meshwright.imports.trainer import of_trainer
 from meshwright.imports.unknown import is_known, readable
 from meshwright.imports.words import bare, flag_leaves, word_leaves
+from meshwright.layout.in_folder import in_folder
 
 __all__ = ["READERS"]
 
@@ -42,10 +43,14 @@ def _of_ours(one: Program, counted: Ranks, scope: Scope) -> Source:
         return _joined(_run_folder(folder / "deepspeed"), "launch script of a DeepSpeed run folder")
     path = folder / "megatron" / "args.txt"
     lines = enumerate(text_of(path).splitlines(), 1)
-    words = [(word, Place(str(path), number)) for number, line in lines for word in shlex.split(line)]
+    words = [(word, Place(str(path), number)) for number, line in lines for word in _placed(line, folder)]
     source = of_flags(words, "launch script of a Megatron run folder", counted.world)
     entry = "meshwright" if one.name.startswith("meshwright.train.") else one.name
     return replace(source, values={**source.values, "launch.entry": entry})
+
+
+def _placed(line: str, folder: Path) -> list[str]:
+    return in_folder(shlex.split(line), str(folder.absolute()))
 
 
 def _run_folder(folder: Path) -> Iterator[Source]:

@@ -25,6 +25,7 @@ _OPTIMIZERS = {
     ),
     "sgd": "sgd",
     "muon": "muon",
+    "lion_32bit": "lion",
 }
 
 

@@ -77,6 +77,8 @@ _PURPOSE = {
     "job.sbatch": "the run as a SLURM job: `sbatch job.sbatch` in this folder",
     "health.py": "what the job checks on every node before it trains",
     "args.txt": "Megatron-LM's command line, one shell-quoted word a line",
+    "tp_overlap.yaml": "how tensor-parallel collectives and products overlap, which args.txt names",
+    "te_precision.yaml": "which module has which precision, which args.txt names",
     "kwargs.json": "the same as keyword arguments of Megatron-core's configuration objects",
     "environment.json": "environment variables Megatron needs for this layout",
     "ds_config.json": "DeepSpeed's configuration",

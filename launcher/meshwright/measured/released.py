@@ -12,23 +12,49 @@ from meshwright.measured.cells import said
 
 __all__ = ["TECHNIQUES", "filled"]
 
-TECHNIQUES = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "mtp")
+TECHNIQUES = (
+    *("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload"),
+    *("mtp", "capacity", "optimizer", "bf16_layers", "tp_overlap"),
+)
 """Columns that say what was switched on."""
+LAYOUT = ("tp", "pp", "vpp", "cp", "ep", "mbs")
+"""Columns by which one preset of a model and GPU is told from another."""
 EARLIER = ("vpp", "dropout", "loss", "gradients")
 """Further columns of NeMo's releases, whose recipes still differed in them."""
 
 COLUMNS = (*TECHNIQUES, *EARLIER)
 
 _WITHOUT = "w/o MTP"  # what the summary of 25.11 says beside a model's name
+_DROPPING = re.compile(r"(?i)token.?drop\b")  # 25.09's, of experts that are padded to their capacity
 
 _CONTAINER = re.compile(r"(\d\d\.\d\d(?:\.\d\d)?) container|container (\d\d\.\d\d(?:\.\d\d)?)")
+_DGXC = re.compile(r"dgxc-benchmarking@v(\d\d\.\d\d)\S* (\w*)")
+_CONTAINERS = {
+    **{"24.11": "24.09", "25.01": "24.09", "25.02": "24.12", "25.03": "24.12"},
+    **{"25.04": "25.02.01", "25.05": "25.04"},
+}
+"""FW_VERSION of DGX Cloud's launch.sh by its own version; nemo_megatron and grok1 kept an older one."""
+_OLDER = {("24.11", "nemo_megatron"): "24.05", ("25.04", "nemo_megatron"): "24.12", ("25.04", "grok1"): "24.12"}
 
 
-def filled(record: Mapping[str, str], precision: str) -> Mapping[str, str]:
-    """``record`` with its empty techniques as the presets of its release, model, GPU and precision have them."""
-    recipe = _recipe(_model(record), said(record, "gpu").partition("-")[0].rstrip("?"), precision, _release(record))
-    empty = {column: recipe[column] for column in COLUMNS if recipe.get(column) and not said(record, column)}
-    return {**record, **empty, **({"mtp": "0"} if _WITHOUT in said(record, "notes") else {})}
+def filled(record: Mapping[str, str], precision: str, table: str) -> Mapping[str, str]:
+    """``record`` with its empty techniques as the presets of its release, model, GPU, precision and layout have them.
+
+    ``table``: the file of these presets.
+    """
+    recipe = _recipe(record, precision, table)
+    empty = {column: recipe[column] for column in COLUMNS if recipe.get(column) and _unsaid(record, column)}
+    return {**record, **empty, **_noted(record)}
+
+
+def _unsaid(record: Mapping[str, str], column: str) -> bool:
+    return said(record, column) in ("", "unknown")
+
+
+def _noted(record: Mapping[str, str]) -> dict[str, str]:
+    notes = said(record, "notes")
+    padded = {"capacity": "1 padded"} if _DROPPING.search(notes) and _unsaid(record, "capacity") else {}
+    return {**padded, **({"mtp": "0"} if _WITHOUT in notes else {})}
 
 
 def _model(record: Mapping[str, str]) -> str:
@@ -37,25 +63,49 @@ def _model(record: Mapping[str, str]) -> str:
 
 def _release(record: Mapping[str, str]) -> str:
     """The container's number: of its column, else the one that the source is cited with."""
-    found = _CONTAINER.search(f"{said(record, 'citation')} {said(record, 'notes')}")
-    return said(record, "release") or (next(filter(None, found.groups())) if found else "")
+    if said(record, "release"):
+        return said(record, "release")
+    cited = said(record, "citation")
+    found = _CONTAINER.search(f"{cited} {said(record, 'notes')}")
+    return next(filter(None, found.groups())) if found else _of_dgxc(cited)
+
+
+def _of_dgxc(cited: str) -> str:
+    found = _DGXC.search(cited)
+    if not found:
+        return ""
+    version, folder = found.groups()
+    return _OLDER.get((version, folder), _CONTAINERS.get(version, ""))
+
+
+def _recipe(record: Mapping[str, str], precision: str, table: str) -> Mapping[str, str]:
+    """The latest preset of its layout up to its release, else the first after it; else the latest of any layout."""
+    release = _release(record)
+    presets = _of(table, _model(record), said(record, "gpu").partition("-")[0].rstrip("?")) if release else ()
+    ours = [r for r in presets if r["precision"] == precision] or presets
+    ours = [r for r in ours if r["release"] == release or not r["capacity"]]  # tokens were dropped no longer
+    before = [r for r in ours if r["release"] <= release]
+    same = [r for r in ours if _same_layout(r, record)]
+    first = min((r["release"] for r in same), default="")
+    ran = [r for r in before if r in same] or [r for r in same if r["release"] == first] or before
+    return max(ran, key=lambda r: r["release"], default={})
+
+
+def _same_layout(recipe: Mapping[str, str], record: Mapping[str, str]) -> bool:
+    return all(said(record, c).removesuffix(".0") in ("", recipe.get(c)) for c in LAYOUT if recipe.get(c))
 
 
 @cache
-def _recipe(model: str, gpu: str, precision: str, release: str) -> Mapping[str, str]:
-    """The latest preset up to a release; of another precision where this one has none."""
-    before = [r for r in _presets() if (r["model"], r["gpu"]) == (model, gpu) and r["release"] <= release]
-    ours = [r for r in before if r["precision"] == precision]
-    return max(ours or before, key=lambda r: r["release"], default={})
+def _of(table: str, model: str, gpu: str) -> tuple[Mapping[str, str], ...]:
+    """Those of the model whose name is longest of all that begin this one's, however its words are parted."""
+    slug = model.replace("_", "")
+    ours = [r for r in _presets(table) if r["gpu"] == gpu and slug.startswith(r["model"].replace("_", ""))]
+    longest = max((len(r["model"]) for r in ours), default=0)
+    return tuple(r for r in ours if len(r["model"]) == longest)
 
 
 @cache
-def _presets() -> tuple[Mapping[str, str], ...]:
-    """Of Megatron-Bridge at each tag, and of what NVIDIA launched before with NeMo."""
-    folder = Path(__file__).parents[1] / "data"
-    return tuple(row for name in ("released", "released_nemo") for row in _rows(folder / f"{name}.csv"))
-
-
-def _rows(path: Path) -> tuple[Mapping[str, str], ...]:
-    with path.open(newline="", encoding="utf-8") as file:
+def _presets(table: str) -> tuple[Mapping[str, str], ...]:
+    """Of Megatron-Bridge at each tag (``released``), or of what NVIDIA launched with NeMo (``released_nemo``)."""
+    with (Path(__file__).parents[1] / "data" / f"{table}.csv").open(newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))

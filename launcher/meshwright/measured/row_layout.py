@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
-from meshwright.measured.row_techniques import optimizer_of, overlaps, technique_options, weights_of
+from meshwright.measured.row_model import routed
+from meshwright.measured.row_techniques import optimizer_of, overlaps, overlaps_tensor, technique_options, weights_of
 from meshwright.measured.source_defaults import Practice
-from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Parallelism, PipelineSplit, Training
+from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Optimizer, Parallelism, PipelineSplit, Training
 from meshwright.spec.techniques import Quantization
 
 __all__ = ["backend", "parallelism", "precision_of", "training"]
@@ -19,7 +20,7 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     tp, pp, cp = (count(record, c) for c in ("tp", "pp", "cp"))
     recomputed = practice.recompute or said(record, "recompute") or "none"
     layers = re.match(r"full:(\d+)layers", recomputed)  # of each stage, the first few
-    kind, sp = _kind(recomputed), flag(record, "sp")
+    kind, sp, beside = _kind(recomputed), flag(record, "sp"), flag(record, "tp_overlap")
     return Parallelism(
         tp=tp,
         sp=tp > 1 and (practice.sequence_parallel if sp is None else sp),
@@ -28,7 +29,7 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         pipeline_split=_split(record, practice, pp),
         cp=cp,
         ep=count(record, "ep"),
-        etp=count(record, "etp"),
+        etp=count(record, "etp", tp if _experts_follow(record, practice) else 1),
         dp=max(1, count(record, "gpus") // (tp * pp * cp)),
         zero=count(record, "zero_stage", 0, least=0),
         recompute=kind,  # type: ignore[arg-type]
@@ -39,16 +40,27 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         overlap_grad_reduce=practice.overlap_data,
         overlap_param_gather=practice.overlap_data,
         overlap_p2p=practice.overlap_pipeline,
-        overlap_tp=practice.overlap_tensor,
-        overlap_ep=overlaps(record, bool(said(record, "num_experts"))),
+        overlap_tp=(practice.overlap_tensor or overlaps_tensor(record)) if beside is None else beside,
+        overlap_ep=overlaps(record, routed(record)),
     )
 
 
+def _experts_follow(record: Mapping[str, str], practice: Practice) -> bool:
+    """Megatron-core splits experts as it does all else, where nothing says how (core/model_parallel_config.py:506)."""
+    return practice.fsdp == "megatron" and not practice.deepspeed and routed(record)
+
+
 def _split(record: Mapping[str, str], practice: Practice, pp: int) -> PipelineSplit:
-    """Ends that hold fewer layers where these do not divide: embedding, loss and prediction stand there."""
+    """Ends that hold fewer layers where these do not divide: embedding, loss and prediction stand there.
+
+    Of two that are lacking each end lacks one: 126 and 94 layers (Megatron-Bridge recipes/llama/llama3.py and
+    qwen/qwen3_moe.py, account_for_embedding_in_pipeline_split and _loss_).
+    """
     layers, absent = count(record, "layers"), -count(record, "layers") % pp
     if practice.short_ends is None or not absent:
         return PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends)
+    if absent == 2:
+        return PipelineSplit(embedding=True, loss=True)
     each, first = (layers + absent) // pp, practice.short_ends
     return PipelineSplit(first=each - first, last=each - absent + first)
 
@@ -84,13 +96,22 @@ def training(record: Mapping[str, str], practice: Practice) -> Training:
         global_batch=count(record, "gbs"),
         precision=precision_of(record),  # type: ignore[arg-type]
         grad_reduce=reduce,  # type: ignore[arg-type]
+        optimizer=Optimizer(name=_optimizer(record)),  # type: ignore[arg-type]
     )
+
+
+def _optimizer(record: Mapping[str, str]) -> str:
+    name = said(record, "optimizer").lower() or "adamw"
+    if name not in ("adamw", "adam", "sgd", "muon"):
+        raise ValueError(f"optimizer = {name} is none of adamw, adam, sgd and muon")
+    return name
 
 
 _PRECISIONS = (
     ("nvfp4", "nvfp4"),
     ("mxfp8|fp8-mx", "mxfp8"),
     ("delayed", "fp8_delayed"),
+    ("blockwise|subchannel|1x128", "fp8_blockwise"),
     ("fp8|float8", "fp8_tensorwise"),
     (r"fp16|\bfloat16", "fp16"),
     ("bf16|bfloat16", "bf16"),
@@ -124,7 +145,7 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
         cross_entropy_fusion=loss == "fused" if loss else practice.fused_loss,
         quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
         **(optimizer_of(record, precision_of(record)) if practice.small_states else {}),
-        **technique_options(record, bool(said(record, "num_experts"))),
+        **technique_options(record, routed(record)),
     )
     return Backend(
         name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions()

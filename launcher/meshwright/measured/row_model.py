@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
 from meshwright.library.files import option, options
 from meshwright.measured.cells import count, number, said
+from meshwright.measured.row_techniques import capacity_of
 from meshwright.model.count import total_parameters
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Mla, Model, Moe
 
-__all__ = ["known_model", "model_of"]
+__all__ = ["known_model", "model_of", "routed"]
 
 _GATED = ("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi")
+_LLAMA_3_1 = re.compile(r"llama[\W_]*3[\W_]*1(?=[\W_]|$)")
+_SIZES = (r"_a\d+b$", r"_\d+(_\d+)?[bm](_a\d+b)?$")  # of one token, and of all
 _HEAD_DIM = {"qwen3": 128}
 _DEEPSEEK = Mla(
     q_lora_rank=1536, kv_lora_rank=512, qk_nope_dim=128, qk_rope_dim=64, v_dim=128
@@ -27,10 +31,10 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
     name = said(record, "model").lower()
     gated = any(word in name for word in _GATED)
     hidden, heads = count(record, "hidden"), count(record, "heads")
-    latent = "deepseek" in name and ("v2" in name or "v3" in name)
     moe = _moe(record, name)
+    latent = "deepseek" in name and ("v2" in name or "v3" in name) and moe is not None
     known = known_model(name)
-    if known is not None and known.mla is None:  # of latent attention the columns say too little to size it
+    if known is not None and not latent and _as_wide(known, record):
         return replace(_sized(known, record, moe), attention_dropout=attention_dropout, hidden_dropout=dropout)
     model = Model(
         name=name,
@@ -57,25 +61,57 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
     return min(model, tied, key=lambda m: abs(total_parameters(m) - published)) if published else model
 
 
-@cache
 def known_model(name: str) -> Model | None:
     """Our own model of that name, as plans have it (soft caps, windows, norms); fewer layers are said by ``-l4``.
 
-    The parameters of one token may be left out: ``nemotron-3-super-120b`` is our nemotron_3_super_120b_a12b.
+    Words may be parted otherwise, and the size left out where one model alone has the rest of the name:
+    ``Kimi-K2``, ``llama4-scout``, ``nemotron-3-super-120b`` (our nemotron_3_super_120b_a12b). Llama 3.1 is as Llama 3.
     """
-    slug = re.sub(r"\W+", "_", re.sub(r"-l\d+$", "", name.lower())).strip("_")
-    found = [known for known in options("model") if re.fullmatch(rf"{slug}(_a\d+b)?", known)] if slug else []
-    return decode(Model, option("model", found[0])) if len(found) == 1 else None
+    found = _known().get(_plain(re.sub(r"-l\d+$", "", _LLAMA_3_1.sub("llama3", name.lower()))))
+    return decode(Model, option("model", found)) if found else None
+
+
+@cache
+def _known() -> Mapping[str, str]:
+    """Options of conf/model by their names, and without sizes, where what is left has a version and is one's alone."""
+    names = options("model")
+    shorter = Counter(_plain(re.sub(form, "", known)) for form in _SIZES for known in names)
+    alone = {(_plain(re.sub(form, "", known))): known for form in _SIZES for known in names}
+    versioned = {plain: known for plain, known in alone.items() if shorter[plain] == 1 and re.search(r"..\d..", plain)}
+    active = {_plain(re.sub(_SIZES[0], "", known)): known for known in names}
+    return versioned | active | {_plain(known): known for known in names}
+
+
+def routed(record: Mapping[str, str]) -> bool:
+    """Whether the model has experts: its column says so, or that of its name does where the column is empty."""
+    stated, known = said(record, "num_experts"), known_model(said(record, "model"))
+    return count(record, "num_experts", 0, least=0) > 0 if stated else known is not None and known.moe is not None
+
+
+def _plain(name: str) -> str:
+    """Without what parts its words, but for what stands between two digits."""
+    return re.sub(r"(?<!\d)[\W_]+|[\W_]+(?!\d)", "", name).replace(".", "_").replace("-", "_")
+
+
+def _as_wide(known: Model, record: Mapping[str, str]) -> bool:
+    """Of latent attention the columns say too little to make it wider or narrower."""
+    sizes = {name: count(record, name, getattr(known, name)) for name in ("hidden", "heads")}
+    return known.mla is None or sizes == {name: getattr(known, name) for name in sizes}
 
 
 def _sized(known: Model, record: Mapping[str, str], moe: Moe | None) -> Model:
-    """``known`` with the sizes of the columns; prediction layers are left out, as in others' rows."""
+    """``known`` with the sizes of the columns; prediction layers are as the column says."""
     experts = known.moe if moe is None else None
     if known.moe is not None and moe is not None:
         stated = said(record, "moe_ffn") or said(record, "ffn")
-        experts = replace(known.moe, experts=moe.experts, topk=moe.topk, ffn=moe.ffn if stated else known.moe.ffn)
+        width = moe.ffn if stated else known.moe.ffn
+        capacity = moe.capacity_factor
+        experts = replace(known.moe, experts=moe.experts, topk=moe.topk, ffn=width, capacity_factor=capacity)
+    mtp, _, ahead = said(record, "mtp").partition(":")  # "2:*E": twice by one layer of these kinds
     return replace(
         known,
+        pattern=f"{known.pattern}/{ahead}" if ahead else known.pattern,
+        mtp_repeated=bool(ahead),
         layers=count(record, "layers", known.layers),
         hidden=count(record, "hidden", known.hidden),
         ffn=count(record, "ffn", known.ffn),
@@ -84,7 +120,7 @@ def _sized(known: Model, record: Mapping[str, str], moe: Moe | None) -> Model:
         vocab=count(record, "vocab", known.vocab),
         max_positions=max(known.max_positions, count(record, "seq")),
         moe=experts,
-        mtp=0,
+        mtp=count({"mtp": mtp}, "mtp", 0, least=0),
     )
 
 
@@ -104,4 +140,5 @@ def _moe(record: Mapping[str, str], name: str) -> Moe | None:
         ffn=ffn,
         shared_ffn=shared,
         first_dense=first,
+        capacity_factor=capacity_of(record)[0],
     )

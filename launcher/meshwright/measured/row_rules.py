@@ -47,6 +47,7 @@ def refuse_impossible(spec: Spec) -> None:
 def _slots(spec: Spec) -> int:
     """Slots that may stand beside the layers: no column says so, but embedding and loss often have one each.
 
-    DeepSeek-V3 has a layer of multi-token prediction besides.
+    DeepSeek-V3 has a layer of multi-token prediction besides, and Kimi K2, of its build without one, leaves that slot
+    empty (Megatron-Bridge recipes/kimi/kimi_k2.py: 61 layers in 16 parts).
     """
-    return 3 if "deepseek-v3" in spec.model.name else 2
+    return 3 if spec.model.mla is not None else 2

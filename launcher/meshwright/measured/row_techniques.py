@@ -5,28 +5,56 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from meshwright.measured.cells import said
-from meshwright.spec.techniques import ActivationOffload, CudaGraphs, Quantization
+from meshwright.measured.cells import count, number, said
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, ExpertOptions, Quantization
 
-__all__ = ["optimizer_of", "overlaps", "technique_options", "weights_of"]
+__all__ = ["capacity_of", "optimizer_of", "overlaps", "overlaps_tensor", "technique_options", "weights_of"]
 
 _FLEX = ("deepep", "hybridep")
+_STATIC = {
+    "moe_rank_capacity": 1.5,
+    "moe_paged_stash": True,
+    "experts": ExpertOptions(stash_gpu=1.2, stash_host=1.0),
+}
+"""Of mixtures in graphs of an iteration, where no expert is padded.
+
+Megatron-Bridge v0.5.0, scripts/performance/configs/deepseek/deepseek_llm_pretrain.py:58, gpt_oss_llm_pretrain.py:48."""
 
 
 def technique_options(record: Mapping[str, str], experts: bool) -> dict[str, Any]:
-    """Of MegatronOptions, what the columns ``graphs dispatcher fusions overlap offload`` say; ``experts``: a mixture.
+    """Of MegatronOptions, what ``graphs dispatcher fusions overlap offload capacity`` say; ``experts``: a mixture.
 
     Raises:
         ValueError: where a cell means nothing.
 
     """
-    always = {"cuda_graphs": _graphs(record), "activation_offload": _offload(record)}
-    return {**always, **(_of_experts(record) if experts else {})}
+    graphs = _graphs(record)
+    static = _STATIC if graphs.kind == "full_iteration" and not capacity_of(record)[1] else {}
+    always = {"cuda_graphs": graphs, "activation_offload": _offload(record)}
+    return {**always, **({**_of_experts(record), **static} if experts else {})}
 
 
 def overlaps(record: Mapping[str, str], experts: bool) -> bool:
     """Whether the exchange of experts' tokens runs beside another micro-batch's products."""
     return experts and "ep" in _words(record, "overlap")
+
+
+def capacity_of(record: Mapping[str, str]) -> tuple[float | None, bool]:
+    """Of an even share, what an expert takes at most, and whether it is padded to it: ``1.1 padded``, ``none``.
+
+    Raises:
+        ValueError: where the cell means nothing.
+
+    """
+    factor, _, padded = said(record, "capacity").replace("none", "").partition(" ")
+    if padded not in ("", "padded"):
+        raise ValueError(f"capacity = {factor} {padded}: a number of even shares, and padded where experts are")
+    return number({"capacity": factor}, "capacity"), bool(padded)
+
+
+def overlaps_tensor(record: Mapping[str, str]) -> bool:
+    """Whether what tensor-parallel ranks exchange runs beside products in pieces (asynchronous TP)."""
+    return "tp" in _words(record, "overlap")
 
 
 def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
@@ -36,7 +64,9 @@ def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
     """
     four = precision == "nvfp4" and said(record, "release") >= "26.06"
     low = four or precision in ("fp8_tensorwise", "fp8_delayed", "mxfp8")
-    return Quantization(param_gather=low, reuse_gradient_buffer=precision == "mxfp8" and not _sharded(record))
+    last = count(record, "bf16_layers", 0, least=0)
+    reused = precision == "mxfp8" and not _sharded(record)
+    return Quantization(param_gather=low, reuse_gradient_buffer=reused, last_layers_bf16=last)
 
 
 def optimizer_of(record: Mapping[str, str], precision: str) -> dict[str, Any]:
@@ -67,6 +97,7 @@ def _of_experts(record: Mapping[str, str]) -> dict[str, Any]:
         "op_fuser": "experts" in fused,
         "delay_wgrad": "wgrad" in beside,
         "moe_shared_expert_overlap": "shared" in beside,
+        "experts": ExpertOptions(padded_to_capacity=capacity_of(record)[1]),
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -88,7 +89,8 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     source = said(record, "source") or "rows"
     practice = PRACTICES.get(source, DEFAULT)
     _refuse_inexpressible(record, practice, cluster)
-    record = filled(record, precision_of(record)) if practice.released else record
+    record = filled(record, precision_of(record), practice.released) if practice.released else record
+    record = {**record, **{column: cell for column, cell in practice.assumed.items() if not said(record, column)}}
     spec = _spec(record, practice, cluster)
     refuse_impossible(spec)
     group = f"{source} {record.get('model', '')}"
@@ -101,13 +103,13 @@ def _refuse_inexpressible(record: Mapping[str, str], practice: Practice, cluster
     if cluster is None and _cluster_name(record, practice) is None:
         raise ValueError(unknown_gpu(said(record, "gpu")))
     known = known_model(said(record, "model"))
+    for column, words, reason in _INEXPRESSIBLE:
+        if re.search(words, said(record, column)) and (column != "model" or known is None):
+            raise ValueError(reason)
     sizes = () if known else ("layers", "hidden", "heads")
     missing = [column for column in (*sizes, "seq", "gpus", "tp", "pp", "mbs", "gbs") if not said(record, column)]
     if missing:
         raise ValueError(f"not published: {', '.join(missing)}")
-    for column, words, reason in _INEXPRESSIBLE:
-        if re.search(words, said(record, column)) and (column != "model" or known is None):
-            raise ValueError(reason)
 
 
 def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None) -> Spec:
@@ -126,10 +128,14 @@ def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None
 
 _INEXPRESSIBLE = (
     ("notes", r"\bLoRA\b", "LoRA trains other weights than a Spec describes"),
-    ("model", "(?i)nemotron-([hn]|3)", "conf/model has none of its name, and the columns say nothing of Mamba layers"),
-    ("model", "(?i)qwen3-next", "conf/model has none of its name, and the columns say nothing of delta nets"),
+    (
+        "model",
+        r"(?i)nemotron[\W_]*([hn]|3(?!\d))",
+        "conf/model has none of its name, and the columns say nothing of Mamba layers",
+    ),
+    ("model", r"(?i)qwen3[\W_]*next", "conf/model has none of its name, and the columns say nothing of delta nets"),
     ("fusions", "cudnn-frontend#256", "its source notes that a kernel of that release was many times too slow"),
-    ("model", "(?i)deepseek-v4", "its attention is not described by a Spec"),
+    ("model", r"(?i)deepseek[\W_]*v4", "its attention is not described by a Spec"),
 )
 """(column, pattern in it, why such a row cannot be expressed); of a model, where conf/model has none of its name."""
 
@@ -139,16 +145,10 @@ def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
     name = _cluster_name(record, practice)
     assert name is not None  # row_of refuses GPUs that no cluster has
     cluster = cluster_named(name)
-    variant = practice.accelerator if "96GB" in record["gpu"] else {}
     own = own_constants(record)
     if isinstance(own, float):
         own = replace(cluster.efficiency, launch_us=own)
-    return replace(
-        cluster,
-        gpus=count(record, "gpus"),
-        accelerator=replace(cluster.accelerator, **variant),  # type: ignore[arg-type]
-        efficiency=own or cluster.efficiency,
-    )
+    return replace(cluster, gpus=count(record, "gpus"), efficiency=own or cluster.efficiency)
 
 
 def own_constants(record: Mapping[str, str]) -> Efficiency | float | None:
@@ -180,10 +180,12 @@ def environments() -> Mapping[str, Efficiency | float | None]:
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
     usual = framework_of(layout_of(spec))
     attention = said(record, "attn_impl")
-    norm = {"norm": True} if "RMS" in attention else {}
-    own: dict[str, object] = {"captured": _captured(record, usual)}
+    norm: dict[str, Any] = {"norm": True} if "RMS" in attention else {}
+    eager = {} if "compile" in said(record, "fusions").split("+") else practice.eager
+    own: dict[str, object] = {"captured": _captured(record, usual), "registers": False}  # peaks are the allocator's
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
-    return replace(usual, **{**own, **practice.changes}, kernels=replace(usual.kernels, **{**practice.kernels, **norm}))
+    kernels = replace(usual.kernels, **{**practice.kernels, **eager, **norm})
+    return replace(usual, **{**own, **practice.changes}, kernels=kernels)
 
 
 def _states(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> Number:

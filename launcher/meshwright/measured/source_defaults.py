@@ -17,13 +17,13 @@ class Practice:
     """What a framework does beside what a row's columns say."""
 
     cluster: Mapping[str, str] = field(default_factory=dict)  # other than gpu_names says, by the column ``gpu``
-    accelerator: Mapping[str, float] = field(default_factory=dict)  # where the GPU is another variant
     fsdp: str = "megatron"
     deepspeed: bool = False
     transformer_engine: bool = True
     grad_reduce: str = "fp32"
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
     kernels: Mapping[str, bool] = field(default_factory=dict)
+    eager: Mapping[str, bool] = field(default_factory=dict)  # of these, where torch.compile joins nothing
     fused_loss: bool = False
     remainders_until: str = ""  # the last release that kept of a master copy the 16 bits a bf16 weight lacks
     sixteen_bit_states: tuple[str, ...] = ()  # models, with the GPU, whose optimizer keeps two moments alone, in bf16
@@ -39,7 +39,8 @@ class Practice:
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
     small_states: bool = False  # its recipes keep optimizer states in fewer bits
-    released: bool = False  # empty columns mean what the recipes of its release switched on
+    assumed: Mapping[str, str] = field(default_factory=dict)  # by column: what an empty one means
+    released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
@@ -103,43 +104,57 @@ PRACTICES: Mapping[str, Practice] = {
             "grouped_softmax": False,
             "fused_gradients": True,  # inferred: with a kernel for each, its rows are met worse
         },
-        kernels={"residual": False},
+        kernels={"residual": False, "norm": False},
     ),
     "nanotron_ultrascale": Practice(
         transformer_engine=False,
         sequence_parallel=True,
         measured_stage="first",
         changes={"gradient_bytes": 6.0, "loss_bytes": 6.0, "boundary_bytes": 40.0, "fixed_gib": 1.7},
-        kernels={"residual": False},
+        kernels={"residual": False, "norm": False},
     ),
-    "simumax-b200": Practice(fused_loss=True, overlap_data=False, overlap_pipeline=False, cp_comm="a2a"),
+    # SimuMax@4dcaae5 simu_tools/megatron_scripts/scripts/run_pretrain_deepseekv2.sh: experts padded to a capacity of 1,
+    # tokens sorted by one kernel; docs/b200/b200_real_repro_guide.md, 3.3: paths that overlap are off
+    "simumax-b200": Practice(
+        fused_loss=True,
+        overlap_data=False,
+        overlap_pipeline=False,
+        cp_comm="a2a",
+        changes={"reads_counts": False, "overlaps_gradients": False},
+        kernels={"permute": True},
+    ),
     # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient
     "llm-foundry": Practice(fsdp="torch", transformer_engine=False, changes={"loss_bytes": 4.0}),
     "torchtitan": replace(
         _FSDP2,
-        cluster={"H100-96GB HBM2e 500W": "dgx_h100"},
-        accelerator={"memory_gib": 95.6, "memory_bandwidth_gb_s": 2400.0},
+        # its models call torch's own RMSNorm and silu(w1(x)) * w3(x): kernel by kernel where nothing is compiled
+        eager={"norm": False, "activation": False},
+        cluster={"H100-96GB HBM2e 500W": "grand_teton_h100_96gb"},
     ),
     "megatron-core-golden": replace(DEFAULT, measured_stage="last"),
     # parameters, gradients and Adam's moments all in bf16: 8 bytes a parameter
     "kempnerforge": replace(
         _FSDP2, changes={"weight_bytes": 2.0, "gradient_bytes": 2.0, "optimizer_bytes": 4.0, "fsdp2": False}
     ),
-    "nvidia-automodel": replace(_FSDP2, transformer_engine=True),
-    # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two;
-    # experts are padded to a capacity (MegatronTokenDropCallback); its model has no fused rope
+    # Automodel examples/llm_benchmark/*_te_deepep.yaml: experts' products in one call for all of them (experts: gmm,
+    # torch_mm; nemo_automodel/components/moe/experts.py adds biases to all at once); a gate that deals tokens out
+    # (fake_balanced_gate; components/moe/layers.py)
+    "nvidia-automodel": replace(
+        _FSDP2,
+        transformer_engine=True,
+        assumed={"dispatcher": "deepep"},
+        changes={"expert_launches": 0.0, "deals_tokens": True},
+        kernels={"norm": True, "pieced_biases": False},
+    ),
+    # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two; its
+    # model has no fused rope (nemo/collections/llm/gpt/model/deepseek.py)
     "nvidia-dgxc-benchmarking": replace(
-        _RECIPES,
-        short_ends=1,
-        released=True,
-        sixteen_bit_states=_LARGEST,
-        changes={"reads_counts": False},
-        kernels={"rope": False},
+        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, kernels={"rope": False}
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
-    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released=True, small_states=True),
+    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released="released", small_states=True),
     "nvidia-nemo-docs": replace(
-        _RECIPES, short_ends=1, released=True, sixteen_bit_states=_LARGEST, remainders_until="24.12"
+        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, remainders_until="24.12"
     ),
     "llama3_paper": Practice(cluster={"H100-80GB": "grand_teton_h100"}, vpp=8, even_ends=True, cp_comm="all_gather"),
 }

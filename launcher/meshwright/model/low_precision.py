@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from meshwright.spec import Quantization
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["CODED", "Casts", "cast_bytes", "directions", "gathered_bytes", "low_bytes"]
+__all__ = ["CODED", "Casts", "cast_bytes", "directions", "element_bytes", "gathered_bytes", "low_bytes"]
 
 CODED: Mapping[str, float] = {"nvfp4": 0.5 + 1 / 16}
 """Bytes of an element, where not 1: a scale of 8 bits for each 16 elements."""
+
+
+def element_bytes(precision: str) -> float:
+    """Of what a product reads."""
+    return 2.0 if precision == "bf16" else CODED.get(precision, 1.0)
+
 
 _WHOLE = ("fp8_tensorwise", "fp8_delayed")  # one scale for the whole tensor
 

@@ -23,7 +23,7 @@ __all__ = [
 
 Number = Any  # an int, or a NumPy array of them
 Shard = Literal["tp", "expert", "replicated"]
-Cut = Literal["tp", "sequence", "gathered", "routed", "replicated"]
+Cut = Literal["tp", "sequence", "gathered", "routed", "expert", "replicated"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ WHOLE = Parts()
 class Degrees:
     """What cuts a layer's tensors: ``sequence`` is tp where sequence parallelism is on, else 1.
 
-    ``gathered`` is the same where the backward gathers a linear's input again instead of keeping all of it.
+    ``gathered`` is the same where the backward gathers a linear's input again instead of keeping all of it. ``load``
+    of an even share of the tokens is what an expert takes.
     """
 
     tp: Number
@@ -56,6 +57,7 @@ class Degrees:
     etp: Number
     ep: Number
     parts: Parts = WHOLE
+    load: Number = 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,10 @@ class Kernels:
     keep those for the backward (transformer_engine/pytorch/module/linear.py saves the quantized input). ``low_bytes``:
     of an element of these, fewer than 1 in 4 bits. ``router``, ``permute``: experts are scored and chosen, and tokens
     sorted to them and back, by one kernel each. ``fused_experts``: their activation is in the products around it.
+    ``kept``: bytes of an element that the named products keep, where these are others.
     ``pieced_biases``: experts' biases are added expert by expert. ``rope``: rotary positions by one kernel.
+    ``casts``: an RMSNorm of several kernels keeps its input in 32 bits instead of 16, unfused attention its
+    probabilities in both, and keys and values once for each query (transformers).
     ``sparse``: attention with an indexer computes the chosen scores alone.
     ``weighs_outputs``: what experts gave is multiplied by their scores, and kept for that; Megatron weighs inside the
     activation instead (megatron-core 0.19.2, core/transformer/moe/experts.py:830), so that nothing is kept.
@@ -87,12 +92,19 @@ class Kernels:
     rope: bool = True
     permute: bool = False
     weighs_outputs: bool = False
+    casts: bool = False
     sparse: bool = False
+    kept: tuple[tuple[str, float], ...] = ()
 
-    @property
-    def input_bytes(self) -> float:
-        """Of an element that only a matrix product keeps."""
-        return self.low_bytes if self.eight_bit else 2
+    def input_bytes(self, product: str) -> float:
+        """Of an element that only a matrix ``product`` keeps; with a dot at its end, one that enters such a part."""
+        own = next((size for name, size in self.kept if _is_meant(name, product)), None)
+        return (self.low_bytes if self.eight_bit else 2) if own is None else own
+
+
+def _is_meant(name: str, product: str) -> bool:
+    enters = product.endswith(".") and not name.endswith((".output", ".down"))
+    return name == product or (enters and name.startswith(product))
 
 
 FUSED = Kernels()
@@ -133,18 +145,22 @@ class Weight:
 class Tensor:
     """Bytes for each token of a micro-batch; ``squared`` ones are multiplied by the sequence length as well.
 
-    ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``).
+    ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``);
+    ``entering`` the one whose recomputation alone keeps it, to begin again with.
     """
 
     size: float
     cut: Cut
     recompute: str = ""
     squared: bool = False
+    entering: str = ""
 
     def on_rank(self, degrees: Degrees) -> Number:
         """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""
         if self.cut == "routed":
-            return self.size * degrees.etp / degrees.tp
+            return self.size * degrees.etp / degrees.tp * degrees.load
+        if self.cut == "expert":
+            return self.size / degrees.tp * degrees.load
         return self.size / (1 if self.cut == "replicated" else getattr(degrees, self.cut))
 
 
@@ -156,7 +172,8 @@ Casts = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 class Operation:
     """A named step of a layer.
 
-    ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights.
+    ``saved`` is kept for the backward pass, ``moved`` read and written by the forward's kernels beside the weights,
+    ``returned`` by the backward's beyond twice as much, ``turned`` besides where a micro-batch has several sequences.
     A matrix product does ``2*tokens*weight`` FLOPs; ``scores`` is the width over which attention multiplies with every
     earlier token (query-key plus probability-value), or the last ``window`` of them; ``products`` are multiplications
     of a token with states, without weights, cut over ``tp``. ``computed``: the width that a kernel multiplies, where it
@@ -170,6 +187,8 @@ class Operation:
     weights: tuple[Weight, ...] = ()
     saved: tuple[Tensor, ...] = ()
     moved: tuple[Tensor, ...] = ()
+    returned: tuple[Tensor, ...] = ()
+    turned: tuple[Tensor, ...] = ()
     scores: int = 0
     window: int | None = None
     computed: int = 0

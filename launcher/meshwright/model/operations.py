@@ -117,14 +117,15 @@ def _norms(model: Model, kind: LayerKind, kernels: Kernels) -> Iterator[Operatio
     Transformer Engine joins a norm to the linear behind it; only before latent attention and experts is it a module of
     its own, which selective recomputation can reach (megatron/core/transformer/transformer_layer.py:453, :501).
     """
-    shared = model.parallel_residual and model.shared_parallel_norm
     for part in parts(kind):
-        if not (shared and part is feed_forward(kind)):
+        second = model.parallel_residual and part is feed_forward(kind)  # it reads what the first one reads
+        if not (second and model.shared_parallel_norm):
             own = "layernorm" if part.own_norm or not kernels.joined else ""
-            yield norm(model, part.norm, model.hidden, kernels=kernels, recompute=own)
+            yield norm(model, part.norm, model.hidden, kernels=kernels, recompute=own, alone=not second)
     if model.norm_placement == "sandwich":
         for part in parts(kind):
-            yield norm(model, part.norm.replace(".norm", ".output_norm"), model.hidden, kernels=kernels)
+            name = part.norm.replace(".norm", ".output_norm")
+            yield norm(model, name, model.hidden, kernels=kernels, multiplied=False)
 
 
 def _cross_attention(model: Model) -> Iterator[Operation]:

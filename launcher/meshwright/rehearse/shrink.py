@@ -25,7 +25,8 @@ from meshwright.spec import (
     Training,
 )
 from meshwright.spec.launch import Launch
-from meshwright.spec.model import Model
+from meshwright.spec.model import Model, Moe
+from meshwright.spec.techniques import ExpertOptions
 
 __all__ = ["miniature", "one_process", "substitutions"]
 
@@ -78,7 +79,7 @@ def _in_training(spec: Spec, small: Training) -> Iterator[str]:
         yield f"fp32 instead of {training.precision}: rounding would hide differences"
     if spec.model.attention_dropout or spec.model.hidden_dropout:
         yield "no dropout: its random numbers depend on the layout"
-    if training.optimizer.name != small.optimizer.name and training.optimizer.name in ("muon", "sgd"):
+    if training.optimizer.name != small.optimizer.name and training.optimizer.name != "adam":
         yield f"AdamW instead of {training.optimizer.name}"
 
 
@@ -94,12 +95,19 @@ def _in_layout(spec: Spec, small: Spec) -> Iterator[str]:
 def _in_the_model(spec: Spec, small: Model) -> Iterator[str]:
     if small.mtp_loss_weight == FAINT:
         yield f"multi-token prediction weighs {FAINT}: Megatron counts its tokens on each context-parallel rank apart"
-    if spec.model.moe is not None and small.moe is not None and spec.model.moe.balancing != small.moe.balancing:
-        yield "experts balanced in each micro-batch: Megatron's count over a batch depends on the replicas"
+    if spec.model.moe is not None and small.moe is not None:
+        yield from _in_the_router(spec.model.moe, small.moe)
     if _only_flash_has_windows(spec):
         yield "windows as long as the sequence: under Ulysses only flash attention keeps them, which needs a GPU"
     if _cannot_tie(spec):
         yield "embeddings of their own: torch's FSDP2 cannot tie them"
+
+
+def _in_the_router(moe: Moe, small: Moe) -> Iterator[str]:
+    if moe.balancing != small.balancing:
+        yield "experts balanced in each micro-batch: Megatron's count over a batch depends on the replicas"
+    if moe.capacity_factor != small.capacity_factor:
+        yield "no token is dropped: which ones a capacity drops depends on how ranks share a sequence"
 
 
 def _without_a_gpu(p: Parallelism) -> Iterator[str]:
@@ -133,15 +141,28 @@ def _comparable(spec: Spec, model: Model) -> Model:
 
     With CP, Megatron weighs the MTP loss by each rank's own tokens, and the last one has fewer: 31 and 32 here
     (megatron/core/transformer/multi_token_prediction.py:851, :889); next to nothing at a real length. Balancing over
-    the batch, it averages counts of the micro-batches so far (moe/router.py:527), which replicas divide among them.
+    the batch, it averages counts of the micro-batches so far (moe/router.py:527), which replicas divide among them. A
+    capacity is of the tokens of one rank (moe_utils.py:990), of which there are fewer where ranks share a sequence.
     """
     if model.moe is not None and model.moe.balancing == "global_aux_loss":
         model = replace(model, moe=replace(model.moe, balancing="aux_loss"))
+    if model.moe is not None and not _whole_sequences(spec):
+        model = replace(model, moe=replace(model.moe, capacity_factor=None, drop_policy="probs"))
     if spec.parallelism.cp > 1 and model.mtp > 0 and spec.backend.name == "megatron":
         model = replace(model, mtp_loss_weight=FAINT)
     if _only_flash_has_windows(spec):
         model = replace(model, sliding_window=SEQUENCE)
     return replace(model, tied_embeddings=False) if _cannot_tie(spec) else model
+
+
+def _whole_sequences(spec: Spec) -> bool:
+    """Whether a rank routes all tokens of its sequences."""
+    return spec.parallelism.tp * spec.parallelism.cp == 1
+
+
+def _padded(spec: Spec) -> bool:
+    """Whether experts are padded to a capacity here, too."""
+    return spec.backend.megatron.experts.padded_to_capacity and _whole_sequences(spec)
 
 
 def _only_flash_has_windows(spec: Spec) -> bool:
@@ -185,6 +206,7 @@ def _backend(spec: Spec) -> Backend:
             attention="unfused",
             moe_dispatcher="alltoall" if dispatcher == "flex" else dispatcher,
             moe_grouped_gemm=False,
+            experts=ExpertOptions(padded_to_capacity=_padded(spec)),
             vocab_divisor=VOCAB // 4,
             gradient_accumulation_fusion=False,
             spec=backend.megatron.spec,

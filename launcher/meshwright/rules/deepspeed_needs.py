@@ -13,6 +13,17 @@ def _compiled_adam(spec: Spec) -> bool:
     return spec.training.optimizer.name in ("adam", "adamw") and not spec.backend.deepspeed.torch_adam
 
 
+def _compiled_lion(spec: Spec) -> bool:
+    """The same of its Lion, which has no other version."""
+    return spec.training.optimizer.name == "lion"
+
+
+_COMPILED = (
+    (_compiled_adam, "backend.deepspeed.torch_adam=false", "backend.deepspeed.torch_adam=true"),
+    (_compiled_lion, "training.optimizer.name=lion", "training.optimizer.name=adamw"),
+)
+
+
 def _offloads(spec: Spec) -> bool:
     """DeepSpeed's Adam for the CPU, compiled on first use, too."""
     return spec.backend.deepspeed.offload_optimizer.device != "none"
@@ -46,13 +57,14 @@ NEEDS: tuple[Requirement, ...] = (
         Requirement(
             component=component,
             backend="deepspeed",
-            option="backend.deepspeed.torch_adam=false",
-            asked=_compiled_adam,
+            option=option,
+            asked=asked,
             install=install,
-            instead="backend.deepspeed.torch_adam=true",
+            instead=instead,
             source="DeepSpeed 0.19.8, op_builder/builder.py",
             note="compiled on first use, 30 to 50 s; the variable TORCH_CUDA_ARCH_LIST may not hold 9.0a",
         )
+        for asked, option, instead in _COMPILED
         for component, install in (
             ("nvcc", "the CUDA toolkit of PyTorch's CUDA version"),
             ("ninja", "pip install ninja"),

@@ -25,6 +25,10 @@ def _whole_matrices(r: Layout) -> Number:
     return (r.tp == 1) & plain & implies(_sums_beside(r), (r.cp == 1) & (r.ep == 1) & flat)
 
 
+def _fp32_on_the_gpu(r: Layout) -> bool:
+    return r.backend.deepspeed.offload_optimizer.device == "none" and not r.backend.deepspeed.bf16_states
+
+
 def _quantized(r: Layout) -> bool:
     return r.backend.deepspeed.quantized_weights or r.backend.deepspeed.quantized_gradients
 
@@ -107,6 +111,31 @@ _OPTIMIZER = (
         source="runtime/bf16_optimizer.py:60; ours for tp, where each rank would "
         "orthogonalize its own part, and for offload, which we have not run",
         repairs=any_of(change(parallelism__zero=2), change(training__optimizer__name="adamw")),
+    ),
+    Rule(
+        id="deepspeed.soap",
+        path="training.optimizer.name",
+        backends=DEEPSPEED,
+        holds=lambda r: r.training.optimizer.name != "soap",
+        message="DeepSpeed has no SOAP",
+        source="runtime/config.py:65",
+        repairs=any_of(change(training__optimizer__name="muon"), change(training__optimizer__name="adamw")),
+    ),
+    Rule(
+        id="deepspeed.lion",
+        path="training.optimizer.name",
+        backends=DEEPSPEED,
+        holds=lambda r: r.training.optimizer.name != "lion" or _fp32_on_the_gpu(r),
+        message="Lion keeps its state on the GPU in fp32: offload_optimizer.device = "
+        "{backend.deepspeed.offload_optimizer.device}, bf16_states = {backend.deepspeed.bf16_states}",
+        source="ours: neither its version for the CPU nor its state in bf16 has been run",
+        repairs=any_of(
+            change(
+                backend__deepspeed__offload_optimizer__device="none",
+                backend__deepspeed__bf16_states=False,
+            ),
+            change(training__optimizer__name="adamw"),
+        ),
     ),
 )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from meshwright.rules._megatron_option import off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import Layout, Number, Rule
+from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
 from meshwright.spec.techniques import ExpertOptions
 from meshwright.spec.training import FP8_RECIPES
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "experts_load", "static_experts"]
 
 _PLAIN = ExpertOptions()
 
@@ -44,8 +44,35 @@ def _fed(r: Layout) -> ExpertOptions:
     return options_of(r).experts if r.model.moe is not None else ExpertOptions()
 
 
+def _capacity(r: Layout) -> float:
+    """Of an even share, what an expert takes at most; 0 without a bound."""
+    return (r.model.moe.capacity_factor or 0.0) if r.model.moe is not None else 0.0
+
+
 def _few_bits(r: Layout) -> bool:
     return r.training.precision in ("nvfp4", *FP8_RECIPES)
+
+
+def static_experts(r: Layout) -> bool:
+    """Whether the host knows how many tokens each expert takes: a dispatch reads no counts back.
+
+    An all-gather counts what comes all the same (core/transformer/moe/token_dispatcher.py:317).
+    """
+    return _fed(r).padded_to_capacity and options_of(r).moe_dispatcher != "allgather"
+
+
+def experts_load(r: Layout) -> Number:
+    """Of an even share of a rank's tokens, what an expert takes: its whole capacity where it is padded to it.
+
+    Else what an even router sends, as far as the capacity lets it. A capacity is a whole number of tokens
+    (core/transformer/moe/moe_utils.py:256).
+    """
+    moe = r.model.moe
+    if moe is None or not moe.capacity_factor or r.backend.name != "megatron":
+        return 1
+    sent = r.micro_batch * r.training.sequence / r.cp / (1 + (r.sp != 0) * (r.tp - 1)) * moe.topk
+    taken = -(-sent / moe.experts * moe.capacity_factor // 1) * moe.experts / sent
+    return taken if _fed(r).padded_to_capacity else taken - (taken > 1) * (taken - 1)
 
 
 RULES: tuple[Rule, ...] = (
@@ -141,6 +168,54 @@ RULES: tuple[Rule, ...] = (
         "tokens are padded for products in 8 or 4 bits, not {training.precision}, by alltoall or flex",
         ":2316",
         any_of(off("experts.padded"), off("moe_dispatcher", "alltoall")),
+    ),
+    Rule(
+        id="megatron.capacity_balancing",
+        path="model.moe.capacity_factor",
+        backends=MEGATRON,
+        holds=lambda r: not _capacity(r) or r.model.moe.balancing != "sinkhorn",  # type: ignore[union-attr]
+        message="a capacity goes with aux_loss, seq_aux_loss, global_aux_loss or none, not {model.moe.balancing}",
+        source="core/transformer/transformer_config.py:1681",
+        repairs=any_of(change(model__moe__capacity_factor=None), change(model__moe__balancing="aux_loss")),
+    ),
+    option_rule(
+        "padded_to_capacity",
+        "experts.padded_to_capacity",
+        lambda r: not _fed(r).padded_to_capacity or _capacity(r) > 0,
+        "experts are padded to a capacity, and model.moe.capacity_factor, which says it, is not set",
+        ":1686",
+        any_of(off("experts.padded_to_capacity"), change(model__moe__capacity_factor=1.0)),
+    ),
+    option_rule(
+        "padding_dispatcher",
+        "experts.padded_to_capacity",
+        lambda r: not _fed(r).padded_to_capacity or _backend(r) in (None, "hybridep"),
+        "experts are padded by alltoall, allgather, or flex with hybridep, not {backend.megatron.moe_flex_backend}",
+        ":1601; NCCL EP takes the topk experts of a token alone (core/transformer/moe/token_dispatcher.py:1590): "
+        "ours, padding would be lost",
+        any_of(
+            off("experts.padded_to_capacity"),
+            off("moe_flex_backend", "hybridep"),
+            change(
+                backend__megatron__moe_dispatcher="alltoall",
+                backend__megatron__moe_flex_backend="deepep",
+                backend__megatron__moe_flex_sms=None,
+            ),
+        ),
+    ),
+    option_rule(
+        "padded_once",
+        "experts.padded_to_capacity",
+        lambda r: (
+            not _fed(r).padded_to_capacity
+            or (not _fed(r).padded and (options_of(r).moe_rank_capacity is None or _backend(r) == "ncclep"))
+        ),
+        "experts that are padded to a capacity are not padded for few bits besides, nor is a rank's part bounded again",
+        "core/transformer/moe/token_dispatcher.py:511, :1117; ours: sizes would disagree, or one would be lost",
+        any_of(
+            off("experts.padded_to_capacity"),
+            change(backend__megatron__experts__padded=False, backend__megatron__moe_rank_capacity=None),
+        ),
     ),
     option_rule(
         "priority_stream",

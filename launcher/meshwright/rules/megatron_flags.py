@@ -85,11 +85,11 @@ _FLAGS = {
     "model.mtp": "mtp-num-layers mtp-loss-scaling-factor mtp-use-repeated-layer mtp-detach-heads",
     "model.moe": (
         "num-experts moe-layer-freq moe-ffn-hidden-size moe-router-topk moe-aux-loss-coeff moe-z-loss-coeff "
-        "moe-expert-capacity-factor moe-router-bias-update-rate moe-router-dtype moe-router-enable-expert-bias "
-        "moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type moe-router-pre-softmax "
-        "moe-router-quantile-balancing-ema "
-        "moe-router-score-function moe-router-topk-scaling-factor moe-shared-expert-gate "
-        "moe-shared-expert-intermediate-size moe-apply-probs-on-input moe-latent-size"
+        "moe-expert-capacity-factor moe-token-drop-policy moe-router-bias-update-rate moe-router-dtype "
+        "moe-router-enable-expert-bias moe-router-group-topk moe-router-num-groups moe-router-load-balancing-type "
+        "moe-router-pre-softmax moe-router-quantile-balancing-ema moe-router-score-function "
+        "moe-router-topk-scaling-factor moe-shared-expert-gate moe-shared-expert-intermediate-size "
+        "moe-apply-probs-on-input moe-latent-size use-fused-weighted-squared-relu"
     ),
     "backend.megatron.attention": "attention-backend",
     "backend.megatron.transformer": "transformer-impl",
@@ -106,7 +106,8 @@ _FLAGS = {
     "backend.megatron.optimizer_master": "main-params-dtype",
     "backend.megatron.optimizer_gradients": "main-grads-dtype",
     "backend.megatron.megatron_fsdp": (
-        "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy keep-fp8-transpose-cache"
+        "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy keep-fp8-transpose-cache "
+        "disable-symmetric-registration megatron-fsdp-max-pool-double-buffer fsdp-db-use-persist-buf-on-alloc-fail"
     ),
     "backend.megatron.checkpoint_parallel_load": "ckpt-fully-parallel-load",
     "backend.megatron.checkpoint_reshardable": "dist-ckpt-optim-fully-reshardable",
@@ -128,6 +129,7 @@ _FLAGS = {
     "backend.megatron.moe_paged_stash": "moe-paged-stash",
     "backend.megatron.experts.balanced": "moe-router-force-load-balancing",
     "backend.megatron.experts.padded": "moe-router-padding-for-quantization moe-router-padding-for-fp8",
+    "backend.megatron.experts.padded_to_capacity": "moe-pad-expert-input-to-capacity",
     "backend.megatron.experts.interleave": "moe-mlp-glu-interleave-size",
     "backend.megatron.experts.priority_stream": "high-priority-a2a-comm-stream",
     "backend.megatron.experts.permute_in_dispatch": "moe-permute-fusion-into-hybridep",
@@ -146,6 +148,12 @@ _FLAGS = {
     "backend.megatron.quantization.first_layers_bf16": "first-last-layers-bf16 num-layers-at-start-in-bf16",
     "backend.megatron.quantization.last_layers_bf16": "num-layers-at-end-in-bf16",
     "backend.megatron.quantization.output_projection": "fp8-output-proj",
+    "backend.megatron.quantization.modules": "te-precision-config-file",
+    "backend.megatron.tp_overlap": (
+        "tp-comm-overlap-cfg tp-comm-bootstrap-backend no-tp-comm-overlap-ag disable-tp-comm-overlap-ag "
+        "no-tp-comm-overlap-rs disable-tp-comm-overlap-rs tp-comm-overlap-rs-dgrad no-tp-comm-bulk-dgrad "
+        "disable-tp-comm-bulk-dgrad no-tp-comm-bulk-wgrad disable-tp-comm-bulk-wgrad"
+    ),
     "backend.megatron.activation_offload.modules": "fine-grained-activation-offloading offload-modules",
     "backend.megatron.activation_offload.fraction": "activation-offload-fraction",
     "backend.megatron.activation_offload.inflight": "fine-grained-offloading-max-inflight-offloads",

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from meshwright.errors import Repair
 from meshwright.model.kinds import kinds
+from meshwright.model.megatron_classes import is_hybrid
 from meshwright.rules._repairs import Proposals, any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
+from meshwright.rules.megatron_experts import static_experts
 from meshwright.spec.techniques import CudaGraphs
 
 __all__ = ["CAPTURED", "RULES"]
@@ -24,11 +26,15 @@ def _graphs(r: Layout) -> CudaGraphs:
     return r.backend.megatron.cuda_graphs
 
 
+def _named(r: Layout) -> set[str]:
+    """Modules as Megatron reads them: local graphs tell no router from its preprocessing (:2472)."""
+    modules, router = set(_graphs(r).modules), {"moe_router", "moe_preprocess"}
+    return modules | router if _graphs(r).kind == "local" and router & modules else modules
+
+
 def _captures(r: Layout, *modules: str) -> bool:
     """Whether one of ``modules`` is inside a graph: named, or in a whole layer or iteration."""
-    graphs = _graphs(r)
-    whole = graphs.kind != "none" and not graphs.modules
-    return whole or any(module in graphs.modules for module in modules)
+    return (_graphs(r).kind != "none" and not _graphs(r).modules) or bool(_named(r) & set(modules))
 
 
 def _recomputes(r: Layout, module: str) -> Number:
@@ -68,8 +74,15 @@ def _without(*dropped: str) -> Proposals:
     return propose
 
 
+def _parts_of_moe(r: Layout) -> tuple[Repair, ...]:
+    others = (module for module in _graphs(r).modules if module != "moe")
+    return (_modules(*dict.fromkeys((*others, "moe_router", "moe_preprocess"))),)
+
+
 def _has_dense(r: Layout) -> bool:
-    return any(kind.ffn == "mlp" for kind in kinds(r.model))
+    """Of a HybridModel with experts Megatron knows none, whatever the pattern says: its moe_layer_freq stays 1."""
+    hidden = r.model.moe is not None and is_hybrid(r.model, r.backend.megatron)
+    return not hidden and any(kind.ffn == "mlp" for kind in kinds(r.model))
 
 
 def _full_recompute(r: Layout) -> Number:
@@ -85,12 +98,13 @@ def _no_dropout_again(r: Layout) -> Number:
 def _static_experts(r: Layout) -> bool:
     """Without static shapes, a dispatch waits for the host to read how many tokens come."""
     whole = _graphs(r).kind == "full_iteration" or not _graphs(r).modules
-    return r.model.moe is None or not whole or r.backend.megatron.moe_rank_capacity is not None
+    bounded = r.backend.megatron.moe_rank_capacity is not None or static_experts(r)
+    return r.model.moe is None or not whole or bounded
 
 
 def _static_preprocess(r: Layout) -> bool:
-    dropped = r.model.moe is not None and r.model.moe.capacity_factor is not None
-    return not (dropped and "moe_preprocess" in _graphs(r).modules and r.backend.megatron.moe_dispatcher == "alltoall")
+    dropped = r.model.moe is not None and r.model.moe.capacity_factor is not None and not static_experts(r)
+    return not (dropped and "moe_preprocess" in _named(r) and r.backend.megatron.moe_dispatcher == "alltoall")
 
 
 def _weight_gradients(r: Layout) -> Number:
@@ -117,14 +131,14 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "router_or_moe",
-        lambda r: not {"moe", "moe_router"} <= set(_graphs(r).modules),
-        "moe holds moe_router already",
-        ":2484",
+        lambda r: not {"moe", "moe_router"} <= _named(r),
+        "moe holds moe_router already, and in local graphs moe_preprocess means both",
+        ":2472, :2484",
         _without("moe"),
     ),
     _rule(
         "preprocess",
-        lambda r: implies("moe_preprocess" in _graphs(r).modules, "moe_router" in _graphs(r).modules),
+        lambda r: implies("moe_preprocess" in _named(r), "moe_router" in _named(r)),
         "moe_preprocess is captured with moe_router only",
         ":2489",
         any_of(_without("moe_preprocess"), lambda r: (_modules(*_graphs(r).modules, "moe_router"),)),
@@ -146,31 +160,30 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "dense",
         lambda r: implies("mlp" in _graphs(r).modules, _has_dense(r)),
-        "mlp is the part of dense layers, and every layer has experts",
+        "mlp is the part of dense layers, and every layer has experts, or so it is told where HybridModel builds some",
         ":2501",
         _without("mlp"),
     ),
     _rule(
         "dropless",
-        lambda r: "moe" not in _graphs(r).modules or "moe_router" in _graphs(r).modules,
-        "whole experts are captured where each drops and pads to a capacity, which no option here does",
+        lambda r: "moe" not in _graphs(r).modules or "moe_router" in _named(r) or static_experts(r),
+        "whole experts are captured where each is padded to a capacity (experts.padded_to_capacity), by alltoall or "
+        "HybridEP",
         ":2509",
-        any_of(
-            lambda r: (_modules(*(m for m in _graphs(r).modules if m != "moe"), "moe_router", "moe_preprocess"),), _NONE
-        ),
+        any_of(_parts_of_moe, _NONE),
     ),
     _rule(
         "static_preprocess",
         _static_preprocess,
-        "with alltoall and a capacity factor, moe_preprocess waits for the host",
-        ":2516",
-        _without("moe_preprocess"),
+        "with alltoall and a capacity factor, moe_preprocess waits for the host; local graphs of moe_router hold it",
+        ":2472, :2516",
+        any_of(_without("moe_preprocess"), _without("moe_router", "moe_preprocess")),
     ),
     _rule(
         "static_experts",
         _static_experts,
         "a graph of whole layers or of an iteration holds experts, whose tokens the host counts at every dispatch; "
-        "moe_rank_capacity makes their number static",
+        "moe_rank_capacity or experts.padded_to_capacity makes their number static",
         "core/transformer/moe/token_dispatcher.py: tokens_per_expert is copied to the host",
         any_of(
             change(
@@ -213,16 +226,18 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "overlap",
-        lambda r: (
-            not (
-                r.spec.parallelism.overlap_ep
-                and _graphs(r).kind == "transformer_engine"
-                and {"moe", "mlp"} & set(_graphs(r).modules)
-            )
-        ),
+        lambda r: not (r.spec.parallelism.overlap_ep and _graphs(r).kind != "local" and {"moe", "mlp"} & _named(r)),
         "overlap_ep takes layers apart: moe and mlp stay out of graphs",
         ":2740",
         any_of(_without("moe", "mlp"), change(parallelism__overlap_ep=False)),
+    ),
+    _rule(
+        "sharded_overlap",
+        lambda r: implies((r.zero >= 2) & r.spec.parallelism.overlap_ep, _graphs(r).kind not in _BY_LAYER),
+        "overlap_ep takes Megatron-FSDP's layers apart, which graphs of layers would hold (zero = {zero})",
+        "core/distributed/fsdp/mcore_fsdp_adapter.py:173",
+        any_of(_NONE, change(parallelism__overlap_ep=False, backend__megatron__delay_wgrad=False)),
+        "kind",
     ),
     _rule(
         "weight_gradients",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from meshwright.rules._requirement import Requirement
 from meshwright.spec import Spec
+from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["NEEDS"]
 
@@ -51,6 +52,10 @@ def _precision(*recipes: str) -> Callable[[Spec], bool]:
     return lambda spec: spec.training.precision in recipes
 
 
+def _steps_by(optimizer: str) -> Callable[[Spec], bool]:
+    return lambda spec: spec.training.optimizer.name == optimizer
+
+
 def _fused_gradients(spec: Spec) -> bool:
     """With either kind of FSDP the flag is turned off again (emit.megatron)."""
     return spec.backend.megatron.gradient_accumulation_fusion and spec.parallelism.zero < 2
@@ -58,6 +63,12 @@ def _fused_gradients(spec: Spec) -> bool:
 
 def _experts(spec: Spec, option: str) -> bool:
     return spec.model.moe is not None and bool(getattr(spec.backend.megatron, option))
+
+
+def _offloads_captured(spec: Spec) -> bool:
+    options = spec.backend.megatron
+    inside = {"core_attn", "attn_proj", "qkv_linear"} & set(options.activation_offload.modules)
+    return bool(inside) and options.cuda_graphs.kind == "transformer_engine" and "attn" in options.cuda_graphs.modules
 
 
 def _flex(spec: Spec, backend: str) -> bool:
@@ -169,6 +180,13 @@ NEEDS: tuple[Requirement, ...] = (
         "core/transformer/cuda_graphs.py make_graphed_callables",
     ),
     _engine(
+        f"{_B}activation_offload.modules=[core_attn,attn_proj]",
+        _offloads_captured,
+        f"{_B}activation_offload.modules=[]",
+        "core/transformer/transformer_layer.py:1509",
+        "2.14.0",
+    ),
+    _engine(
         f"{_B}delay_wgrad=true",
         lambda spec: spec.backend.megatron.delay_wgrad,
         f"{_B}delay_wgrad=false",
@@ -199,13 +217,16 @@ NEEDS: tuple[Requirement, ...] = (
         f"{_B}optimizer_offload.fraction=0",
         "core/optimizer/__init__.py:511",
     ),
-    _row(
-        "emerging_optimizers",
-        "training.optimizer.name=muon",
-        lambda spec: spec.training.optimizer.name == "muon",
-        "training.optimizer.name=adamw",
-        "core/optimizer/__init__.py:43",
-        "pip install 'emerging-optimizers>=0.2'",
+    *(
+        _row(
+            "emerging_optimizers",
+            f"training.optimizer.name={name}",
+            _steps_by(name),
+            "training.optimizer.name=adamw",
+            "core/optimizer/__init__.py:43",
+            "pip install 'emerging-optimizers>=0.2'",
+        )
+        for name in MATRIX_OPTIMIZERS
     ),
     _row(
         "nvml",

@@ -38,6 +38,8 @@ def _offload_in_graphs(r: Layout) -> bool:
     offload, graphs = options_of(r).activation_offload, options_of(r).cuda_graphs
     if not offload.modules or graphs.kind == "none":
         return True
+    if "moe" in graphs.modules:
+        return False
     if graphs.kind == "local":
         return set(offload.modules) <= _OF_EXPERTS and bool(graphs.modules)
     return graphs.kind == "transformer_engine" or offload.inflight is not None
@@ -74,7 +76,7 @@ RULES: tuple[Rule, ...] = (
         "activation_offload.modules",
         _offload_in_graphs,
         "with cuda_graphs.kind={backend.megatron.cuda_graphs.kind}: local graphs go with experts' modules and parts of "
-        "layers, full_iteration wants activation_offload.inflight",
+        "layers, none with moe in a graph, full_iteration wants activation_offload.inflight",
         ":2596-2645",
         any_of(_stays, off("cuda_graphs.kind", "transformer_engine"), off("activation_offload.inflight", 1)),
     ),

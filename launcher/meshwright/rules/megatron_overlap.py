@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+from meshwright.errors import Repair
 from meshwright.rules._megatron_option import by_megatron_fsdp, off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import Layout, Number, Rule, implies
+from meshwright.spec.effect import unequal
+from meshwright.spec.techniques import TpOverlap
+from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["RULES"]
+
+
+def _plain_overlap(r: Layout) -> Iterable[Repair]:
+    changed = unequal(options_of(r).tp_overlap, TpOverlap(), "backend.megatron.tp_overlap")
+    return ({path: default for path, _, default in changed},)
 
 
 def _gathers_with_step(r: Layout) -> Number:
@@ -27,7 +38,43 @@ def _alone(r: Layout) -> bool:
     return able and not (r.spec.parallelism.overlap_ep or options.delay_wgrad)
 
 
+def _said(r: Layout) -> bool:
+    return options_of(r).tp_overlap != TpOverlap()
+
+
+def _eight(r: Layout) -> bool:
+    return r.training.precision in FP8_RECIPES
+
+
+def _faults(r: Layout) -> Iterator[str]:
+    """What the engine's start would stop at, or what no table has."""
+    overlap = options_of(r).tp_overlap
+    if not (overlap.preset or overlap.products):
+        return
+    from meshwright.model.user_buffers import presets, product_faults, products
+
+    if overlap.preset and overlap.preset not in presets():
+        yield f"{overlap.preset} is none of NVIDIA's tables: {', '.join(presets())}"
+    yield from product_faults(products(overlap), _eight(r))
+
+
 RULES: tuple[Rule, ...] = (
+    option_rule(
+        "tp_overlap",
+        "tp_overlap",
+        lambda r: not _said(r) or (r.spec.parallelism.overlap_tp and options_of(r).transformer == "transformer_engine"),
+        "how tensor-parallel collectives run beside products is Transformer Engine's, where overlap_tp is on",
+        "training/initialize.py:157",
+        any_of(_plain_overlap, change(parallelism__overlap_tp=True)),
+    ),
+    option_rule(
+        "tp_overlap_products",
+        "tp_overlap.products",
+        lambda r: not tuple(_faults(r)),
+        lambda r: "; ".join(_faults(r)),
+        "transformer_engine v2.13 pytorch/module/base.py initialize_ub",
+        off("tp_overlap.products", ()),
+    ),
     option_rule(
         "delay_wgrad",
         "delay_wgrad",

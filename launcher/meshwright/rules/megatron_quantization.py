@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from meshwright.model.kinds import kinds
+from meshwright.model.megatron_classes import is_hybrid
+from meshwright.model.operations import decoder_layer
 from meshwright.rules._megatron_option import off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
@@ -29,7 +32,58 @@ def _bf16_layers_fit(r: Layout) -> Number:
     )
 
 
+def _modules_named(r: Layout) -> Number:
+    """Each glob matches a product of the model's; any name of a layer does, for a number counts on its chunk."""
+    return not tuple(_unmatched(r))
+
+
+def _unmatched(r: Layout) -> Iterator[str]:
+    model, rules = r.model, options_of(r).quantization.modules
+    if not rules:
+        return
+    from meshwright.model.module_names import names, precision_of
+
+    hybrid = is_hybrid(model, options_of(r))
+    there = [name for operation in _operations(r) for name in names(operation, model.layers, model.mtp, hybrid)]
+    there += [f"mtp.layers.{i}.eh_proj" for i in range(model.mtp)]
+    yield from (rule.match for rule in rules if not any(precision_of(name, (rule,)) for name in there))
+
+
+def _operations(r: Layout) -> set[str]:
+    from meshwright.model.module_names import MODULES
+
+    if r.model.measured is not None:
+        return set()
+    return {one.name for kind in kinds(r.model) for one in decoder_layer(r.model, kind) if one.name in MODULES}
+
+
 RULES: tuple[Rule, ...] = (
+    option_rule(
+        "module_precision",
+        "quantization.modules",
+        lambda r: (
+            not options_of(r).quantization.modules
+            or (
+                r.training.precision in (*FP8_RECIPES.keys() - {"fp8_delayed"}, "nvfp4")
+                and options_of(r).transformer == "transformer_engine"
+            )
+        ),
+        "modules have a precision of their own in Transformer Engine's layers, in a run of 8 or 4 bits without delayed "
+        "scaling; precision = {training.precision}, transformer = {backend.megatron.transformer}",
+        "core/extensions/transformer_engine.py:171, :312",
+        any_of(off("quantization.modules", ()), change(training__precision="mxfp8")),
+    ),
+    option_rule(
+        "module_names",
+        "quantization.modules",
+        _modules_named,
+        lambda r: (
+            f"{', '.join(_unmatched(r))}: matches none of Megatron's names of this model's products, as "
+            "decoder.layers.0.self_attention.linear_proj"
+        ),
+        "core/quantization/quant_config.py: a glob over named_modules",
+        off("quantization.modules", ()),
+    ),
     option_rule(
         "param_gather",
         "quantization.param_gather",

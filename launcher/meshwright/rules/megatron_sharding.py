@@ -7,12 +7,39 @@ from __future__ import annotations
 
 from meshwright.rules._megatron_option import by_megatron_fsdp, off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import Rule, implies
+from meshwright.rules._rule import Layout, Rule, implies
 
 __all__ = ["RULES"]
 
 
+def _pools(r: Layout) -> bool:
+    fsdp = options_of(r).megatron_fsdp
+    return fsdp.pooled_buffers or fsdp.persistent_fallback
+
+
 RULES: tuple[Rule, ...] = (
+    option_rule(
+        "symmetric_buffers",
+        "megatron_fsdp.symmetric_buffers",
+        lambda r: options_of(r).megatron_fsdp.symmetric_buffers or options_of(r).megatron_fsdp.nccl_buffers,
+        "buffers are registered otherwise where they are registered: nccl_buffers is off",
+        "training/arguments.py:3014",
+        any_of(off("megatron_fsdp.symmetric_buffers", True), off("megatron_fsdp.nccl_buffers", True)),
+    ),
+    option_rule(
+        "pooled_buffers",
+        "megatron_fsdp.double_buffer",
+        lambda r: options_of(r).megatron_fsdp.double_buffer or not _pools(r),
+        "pooled_buffers and persistent_fallback are ways of double_buffer, which is off",
+        "training/arguments.py:1157, :3550",
+        any_of(
+            off("megatron_fsdp.double_buffer", True),
+            change(
+                backend__megatron__megatron_fsdp__pooled_buffers=False,
+                backend__megatron__megatron_fsdp__persistent_fallback=False,
+            ),
+        ),
+    ),
     option_rule(
         "double_buffer",
         "megatron_fsdp.double_buffer",

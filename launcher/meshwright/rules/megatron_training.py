@@ -10,6 +10,7 @@ from meshwright.rules._rule import MEGATRON, Layout, Number, Rule, implies
 from meshwright.rules.megatron_flags import contradictions
 from meshwright.spec.effect import unequal
 from meshwright.spec.techniques import MuonOptions
+from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["RULES"]
 
@@ -50,20 +51,21 @@ _SHARDING = (
         repairs=change(backend__megatron__checkpoint_format=None),
     ),
     Rule(
-        id="megatron.muon_fsdp",
+        id="megatron.matrices_fsdp",
         path="parallelism.zero",
         backends=MEGATRON,
-        holds=lambda r: implies(r.training.optimizer.name == "muon", r.zero <= 1),
-        message="Muon does not go with FSDP of either kind, which realises ZeRO-{zero}; ZeRO-1 shards it by layers",
+        holds=lambda r: implies(r.training.optimizer.name in MATRIX_OPTIMIZERS, r.zero <= 1),
+        message="{training.optimizer.name} does not go with FSDP of either kind, which realises ZeRO-{zero}; "
+        "ZeRO-1 shards it by layers",
         source="training/arguments.py:1685",
         repairs=any_of(change(parallelism__zero=1), change(training__optimizer__name="adamw")),
     ),
     Rule(
-        id="megatron.muon_fp16",
+        id="megatron.matrices_fp16",
         path="training.precision",
         backends=MEGATRON,
-        holds=lambda r: r.training.optimizer.name != "muon" or r.training.precision != "fp16",
-        message="Muon does not train in fp16",
+        holds=lambda r: r.training.optimizer.name not in MATRIX_OPTIMIZERS or r.training.precision != "fp16",
+        message="{training.optimizer.name} does not train in fp16",
         source="core/optimizer/__init__.py: emerging optimizer with fp16",
         repairs=any_of(change(training__precision="bf16"), change(training__optimizer__name="adamw")),
     ),

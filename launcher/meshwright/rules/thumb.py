@@ -15,6 +15,7 @@ from meshwright.rules._rule import Thumb
 from meshwright.rules.foreign import unread
 from meshwright.spec import MegatronOptions, Spec
 from meshwright.spec.effect import unequal
+from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["THUMBS", "warnings"]
 
@@ -64,6 +65,14 @@ _EXPERTS = (
 )
 
 
+def _bias_stands(spec: Spec, grid: Grid) -> str | None:
+    moe = spec.model.moe
+    padded = spec.backend.name == "megatron" and spec.backend.megatron.experts.padded_to_capacity
+    if moe is None or not moe.router_bias or not padded:
+        return None
+    return "every expert counts as full, so that model.moe.router_bias never moves and evens no load"
+
+
 def _minutes(spec: Spec, grid: Grid) -> str | None:
     time = spec.launch.slurm.time
     if spec.launch.kind != "slurm" or time is None or not re.fullmatch(r"\d+:\d\d", time):
@@ -73,12 +82,10 @@ def _minutes(spec: Spec, grid: Grid) -> str | None:
 
 
 def _muon_by_layers(spec: Spec, grid: Grid) -> str | None:
-    by_layers = (spec.training.optimizer.name, spec.parallelism.zero, spec.backend.name) == ("muon", 1, "megatron")
-    return (
-        "ZeRO-1 with Muon deals states out layer by layer: no parameter is cut, and shares are uneven"
-        if by_layers
-        else None
-    )
+    name, where = spec.training.optimizer.name, (spec.parallelism.zero, spec.backend.name)
+    if name not in MATRIX_OPTIMIZERS or where != (1, "megatron"):
+        return None
+    return f"ZeRO-1 with {name} deals states out layer by layer: no parameter is cut, and shares are uneven"
 
 
 def _clips_muon(spec: Spec, grid: Grid) -> str | None:
@@ -162,6 +169,12 @@ THUMBS: tuple[Thumb, ...] = (
     Thumb("bf16-optimizer", "training.grad_reduce", _sums_beside, "DeepSpeed 0.19.8, runtime/bf16_optimizer.py:191"),
     Thumb("other-backend", "backend", _of_other_backends, "ours"),
     Thumb("no-experts", "backend.megatron", _of_experts, "emit/megatron_techniques.py: flags of experts need some"),
+    Thumb(
+        "padded-bias",
+        "backend.megatron.experts.padded_to_capacity",
+        _bias_stands,
+        "megatron-core 0.19.2, core/transformer/moe/router.py:830 counts what is padded, too; moe_utils.py:1163",
+    ),
     Thumb("slurm-minutes", "launch.slurm.time", _minutes, "man sbatch, --time"),
     Thumb("sharp", "launch.slurm.extra", _switches_asked, "megatron-core 0.19.2, core/parallel_state.py:1018"),
     Thumb("segment", "launch.slurm.segment", _in_one_block, "SLURM topology/block, sbatch --segment"),

@@ -33,6 +33,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
         *_pattern(spec.model),
         *_carried(spec.model),
         *_ahead(spec.model),
+        *_dropped(spec.model),
         *_unused(spec.model),
         *_indexed(spec.model),
         *_rotated(spec.model),
@@ -86,6 +87,13 @@ def _ahead(model: Model) -> Iterator[Problem]:
         if getattr(model, name) and not model.mtp:
             message = "true, and model.mtp = 0 has no layers of multi-token prediction; leave it out, or say how many"
             yield Problem(f"model.{name}", message, "value.mtp", ({f"model.{name}": False},))
+
+
+def _dropped(model: Model) -> Iterator[Problem]:
+    """Which tokens are dropped is a question of those beyond a capacity."""
+    if model.moe is not None and model.moe.capacity_factor is None and model.moe.drop_policy != "probs":
+        message = f"{model.moe.drop_policy}, and without model.moe.capacity_factor none is dropped; leave it out"
+        yield Problem("model.moe.drop_policy", message, "value.drop", ({"model.moe.drop_policy": "probs"},))
 
 
 def _carried(model: Model) -> Iterator[Problem]:

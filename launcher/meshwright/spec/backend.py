@@ -20,6 +20,7 @@ from meshwright.spec.techniques import (
     ProcessGroups,
     Quantization,
     Tiling,
+    TpOverlap,
     ZenFlow,
 )
 
@@ -58,6 +59,7 @@ class MegatronOptions:
     megatron_fsdp: FsdpOptions = field(default_factory=FsdpOptions)
     muon: MuonOptions = field(default_factory=MuonOptions)
     groups: ProcessGroups = field(default_factory=ProcessGroups)
+    tp_overlap: TpOverlap = field(default_factory=TpOverlap)
     vocab_divisor: int = 128  # the vocabulary is padded to a multiple of vocab_divisor*tp
     checkpoint_format: CheckpointFormat | None = None  # None: what fits
     checkpoint_parallel_load: bool = False  # replicas read a part each and exchange them

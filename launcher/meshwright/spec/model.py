@@ -88,6 +88,7 @@ class Moe:
     aux_loss: float = 0.0  # its coefficient
     z_loss: float = 0.0  # coefficient of the loss on the router's logits
     capacity_factor: float | None = None  # of an even share, what an expert takes at most; None: dropless
+    drop_policy: Literal["probs", "position"] = "probs"  # beyond it go the least probable tokens, or the last ones
     latent: int | None = None  # channels that routed experts see; None: all of the model's (Nemotron 3 Super)
     output_norm: bool = False  # a norm behind the experts, before the residual (A.X K1)
     weights_on_input: bool = False  # a token is multiplied by its weight before the expert, not behind it (Llama 4)

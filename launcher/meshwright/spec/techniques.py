@@ -14,11 +14,14 @@ __all__ = [
     "DeepSpeedCheckpoint",
     "ExpertOptions",
     "FsdpOptions",
+    "ModulePrecision",
     "MuonOptions",
     "OptimizerOffload",
+    "OverlappedProduct",
     "ProcessGroups",
     "Quantization",
     "Tiling",
+    "TpOverlap",
     "ZenFlow",
 ]
 
@@ -32,6 +35,14 @@ class CudaGraphs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModulePrecision:
+    """Modules of Megatron's whose products have a precision of their own."""
+
+    match: str  # a glob over their names, as decoder.layers.0.self_attention.linear_qkv; the first that fits counts
+    precision: Literal["bf16", "fp8_tensorwise", "fp8_blockwise", "mxfp8", "nvfp4"] = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quantization:
     """Products in 8 and 4 bits in detail; which recipe is ``training.precision``."""
 
@@ -40,6 +51,7 @@ class Quantization:
     first_layers_bf16: int = 0  # decoder layers kept in bf16
     last_layers_bf16: int = 0
     output_projection: bool = False  # mxfp8: the head, too
+    modules: tuple[ModulePrecision, ...] = ()  # in layers that are not kept in bf16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +60,7 @@ class ExpertOptions:
 
     balanced: bool = False  # tokens go where loads are equal, whatever the router scores: for benchmarks
     padded: bool = False  # each expert's tokens fill the blocks that 8- and 4-bit products want
+    padded_to_capacity: bool = False  # each expert takes as many tokens as model.moe.capacity_factor allows, no fewer
     interleave: int | None = None  # channels of gate and of up in turn, as fused kernels read them
     priority_stream: bool = False  # the all-to-all that parallelism.overlap_ep hides has a stream of high priority
     permute_in_dispatch: bool = False  # HybridEP sorts the tokens while it sends them
@@ -82,8 +95,40 @@ class FsdpOptions:
 
     double_buffer: bool = False  # gathered parameters and gradients of two layers, in buffers that stay
     nccl_buffers: bool = False  # these registered with NCCL, whose kernels then take fewer multiprocessors
+    symmetric_buffers: bool = True  # as windows that all ranks have at the same place, where torch and NCCL can
+    pooled_buffers: bool = False  # double buffers as large as the largest layer's, for layers of several kinds
+    persistent_fallback: bool = False  # what is no layer, and finds no place in these, keeps a buffer of its own
     transpose_cache: bool = False  # 8-bit weights keep their transposes between the two passes
     outer_optimizer: bool = False  # optimizer states are sharded over the replicas of optimizer_instances, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlappedProduct:
+    """How one product of a layer and what tensor-parallel ranks exchange for it overlap. None: the engine's choice."""
+
+    name: str  # qkv_fprop, qkv_dgrad, qkv_wgrad, the same of proj, fc1, fc2
+    method: Literal["ring_exchange", "pipeline", "bulk", "external"] | None = None
+    sms: int | None = None  # multiprocessors that communicate
+    cluster: int | None = None  # thread blocks of a cluster of theirs
+    sm_margin: bool | None = None  # the product leaves those free
+    splits: int | None = None  # of a pipeline
+    aggregate: bool | None = None  # ring exchange: two chunks at once
+    atomic: bool | None = None  # 8 bits: one product waits for its chunks inside
+    fp8_buffer: bool | None = None  # what is scattered is sent in 8 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class TpOverlap:
+    """How ``parallelism.overlap_tp`` runs: Transformer Engine's user buffers, product by product."""
+
+    preset: str | None = None  # a table of NVIDIA's; see data/user_buffers.json
+    products: tuple[OverlappedProduct, ...] = ()  # instead of the preset's, or of the engine's own
+    bootstrap: Literal["nccl", "mpi", "gloo"] = "nccl"  # who introduces the ranks to one another
+    gather: bool = True  # what products take is gathered beside them
+    scatter: bool = True  # what they give is scattered beside them
+    scatter_dgrad: bool = False  # inputs' gradients beside the product that makes them, not beside weights' gradients
+    bulk_dgrad: bool = True  # inputs are gathered again beside inputs' gradients
+    bulk_wgrad: bool = True  # inputs' gradients are scattered beside weights' gradients
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,12 +24,16 @@ Precision = Literal["fp32", "fp16", "bf16", "fp8_delayed", "fp8_tensorwise", "fp
 FP8_RECIPES = {"fp8_delayed": "delayed", "fp8_tensorwise": "tensorwise", "fp8_blockwise": "blockwise", "mxfp8": "mxfp8"}
 """Precisions of 8 bits, and what Megatron calls their scaling."""
 
+MATRIX_OPTIMIZERS = ("muon", "lion", "soap")
+"""Optimizers that step matrices on Megatron, and leave embedding, head and norms to Adam: its ``emerging`` ones, whose
+states ZeRO-1 deals out matrix by matrix (megatron-core 0.19.2, core/optimizer/emerging_optimizers.py)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """The optimizer. A ``None`` was published nowhere and is left to the backend's default, said so."""
 
-    name: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "muon", "lion", "soap"] = "adamw"
     lr: float = 3.0e-4
     beta1: float = 0.9
     beta2: float = 0.95

@@ -72,7 +72,10 @@ def on_cpu(settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What a CPU can initialize, and what stood in for the rest."""
     changed, substitutions = dict(settings), []
     optimizer = settings["optimizer"]
-    if optimizer["type"] != "SGD" and not optimizer["params"].get("torch_adam"):
+    if optimizer["type"] == "Lion":
+        changed["optimizer"] = {"type": "AdamW", "params": {**optimizer["params"], "torch_adam": True}}
+        substitutions.append("torch's Adam for DeepSpeed's Lion, which is compiled for GPUs alone")
+    elif optimizer["type"] != "SGD" and not optimizer["params"].get("torch_adam"):
         changed["optimizer"] = {**optimizer, "params": {**optimizer["params"], "torch_adam": True}}
         substitutions.append("torch's Adam for DeepSpeed's compiled one")
     if "fp16" in settings:

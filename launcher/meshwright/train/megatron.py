@@ -46,6 +46,7 @@ from megatron.training.argument_utils import (
 )
 from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
 
+from meshwright.layout.in_folder import in_folder
 from meshwright.layout.length import NEVER
 from meshwright.train import (
     machine,
@@ -116,7 +117,8 @@ def command_line(folder: Path, extra: Sequence[str] = ()) -> list[str]:
 
     A run that has saved already goes on from there, wherever it started.
     """
-    line = [*shlex.split((folder / "megatron" / "args.txt").read_text()), *extra]
+    words = shlex.split((folder / "megatron" / "args.txt").read_text())
+    line = [*in_folder(words, str(folder.absolute())), *extra]
     steps = {"--save-interval": NEVER, "--eval-interval": NEVER, "--eval-iters": 0}
     if not _saves(folder):
         return [*line, *_unless_given(line, steps), *_loaded(line, stages.source(folder))]

@@ -105,7 +105,9 @@ def _records(name: str) -> list[dict[str, str]]:
     if not records:
         empty = f"{name} has no rows; give a line of column names and below it one for each run"
         raise ConfigError([Problem("rows", empty, "rows.empty")])
-    missing = {"gpu", "layers", "hidden", "seq", "mbs", "gbs"} - set(records[0])
+    sizes = set() if "model" in records[0] else {"layers", "hidden"}  # which a model known by name has
+    missing = {"gpu", "seq", "mbs", "gbs"} | sizes
+    missing -= set(records[0])
     if missing:
         raise ConfigError([Problem("rows", f"{name} lacks {', '.join(sorted(missing))}", "rows.columns")])
     return records

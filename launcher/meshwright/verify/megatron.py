@@ -20,12 +20,14 @@ from typing import Any
 from meshwright.emit.megatron import environment, flags
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.emit.resiliency import megatron_flags
+from meshwright.layout.in_folder import in_folder
 from meshwright.layout.plan import Plan
 from meshwright.model.megatron_parts import parts
 from meshwright.verify import megatron_schedule
 from meshwright.verify.megatron_build import built
 from meshwright.verify.megatron_emulation import arguments_module, emulate_gpu, silence, substitutions
 from meshwright.verify.megatron_expected import expected
+from meshwright.verify.megatron_files import files_of, read_overlap, unlike_recipe
 from meshwright.verify.megatron_objects import objects
 from meshwright.verify.megatron_schedule import schedule_differences
 from meshwright.verify.verdict import Check
@@ -75,6 +77,7 @@ def parsed(plan: Plan, words: list[str] | None = None) -> Check:
         *_microbatch_difference(plan, microbatches),
         *schedule_differences(arguments, plan),
         *_config_differences(config, plan),
+        *unlike_recipe(config.quant_recipe, plan),
         *_other_configs(arguments, plan),
     ]
     fields = f"{len(dataclasses.fields(config))} fields of {type(config).__name__}"
@@ -88,10 +91,12 @@ def parse(plan: Plan, words: list[str]) -> tuple[Any, Any, int]:
     emulate_gpu(plan)
     os.environ.pop("CUDA_DEVICE_MAX_CONNECTIONS", None)
     os.environ.update(_variables(plan), RANK="0", WORLD_SIZE=str(plan.grid.world))
-    sys.argv = ["pretrain_gpt.py", *words]
-    arguments = _in_its_words(module.parse_args)
-    arguments = module.validate_args(arguments) or arguments
-    config = module.core_transformer_config_from_args(arguments)
+    with files_of(plan) as folder:
+        sys.argv = ["pretrain_gpt.py", *in_folder(words, folder)]
+        arguments = _in_its_words(module.parse_args)
+        arguments = module.validate_args(arguments) or arguments
+        config = module.core_transformer_config_from_args(arguments)
+        read_overlap(arguments)
     return arguments, config, _microbatches(arguments, config)
 
 

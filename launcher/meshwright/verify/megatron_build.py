@@ -17,6 +17,7 @@ from meshwright.model.kinds import count_kinds
 from meshwright.model.layers import parts as parts_of
 from meshwright.verify.megatron_chunks import chunks
 from meshwright.verify.megatron_emulation import emulate_gpu, substitutions
+from meshwright.verify.megatron_files import misnamed
 from meshwright.verify.megatron_groups import only_own_groups, unlike, without_links
 from meshwright.verify.megatron_no_gpu import no_device, no_kernels
 from meshwright.verify.verdict import Check
@@ -38,7 +39,9 @@ def built(plan: Plan) -> Check:
     model = plan.spec.model
     if model.mamba is not None or model.delta_net is not None or model.short_convolution is not None:
         no_kernels()
-    wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage)]
+    names: set[str] = set()
+    wrong = [problem for stage in range(plan.grid.pp) for problem in _stage(plan, stage, names)]
+    wrong += misnamed(plan.spec.backend.megatron.quantization.modules, names)
     total = sum(stage.parameters for stage in plan.stages)
     done = f"{plan.grid.pp} stages, {total:,} parameters on one rank of each; groups of {plan.grid.world:,} ranks"
     return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + _unrun(plan) + substitutions(plan))
@@ -50,7 +53,8 @@ def _unrun(plan: Plan) -> tuple[str, ...]:
     return ("weights cut into gtp's parts by Megatron; gathering them needs Transformer Engine 2.19",) * parts
 
 
-def _stage(plan: Plan, stage: int) -> Iterator[str]:
+def _stage(plan: Plan, stage: int, names: set[str]) -> Iterator[str]:
+    """``names``: gains those of the modules that are built."""
     import torch.distributed as dist
     from megatron.core import parallel_state
     from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -60,7 +64,9 @@ def _stage(plan: Plan, stage: int) -> Iterator[str]:
     parallel_state.initialize_model_parallel(**without_links(plan), create_gloo_process_groups=False)
     try:
         yield from unlike(plan, rank)
-        yield from _counts(plan, stage, chunks(plan))
+        made = chunks(plan)
+        names |= {name for chunk in made for name, _ in chunk.named_modules()}
+        yield from _counts(plan, stage, made)
     finally:
         parallel_state.destroy_model_parallel()
         dist.destroy_process_group()

@@ -28,6 +28,7 @@ WITHOUT_TECHNIQUES: dict[str, Any] = {
     "use_transformer_engine_op_fuser": False,
     **dict.fromkeys(("fine_grained_activation_offloading", "cpu_offloading"), False),
     **dict.fromkeys(("moe_router_padding_for_fp8", "moe_router_padding_for_quantization"), False),
+    "moe_pad_expert_input_to_capacity": False,
     "moe_flex_dispatcher_backend": "deepep",
     "cuda_graph_impl": "none",
     "cuda_graph_modules": [],

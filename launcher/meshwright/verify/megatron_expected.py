@@ -67,11 +67,11 @@ def _degrees(plan: Plan) -> dict[str, Any]:
 def _sharding(plan: Plan) -> dict[str, Any]:
     """FSDP of one kind or the other realises ZeRO 2 and 3; Megatron's own keeps its distributed optimizer on."""
     p, kind = plan.spec.parallelism, plan.spec.backend.megatron.fsdp
-    muon = plan.spec.training.optimizer.name == "muon"  # whose states are dealt out layer by layer
+    dealt = plan.spec.training.optimizer.name in ("muon", "lion", "soap")  # whose states go out layer by layer
     return {
-        "use_layer_wise_distributed_optimizer": muon and p.zero >= 1,
+        "use_layer_wise_distributed_optimizer": dealt and p.zero >= 1,
         "num_distributed_optimizer_instances": p.optimizer_instances,
-        "use_distributed_optimizer": not muon and (p.zero == 1 or (p.zero >= 2 and kind == "megatron")),
+        "use_distributed_optimizer": not dealt and (p.zero == 1 or (p.zero >= 2 and kind == "megatron")),
         "use_megatron_fsdp": p.zero >= 2 and kind == "megatron",
         "use_torch_fsdp2": p.zero >= 2 and kind == "torch",
         "recompute_granularity": None if p.recompute == "none" else p.recompute,

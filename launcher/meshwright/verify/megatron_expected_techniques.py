@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.layout.plan import Plan
+from meshwright.model.user_buffers import products
 from meshwright.spec.techniques import ExpertOptions
 
 __all__ = ["expected_techniques"]
@@ -17,6 +18,7 @@ def expected_techniques(plan: Plan) -> dict[str, Any]:
         **_techniques(plan),
         **_offload(plan),
         **_fsdp(plan),
+        **_overlap(plan),
         **_muon(plan),
         **_groups(plan),
         **_checkpoints(plan),
@@ -33,8 +35,12 @@ def _dispatch(plan: Plan) -> dict[str, Any]:
         "moe_token_dispatcher_type": o.moe_dispatcher,
         "moe_latent_size": plan.spec.model.moe.latent,
         "moe_router_quantile_balancing_ema": plan.spec.model.moe.quantile_ema,
+        "moe_expert_capacity_factor": plan.spec.model.moe.capacity_factor,
+        "moe_token_drop_policy": plan.spec.model.moe.drop_policy,
         "moe_router_fusion": o.moe_router_fusion,
         "moe_permute_fusion": o.moe_permute_fusion,
+        "use_fused_weighted_squared_relu": plan.spec.model.activation == "squared_relu"
+        and not plan.spec.model.linear_bias,
         "moe_shared_expert_overlap": o.moe_shared_expert_overlap,
         "moe_expert_rank_capacity_factor": o.moe_rank_capacity,
         "moe_paged_stash": o.moe_paged_stash,
@@ -47,6 +53,7 @@ def _feeding(experts: ExpertOptions) -> dict[str, Any]:
     return {
         "moe_router_force_load_balancing": experts.balanced,
         "moe_router_padding_for_quantization": experts.padded,
+        "moe_pad_expert_input_to_capacity": experts.padded_to_capacity,
         "moe_mlp_glu_interleave_size": experts.interleave,
         "high_priority_a2a_comm_stream": experts.priority_stream,
         "moe_permute_fusion_into_hybridep": experts.permute_in_dispatch,
@@ -104,7 +111,23 @@ def _fsdp(plan: Plan) -> dict[str, Any]:
         "keep_fp8_transpose_cache": fsdp.transpose_cache,
         "nccl_ub": fsdp.nccl_buffers,
         "fsdp_manual_registration": fsdp.nccl_buffers,
+        "disable_symmetric_registration": not fsdp.symmetric_buffers,
+        "megatron_fsdp_max_pool_double_buffer": fsdp.pooled_buffers,
+        "fsdp_db_use_persist_buf_on_alloc_fail": fsdp.persistent_fallback,
         "outer_dp_sharding_strategy": "optim" if fsdp.outer_optimizer else "no_shard",
+    }
+
+
+def _overlap(plan: Plan) -> dict[str, Any]:
+    overlap = plan.spec.backend.megatron.tp_overlap
+    return {
+        "tp_comm_bootstrap_backend": overlap.bootstrap,
+        "tp_comm_overlap_ag": overlap.gather,
+        "tp_comm_overlap_rs": overlap.scatter,
+        "tp_comm_overlap_rs_dgrad": overlap.scatter_dgrad,
+        "tp_comm_bulk_dgrad": overlap.bulk_dgrad,
+        "tp_comm_bulk_wgrad": overlap.bulk_wgrad,
+        "tp_comm_overlap_cfg": products(overlap) or None,  # the file's content stands for its path
     }
 
 

@@ -13,6 +13,7 @@ def objects(values: dict[str, Any]) -> dict[str, Any]:
     import torch
     from megatron.core.activations import squared_relu
     from megatron.core.fusions.fused_bias_geglu import quick_gelu
+    from megatron.core.quantization.quant_config import RecipeConfig
     from megatron.core.quantization.utils import load_quantization_recipe
     from megatron.core.transformer.enums import AttnBackend
 
@@ -34,4 +35,6 @@ def objects(values: dict[str, Any]) -> dict[str, Any]:
         made["attention_backend"] = AttnBackend[made["attention_backend"]]
     if isinstance(made.get("quant_recipe"), str):
         made["quant_recipe"] = load_quantization_recipe(made["quant_recipe"])
+    elif "quant_recipe" in made:
+        made["quant_recipe"] = RecipeConfig.from_config_dict(made["quant_recipe"])
     return made

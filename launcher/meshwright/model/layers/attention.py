@@ -24,8 +24,8 @@ def attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
             full = model.qk_norm == "full"  # its weights go with the heads
             size, times = (heads * model.head_dim, 1) if full else (model.head_dim, heads)
             shard: Shard = "tp" if full else "replicated"
-            yield norm(model, f"attention.{name}_norm", size, "tp", times=times, shard=shard, multiplied=False)
-    yield core(model, queries + 2 * keys, queries, 2 * queries, kernels)
+            yield norm(model, f"attention.{name}_norm", size, "tp", kernels, times, shard=shard, multiplied=False)
+    yield core(model, queries + 2 * keys, queries, 2 * queries, kernels, queries + gates + keys)
     if gates:  # keeps the gate and what it multiplies
         yield Operation("attention.gate", saved=(Tensor(4 * queries, "tp"),), moved=(Tensor(6 * queries, "tp"),))
     last = model.linear_bias and model.attention_bias != "none"
@@ -38,16 +38,20 @@ def _windowed(model: Model, kernels: Kernels) -> Iterator[Operation]:
         yield replace(operation, window=model.sliding_window) if windowed else operation
 
 
-def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels) -> Operation:
+def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels, beside: int = 0) -> Operation:
     """Rope and the attention itself: keeps query, key, value and its output, and the scores where not flash.
 
+    ``beside``: channels of the projection that values are a part of. Where attention is recomputed, what it begins with
+    are turned queries and keys, and that part of the projection, which keeps the whole.
     Unfused attention keeps the probabilities (2 bytes), and with dropout its mask (1) and what it left (2):
     Korthikanti et al. 2022, section 4.1. A soft cap keeps its tanh (2).
     """
+    repeated = kernels.casts and not kernels.flash and model.mla is None
+    entering = 3 * outputs if repeated else inputs
     # with latent attention, they can be projected up again (megatron/core/transformer/multi_latent_attention.py)
-    saved = [Tensor(2 * inputs, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp")]
+    saved = [Tensor(2 * entering, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp")]
     if kernels.eight_bit:  # the projection keeps its own copy of the output
-        saved.append(Tensor(kernels.input_bytes * outputs, "tp"))
+        saved.append(Tensor(kernels.input_bytes("attention.output") * outputs, "tp"))
     turned = inputs if model.mla is None else model.heads * model.mla.qk_rope_dim  # of keys, one head for all
     rope = 4 * turned if model.positions == "rope" else 0
     moved = [Tensor(2 * inputs + 2 * outputs + rope, "tp")]
@@ -56,8 +60,11 @@ def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels)
     else:
         dropout = 3 if drops(model.attention_dropout) else 0
         capped = model.attention_softcap is not None
-        saved.append(Tensor((2 + dropout + 2 * capped) * model.heads, "tp", "core_attn", squared=True))
+        kept = 2 + dropout + 2 * capped + 4 * kernels.casts
+        saved.append(Tensor(kept * model.heads, "tp", "core_attn", squared=True))
         moved.append(Tensor((8 + 5 * (dropout > 0) + 12 * capped) * model.heads, "tp", squared=True))
+    if model.positions == "rope" and model.mla is None:
+        saved.append(Tensor(2 * beside, "tp", entering="core_attn"))
     count = 2 if kernels.flash else 5
     sinks = (Weight("attention.sinks", model.heads, "tp"),) if model.attention_sinks else ()
     return Operation("attention.core", sinks, saved=tuple(saved), moved=tuple(moved), scores=scores, kernels=count)

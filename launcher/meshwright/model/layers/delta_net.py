@@ -26,7 +26,7 @@ def _delta_net(model: Model, kernels: Kernels) -> Iterator[Operation]:
     yield Operation("delta_net.convolution", convolution, (Tensor(2 * mixed, "tp"),), (Tensor(4 * mixed, "tp"),))
     yield _rule(net)
     yield norm(model, "delta_net.output_norm", net.value_dim, "tp", times=net.value_heads)
-    gated = (Tensor(2 * values, "tp"), Tensor(kernels.input_bytes * values, "tp"))
+    gated = (Tensor(2 * values, "tp"), Tensor(kernels.input_bytes("delta_net.output") * values, "tp"))
     yield Operation("delta_net.gate", saved=gated, moved=(Tensor(6 * values, "tp"),))
     yield linear("delta_net.output", values, model.hidden, row=True)
 

@@ -7,6 +7,7 @@ they are back, by linears that every rank holds whole (megatron/core/transformer
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from meshwright.model.layers.mlp import mlp
 from meshwright.model.layers.part import Part
@@ -40,13 +41,15 @@ def _experts(model: Model, kernels: Kernels) -> Iterator[Operation]:
     yield from _products(model, moe, kernels, hidden)
     yield Operation("combine", saved=weighed, moved=sent, region="combine", kernels=behind)
     if moe.latent:
-        yield linear("latent.output", moe.latent, model.hidden, "replicated", model.linear_bias, saves="sequence")
+        kept = (Tensor(2 * moe.latent, "sequence", "moe"),)
+        yield replace(linear("latent.output", moe.latent, model.hidden, "replicated", model.linear_bias), saved=kept)
     if moe.shared_ffn:
         yield from mlp(model, moe.shared_ffn, kernels, "shared_experts")
     if moe.shared_gate:
-        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", model.hidden, "replicated"),))
+        kept = (Tensor(2 * (model.hidden + 1), "sequence", "moe shared_experts"),)  # the gate, and what it multiplies
+        yield Operation("shared_experts.gate", (Weight("shared_experts.gate", model.hidden, "replicated"),), kept)
     if moe.output_norm:
-        yield norm(model, "experts.output_norm", model.hidden, kernels=kernels)
+        yield norm(model, "experts.output_norm", model.hidden, kernels=kernels, multiplied=False)
 
 
 def _router(model: Model, moe: Moe, kernels: Kernels) -> Operation:
@@ -54,21 +57,34 @@ def _router(model: Model, moe: Moe, kernels: Kernels) -> Operation:
     scores = Weight("router.weight", moe.experts * model.hidden, "replicated", rows=moe.experts)
     count = model.linear_bias + (moe.router_bias and moe.bias_parameter)
     added = (Weight("router.bias", moe.experts, "replicated"),) * count
-    return Operation("router", (scores, *added), logits, logits, kernels=2 if kernels.router else 6)
+    return Operation("router", (scores, *added), tuple(_scores(moe)), logits, kernels=2 if kernels.router else 6)
+
+
+def _scores(moe: Moe) -> Iterator[Tensor]:
+    """All experts' scores in fp32, but of a softmax over the chosen ones these alone; again for an auxiliary loss.
+
+    And a weight of each token that is sent (megatron/core/transformer/moe/moe_utils.py).
+    """
+    apart = moe.score != "softmax"  # scores that do not sum to one, and are divided by their sum
+    first = not apart and moe.score_before_topk and not moe.normalize_topk
+    losses = moe.aux_loss > 0 and moe.balancing not in ("none", "quantile_balancing", "sinkhorn")
+    whole, chosen = losses + (apart or first), (not first) * 4 * moe.topk
+    yield Tensor(whole * 4 * (moe.experts + apart) + chosen, "sequence", "moe")
+    yield Tensor((4 if apart else 2) * moe.topk, "routed", "moe")
 
 
 def _products(model: Model, moe: Moe, kernels: Kernels, hidden: int) -> Iterator[Operation]:
     """The experts' own MLPs, on ``hidden`` channels of each token as often as it is routed."""
     k, columns = moe.topk, moe.ffn * (2 if model.gated else 1)
     routed = Tensor(2 * k * hidden, "routed", "moe")
-    kept = Tensor(kernels.input_bytes * k * hidden, "routed", "moe")
+    kept = Tensor(kernels.input_bytes("experts.up") * k * hidden, "routed", "moe")
     up, down = (
         Weight("experts.up", hidden * columns, "expert", moe.experts, columns),
         Weight("experts.down", moe.ffn * hidden, "expert", moe.experts, hidden, inputs_cut=True),
     )
     biases = _biases(model, columns)
-    ffn_in, ffn_out = Tensor(2 * k * columns, "tp"), Tensor(2 * k * moe.ffn, "tp")
-    outside, wide, narrow = Tensor(k * hidden, "routed"), Tensor(k * columns, "tp"), Tensor(k * moe.ffn, "tp")
+    ffn_in, ffn_out = Tensor(2 * k * columns, "expert"), Tensor(2 * k * moe.ffn, "expert")
+    outside, wide, narrow = Tensor(k * hidden, "routed"), Tensor(k * columns, "expert"), Tensor(k * moe.ffn, "expert")
     into, out_of = ((outside,), (wide,)), ((narrow,), (outside,))
     yield Operation("experts.up", (up, *biases[:1]), (kept,), (routed, ffn_in), topk=k, casts=into)
     yield activation(model, "experts.activation", k * moe.ffn, (), kernels, "moe")

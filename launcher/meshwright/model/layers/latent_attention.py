@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from meshwright.model.layers.attention import core
 from meshwright.model.layers.part import Exchange, Part
 from meshwright.model.layers.shared import linear, norm
-from meshwright.model.operation import Kernels, Operation
+from meshwright.model.operation import Kernels, Operation, Tensor
 from meshwright.spec.model import Mla, Model
 
 __all__ = ["LATENT_ATTENTION", "compressed", "latent", "projections"]
@@ -33,7 +34,9 @@ def projections(model: Model) -> Iterator[Operation]:
         yield linear("attention.query_up", mla.q_lora_rank, queries)
     yield linear("attention.kv_down", model.hidden, mla.kv_lora_rank + mla.qk_rope_dim, "replicated")
     yield norm(model, "attention.kv_norm", mla.kv_lora_rank)
-    yield linear("attention.kv_up", mla.kv_lora_rank, model.heads * (mla.qk_nope_dim + mla.v_dim))
+    up = linear("attention.kv_up", mla.kv_lora_rank, model.heads * (mla.qk_nope_dim + mla.v_dim))
+    positions = Tensor(2 * mla.qk_rope_dim, "replicated", entering="mla_up_proj")  # of keys, before they are turned
+    yield replace(up, saved=(positions,))
 
 
 def latent(model: Model) -> Mla:

@@ -26,7 +26,7 @@ def _lightning(model: Model, kernels: Kernels) -> Iterator[Operation]:
     yield _states(model)
     weight = (Weight("lightning.output_norm.weight", width, "tp"),)
     yield Operation("lightning.output_norm", weight, (Tensor(2 * width, "tp"),), (Tensor(4 * width, "tp"),))
-    gated = (Tensor(4 * width, "tp"), Tensor(kernels.input_bytes * width, "tp"))
+    gated = (Tensor(4 * width, "tp"), Tensor(kernels.input_bytes("lightning.output") * width, "tp"))
     yield Operation("lightning.gate", saved=gated, moved=(Tensor(6 * width, "tp"),))
     yield linear("lightning.output", width, model.hidden, row=True)
 

@@ -15,6 +15,8 @@ from meshwright.spec.model import Mamba, Model
 
 __all__ = ["MAMBA", "mamba", "projected"]
 
+CHUNK = 128  # tokens that the scan works on at once (megatron/core/ssm/mamba_mixer.py, chunk_size)
+
 
 def mamba(model: Model, kernels: Kernels) -> Iterator[Operation]:
     """Projection, convolution, scan, and a norm where there is one."""
@@ -25,23 +27,35 @@ def mamba(model: Model, kernels: Kernels) -> Iterator[Operation]:
         Weight("mamba.convolution.weight", mixed * mamba.kernel, "tp"),
         Weight("mamba.convolution.bias", mixed, "tp"),
     )
-    yield Operation("mamba.convolution", convolution, moved=(Tensor(4 * mixed, "tp"),))
+    once = (Tensor(4 * mixed, "tp"),)
+    yield Operation("mamba.convolution", convolution, moved=once, returned=once)  # the backward does it again first
     yield _scan(mamba)
     if mamba.norm:
-        normed = (Tensor(2 * inner, "tp"), Tensor(kernels.input_bytes * inner, "tp"))
+        normed = (Tensor(2 * inner, "tp"), Tensor(kernels.input_bytes("mamba.output") * inner, "tp"))
         weight = (Weight("mamba.output_norm.weight", inner, "tp"),)
-        yield Operation("mamba.output_norm", weight, normed, (Tensor(4 * inner, "tp"),))
+        yield Operation("mamba.output_norm", weight, normed, (Tensor(6 * inner, "tp"),))  # it reads the gate, too
     yield linear("mamba.output", inner, model.hidden, row=True, saves=None if mamba.norm else "tp")
 
 
 def _scan(mamba: Mamba) -> Operation:
-    """By chunks; its products are those Megatron counts, seven operations a channel of a state (training.py:489)."""
+    """By chunks; its products are those Megatron counts, seven operations a channel of a state (training.py:489).
+
+    What its kernels read and write is ``_mamba_chunk_scan_combined_fwd``'s and ``_bwd``'s (mamba_ssm 2.2,
+    ops/triton/ssd_combined.py): chunks' states in fp32, passed on and written anew in 16 bits, and what a chunk's
+    tokens read of one another; the backward makes all of it again before its own gradients. On H100 a forward over
+    8,192 tokens of 128 heads (64 channels, states of 128) takes 0.65 ms (vllm-project/vllm#27299), as by this count.
+    """
     inner = mamba.heads * mamba.head_dim
     names = ("mamba.step.bias", "mamba.decay", "mamba.skip")
     weights = tuple(Weight(name, mamba.heads, "tp") for name in names)
     saved = (Tensor(2 * projected(mamba), "tp"), Tensor(2 * inner, "tp"))
-    moved = (Tensor(2 * projected(mamba) + 6 * inner, "tp"),)
-    return Operation("mamba.core", weights, saved, moved, products=7 * inner * mamba.state // 2, kernels=6)
+    states, chunk = inner * mamba.state / CHUNK, 4 * CHUNK * mamba.groups
+    forward = 6 * inner + 12 * states + 2 * chunk
+    backward = 22 * inner + 34 * states + 4 * chunk
+    moved, returned = (Tensor(forward, "tp"),), (Tensor(max(0, backward - 2 * forward), "tp"),)
+    turned = (Tensor(4 * projected(mamba) + 4 * inner, "tp"),)  # sequences before tokens, and back (mamba_mixer.py:682)
+    products = 7 * inner * mamba.state // 2
+    return Operation("mamba.core", weights, saved, moved, returned, turned, products=products, kernels=6)
 
 
 def _options(model: Model) -> Mamba:

@@ -18,7 +18,9 @@ def mlp(model: Model, ffn: int, kernels: Kernels, name: str = "mlp") -> Iterator
     joined = kernels.joined and name == "mlp"
     yield linear(f"{name}.up", model.hidden, up, bias=model.linear_bias, behind_norm=joined)
     weights = (Weight(f"{name}.activation.alpha", 2, "replicated"),) if model.activation == "xielu" else ()
-    yield activation(model, f"{name}.activation", ffn, weights, kernels)  # xielu: two learned scalars (2411.13010)
+    module = "mlp" if name == "mlp" else f"moe {name}"  # of shared experts: Megatron's "mlp" is a dense layer's alone
+    # xielu: two learned scalars (arXiv:2411.13010)
+    yield activation(model, f"{name}.activation", ffn, weights, kernels, module)
     yield linear(f"{name}.down", ffn, model.hidden, bias=model.linear_bias, row=True)
     if model.multipliers is not None:
         yield Operation(

@@ -25,21 +25,34 @@ def norm(
     recompute: str = "",
     shard: Shard = "replicated",
     multiplied: bool = True,
+    alone: bool = True,
 ) -> Operation:
-    """Keeps its input and, for the next linear's weight gradient, its output; unfused ones keep fp32 copies.
+    """Keeps its input and, for the next linear's weight gradient, its output.
 
     ``times``: of so many heads each is normed by the same weight. ``multiplied``: a linear, or something else that
-    keeps it, is what its output goes to; rotary positions keep nothing of theirs.
+    keeps it, is what its output goes to; rotary positions and additions keep nothing of theirs. ``alone``: no other
+    norm keeps the same input.
     """
-    wide = times * size
-    copies = () if kernels.norm else (Tensor(6 * wide, cut, recompute),)
-    output = Tensor(kernels.input_bytes * wide, "gathered" if cut == "sequence" else cut, recompute)
-    kept = (Tensor(2 * wide, cut), *copies, *((output,) if multiplied else ()))
-    moved = (Tensor((4 if kernels.norm else 34) * wide, cut),)
+    wide, fused = times * size, kernels.norm or model.norm.startswith("layernorm")
+    pieces = (Tensor(_pieces(model, kernels) * wide, cut, recompute),)
+    coded = kernels.input_bytes(name.removesuffix("norm"))
+    output = Tensor(coded * wide, "gathered" if cut == "sequence" else cut, recompute)
+    entered = (Tensor(2 * wide, cut),) if alone and (fused or not kernels.casts) else ()
+    kept = (*entered, *(() if fused else pieces), *((output,) if multiplied else ()))
+    moved = (Tensor((4 if fused else 34) * wide, cut),)
     weights = [Weight(f"{name}.weight", size, shard)]
     if model.norm == "layernorm":
         weights.append(Weight(f"{name}.bias", size, shard))
     return Operation(name, () if model.norm.endswith("_nonparametric") else tuple(weights), kept, moved)
+
+
+def _pieces(model: Model, kernels: Kernels) -> int:
+    """Bytes of an element that an RMSNorm of several kernels keeps: in fp32, and normed in 16 bits.
+
+    Gemma's classes and OLMo 2's meet their weight in fp32 (models/gemma2, models/olmo2 of transformers 5.24).
+    """
+    wide = model.norm_zero_centered or model.norm_placement == "output"
+    return 8 if kernels.casts and wide else 6
 
 
 def linear(
@@ -76,15 +89,25 @@ def activation(
 ) -> Operation:
     """Keeps what the up-projection gave and, for the down-projection, its own output.
 
-    Megatron and Transformer Engine fuse the gate with SiLU, not with GELU's tanh approximation.
+    Megatron and Transformer Engine fuse the gate with SiLU, not with GELU's tanh approximation: Megatron then adds an
+    offset to what is gated, even of 0 (megatron/core/transformer/mlp.py). Of experts' activations it fuses SiLU's and
+    GELU's gates and squared ReLU with a token's weight; others are kept to be multiplied by it (moe/experts.py
+    ``bias_act_func``).
     """
     up = ffn * (2 if model.gated else 1)
     fused = kernels.activation and model.activation != "geglu_tanh"
-    between = 2 * ffn if model.gated and not fused else 0
+    pieced = model.gated and not fused
+    between = 2 * ffn if pieced else 0
+    added = between if kernels.activation else 0
+    weighed = model.activation in ("swiglu", "quick_geglu", "squared_relu")
+    plain = module == "moe" and not (weighed or kernels.weighs_outputs)
     pieces = 2 * ffn if model.activation == "squared_relu" else 0  # a relu and a power (megatron/core/activations.py)
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
-    second = (Tensor(2 * ffn, "tp", f"{module} second_matmul"),) if model.gated else ()
-    saved = (Tensor(2 * ffn + between, "tp", module), *second, Tensor(kernels.input_bytes * ffn, "tp", own))
+    cut: Cut = "expert" if module == "moe" else "tp"
+    second = (Tensor(2 * ffn, cut, f"{module} second_matmul"),) if model.gated else ()
+    inner = (Tensor(between + added, cut, own),) if pieced else ()  # made again where the activation is
+    given = kernels.input_bytes(name.replace("activation", "down")) * ffn + (2 * ffn if plain else 0)
+    saved = (Tensor(2 * ffn, cut, module), *inner, *second, Tensor(given, cut, own))
     if kernels.fused_experts and module == "moe":  # in the products before and behind it
         return Operation(name, weights, saved, kernels=0)
-    return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, "tp"),))
+    return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, cut),))

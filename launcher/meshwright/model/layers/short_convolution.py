@@ -23,7 +23,7 @@ def _short_convolution(model: Model, kernels: Kernels) -> Iterator[Operation]:
     weights = (Weight("short_convolution.kernel.weight", model.short_convolution.kernel * wide, "tp"),)
     convolved = Tensor(2 * wide, "tp")  # what enters it is kept; what leaves, too, and its gate, to be multiplied
     yield Operation("short_convolution.kernel", weights, (convolved,), (Tensor(4 * wide, "tp"),))
-    gated = (Tensor(4 * wide, "tp"), Tensor(kernels.input_bytes * wide, "tp"))
+    gated = (Tensor(4 * wide, "tp"), Tensor(kernels.input_bytes("short_convolution.output") * wide, "tp"))
     yield Operation("short_convolution.output_gate", saved=gated, moved=(Tensor(6 * wide, "tp"),))
     yield linear("short_convolution.output", wide, wide, row=True)
 
