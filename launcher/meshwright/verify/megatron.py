@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
+from functools import cache
 from importlib.metadata import version
 from io import StringIO
 from typing import Any
@@ -46,14 +48,20 @@ SET_LATER = {
 
 
 def warm() -> None:
-    """Import what the checks need, once, before forking."""
+    """Import and read what the checks need, once, before forking."""
     silence()
-    arguments_module()
+    _parser()
     import megatron.core.optimizer
     import megatron.core.optimizer_param_scheduler
     import megatron.core.transformer.moe.moe_utils  # noqa: F401
 
     megatron_schedule.warm()
+
+
+@cache
+def _parser() -> Any:
+    """Megatron's parser, whose help is read from then on."""
+    return arguments_module().add_megatron_arguments(ArgumentParser(allow_abbrev=False))
 
 
 def versions() -> dict[str, str]:
