@@ -11,6 +11,7 @@ from dataclasses import fields
 
 from meshwright.cost import gathered, tiles
 from meshwright.cost.activation_offload import coming, leaving
+from meshwright.cost.buckets import buckets, reducing
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.saved import beside, context_copies, layer_input, saved, static_tensors, unpaged
@@ -74,14 +75,15 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     zero = s.layout.zero
     activations, recomputed = _activations(s, load, each)
     logits = load.head * _logits(s)
+    passing = _workspace(s, load) + reducing(s) + recomputed + coming(s, load)
     return Memory(
         weights=_weights(s, load, dense, experts),
         gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2),
         optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
-        workspace=maximum(0, _workspace(s, load) + recomputed + coming(s, load) - logits) + beside(s, load),
-        communication=_gathered(s, load) + _buffers(s, load, all_parameters),
+        workspace=maximum(0, passing - logits) + beside(s, load),
+        communication=_gathered(s, load) + buckets(s) + gathered.buffers(s, load) + _registered(s, load),
         framework=_framework(s, load),
     )
 
@@ -248,10 +250,6 @@ def _gathered(s: Scene, load: Load) -> Number:
     return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
 
 
-def _buffers(s: Scene, load: Load, everything: Number) -> Number:
-    return _buckets(s, everything) + gathered.buffers(s, load) + _registered(s, load)
-
-
 def _registered(s: Scene, load: Load) -> Number:
     """User buffers, which stand beside what the allocator counts."""
     if not s.framework.registers:
@@ -264,16 +262,3 @@ def _registered(s: Scene, load: Load) -> Number:
     kinds = (eight, False) if both else (eight,)
     there = (layout.tp > 1) * layout.model.hidden * s.tokens
     return buffer_bytes(layout.backend.megatron.tp_overlap, there, layout.tp, kinds) + 0 * load.layers
-
-
-def _buckets(s: Scene, everything: Number) -> Number:
-    """DeepSpeed reduces a bucket of gradients while it fills another, and gathers new parameters into a third.
-
-    Not BF16_Optimizer: it has none, or (up to 500,000,000 elements, runtime/engine.py:3834) once activations are gone.
-    """
-    if s.layout.backend.name != "deepspeed":
-        return 0 * everything
-    o, zero = s.layout.backend.deepspeed, s.layout.zero
-    reduced = 2 * minimum(o.reduce_bucket, everything)
-    gathered = ((zero == 1) | (zero == 2)) * minimum(o.allgather_bucket, everything)
-    return (zero >= 1) * (1 - s.framework.reduces_after) * 2.0 * (reduced + gathered)

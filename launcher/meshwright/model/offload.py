@@ -96,7 +96,11 @@ def sums_beside(o: DeepSpeedOptions, t: Training, zero: Number) -> Number:
 
 
 def _master(o: DeepSpeedOptions) -> int:
-    """Of a master weight; at stage 3 one of the weight's own width is the weight itself (stage3.py:1162)."""
+    """Of a master weight.
+
+    At stage 3 one of the weight's own width is a copy, too: what would make it the weight itself asks whether a device
+    is a string (stage3.py:1161), which none is.
+    """
     return 2 if o.bf16_states else MASTER
 
 
@@ -118,7 +122,7 @@ def _stage_3(o: DeepSpeedOptions, t: Training, owned: Number) -> Kept:
     return Kept(
         weight=own * (o.offload_param.device == "none"),
         gradient=(1 - part) * GRADIENT if away else summed,
-        optimizer=(1 - part) * ((MASTER if own < _master(o) or away else 0) + moments),
+        optimizer=(1 - part) * ((MASTER if away else _master(o)) + moments),
         host=in_host * states + away * summed + weight_in_host,
         pinned=pin * (in_host * GRADIENT + away * summed) + weight_in_host,
         nvme=on_disk * states + weight_on_disk,
