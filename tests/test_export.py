@@ -25,6 +25,7 @@ from meshwright.rules.exported import RULES as EXPORTED
 from meshwright.rules.torchtitan import RULES as TORCHTITAN
 from meshwright.spec import PipelineSplit, RampStep, Schedule, Spec
 from meshwright.spec.model import Moe, Rope, RopeScaling
+from meshwright.spec.techniques import ModulePrecision, OverlappedProduct
 from meshwright.verify import verify
 from test_emit_mutation import leaves, others
 
@@ -176,6 +177,14 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "bridge.positions": ("bridge", {"model__positions": "learned"}),
     "bridge.rope": ("bridge", {"model__rope": Rope(scaling=YARN)}),
     "bridge.length": ("bridge", {"training__steps": None}),
+    "bridge.modules": (
+        "bridge",
+        {
+            "training__precision": "mxfp8",
+            "cluster__accelerator__capability": "10.0",
+            "backend__megatron__quantization__modules": (ModulePrecision(match="*.linear_proj"),),
+        },
+    ),
     "bridge.ramp": ("bridge", {"training__ramp": (RampStep(from_tokens=0, global_batch=8),)}),
     "bridge.extra": ("bridge", {"backend__megatron__extra": ("--log-params-norm",)}),
     "torchtitan.model": ("torchtitan", {"model__qk_norm": "head"}),
@@ -396,6 +405,14 @@ def test_what_cannot_be_exported_writes_nothing(tmp_path: Path, capsys: pytest.C
 def test_a_program_that_is_not_there(to: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *to, *WORDS]) == 2
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_bridge_takes_user_buffers_as_a_table() -> None:
+    own = (OverlappedProduct(name="fc2_fprop", method="ring_exchange", sms=1),)
+    asked = override(override(BASES["bridge"], "parallelism.tp", 2), "parallelism.sp", True)
+    asked = override(override(asked, "parallelism.overlap_tp", True), "backend.megatron.tp_overlap.products", own)
+    table = written(asked, "bridge")["config.yaml"]
+    assert "tp_comm_overlap_cfg:\n    fc2_fprop:\n      method: ring_exchange\n      num_sm: 1\n" in table
 
 
 def test_bridges_overrides_are_hydras() -> None:

@@ -18,6 +18,7 @@ from meshwright.emit.megatron_groups import group_kwargs
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.layout.length import decay_steps
 from meshwright.layout.plan import Plan
+from meshwright.model.user_buffers import products
 from meshwright.spec.identity import as_json
 
 __all__ = ["container", "files"]
@@ -89,6 +90,7 @@ def _model(plan: Plan, transformer: Mapping[str, Any]) -> Values:
     stretched = scaling is not None and scaling.kind == "llama3"
     return {
         **_objects(transformer),
+        **({"tp_comm_overlap_cfg": said} if (said := products(plan.spec.backend.megatron.tp_overlap)) else {}),
         "vocab_size": m.vocab,
         "should_pad_vocab": True,
         "make_vocab_size_divisible_by": plan.spec.backend.megatron.vocab_divisor,
