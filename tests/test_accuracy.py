@@ -241,7 +241,7 @@ def test_a_release_may_have_a_host_of_its_own() -> None:
 def test_recipes_take_as_long_as_was_published(name: str) -> None:
     """No fit has seen them, but for the first: torchtitan's pipelines and nodes, SageMaker's links."""
     found, claims = layout(normalise(library.run(name).stages[0])), library.recipe(name).records[0].claims
-    tokens = found.training.global_batch * found.training.sequence / found.cluster.gpus
+    tokens = (found.training.global_batch or 0) * found.training.sequence / (found.cluster.gpus or 1)
     rate = claims["tokens_per_s_per_gpu"].value if "tokens_per_s_per_gpu" in claims else 0
     published = tokens / rate if rate else claims["step_seconds"].value
     assert estimate(found, framework_of(found)).step_time == pytest.approx(published, rel=0.15)
