@@ -182,7 +182,7 @@ def test_a_model_is_known_by_whatever_parts_its_name(name, known):
 
 
 def test_what_runs_beside_no_product_and_stays_in_16_bits_is_of_the_recipe():
-    """Megatron-Bridge overlaps no tensor parallelism in 4 bits; Nemotron 3 Super keeps 14 layers and prediction apart."""
+    """Megatron-Bridge overlaps no tensor parallelism in 4 bits; Nemotron 3 Super keeps 14 layers and prediction."""
     sizes = {"layers": "80", "hidden": "8192", "heads": "64", "kv_heads": "8", "ffn": "28672", "num_experts": ""}
     llama = {"model": "llama3-70b", **sizes, "tp": "2", "ep": "1", "pp": "4", "vpp": "5", "release": "26.04"}
     four, eight = row(**llama, precision="NVFP4"), row(**llama, precision="MXFP8")
