@@ -121,8 +121,8 @@ MEMORY = """\
   with fp32 states, is published from 256 GPUs on.
 * **Norms on both sides, parallel residuals, shared experts** (`tests/test_cost_against_megatron.py`): nothing keeps
   what a norm before an addition gave; two norms of one input keep it once; `moe` and `shared_experts` free shared
-  experts, `mlp` does not. Recomputed attention begins with turned queries and keys and with values that are a part of their
-  projection, which keeps the whole: 2 GiB of Nemotron-4 340B on H100, which is about even since.
+  experts, `mlp` does not. Recomputed attention begins with turned queries and keys and with values that are a part of
+  their projection, which keeps the whole: 2 GiB of Nemotron-4 340B on H100, which is about even since.
 * **Llama 3 70B on GB200 in fp8**, the two layouts that are about even, was gone through in NVIDIA's scripts and in
   Megatron-FSDP: no product adds to gradients there (1.6 GiB of dummy gradients less), but embedding and head stay
   gathered, and share one buffer of gradients, from the head's on. Nothing else is counted that is not held.
