@@ -149,6 +149,15 @@ MEMORY = """\
 * **Nemotron-4 340B on 128 H100** (NeMo 1) was said not to fit: its optimizer's `dtype` is bf16, as its parameters', so
   that it keeps two 16-bit moments and no master copy, 4 bytes a parameter (NeMo's `setup_optimization`). NeMo 2's,
   with fp32 states, is published from 256 GPUs on.
+* **Norms on both sides, parallel residuals, shared experts** (`tests/test_cost_against_megatron.py`): nothing keeps
+  what a norm before an addition gave; two norms of one input keep it once; `moe` and `shared_experts` free shared
+  experts, `mlp` does not. Recomputed attention begins with turned queries and keys and with values that are a part of
+  their projection, which keeps the whole: 2 GiB of Nemotron-4 340B on H100, which is about even since.
+* **Llama 3 70B on GB200 in fp8**, the two layouts that are about even, was gone through in NVIDIA's scripts and in
+  Megatron-FSDP: no product adds to gradients there (1.6 GiB of dummy gradients less), but embedding and head stay
+  gathered, and share one buffer of gradients, from the head's on. Nothing else is counted that is not held.
+* **Hagemann et al.'s 13B on 32 A100**: their own loss, in fp32, takes more than ours, and with the plain norm, 4.7 GiB
+  more, the same layout ran out of memory. It fills its GPUs.
 * **BLOOM's prequel without ZeRO** (one row, 72 GB, 28 % low): against the same layout with ZeRO-1 it holds 18 bytes a
   parameter more, of which sharding over 4 ranks explains 9. DeepSpeed's unsharded fp16 optimizer flattens gradients to
   fp32 before its step; how much of that stands beside the activations' peak its code does not fix.
