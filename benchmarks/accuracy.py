@@ -110,7 +110,10 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
 * **Llama 3.1 405B in 4 bits on GB300**: a tenth too fast, the releases of 26.02 a seventh. `matmul` is one part of the
   peak in all precisions, and was settled on 70B.
 * **Llama 4 Maverick on GB200 in fp8** (DGX Cloud): a fifth too slow, without graphs, where the host sets the pace.
-* **Nemotron 3 Super by Automodel**: a quarter too slow; not looked into.
+* **Automodel**: Nemotron 3 a fifth too slow, pipelines and gpt-oss a sixth too fast, DeepSeek V3 on 1,024 GPUs a
+  quarter. That its pipelines run dry after each 8 micro-batches is counted, and what FSDP2 sends; not what its host
+  does more than Megatron's, of which nothing is published. Counted as ZeRO-3, gathering in every micro-batch, which
+  its recipes switch off, DeepSeek V3 was met within a tenth: by chance.
 * **MT-NLG, GLM-130B**: older DeepSpeed pipelines; predicted too fast by a fifth and more.
 """
 
@@ -153,6 +156,9 @@ MEMORY = """\
   what a norm before an addition gave; two norms of one input keep it once; `moe` and `shared_experts` free shared
   experts, `mlp` does not. Recomputed attention begins with turned queries and keys and with values that are a part of
   their projection, which keeps the whole: 2 GiB of Nemotron-4 340B on H100, which is about even since.
+* **Automodel's mixtures** were counted with fp32 shards, fp32 moments and a loss in fp32, 5 of 9 rows as not fitting.
+  All are of 16 bits there, but FSDP2 sums in fp32, whole, what it shares of gradients until the last micro-batch.
+  gpt-oss-120b with two sequences and nothing recomputed fills its GPUs; its recipe has had one since August 2026.
 * **Llama 3 70B on GB200 in fp8**, the two layouts that are about even, was gone through in NVIDIA's scripts and in
   Megatron-FSDP: no product adds to gradients there (1.6 GiB of dummy gradients less), but embedding and head stay
   gathered, and share one buffer of gradients, from the head's on. Nothing else is counted that is not held.

@@ -70,7 +70,7 @@ def published(judged: Sequence[Judged]) -> str:
         "",
     ]
     lines += ["| source | likely | about even | unlikely |", "|---|---|---|---|"]
-    for source in ("nvidia-megatron-bridge", "nvidia-dgxc-benchmarking", "nvidia-nemo-docs"):
+    for source in ("nvidia-megatron-bridge", "nvidia-dgxc-benchmarking", "nvidia-nemo-docs", "nvidia-automodel"):
         said = [(_word(j), _layout(j)) for j in judged if j.row.source == source]
         words = ([layout for word, layout in said if word == wanted] for wanted in get_args(Fits))
         lines.append(f"| {source} | {' | '.join(f'{len(found)} ({len({*found})})' for found in words)} |")

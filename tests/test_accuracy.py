@@ -141,7 +141,13 @@ def test_peaks_of_transformer_engines_layers_lie_within_their_own_interval() -> 
 
 
 @pytest.mark.parametrize(
-    ("source", "even"), [("nvidia-megatron-bridge", 13), ("nvidia-dgxc-benchmarking", 0), ("nvidia-nemo-docs", 8)]
+    ("source", "even"),
+    [
+        ("nvidia-megatron-bridge", 13),
+        ("nvidia-dgxc-benchmarking", 0),
+        ("nvidia-nemo-docs", 8),
+        ("nvidia-automodel", 1),  # gpt-oss-120b without recomputation, whose recipe has since halved its micro-batch
+    ],
 )
 def test_what_nvidia_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
     """About even are Llama 3 70B in 8 bits on 64 GB200 and 405B (170 GiB of 181), whatever release published them."""

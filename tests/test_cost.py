@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 
 from meshwright.cost import cost, estimate
 from meshwright.cost.counts import hardware_flops, training_flops
-from meshwright.cost.memory import GIB, Memory
+from meshwright.cost.framework import framework_of
+from meshwright.cost.inputs import scene
+from meshwright.cost.memory import GIB, Memory, memory
 from meshwright.cost.pipeline_time import Placed, Work, bound
 from meshwright.cost.schedule import Fold, simulate
-from meshwright.cost.traffic import data_volume
+from meshwright.cost.stage_loads import stages_of
+from meshwright.cost.traffic import data_volume, traffic
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
 from meshwright.resolver import layout, resolve
@@ -255,6 +258,29 @@ def test_zero_2_scatters_gradients_in_every_micro_batch() -> None:
     first, second = (cost(planned(f"parallelism.zero={zero}")).traffic.data.size for zero in (1, 2))
     parameters = planned().stages[0].parameters
     assert second - first == pytest.approx(3 * 4 * parameters * 63 / 64)
+
+
+def test_gradients_that_are_summed_whole_are_scattered_once_and_held_whole() -> None:
+    """FSDP2 without synchronization: 4 micro-batches on 64 ranks, 4 bytes of each; with ZeRO-3, too."""
+    for zero in (2, 3):
+        plan = planned(f"parallelism.zero={zero}")
+        usual = framework_of(layout(plan.spec))
+        early, late = (scene(layout(plan.spec), f) for f in (usual, replace(usual, whole_gradients=4.0)))
+        load = stages_of(early).loads[0]
+        parameters = plan.stages[0].parameters
+        held = memory(late, load).gradients - memory(early, load).gradients
+        sent = traffic(early, load).data.size - traffic(late, load).data.size
+        assert (held, sent) == pytest.approx((4 * parameters, 3 * 4 * parameters * 63 / 64))
+        assert estimate(layout(plan.spec), late.framework).step_time < estimate(layout(plan.spec)).step_time
+
+
+def test_a_pipeline_that_runs_dry_idles_as_often() -> None:
+    """Of 32 micro-batches each 8 are a pipeline of their own: four times the bubble of 8, and all is sent as often."""
+    short, long = (layout(planned("parallelism.pp=4", f"training.global_batch={n}").spec) for n in (128, 512))
+    few, often = estimate(short).parts, estimate(long, replace(framework_of(long), emptied_every=8)).parts
+    assert (short.microbatches, long.microbatches) == (8, 32)
+    assert (often.bubble, often.compute, often.data) == pytest.approx((4 * few.bubble, 4 * few.compute, 4 * few.data))
+    assert estimate(long).step_time < estimate(long, replace(framework_of(long), emptied_every=8)).step_time
 
 
 def test_the_order_of_ranks_decides_which_links_are_crossed() -> None:

@@ -55,7 +55,9 @@ class Framework:
     end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
     optimizer_away: Number = 0.0  # part of the states that leaves the GPU
     reduce_bytes: float = 4.0  # of a gradient on the wire
-    fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the fp32 shards
+    fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the shards
+    whole_gradients: float = 0.0  # ZeRO-2 and 3 sum what is shared in so many bytes, and scatter it once a step
+    emptied_every: int = 0  # micro-batches, after which a pipeline runs dry, reduces and gathers anew; 0: with the step
     regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
     boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     fixed_gib: float = 0.0  # allocated whatever the layout

@@ -78,7 +78,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     passing = _workspace(s, load) + reducing(s) + recomputed + coming(s, load)
     return Memory(
         weights=_weights(s, load, dense, experts),
-        gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2),
+        gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2) + _summed_whole(s, dense, experts),
         optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
@@ -89,7 +89,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
 
 
 def _weights(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
-    """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its fp32 shards.
+    """FSDP2 at ZeRO-2 keeps what it gathered for the forward, in 16 bits, beside its shards.
 
     Embedding and head are no linears of Transformer Engine's: they stay in 16 bits, but where the head is said not to.
     """
@@ -98,7 +98,18 @@ def _weights(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     plain = _ends(s, load) - (load.head * output_weight(s) if f.low_head else 0)
     own = f.weight_bytes * _shards(dense, experts, s.sharers, sharded) + f.transposes * (dense - plain + experts)
     own = own - f.coded_bytes * _shards(plain, 0, s.sharers, sharded)
-    return own + _second_copy(s, dense + experts) + (f.fsdp2 & (zero == 2)) * 2 * (dense + experts)
+    own = own + (f.fsdp2 & (zero == 2)) * 2 * _shared(s, dense, experts)
+    return own + _second_copy(s, dense + experts)
+
+
+def _summed_whole(s: Scene, dense: Number, experts: Number) -> Number:
+    """FSDP2 keeps them unsharded, in the type it reduces, until it may (``to_accumulated_grad_if_needed``)."""
+    return (s.layout.zero >= 2) * s.framework.whole_gradients * _shared(s, dense, experts)
+
+
+def _shared(s: Scene, dense: Number, experts: Number) -> Number:
+    """Of these elements, those of which a rank keeps a part only."""
+    return (s.sharers[0] > 1) * dense + (s.sharers[1] > 1) * experts
 
 
 def _second_copy(s: Scene, everything: Number) -> Number:

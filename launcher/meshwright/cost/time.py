@@ -26,7 +26,7 @@ from meshwright.cost.memory import stage_parameters
 from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.cost.pipeline_time import Placed, Work, bound
 from meshwright.cost.stage_loads import Stages
-from meshwright.cost.traffic import scatters
+from meshwright.cost.traffic import runs, scatters
 from meshwright.rules import Layout
 from meshwright.spec.frozen import dataclass
 
@@ -129,9 +129,8 @@ def step(s: Scene, stages: Stages) -> Step:
         Placed(work, before.total + place.latest * waits / r.vpp, place.latest)
         for work, before, place in zip(works, ahead, places, strict=True)
     ]
-    m = r.microbatches
-    least = bound(placed, whole.total + r.pp * waits, r.pp, r.vpp, m, latency)
-
+    m, filled = r.microbatches, runs(s)
+    least = filled * bound(placed, whole.total + r.pp * waits, r.pp, r.vpp, m / filled, latency)
     held = [stage_parameters(s, load) for load in stages.loads]
 
     def mean(seconds: Number) -> Number:
@@ -179,7 +178,7 @@ def _data(s: Scene, held: Held, time: StageTime) -> Number:
     reduced = volume - p.overlap_grad_reduce * (1 - after) * minimum(hidden * volume, between(r, time.backward))
     gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, time.forward))
     gathered = gathered * (1 - hidden * _with_step(s))
-    once = scatters(s) * reduced + (r.zero >= 1) * gathered
+    once = scatters(s) * reduced + (r.zero >= 1) * runs(s) * gathered
     alone = (s.replicas > 1) + 0
     return alone * (where(r.zero >= 3, _sharded(s, held, gather, time), once) + _among_copies(s, held, time))
 
@@ -229,7 +228,8 @@ def _sharded(s: Scene, held: Held, gather: Number, time: StageTime) -> Number:
     scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
     scatter = scatter * (2 if s.framework.reduces_whole else 1)
     forward = beside(s, gather, time.forward) + (r.microbatches - 1) * beside(s, again, time.forward)
-    return forward + r.microbatches * beside(s, again + scatter, time.backward)
+    alone = (r.microbatches - scatters(s)) * beside(s, again, time.backward)
+    return forward + alone + scatters(s) * beside(s, again + scatter, time.backward)
 
 
 def _optimizer(s: Scene, load: Load, held: Held) -> Number:

@@ -22,11 +22,11 @@ from meshwright.cost.collectives import (
 )
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.memory import stage_parameters
-from meshwright.cost.numbers import Number, where
+from meshwright.cost.numbers import Number, maximum, where
 from meshwright.model.offload import sums_beside
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["Flow", "Traffic", "data_volume", "scatters", "traffic"]
+__all__ = ["Flow", "Traffic", "data_volume", "runs", "scatters", "traffic"]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,8 @@ def _data(s: Scene, load: Load) -> Flow:
     each = _volume(s)
     dense = everything - experts
     kind = _kind(s)
-    count = where(r.zero >= 3, 3 * r.microbatches * load.layers, where(r.zero >= 1, scatters(s) + 1, 1))
+    sharded = (2 * r.microbatches + scatters(s)) * load.layers
+    count = where(r.zero >= 3, sharded, where(r.zero >= 1, scatters(s) + 1, 1))
     size, whole = each * (_share(wide) * dense + _share(narrow) * experts), _gathered_by_muon(s, load)
     size = size + _share(wide) * whole[0] + _share(narrow) * whole[1]
     flow = _flow(size, wide, kind, count * (wide.size > 1))
@@ -234,7 +235,7 @@ def _volume(s: Scene) -> Number:
     each = switched * data_volume(r.zero, where(r.zero == 2, scatters(s), r.microbatches), f.reduce_bytes, weight)
     scattered = (f.scatter_bytes or f.reduce_bytes) * (2 if f.reduces_whole else 1)
     each = each + f.reduces_after * f.reduce_bytes
-    third = r.microbatches * scattered + weight * _gathered_afar(s)
+    third = scatters(s) * scattered + weight * _gathered_afar(s)
     return where(r.zero >= 3, third, each)
 
 
@@ -264,12 +265,21 @@ def _weights(s: Scene, load: Load, part: Number) -> Flow:
 
 
 def scatters(s: Scene) -> Number:
-    """Times that ZeRO-0 to 2 reduce gradients in a step.
+    """Times that gradients are reduced in a step.
 
     ZeRO-2 keeps a shard of them only, so that every micro-batch scatters its own (DeepSpeed's stage_1_and_2.py,
-    Megatron-FSDP's grad_reduce_every_bprop); behind a pipeline Llama 3's trainer does it once (section 3.3.2).
+    Megatron-FSDP's grad_reduce_every_bprop), as ZeRO-3 does, unless they are summed whole; behind a pipeline Llama 3's
+    trainer does it once with ZeRO-2 (section 3.3.2).
     """
-    return where((s.layout.zero == 2) & (s.layout.pp == 1), s.layout.microbatches, 1)
+    r = s.layout
+    every = (r.zero >= 3) | ((r.zero == 2) & (r.pp == 1))
+    return where(every & (s.framework.whole_gradients == 0), r.microbatches, runs(s))
+
+
+def runs(s: Scene) -> Number:
+    """Times that a pipeline fills and runs dry in a step."""
+    r, every = s.layout, s.framework.emptied_every
+    return where(r.pp > 1, maximum(1, r.microbatches / every), 1) if every else 1
 
 
 def data_volume(zero: Number, microbatches: Number = 1, gradient: float = 2.0, weight: float = 2.0) -> Number:

@@ -185,7 +185,8 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     own: dict[str, object] = {"captured": _captured(record, usual), "registers": False}  # peaks are the allocator's
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
     kernels = replace(usual.kernels, **{**practice.kernels, **eager, **norm})
-    return replace(usual, **{**own, **practice.changes}, kernels=kernels)
+    changes = practice.changes if spec.model.moe else {**practice.changes, **practice.dense}
+    return replace(usual, **{**own, **changes}, kernels=kernels)
 
 
 def _states(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> Number:

@@ -22,6 +22,7 @@ class Practice:
     transformer_engine: bool = True
     grad_reduce: str = "fp32"
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
+    dense: Mapping[str, Any] = field(default_factory=dict)  # beside these, of models without experts
     kernels: Mapping[str, bool] = field(default_factory=dict)
     eager: Mapping[str, bool] = field(default_factory=dict)  # of these, where torch.compile joins nothing
     fused_loss: bool = False
@@ -138,12 +139,30 @@ PRACTICES: Mapping[str, Practice] = {
     ),
     # Automodel examples/llm_benchmark/*_te_deepep.yaml: experts' products in one call for all of them (experts: gmm,
     # torch_mm; nemo_automodel/components/moe/experts.py adds biases to all at once); a gate that deals tokens out
-    # (fake_balanced_gate; components/moe/layers.py)
+    # (fake_balanced_gate; components/moe/layers.py). Parameters are in bf16 (_transformers/auto_model.py:846); so are
+    # the moments of torch.optim.Adam and a shard's gradients, without a master copy. What FSDP2 shares of gradients
+    # stays whole, in fp32, until the last micro-batch (defer_fsdp_grad_sync, components/distributed/utils.py:236;
+    # components/moe/fsdp_mixin.py); each 8 sequences of a rank (local_batch_size) are a pipeline of their own, which
+    # reduces and reshards (the latter at v0.2.0, :61). Nothing is added by products. The loss stays in 16 bits
+    # (fp32_upcast: false): logits, their logarithms and two gradients. Only Super and gpt-oss-120b are resharded behind
+    # the forward (their recipes at c0e4fe1b and v0.2.0): the others' zero_stage is 2. Llama 3 70B is resharded, reduced
+    # at once (defer_fsdp_grad_sync: False), its loss upcast; the moments of Transformer Engine's FusedAdam are fp32
     "nvidia-automodel": replace(
         _FSDP2,
         transformer_engine=True,
         assumed={"dispatcher": "deepep"},
-        changes={"expert_launches": 0.0, "deals_tokens": True},
+        changes={
+            **_UNFUSED,
+            "expert_launches": 0.0,
+            "deals_tokens": True,
+            "weight_bytes": 2.0,
+            "gradient_bytes": 2.0,
+            "whole_gradients": 4.0,
+            "emptied_every": 8,
+            "optimizer_bytes": 4.0,
+            "loss_bytes": 8.0,
+        },
+        dense={"optimizer_bytes": 8.0, "loss_bytes": 14.0, "whole_gradients": 0.0},
         kernels={"norm": True, "pieced_biases": False},
     ),
     # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two; its
