@@ -121,7 +121,7 @@ def test_gradients_that_no_product_adds_to_are_added_by_kernels_of_their_own() -
         ("alps_gh200", "dgx_h100", ()),
         ("dgx_h200", "dgx_h100", ()),
         ("h800", "dgx_h100", ()),
-        ("dgx_b300", "nvidia-megatron-bridge B200", ("spread", "launch_us", "inter_link")),
+        ("dgx_b300", "dgx_b200", ("spread", "launch_us", "inter_link")),
     ],
 )
 def test_constants_that_are_another_clusters_are_its(name: str, like: str, own: tuple[str, ...]) -> None:

@@ -39,6 +39,20 @@ def test_all_and_none_are_said_by_a_word() -> None:
         load([*WORDS, "search.techniques=dispatcher"])
 
 
+def test_bundles_have_nothing_that_the_nodes_lack() -> None:
+    """What attention's graph holds is offloaded from Transformer Engine 2.14 on; no DeepEP, no dispatcher of its."""
+    graph, offload = "backend.megatron.cuda_graphs.kind", "backend.megatron.activation_offload.modules"
+
+    def made(*words: str) -> list[set[str]]:
+        return [{*change} for change in bundles(load([*WORDS, *words]).stages[0], asked_of(["all"]))]
+
+    old, new = (made(f"software.components.transformer_engine={version}") for version in ("2.13.0", "2.14.0"))
+    assert not any({graph, offload} <= change for change in old)
+    assert any({graph, offload} <= change for change in new)
+    without = made("+software.components.deep_ep=null")
+    assert not any("backend.megatron.moe_flex_backend" in change for change in without)
+
+
 def test_bundles_start_with_none_and_end_with_what_trades_time_for_memory() -> None:
     spec = load(list(WORDS)).stages[0]
     found = bundles(spec, asked_of(["all"]))

@@ -197,7 +197,7 @@ def test_graphs_and_dispatchers_take_buffers() -> None:
 
 
 def test_a_plan_says_what_each_technique_brings() -> None:
-    plan = planned(*V3, *MXFP8, *GRAPHS, AWAY)
+    plan = planned(*V3, *MXFP8, *GRAPHS, AWAY, "software.components.transformer_engine=2.14.0")
     assert [one.name for one in used(plan.spec)] == ["cuda_graphs", "low_precision_weights", "activation_offload"]
     said = dict(line.split(" ", 1) for line in brought(plan.spec))
     assert said["low_precision_weights"].endswith("frees 13.2 GiB of a GPU")

@@ -74,9 +74,9 @@ def test_what_is_left_out_is_said() -> None:
     assert not any("ZeRO++" in note for note in costed(HPZ).notes)
 
 
-@pytest.mark.parametrize(("zero", "kept", "low"), [(1, 12, 2 + 4), (2, 12, 2 + 4), (3, 12, 4)])
+@pytest.mark.parametrize(("zero", "kept", "low"), [(1, 12, 2 + 4), (2, 12, 2 + 4), (3, 12, 2 + 4)])
 def test_states_in_bf16_have_no_fp32_copy(zero: int, kept: int, low: int) -> None:
-    """Of ZeRO-3 the master is the weight itself."""
+    """A master in bf16 beside the weight, at ZeRO-3 too (deepspeed/runtime/zero/stage3.py:1161)."""
     for option, each in (("false", kept), ("true", low)):
         stage = costed(f"parallelism.zero={zero}", f"{D}bf16_states={option}").stages[0]
         assert stage.optimizer == pytest.approx(each * parameters() / 32, rel=1e-3)

@@ -168,6 +168,7 @@ FREE = frozenset(
         "--log-throughput",
         "--no-bias-gelu-fusion",
         "--no-bias-swiglu-fusion",
+        "--no-create-attention-mask-in-dataloader",
         "--no-rope-fusion",
         "--te-rng-tracker",
         "--no-check-for-nan-in-loss-and-grad",

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from meshwright.cost import cost
 from meshwright.resolver import resolve
+from meshwright.rules.requirements import lacking
 from meshwright.search.candidate import Candidate
 from meshwright.search.objective import LATE, Goal, score
 from meshwright.search.rank import Ranking, rank, undominated
@@ -48,7 +49,9 @@ def explained(ranking: Ranking) -> Ranking:
 
 
 def exact(candidate: Candidate, goal: Goal) -> Candidate | None:
-    """The layout costed as a plan; None where it turns out not to fit, or to be late."""
+    """The layout costed as a plan; None where it does not fit, is late, or needs what the nodes lack."""
+    if any(lacking(candidate.spec, candidate.spec.backend.name)):
+        return None
     found, fits = _costed(candidate, goal)
     return found if fits and found.score < LATE else None
 

@@ -13,6 +13,7 @@ from meshwright.cost.memory import GIB
 from meshwright.cost.techniques import TECHNIQUES, Technique, applied, used
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import layout, normalise, override, refusals
+from meshwright.rules.requirements import lacking
 from meshwright.search.rank import budget
 from meshwright.search.space import Space
 from meshwright.spec import Spec
@@ -54,15 +55,23 @@ def bundles(spec: Spec, asked: Sequence[Technique]) -> tuple[Change, ...]:
     """Sets of changes to search under.
 
     None; all that cost no time, with either way of using the dispatch's; with each that trades time for memory besides.
+    Nothing that needs what the nodes lack.
     """
-    asked = [one for one in asked if one.backend == spec.backend.name]
+    asked = [one for one in asked if one.backend == spec.backend.name and _there(spec, one.on(spec))]
     costs = (*_COSTLY, *_ON_THE_HOST, *_TILES)
     free = [one for one in asked if one.name not in (*_NOT_TOGETHER, *costs)]
     either = [one for one in asked if one.name in _NOT_TOGETHER]
     costly = [one for one in asked if one.name in costs]
     sets = [[], free, *([*free, one] for one in (*either, *costly)), *([*free, a, b] for a in either for b in costly)]
     made = [{path: value for one in chosen for path, value in one.on(spec).items()} for chosen in sets]
-    return tuple(change for i, change in enumerate(made) if change not in made[:i])
+    return tuple(
+        change for i, change in enumerate(made) if change not in made[:i] and (not change or _there(spec, change))
+    )
+
+
+def _there(spec: Spec, change: Change) -> bool:
+    """Whether the nodes have what the options of ``change`` need, together."""
+    return not any(lacking(_with(spec, change), spec.backend.name))
 
 
 def reasons(winner: Spec, asked: Sequence[Technique]) -> Iterator[str]:
@@ -85,9 +94,13 @@ def reasons(winner: Spec, asked: Sequence[Technique]) -> Iterator[str]:
 
 
 def _refusal(spec: Spec, change: Change) -> str:
+    return refusals(_with(spec, change), spec.backend.name)[0].message
+
+
+def _with(spec: Spec, change: Change) -> Spec:
     for path, value in change.items():
         spec = override(spec, path, value)
-    return refusals(spec, spec.backend.name)[0].message
+    return spec
 
 
 def _unknown(i: int, name: str, known: Mapping[str, Technique]) -> Problem:

@@ -47,7 +47,7 @@ _PLAIN = (
     *("--transformer-impl", "local", "--attention-backend", "unfused", "--distributed-backend", "gloo"),
     *("--use-cpu-initialization", "--attention-softmax-in-fp32"),
     *("--no-gradient-accumulation-fusion", "--no-rope-fusion", "--no-masked-softmax-fusion", "--no-persist-layer-norm"),
-    *("--no-bias-dropout-fusion", "--no-create-attention-mask-in-dataloader"),
+    "--no-bias-dropout-fusion",
 )
 
 
