@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from meshwright.cost import cost
+from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import scene
 from meshwright.cost.products import casts, peak, weight_bytes
 from meshwright.cost.time import between
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
 from meshwright.measured.rows import Row, cluster_named, environments, usable
+from meshwright.model.megatron_classes import is_hybrid
 from meshwright.resolver import layout, resolve
 from meshwright.spec import Efficiency
 
+BITS = "backend.megatron.quantization"
 LLAMA = (
     *("model=llama3_70b", "cluster=gb200_nvl72", "cluster.gpus=64", "training.sequence=8192"),
     *("training.global_batch=128", "parallelism.tp=4", "parallelism.sp=true"),
@@ -126,3 +129,25 @@ def test_constants_that_are_another_clusters_are_its(name: str, like: str, own: 
     other = asdict(known if isinstance(known, Efficiency) else cluster_named(like).efficiency)
     one = asdict(cluster_named(name).efficiency)
     assert {key for key in one if one[key] != other[key]} == {"source", *own}
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "low"),
+    [("deepseek_v3", "nvfp4", 61 / 62), ("deepseek_v3", "mxfp8", 1.0), ("nemotron_3_super_120b_a12b", "nvfp4", 1.0)],
+)
+def test_gpt_model_predicts_in_16_bits_beside_four(model: str, precision: str, low: float) -> None:
+    """megatron-core 0.19.2 core/transformer/multi_token_prediction.py:1181; HybridModel's stack quantizes its own."""
+    words = ("cluster.gpus=256", "training.sequence=4096", "training.global_batch=1024", "parallelism.ep=64")
+    plan = load([f"model={model}", "cluster=gb200_nvl72", *words, f"training.precision={precision}"]).stages[0]
+    one = layout(resolve(replace(plan, model=replace(plan.model, mtp=1))).spec)
+    framework = framework_of(one)
+    assert is_hybrid(one.model, one.backend.megatron) == model.startswith("nemotron")
+    assert framework.low_layers == pytest.approx(low)
+    kept = {"nvfp4": 0.5625, "mxfp8": 1.0}[precision]
+    assert framework.kernels.low_bytes == pytest.approx(low * kept + (1 - low) * 2)
+
+
+def test_layers_in_16_bits_take_longer_and_keep_more() -> None:
+    few, many = (cost(planned("training.precision=mxfp8", f"{BITS}.last_layers_bf16={n}")) for n in (0, 40))
+    assert many.step.compute > few.step.compute
+    assert many.stages[0].activations > few.stages[0].activations

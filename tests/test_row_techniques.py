@@ -201,6 +201,13 @@ def test_experts_are_cut_as_all_else_where_nothing_says_how():
     assert row(**cells, source="nvidia-automodel").spec.parallelism.etp == 1
 
 
+def test_megatron_fsdp_of_bridge_has_double_buffers():
+    """Its presets, and whatever registers NCCL's buffers."""
+    assert not options(zero_stage="1").megatron_fsdp.double_buffer
+    assert options(zero_stage="3").megatron_fsdp.double_buffer
+    assert not options(zero_stage="3", source="nvidia-nemo-docs").megatron_fsdp.double_buffer
+
+
 def test_kimi_k2_has_its_own_latent_attention_and_muon():
     cells = {"model": "Kimi-K2", "heads": "64", "num_experts": "384", "vocab": "163840", "gpu": "GB300"}
     found = row(**cells, release="26.04", mbs="2").spec

@@ -9,6 +9,7 @@ from meshwright.cost.captured import captured
 from meshwright.cost.framework_deepspeed import deepspeed
 from meshwright.cost.numbers import Number, where
 from meshwright.model.low_precision import CODED, Casts, cast_bytes, directions, gathered_bytes, low_bytes
+from meshwright.model.megatron_classes import is_hybrid
 from meshwright.model.operation import FUSED, Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes
 from meshwright.rules import Layout
@@ -110,7 +111,7 @@ def _kernels(layout: Layout) -> Kernels:
         norm=not (local and layout.cluster.accelerator.platform == "cpu"),  # torch's RMSNorm, one kernel on GPUs alone
         joined=not local,
         eight_bit=_low(layout),
-        low_bytes=CODED.get(layout.training.precision, 1.0),
+        low_bytes=_kept(layout),
         kept=_own(layout).kept_bytes(layout) if _own(layout) else (),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
@@ -118,6 +119,12 @@ def _kernels(layout: Layout) -> Kernels:
         pieced_biases=not local and not options.op_fuser,
         sparse=options.dsa_kernels != "none",
     )
+
+
+def _kept(layout: Layout) -> float:
+    """Bytes of an element of a product's input, over the layers."""
+    part = _low_part(layout)
+    return part * CODED.get(layout.training.precision, 1.0) + (1 - part) * 2.0
 
 
 def _local(layout: Layout) -> bool:
@@ -262,10 +269,16 @@ def _hybrid(options: MegatronOptions) -> bool:
 
 
 def _low_part(layout: Layout) -> float:
-    """Of the layers, those that are not kept in bf16; evenly over the stages."""
-    details = layout.backend.megatron.quantization
+    """Of the layers, predicting ones among them, those that are not kept in bf16; evenly over the stages.
+
+    ``GPTModel`` does not quantize what predicts to 4 bits (megatron-core 0.19.2 core/transformer/
+    multi_token_prediction.py:1181); ``HybridModel``'s stack does so itself (core/models/hybrid/hybrid_block.py:337).
+    """
+    details, model = layout.backend.megatron.quantization, layout.model
     kept = details.first_layers_bf16 + details.last_layers_bf16
-    return max(0.0, 1 - kept / layout.model.layers) if kept else 1.0
+    plain = layout.training.precision == "nvfp4" and not is_hybrid(model, layout.backend.megatron)
+    kept += plain * model.mtp
+    return max(0.0, 1 - kept / (model.layers + model.mtp)) if kept else 1.0
 
 
 _GROUPED = 4 * 32 * 2**20

@@ -10,7 +10,7 @@ from meshwright.measured.row_model import routed
 from meshwright.measured.row_techniques import optimizer_of, overlaps, overlaps_tensor, technique_options, weights_of
 from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Optimizer, Parallelism, PipelineSplit, Training
-from meshwright.spec.techniques import Quantization
+from meshwright.spec.techniques import FsdpOptions, Quantization
 
 __all__ = ["backend", "parallelism", "precision_of", "training"]
 
@@ -144,9 +144,14 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
         attention="unfused" if unfused else "auto",
         cross_entropy_fusion=loss == "fused" if loss else practice.fused_loss,
         quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
+        megatron_fsdp=FsdpOptions(double_buffer=practice.double_buffers and _sharded(record)),
         **(optimizer_of(record, precision_of(record)) if practice.small_states else {}),
         **technique_options(record, routed(record)),
     )
     return Backend(
         name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions()
     )
+
+
+def _sharded(record: Mapping[str, str]) -> bool:
+    return count(record, "zero_stage", 0, least=0) > 1
