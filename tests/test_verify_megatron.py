@@ -12,7 +12,7 @@ from meshwright.emit.megatron import flags
 from meshwright.layout.grid import Axes, Grid
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
-from meshwright.spec import RampStep, Schedule, Spec
+from meshwright.spec import Backend, RampStep, Schedule, Spec
 from meshwright.spec.model import Mla, Moe
 from meshwright.verify import verify
 from meshwright.verify.pool import Crash, fork_map
@@ -142,6 +142,16 @@ def test_a_warm_up_longer_than_the_run_is_found() -> None:
     crash = judged(plan, "parsed", words=[*flags(plan), "--lr-warmup-iters", "2000"])
     assert isinstance(crash, Crash)
     assert "AssertionError" in crash.text
+
+
+def test_what_is_launched_with_deepspeed_is_built_with_the_words_that_megatron_cuts() -> None:
+    """AutoTP's ranks each hold all words (deepspeed/module_inject/auto_tp.py), Megatron's a part."""
+    described = replace(spec(small_model(), 4, global_batch=8, tp=2, zero=1), backend=Backend(name="deepspeed"))
+    plan = resolve(described)
+    check = judged(plan, "built")
+    assert isinstance(check, Check)
+    assert check.passed, check.details
+    assert f"{plan.stages[0].parameters:,} parameters on one rank" not in check.details
 
 
 def test_a_wrong_parameter_count_fails_built() -> None:

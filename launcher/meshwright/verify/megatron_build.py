@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from meshwright.emit.megatron_hybrid import hybrid
 from meshwright.layout.plan import Chunk, Plan, Stage
+from meshwright.model.count import parts_of as parts_of_weights
+from meshwright.model.count import stage as stage_of
 from meshwright.model.kinds import count_kinds
 from meshwright.model.layers import parts as parts_of
 from meshwright.verify.megatron_chunks import chunks
@@ -32,6 +35,7 @@ STAND_INS = (
 
 def built(plan: Plan) -> Check:
     """Build every stage. Run it in a fork."""
+    plan = _as_megatron(plan)
     logging.disable(logging.WARNING)
     only_own_groups()
     emulate_gpu(plan)
@@ -45,6 +49,16 @@ def built(plan: Plan) -> Check:
     total = sum(stage.parameters for stage in plan.stages)
     done = f"{plan.grid.pp} stages, {total:,} parameters on one rank of each; groups of {plan.grid.world:,} ranks"
     return Check("built", not wrong, "; ".join(wrong) or done, STAND_INS + _unrun(plan) + substitutions(plan))
+
+
+def _as_megatron(plan: Plan) -> Plan:
+    """With what ranks of Megatron hold where another backend is launched, whose ranks may share no words."""
+    spec = plan.spec
+    if spec.backend.name == "megatron":
+        return plan
+    backend, parts = replace(spec.backend, name="megatron"), parts_of_weights(spec)
+    held = (stage_of(spec.model, each.chunks, plan.padded_vocab, plan.grid, backend, parts) for each in plan.stages)
+    return replace(plan, stages=tuple(held))
 
 
 def _unrun(plan: Plan) -> tuple[str, ...]:
