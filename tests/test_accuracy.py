@@ -181,7 +181,7 @@ HELD_OUT = {
     "nvidia-megatron-bridge llama3.1-405b": (0.05, 0.13),
     "nvidia-megatron-bridge kimi-k2": (0.08, 0.12),
     "nvidia-megatron-bridge qwen3-30b-a3b": (0.10, 0.40),
-    "nvidia-megatron-bridge qwen3-235b-a22b": (0.10, 0.48),
+    "nvidia-megatron-bridge qwen3-235b-a22b": (0.11, 0.48),
     "nvidia-megatron-bridge nemotron-3-super-120b": (0.14, 0.22),
     "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.16, 0.23),
     "nvidia-dgxc-benchmarking llama3.1-405b": (0.05, 0.12),
