@@ -71,3 +71,11 @@ def test_a_null_that_the_model_needs_is_said(model_type: str, tmp_path: Path) ->
     pytest.importorskip("transformers")
     with pytest.raises(ConfigError, match="num_experts_per_tok is null, and the model needs a value"):
         read(default(model_type, tmp_path))
+
+
+@pytest.mark.parametrize("name", [name for name, known in ARCHITECTURES.items() if known.autotp])
+def test_autotp_follows_a_plan_where_transformers_has_one(name: str) -> None:
+    """Without one it cuts no words (deepspeed/runtime/engine.py:1095)."""
+    from transformers import CONFIG_MAPPING
+
+    assert ARCHITECTURES[name].tp_plan == bool(CONFIG_MAPPING[name].base_model_tp_plan)

@@ -66,7 +66,8 @@ class Architecture:
     """One ``model_type`` of transformers.
 
     What DeepSpeed 0.19.8 makes of it: ``autotp``: AutoTP cuts it and losses stay the same on two ranks (measured; it
-    rejects the plans of all others, or follows them wrongly); ``ulysses``: attention goes through the function that
+    rejects the plans of all others, or follows them wrongly), by transformers' own plan of its layers, if it has one
+    (``tp_plan``); ``ulysses``: attention goes through the function that
     Ulysses replaces; ``expert_preset``: AutoEP knows its experts under this name.
     """
 
@@ -81,6 +82,7 @@ class Architecture:
     sdpa: bool = True  # PyTorch's scaled_dot_product_attention is implemented
     flash: bool = True
     autotp: bool = True
+    tp_plan: bool = True
     ulysses: bool = True
     expert_preset: str | None = None
 

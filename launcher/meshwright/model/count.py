@@ -85,13 +85,20 @@ def cuts_vocabulary(model: Model, backend: Backend) -> bool:
     """Whether tensor-parallel ranks keep the logits cut, and take the loss of their parts.
 
     AutoTP does where it is told to, else where head and embedding are one and transformers' embedding does not scale by
-    itself, but for Gemma 3's (DeepSpeed 0.19.8, runtime/engine.py:1114; module_inject/layers.py:1110).
+    itself, but for Gemma 3's (DeepSpeed 0.19.8, runtime/engine.py:1114; module_inject/layers.py:1110), and transformers
+    has a plan of the model (:1095).
     """
     if backend.name == "megatron":
         return True
     asked = backend.deepspeed.autotp.vocabulary
     plain = model.embedding_scale is None or model.transformers == "gemma3_text"
-    return (model.tied_embeddings and plain) if asked is None else asked
+    return (model.tied_embeddings and plain and _planned(model)) if asked is None else asked
+
+
+def _planned(model: Model) -> bool:
+    from meshwright.model.architecture_table import ARCHITECTURES, architecture_of  # read for DeepSpeed alone
+
+    return model.transformers not in ARCHITECTURES or architecture_of(model).tp_plan
 
 
 def cuts_words(model: Model, backend: Backend) -> bool:

@@ -131,10 +131,10 @@ def _differences(plan: Plan, engine: Any) -> Iterator[str]:
 
 
 def _unequal_parts(plan: Plan, engine: Any) -> Iterator[str]:
-    """Of the tiny model, what AutoTP left on this rank against what ours counts of it."""
-    small = tiny(plan.spec.model)
+    """Of the tiny model, what AutoTP left on this rank against what ours counts of it, whatever is launched."""
+    small, backend = tiny(plan.spec.model), replace(plan.spec.backend, name="deepspeed")
     whole = (Chunk(first=0, layers=small.layers, embedding=True, final_norm=True, loss=True, mtp=0),)
-    expected = stage(small, whole, small.vocab, plan.grid, plan.spec.backend).parameters
+    expected = stage(small, whole, small.vocab, plan.grid, backend).parameters
     found = sum(getattr(p, "ds_numel", p.numel()) for p in engine.module.parameters())
     if found != expected:
         yield f"a rank of the tiny model has {found:,} parameters, the plan counts {expected:,}"
