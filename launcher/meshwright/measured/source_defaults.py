@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
-from meshwright.cost.framework import HOOKED
+from meshwright.cost.framework_megatron import HOOKED
 from meshwright.spec.frozen import dataclass
 
 __all__ = ["DEFAULT", "PRACTICES", "Practice"]
