@@ -51,6 +51,7 @@ CARRIED = {
     "training.schedule.decay_steps": "lr_decay_iters lr_decay_samples lr_decay_tokens",
     "training.schedule.wsd_decay_steps": "lr_wsd_decay_iters lr_wsd_decay_samples",
     "training.schedule.wsd_decay_style": "lr_wsd_decay_style",
+    "training.data": "create_attention_mask_in_dataloader",
     "training.data.paths": "data_path mock_data",
     "training.data.split": "split",
     "training.data.tokenizer.kind": "tokenizer_type",
