@@ -187,7 +187,8 @@ def test_megatrons_reader_gives_each_module_what_the_plan_says(tmp_path: Path) -
 
 
 def test_a_module_in_bf16_multiplies_keeps_and_reads_16_bits() -> None:
-    plain, own = (layout(resolve(one).spec) for one in (mixed(), mixed(RULES[0])))
+    """Where nothing predicts ahead: that a GPTModel keeps in bf16 under 4 bits whatever is said of modules."""
+    plain, own = (layout(resolve(one).spec) for one in (mixed(model__mtp=0), mixed(RULES[0], model__mtp=0)))
     s = scene(own)
     found = {o.name: o for operations in s.layers for o in operations}
     gpu = own.cluster.accelerator
