@@ -69,8 +69,8 @@ def published(judged: Sequence[Judged]) -> str:
     lines = [
         "## Published layouts that ran",
         "",
-        "What `plan` would say of them, in rows (and layouts that differ). Sweeps of others' trainers go up to the layout",
-        "that no longer fits, and their intervals are wider (docs/cost.md).",
+        "What `plan` would say of them, in rows (and layouts that differ). Sweeps of others' trainers go up to the",
+        "layout that no longer fits, and their intervals are wider (docs/cost.md).",
         "",
     ]
     lines += ["| source | likely | about even | unlikely |", "|---|---|---|---|"]
