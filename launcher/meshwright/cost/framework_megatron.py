@@ -6,10 +6,10 @@ from typing import Any
 
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
-from meshwright.model.low_precision import CODED, cast_bytes, directions, gathered_bytes, low_bytes
+from meshwright.model.low_precision import CODED, cast_bytes, directions, gathered_bytes, holds_codes, low_bytes
 from meshwright.model.megatron_classes import is_hybrid
 from meshwright.model.operation import Kernels
-from meshwright.model.optimizer_state import Moments, state_bytes
+from meshwright.model.optimizer_state import Moments, state_bytes, step_bytes
 from meshwright.rules import Layout
 from meshwright.rules.megatron_experts import static_experts
 from meshwright.spec import MegatronOptions
@@ -92,6 +92,8 @@ def _states_of(layout: Layout) -> dict[str, Any]:
     weight, gradient, optimizer = _states(layout, options.optimizer_moments)
     capability = layout.cluster.accelerator.capability
     kept, sent = low_bytes(options.quantization, training.precision, capability) if _low(layout) else (0.0, 0.0)
+    own = options.fsdp == "megatron" and holds_codes(options.quantization, training.precision)
+    kept = kept - where(layout.zero >= 2, 2.0 * own, 0.0)
     away = options.optimizer_offload.fraction
     return {
         "weight_bytes": where(fsdp2, 4.0, weight) + coded * kept,
@@ -105,6 +107,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "optimizer_bytes": where(fsdp2, 8.0, optimizer - _saved_of_master(layout)) * (1 - away),
         "end_bytes": _of_ends(layout) if training.optimizer.name in MATRIX_OPTIMIZERS else 0.0,
         "optimizer_away": away,
+        "step_bytes": where(layout.zero >= 2, 0.0, step_bytes(training, options)),
         "transposes": _transposes(layout),
         "sums_in_switches": options.groups.sharp == "dp",
         "reduce_bytes": _reduced(layout),
