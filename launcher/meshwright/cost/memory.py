@@ -199,11 +199,12 @@ def _logits(s: Scene) -> Number:
 
 
 def _predicted(s: Scene) -> Number:
-    """What the loss of one predicting layer keeps, which all stand before the backward begins.
+    """What head and loss keep for one predicting layer, of which all stand before the backward begins.
 
-    In the gradient's place, else fp32 probabilities (megatron/core/transformer/multi_token_prediction.py:840).
+    The gradient in place of the logits, else fp32 probabilities (core/transformer/multi_token_prediction.py:840).
     """
-    return (2.0 if s.framework.fused_loss else 4.0) * s.tokens * s.vocab / s.words
+    kept = 2.0 if s.framework.fused_loss else 4.0
+    return s.tokens * (kept * s.vocab / s.words + s.width * s.layout.model.hidden / s.degrees.sequence)
 
 
 def _workspace(s: Scene, load: Load) -> Number:
