@@ -132,12 +132,25 @@ def test_four_peaks_of_five_lie_within_the_interval_that_plan_prints() -> None:
 
 
 def test_peaks_of_transformer_engines_layers_lie_within_their_own_interval() -> None:
-    ratios = [
-        abs(log(j.peak_memory / j.measured_memory)) <= j.row.framework.memory_spread
-        for j in (*of("simumax-b200"), *of("nvidia-dgxc-benchmarking"))
-        if j.measured_memory
-    ]
+    """Of those that nothing was settled on (docs/accuracy.md); half of Megatron-Bridge's within 2 %."""
+    cards = [j for j in of("nvidia-bridge-cards") if j.measured_memory]
+    others = [j for j in of("nvidia-dgxc-benchmarking") if j.measured_memory]
+    assert (len(cards), len(others)) == (25, 2)
+    ratios = [abs(log(j.peak_memory / j.measured_memory)) <= j.row.framework.memory_spread for j in (*cards, *others)]
     assert mean(ratios) >= 0.8
+    assert median(memory_errors("nvidia-bridge-cards")) <= 0.022
+
+
+def test_before_the_first_step_there_are_no_moments() -> None:
+    """Nemotron 3 Nano on 16 H100 ran out of memory in the second step; its log has the first's peak, in 10^9 bytes."""
+    logged = {"none": 66.297, "selective:moe_act": 62.103}
+    rows = [j for j in of("nvidia-bridge-cards") if j.oom and j.row.measured["recompute"] in logged]
+    rows = [j for j in rows if "nano" in j.row.measured["model"]]
+    assert len(rows) == len(logged)
+    for j in rows:
+        stage = estimate(layout(j.row.spec), j.row.framework).stages[0]
+        moments = stage.optimizer * 8 / 12
+        assert stage.total - moments == pytest.approx(logged[j.row.measured["recompute"]] * 1e9, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +209,14 @@ HELD_OUT = {
     "nvidia-megatron-bridge qwen3-235b-a22b": (0.11, 0.48),
     "nvidia-megatron-bridge nemotron-3-super-120b": (0.14, 0.22),
     "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.16, 0.23),
+    "nvidia-bridge-cards moonlight-16b-a3b": (0.12, 0.15),
+    "nvidia-bridge-cards nemotron-3-nano-30b-a3b": (0.11, 0.25),
+    "nvidia-bridge-cards nemotron-3-super-120b": (0.08, 0.16),
+    "nvidia-bridge-cards llama3-70b": (0.04, 0.15),
+    "nvidia-bridge-cards qwen3-30b-a3b": (0.13, 0.33),
+    "nvidia-bridge-cards qwen3-235b-a22b": (0.09, 0.10),
+    "nvidia-bridge-cards deepseek-v3": (0.05, 0.19),
+    "nvidia-bridge-cards gpt-oss-20b": (0.08, 0.13),
     "nvidia-dgxc-benchmarking llama3.1-405b": (0.05, 0.12),
     "nvidia-dgxc-benchmarking nemotron4-15b": (0.04, 0.07),
     "nvidia-dgxc-benchmarking grok1-314b": (0.08, 0.15),
