@@ -17,7 +17,14 @@ from meshwright.spec.model import Mla, Model, Moe
 
 __all__ = ["known_model", "model_of", "routed"]
 
-_GATED = ("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi")
+_GATED = (
+    *("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi"),
+    *("mistral", "internlm", "baichuan", "olmo", "smollm", "minicpm", "glm", "granite", "stablelm", "moonlight"),
+    *("vicuna", "exaone", "ernie", "hunyuan", "minimax", "intellect", "apertus", "llm-jp"),
+)
+"""Families of gated MLPs, RMSNorm and rotary positions, whatever else their sizes say."""
+_FAMILIES = (*_GATED, "gpt", "mpt", "nemotron", "opt", "bloom", "bs-", "megatron", "mt-nlg", "pythia", "falcon")
+"""Those whose MLPs are known; of others the published parameters say whether they are gated."""
 _LLAMA_3_1 = re.compile(r"llama[\W_]*3[\W_]*1(?=[\W_]|$)")
 _SIZES = (r"_a\d+b$", r"_\d+(_\d+)?[bm](_a\d+b)?$")  # of one token, and of all
 _HEAD_DIM = {"qwen3": 128}
@@ -27,16 +34,30 @@ _DEEPSEEK = Mla(
 
 
 def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float) -> Model:
-    """The model of one row; whether embeddings are tied is what comes nearest to the published parameters."""
+    """The model of one row: as conf/model has one of its name, else as its family does."""
     name = said(record, "model").lower()
-    gated = any(word in name for word in _GATED)
-    hidden, heads = count(record, "hidden"), count(record, "heads")
     moe = _moe(record, name)
     latent = "deepseek" in name and ("v2" in name or "v3" in name) and moe is not None
     known = known_model(name)
     if known is not None and not latent and _as_wide(known, record):
         return replace(_sized(known, record, moe), attention_dropout=attention_dropout, hidden_dropout=dropout)
-    model = Model(
+    dropped = {"attention_dropout": attention_dropout, "hidden_dropout": dropout}
+    return replace(_nearest(record, name, moe, _DEEPSEEK if latent else None), **dropped)
+
+
+def _nearest(record: Mapping[str, str], name: str, moe: Moe | None, mla: Mla | None) -> Model:
+    """What comes nearest to the published parameters: embeddings tied or not and, of an unknown family, MLPs gated."""
+    known = any(word in name for word in _FAMILIES)
+    gated = any(word in name for word in _GATED)
+    forms = [_of_family(record, name, moe, mla, form) for form in ([gated] if known else [False, True])]
+    every = [replace(model, tied_embeddings=tied) for model in forms for tied in (False, True)]
+    published = (number(record, "params_b") or 0) * 1e9
+    return min(every, key=lambda m: abs(total_parameters(m) - published)) if published else every[0]
+
+
+def _of_family(record: Mapping[str, str], name: str, moe: Moe | None, mla: Mla | None, gated: bool) -> Model:
+    hidden, heads = count(record, "hidden"), count(record, "heads")
+    return Model(
         name=name,
         layers=count(record, "layers"),
         hidden=hidden,
@@ -50,15 +71,10 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
         norm="rmsnorm" if gated else "layernorm",
         positions="rope" if gated or "nemotron" in name else "learned",
         linear_bias=not gated and "nemotron" not in name and "mpt" not in name,
-        attention_dropout=attention_dropout,
-        hidden_dropout=dropout,
-        mla=_DEEPSEEK if latent else None,
+        mla=mla,
         moe=moe,
         mtp=count(record, "mtp", 0, least=0),
     )
-    published = (number(record, "params_b") or 0) * 1e9
-    tied = replace(model, tied_embeddings=True)
-    return min(model, tied, key=lambda m: abs(total_parameters(m) - published)) if published else model
 
 
 def known_model(name: str) -> Model | None:
