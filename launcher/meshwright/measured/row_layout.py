@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
-from meshwright.measured.row_model import routed
+from meshwright.measured.row_model import known_model, routed
 from meshwright.measured.row_techniques import optimizer_of, overlaps, overlaps_tensor, technique_options, weights_of
 from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Optimizer, Parallelism, PipelineSplit, Training
@@ -32,6 +32,7 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         etp=count(record, "etp", tp if _experts_follow(record, practice) else 1),
         dp=max(1, count(record, "gpus") // (tp * pp * cp)),
         zero=count(record, "zero_stage", 0, least=0),
+        optimizer_instances=count(record, "optimizer_instances"),
         recompute=kind,  # type: ignore[arg-type]
         recompute_method=("block" if layers else "uniform") if kind == "full" else None,
         recompute_layers=(int(layers[1]) if layers else 1) if kind == "full" else None,
@@ -56,13 +57,19 @@ def _split(record: Mapping[str, str], practice: Practice, pp: int) -> PipelineSp
     Of two that are lacking each end lacks one: 126 and 94 layers (Megatron-Bridge recipes/llama/llama3.py and
     qwen/qwen3_moe.py, account_for_embedding_in_pipeline_split and _loss_).
     """
-    layers, absent = count(record, "layers"), -count(record, "layers") % pp
-    if practice.short_ends is None or not absent:
-        return PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends)
+    layers = count(record, "layers", _known_layers(record))
+    absent = -layers % pp
     if absent == 2:
         return PipelineSplit(embedding=True, loss=True)
+    if practice.short_ends is None or not absent:
+        return PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends)
     each, first = (layers + absent) // pp, practice.short_ends
     return PipelineSplit(first=each - first, last=each - absent + first)
+
+
+def _known_layers(record: Mapping[str, str]) -> int:
+    known = known_model(said(record, "model"))
+    return known.layers if known else 1
 
 
 def _kind(recomputed: str) -> str:

@@ -41,8 +41,8 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
     known = known_model(name)
     if known is not None and not latent and _as_wide(known, record):
         return replace(_sized(known, record, moe), attention_dropout=attention_dropout, hidden_dropout=dropout)
-    dropped = {"attention_dropout": attention_dropout, "hidden_dropout": dropout}
-    return replace(_nearest(record, name, moe, _DEEPSEEK if latent else None), **dropped)
+    nearest = _nearest(record, name, moe, _DEEPSEEK if latent else None)
+    return replace(nearest, attention_dropout=attention_dropout, hidden_dropout=dropout)
 
 
 def _nearest(record: Mapping[str, str], name: str, moe: Moe | None, mla: Mla | None) -> Model:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from meshwright.cost.framework_megatron import HOOKED
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["DEFAULT", "PRACTICES", "Practice"]
+__all__ = ["DEFAULT", "PRACTICES", "UNFUSED", "Practice"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Practice:
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
 
-_UNFUSED = {"fused_gradients": False, "gradient_launches": HOOKED, "dummy_gradients": False}  # without APEX
+UNFUSED = {"fused_gradients": False, "gradient_launches": HOOKED, "dummy_gradients": False}  # without APEX
 _OLD = Practice(
     transformer_engine=False,
     overlap_data=False,
@@ -80,7 +80,7 @@ _KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "
 _FSDP2 = Practice(fsdp="torch", transformer_engine=False, kernels={"norm": True})
 
 PRACTICES: Mapping[str, Practice] = {
-    "own-h100": replace(DEFAULT, changes=_UNFUSED),
+    "own-h100": replace(DEFAULT, changes=UNFUSED),
     "korthikanti2022": _KORTHIKANTI,
     "korthikanti2022_fig1": _KORTHIKANTI,
     "korthikanti2022_fig7": _KORTHIKANTI,
@@ -153,7 +153,7 @@ PRACTICES: Mapping[str, Practice] = {
         transformer_engine=True,
         assumed={"dispatcher": "deepep"},
         changes={
-            **_UNFUSED,
+            **UNFUSED,
             "expert_launches": 0.0,
             "deals_tokens": True,
             "weight_bytes": 2.0,
