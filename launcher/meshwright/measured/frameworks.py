@@ -18,7 +18,11 @@ _GROUPED = replace(_FSDP, changes={**_FSDP.changes, "expert_launches": 0.0})
 _DEEPSPEED = Practice(deepspeed=True, transformer_engine=False, grad_reduce="bf16")
 # InternEvo@c628a8c configs/7B_sft.py: bf16 gradients, reduced beside the backward pass; flash-attn's norm, rotary
 # positions, activation and loss, each one kernel; nothing is added by products (internlm/core/parallel/comm/utils.py)
-_INTERNEVO = Practice(transformer_engine=False, grad_reduce="bf16", changes={**UNFUSED, "gradient_bytes": 2.0})
+_INTERNEVO = Practice(
+    transformer_engine=False,
+    grad_reduce="bf16",
+    changes={**UNFUSED, "gradient_bytes": 2.0, "overlaps_gather": False},
+)
 
 _FRAMEWORKS: tuple[tuple[str, Practice], ...] = (
     (r"megatron.?deepspeed|deepspeed.?megatron|neox", replace(PRACTICES["bigscience"], cluster={}, context_gib=0.0)),
