@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshwright.measured.predict import predict
+from meshwright.measured.row_model import known_model
 from meshwright.measured.rows import Row, usable
 from meshwright.measured.validate import judge
 
@@ -100,6 +101,76 @@ def test_flash_attention_2_is_no_faster_on_later_gpus(gpu, attention, rate):
 def test_constants_fitted_to_flash_attention_2_have_it_already():
     fitted = row(source="llm-foundry", attn_impl="FA2").spec.cluster.efficiency.attention
     assert fitted == row(source="llm-foundry").spec.cluster.efficiency.attention
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("meta-llama/Meta-Llama-3-8B", "llama3_8b"),
+        ("LLaMA 2 13B", "llama2_13b"),
+        ("Llama-2-7b-hf", "llama2_7b"),
+        ("Llama-3.3-70B-Instruct", "llama3_70b"),
+        ("Qwen/Qwen3-235B-A22B-Instruct-2507", "qwen3_235b_a22b"),
+        ("Qwen2.5 72B", "qwen2_5_72b"),
+        ("mistralai/Mixtral-8x7B-v0.1", "mixtral_8x7b"),
+        ("Yi-34B-200K", "yi_34b"),
+        ("Llama-4-Scout-17B-16E", "llama4_scout_109b"),
+        ("NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "nemotron_3_nano_30b_a3b"),
+        ("DeepSeek-V3-671B", "deepseek_v3"),
+        ("deepseek-v3-16b", None),
+        ("llama3-7b", None),
+    ],
+)
+def test_models_by_the_names_that_people_write(name, known):
+    found = known_model(name)
+    assert (found.name if found else None) == known
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "modules"),
+    [
+        ("True", "full", None),
+        ("no", "none", None),
+        ("uniform", "full", None),
+        ("mla_up_proj+mlp", "selective", ("mla_up_proj", "mlp")),
+        ("selective(moe_act,layernorm)", "selective", ("moe_act", "layernorm")),
+        ("norm, moe_act, shared_expert", "selective", ("layernorm", "moe_act", "shared_experts")),
+        ("op SAC", "selective", ("layernorm", "act", "second_matmul")),
+    ],
+)
+def test_recomputation_as_people_write_it(written, kind, modules):
+    p = row(recompute=written).spec.parallelism
+    assert (p.recompute, p.recompute_modules) == (kind, modules)
+
+
+@pytest.mark.parametrize(
+    ("written", "precision"),
+    [
+        ("MX-FP8", "mxfp8"),
+        ("FP8-DS", "fp8_delayed"),
+        ("FP8-SC", "fp8_blockwise"),
+        ("FP8-CS", "fp8_tensorwise"),
+        ("FP4", "nvfp4"),
+        ("half", "fp16"),
+    ],
+)
+def test_precisions_as_people_write_them(written, precision):
+    assert row(precision=written).spec.training.precision == precision
+
+
+@pytest.mark.parametrize(
+    ("framework", "written", "stage"),
+    [
+        ("", "", 0),
+        ("", "ZeRO-3", 3),
+        ("", "FSDP", 3),
+        ("PyTorch FSDP", "", 3),
+        ("Megatron-Bridge", "", 1),
+        ("", "1.0", 1),
+    ],
+)
+def test_a_stage_of_zero_as_people_write_it_or_their_framework_has_it(framework, written, stage):
+    assert row(framework=framework, zero_stage=written).spec.parallelism.zero == stage
 
 
 def test_a_fabric_and_hybrid_sharding_are_columns():

@@ -10,6 +10,7 @@ from functools import cache
 
 from meshwright.library.files import option, options
 from meshwright.measured.cells import count, number, said
+from meshwright.measured.model_names import bare
 from meshwright.measured.row_techniques import capacity_of
 from meshwright.model.count import total_parameters
 from meshwright.spec.decode import decode
@@ -25,7 +26,7 @@ _GATED = (
 """Families of gated MLPs, RMSNorm and rotary positions, whatever else their sizes say."""
 _FAMILIES = (*_GATED, "gpt", "mpt", "nemotron", "opt", "bloom", "bs-", "megatron", "mt-nlg", "pythia", "falcon")
 """Those whose MLPs are known; of others the published parameters say whether they are gated."""
-_LLAMA_3_1 = re.compile(r"llama[\W_]*3[\W_]*1(?=[\W_]|$)")
+_LLAMA_3_1 = re.compile(r"llama[\W_]*3[\W_]*[13](?=[\W_]|$)")
 _SIZES = (r"_a\d+b$", r"_\d+(_\d+)?[bm](_a\d+b)?$")  # of one token, and of all
 _HEAD_DIM = {"qwen3": 128}
 _DEEPSEEK = Mla(
@@ -81,10 +82,22 @@ def known_model(name: str) -> Model | None:
     """Our own model of that name, as plans have it (soft caps, windows, norms); fewer layers are said by ``-l4``.
 
     Words may be parted otherwise, and the size left out where one model alone has the rest of the name:
-    ``Kimi-K2``, ``llama4-scout``, ``nemotron-3-super-120b`` (our nemotron_3_super_120b_a12b). Llama 3.1 is as Llama 3.
+    ``Kimi-K2``, ``llama4-scout``, ``nemotron-3-super-120b`` (our nemotron_3_super_120b_a12b). Llama 3.1 and 3.3 are as
+    Llama 3; a size may stand behind a name that needs none, ``DeepSeek-V3-671B``.
     """
-    found = _known().get(_plain(re.sub(r"-l\d+$", "", _LLAMA_3_1.sub("llama3", name.lower()))))
-    return decode(Model, option("model", found)) if found else None
+    short = re.sub(r"-l\d+$", "", _LLAMA_3_1.sub("llama3", bare(name)))
+    found = _known().get(_plain(short))
+    return decode(Model, option("model", found)) if found else _by_its_version(short)
+
+
+def _by_its_version(name: str) -> Model | None:
+    """The one of that version, if it has as many parameters as the name says: not a smaller DeepSeek-V3 of 16B."""
+    sized = re.fullmatch(r"(.*?)[\W_]+(\d+)b", name)
+    found = _known().get(_plain(sized[1])) if sized else None
+    if sized is None or found is None:
+        return None
+    model = decode(Model, option("model", found))
+    return model if abs(total_parameters(model) / (1e9 * int(sized[2])) - 1) < 0.1 else None
 
 
 @cache
@@ -106,7 +119,7 @@ def routed(record: Mapping[str, str]) -> bool:
 
 def _plain(name: str) -> str:
     """Without what parts its words, but for what stands between two digits."""
-    return re.sub(r"(?<!\d)[\W_]+|[\W_]+(?!\d)", "", name).replace(".", "_").replace("-", "_")
+    return re.sub(r"[\W_]+", "_", re.sub(r"(?<!\d)[\W_]+|[\W_]+(?!\d)", "", name))
 
 
 def _as_wide(known: Model, record: Mapping[str, str]) -> bool:
