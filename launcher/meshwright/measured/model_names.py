@@ -8,9 +8,10 @@ __all__ = ["bare"]
 
 _BEFORE = re.compile(r"^(.*/|(meta|nvidia)[\W_]+)")  # meta-llama/Meta-Llama-3-8B
 _BEHIND = re.compile(
-    r"[\W_]+(hf|instruct|base|chat|it|pt|text|llm|sft|thinking|bf16|fp8|v0[.]\d|0\d{3}|1\d{3}|2[45]\d{2}|\d+k|(\d+b[\W_]+)?\d+e)$"
+    r"[\W_]+(hf|instruct|base|chat|it|pt|text|llm|sft|thinking|bf16|fp8|v0[.]\d"
+    r"|0\d{3}|1\d{3}|2[45]\d{2}|\d+k|(\d+b[\W_]+)?\d+e)$"
 )
-"""Tuning, format, month (``2507``), longest context (``200K``) and experts (``17B-16E``: active parameters, too) behind a name."""
+"""Tuning, format, month (``2507``), longest context (``200K``), experts with active parameters (``17B-16E``)."""
 
 
 def bare(name: str) -> str:
