@@ -7,6 +7,8 @@ from itertools import pairwise
 from statistics import mean, median
 from typing import get_args
 
+from accuracy_held_out import STRANGERS
+
 from meshwright.cost.fitting import Fits, fit_probability, fits
 from meshwright.cost.memory import GIB, allocatable
 from meshwright.measured.validate import Judged
@@ -70,8 +72,8 @@ def published(judged: Sequence[Judged]) -> str:
         "",
     ]
     lines += ["| source | likely | about even | unlikely |", "|---|---|---|---|"]
-    for source in ("nvidia-megatron-bridge", "nvidia-dgxc-benchmarking", "nvidia-nemo-docs", "nvidia-automodel"):
-        said = [(_word(j), _layout(j)) for j in judged if j.row.source == source]
+    for source in ("nvidia-megatron-bridge", "nvidia-dgxc-benchmarking", "nvidia-nemo-docs", *STRANGERS):
+        said = [(_word(j), _layout(j)) for j in judged if j.row.source == source and not j.oom]
         words = ([layout for word, layout in said if word == wanted] for wanted in get_args(Fits))
         lines.append(f"| {source} | {' | '.join(f'{len(found)} ({len({*found})})' for found in words)} |")
     return "\n".join(lines) + "\n"
