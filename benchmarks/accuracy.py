@@ -196,6 +196,7 @@ NeMo scripts/performance at each tag (`data/released_nemo.csv`).
 | qwen3-30b-a3b, H100, 25.11 | VP 24, MBS 2 | VP 12, MBS 1 | preset of v0.2.2; as fast as it in 26.02 |
 | gpt3-175b, H100, DGX Cloud 25.02 | VP 12 | VP 6 | its gpt3_175b_hydra.yaml; 25.04's table of the same times |
 | gpt3-175b, llama3-70b, NeMo 24.05 | no VP | VP 12, VP 10 | NeMo-Framework-Launcher at 24.05, examples/training |
+| llama-65B, A100, TP 8, MBS 4 (`hagemann2023`) | no SP | SP | 107 GiB without, and a fifth too slow; else not listed |
 | deepseek-v3, H100, DGX Cloud | recompute mla_up_proj, mlp, moe | mla_up_proj | launch.sh of v25.05 and v25.05.04 |
 """
 

@@ -159,6 +159,18 @@ def test_what_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
     assert words["about even"] <= even
 
 
+def test_nothing_that_ran_anywhere_is_said_to_be_impossible() -> None:
+    ran = [j for j in judged() if (j.measured_time or j.measured_memory) and not j.oom]
+    assert len(ran) > 2000
+    assert [j.row.row_id for j in ran if fits(probability(j)) == "unlikely"] == []
+
+
+def test_megatrons_own_fp8_examples_are_met_by_constants_fitted_elsewhere() -> None:
+    """No fit sees them: gradients of 16 bits, 8-bit weights, delayed scales (train_llama3_8b_h100_fp8.sh)."""
+    assert {j.row.spec.training.precision for j in of("megatron_llama_fp8")} == {"fp8_delayed"}
+    assert max(time_errors("megatron_llama_fp8")) <= 0.06
+
+
 def probability(j: Judged) -> float:
     limit = allocatable(j.row.spec.cluster.accelerator.memory_gib) / GIB
     return fit_probability(j.peak_memory, limit, j.row.framework.memory_spread)

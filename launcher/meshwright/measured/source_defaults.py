@@ -87,6 +87,8 @@ PRACTICES: Mapping[str, Practice] = {
     "korthikanti2022_fig7": _KORTHIKANTI,
     "korthikanti2022_table4": _KORTHIKANTI,
     "megatron_dsv3_gb200": replace(_RECIPES, short_ends=1),  # layout Et|(tt|)*30L
+    # examples/llama/train_llama3_8b_h100_fp8.sh at core_r0.12.0, which follows NeMo's performance scripts
+    "megatron_llama_fp8": _RECIPES,
     "megatron_sc21": _OLD,
     "megatron_sc21_table2": _OLD,
     "vtrain-multi": replace(_OLD, grad_reduce="bf16"),
