@@ -53,7 +53,7 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
         attention_dropout=attention_dropout,
         hidden_dropout=dropout,
         mla=_DEEPSEEK if latent else None,
-        moe=moe,
+        moe=_routed_as(known, moe),
         mtp=count(record, "mtp", 0, least=0),
     )
     published = (number(record, "params_b") or 0) * 1e9
@@ -122,6 +122,16 @@ def _sized(known: Model, record: Mapping[str, str], moe: Moe | None) -> Model:
         moe=experts,
         mtp=count({"mtp": mtp}, "mtp", 0, least=0),
     )
+
+
+def _routed_as(known: Model | None, moe: Moe | None) -> Moe | None:
+    """``moe`` with the router of ``known``: no column says how experts are scored and their load is evened."""
+    if known is None or known.moe is None or moe is None:
+        return moe
+    return replace(moe, **{name: getattr(known.moe, name) for name in _ROUTER})
+
+
+_ROUTER = ("score", "score_before_topk", "normalize_topk", "router_bias", "groups", "group_topk", "balancing", "aux_loss")
 
 
 def _moe(record: Mapping[str, str], name: str) -> Moe | None:
