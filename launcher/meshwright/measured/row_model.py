@@ -42,7 +42,7 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
     known = known_model(name)
     if known is not None and not latent and _as_wide(known, record):
         return replace(_sized(known, record, moe), attention_dropout=attention_dropout, hidden_dropout=dropout)
-    nearest = _nearest(record, name, moe, _DEEPSEEK if latent else None)
+    nearest = _nearest(record, name, _routed_as(known, moe), _DEEPSEEK if latent else None)
     return replace(nearest, attention_dropout=attention_dropout, hidden_dropout=dropout)
 
 
@@ -151,6 +151,16 @@ def _sized(known: Model, record: Mapping[str, str], moe: Moe | None) -> Model:
         moe=experts,
         mtp=count({"mtp": mtp}, "mtp", 0, least=0),
     )
+
+
+def _routed_as(known: Model | None, moe: Moe | None) -> Moe | None:
+    """``moe`` with the router of ``known``: no column says how experts are scored and their load is evened."""
+    if known is None or known.moe is None or moe is None:
+        return moe
+    return replace(moe, **{name: getattr(known.moe, name) for name in _ROUTER})
+
+
+_ROUTER = ("score", "score_before_topk", "normalize_topk", "router_bias", "groups", "group_topk", "balancing", "aux_loss")
 
 
 def _moe(record: Mapping[str, str], name: str) -> Moe | None:
