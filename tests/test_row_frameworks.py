@@ -6,7 +6,7 @@ import pytest
 
 from meshwright.measured.predict import predict
 from meshwright.measured.row_model import known_model
-from meshwright.measured.rows import Row, usable
+from meshwright.measured.rows import Row, cluster_named, usable
 from meshwright.measured.validate import judge
 
 LLAMA = {
@@ -88,8 +88,8 @@ def test_two_layers_fewer_than_divide_leave_a_place_at_each_end(layers):
     [
         ("H100-80GB", "flash_attention_2", 0.35),
         ("H100-80GB", "SDPA flash", 0.35),
-        ("H100-80GB", "flash_attention_3", 0.516),
-        ("H100-80GB", "", 0.516),
+        ("H100-80GB", "flash_attention_3", cluster_named("dgx_h100").efficiency.attention),
+        ("H100-80GB", "", cluster_named("dgx_h100").efficiency.attention),
         ("B200", "FA2", 0.154),
         ("A100-80GB", "FA2", 0.402),
     ],
