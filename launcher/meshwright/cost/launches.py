@@ -33,7 +33,7 @@ ROUTER = {False: Calls(18, 22, 7, 12, 12), True: Calls(10, 13, 2, 0, 12)}
 """Calls of torch that a router makes, by whether Transformer Engine's kernels choose its experts; counted as torch
 dispatches them (megatron-core 0.19.2, core/transformer/moe/router.py; ``tests/test_cost_host.py`` counts again)."""
 LINEAR, LOW = 1.7, 2.7
-"""What a linear of Transformer Engine is to the host beside one operation, and more where its product is in 8 or 4 bits.
+"""Of a linear of Transformer Engine, host operations beside its product's, and more where that is in 8 or 4 bits.
 
 Its forward in bf16 takes 99.7 us on a GB200's host and 90.5 on a GH200's, where torch's takes 37.1 and 33.2
 (NVIDIA/TransformerEngine#2053); in 8 bits it takes more than twice that of bf16 (NVIDIA/TransformerEngine#761)."""

@@ -160,7 +160,10 @@ def _routed_as(known: Model | None, moe: Moe | None) -> Moe | None:
     return replace(moe, **{name: getattr(known.moe, name) for name in _ROUTER})
 
 
-_ROUTER = ("score", "score_before_topk", "normalize_topk", "router_bias", "groups", "group_topk", "balancing", "aux_loss")
+_ROUTER = (
+    *("score", "score_before_topk", "normalize_topk", "router_bias"),
+    *("groups", "group_topk", "balancing", "aux_loss"),
+)
 
 
 def _moe(record: Mapping[str, str], name: str) -> Moe | None:
