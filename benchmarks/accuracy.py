@@ -100,9 +100,9 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
   fifths too slow. The host sets their pace, and is taken to need twice as long for a backward as for a forward. Counted
   on a CPU, routers' backward makes 0.8 times the calls of their forward and all-to-all's a third; counted so, with
   `launch_us` refitted, the rows of DeepSeek V3 are met no better, and these no better either. A profile of Qwen3 30B on
-  H100 (Megatron-Bridge's skill for expert-parallel overlap) has HybridEP's dispatch at 30 operations' time, where 56 are
-  charged; with 30, more for each expert's weight in 8 bits and refitted, rows of H100 and GB200 come nearer, those of
-  B200 go as far away.
+  H100 (Megatron-Bridge's skill for expert-parallel overlap) has HybridEP's dispatch at 30 operations' time, where 56
+  are charged; with 30, more for each expert's weight in 8 bits and refitted, rows of H100 and GB200 come nearer, those
+  of B200 go as far away.
 * **Qwen3 by Megatron-Bridge 25.09 without graphs**, experts padded to a capacity: two fifths too slow on B200.
   What the host does for counts that nobody needs (`ROUTING`) is taken to be the same; on H100 the host of 25.09 is
   taken from DeepSeek V3, whose experts were not padded. With graphs of whole layers, on B200 and GB200, the 30B is a
