@@ -214,7 +214,7 @@ _GROUPED = 4 * 32 * 2**20
 """One workspace of cuBLAS for each of four streams (transformer_engine/pytorch/module/base.py,
 ``get_multi_stream_cublas_workspace``)."""
 
-HOOKED = 2.3
+HOOKED = 2.4
 """Operations' worth of host time of a gradient's hook and addition. Ours: with ``expert_launches`` it explains one run
 of 128 of Qwen3's experts on an H100 (docs/gpu.md)."""
 
