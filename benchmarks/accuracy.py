@@ -178,12 +178,12 @@ MEMORY = """\
   All are of 16 bits there, but FSDP2 sums in fp32, whole, what it shares of gradients until the last micro-batch.
   gpt-oss-120b with two sequences and nothing recomputed fills its GPUs; its recipe has had one since August 2026.
 * **Llama 3 70B on GB200 in fp8**, the two layouts that are about even, was gone through in NVIDIA's scripts and in
-  Megatron-FSDP: no product adds to gradients there (1.6 GiB of dummy gradients less), but embedding and head stay
-  gathered, and share one buffer of gradients, from the head's on. Nothing else is counted that is not held; two
-  things were not: its presets' double buffers (1.6 GiB, counted since), and that shared buffer (3.9, which still is
-  not). Of 405B on GB200 (tp 4, pp 16, vpp 4) all is held as well: its fullest stage, the second, keeps 19.25
-  micro-batches of 8 layers, 132 of the 170 GiB; its presets recompute and offload nothing (v0.3.1 to v0.5.0), and
-  its optimizer's states are fp32.
+  Megatron-FSDP: no product adds to gradients there (1.6 GiB of dummy gradients less); embedding and head stay gathered,
+  each with a buffer of gradients that goes when it is reduced, as each is more than a bucket
+  (megatron/training/training.py:1562, param_and_grad_buffer.py:1852 of 0.19.2). Nothing else is counted that is not
+  held; its presets' double buffers (1.6 GiB) were not, and are since. Of 405B on GB200 (tp 4, pp 16, vpp 4) all is held
+  as well: its fullest stage, the second, keeps 19.25 micro-batches of 8 layers, 132 of the 170 GiB; its presets
+  recompute and offload nothing (v0.3.1 to v0.5.0), and its optimizer's states are fp32.
 * **Hagemann et al.'s 13B on 32 A100**: their own loss, in fp32, takes more than ours, and with the plain norm, 4.7 GiB
   more, the same layout ran out of memory. It fills its GPUs.
 * **BLOOM's prequel without ZeRO** (one row, 72 GB, 28 % low): against the same layout with ZeRO-1 it holds 18 bytes a
