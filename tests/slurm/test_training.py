@@ -49,7 +49,7 @@ def with_weights(plan: Plan, words: Sequence[str]) -> Plan:
 def test_two_nodes_train_llama_405b_in_miniature_as_this_machine_does(
     ranks: int, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """pp 2, vpp 2 and uneven stages, a node a pipeline stage, with four ranks tp 2 and sp; the nodes are checked first."""
+    """pp 2, vpp 2, uneven stages, a node a pipeline stage, of four ranks tp 2 and sp; the nodes are checked first."""
     (original,) = (s for s in library.run("llama3_405b").stages if s.stage == "gpus_16384")
     scene = prepare(miniature(original, ranks, 6)[:1], tmp_path)
     assert (scene.plans[0].grid.pp, scene.plans[0].grid.world) == (2, ranks)
@@ -68,7 +68,7 @@ CHAINS = {
     "a node, then two, then two": [{**TENSOR, "dp": 1}, {**TENSOR, "dp": 2}, {**TENSOR, "cp": 2, "dp": 1}],
 }
 NODES = (1, 2, 2)
-LONG = pytest.mark.slow(reason="ten starts of Megatron; the short chain has all but two kinds of ranks on each of two nodes")
+LONG = pytest.mark.slow(reason="ten starts of Megatron instead of four; of its joints the short chain has one")
 
 
 @pytest.mark.parametrize("chain", [name if i == 0 else pytest.param(name, marks=LONG) for i, name in enumerate(CHAINS)])
