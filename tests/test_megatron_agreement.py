@@ -352,11 +352,11 @@ def check(count: int, seed: int) -> None:
     layout_rules = {r.id for r in (*grid_rules.RULES, *pipeline_rules.RULES, *sharding_rules.RULES)} & {
         r.id for r in rules_of("megatron")
     }
-    rare = {rule: fired[rule] for rule in layout_rules - set(NOT_DRAWN) if fired[rule] < FIRED}
+    rare = {rule: fired[rule] for rule in layout_rules - set(NOT_DRAWN) if fired[rule] < FIRED * count / 320}
     assert not rare, rare
 
 
-FIRED = 4
+FIRED = 4  # of 320
 NOT_DRAWN = {
     "cluster.capability": "a form of words, not a layout",
     "zero.stage": "argparse has no ZeRO stage",
@@ -377,10 +377,10 @@ def test_what_is_refused_is_what_users_are_told(change: dict[str, Any]) -> None:
     assert refused(candidate) == tuple(problem.rule for problem in refusals(candidate, "megatron"))
 
 
-def test_320_layouts() -> None:
-    check(320, seed=1)
+def test_160_layouts() -> None:
+    check(160, seed=1)
 
 
-@pytest.mark.slow  # ten times the layouts of the test above: minutes
+@pytest.mark.slow  # twenty times the layouts of the test above: minutes
 def test_3000_layouts() -> None:
     check(3000, seed=2)

@@ -36,11 +36,12 @@ EXPERTS = small_model(
     moe=Moe(experts=4, topk=2, ffn=32),
     transformers="mixtral",
 )
+STEPS = 16
 SHORT: Mapping[str, Any] = {
     "training.precision": "fp32",
     "training.sequence": 32,
     "training.global_batch": 8,
-    "training.steps": 30,
+    "training.steps": STEPS,
     "training.optimizer.lr": 1e-2,
     "training.schedule.warmup_steps": 2,
 }
@@ -71,7 +72,7 @@ def trained(folder: Path, ranks: int, program: str = PROGRAM) -> list[float]:
     return of(folder, "loss")
 
 
-WATCHED = {"training.evaluation": Evaluation(interval=20, steps=2, at_end=True)}
+WATCHED = {"training.evaluation": Evaluation(interval=10, steps=2, at_end=True)}
 Runs = Callable[[str], Path]
 
 
@@ -108,7 +109,7 @@ def of(folder: Path, key: str) -> list[float]:
 def test_two_processes_have_the_losses_of_one(layout: str, runs: Runs) -> None:
     found = of(runs(layout), "loss")
     reference = of(runs("experts" if LAYOUTS[layout][0] is EXPERTS else "dense"), "loss")
-    assert len(found) == 30
+    assert len(found) == STEPS
     assert found[0] - found[-1] > 1
     assert max(abs(a - b) for a, b in zip(found, reference, strict=True)) <= 1e-4
 
@@ -134,7 +135,7 @@ def test_old_checkpoints_go_and_a_step_is_profiled_while_it_trains(tmp_path: Pat
 def test_it_validates_on_the_way_and_at_the_end_alike_on_any_layout(runs: Runs) -> None:
     folders = [runs("dense"), runs("cp 2, stage 3")]
     one, two = ([line for line in metrics.read(f / "metrics.jsonl") if "valid_loss" in line] for f in folders)
-    assert [line["step"] for line in one] == [20, 30]
+    assert [line["step"] for line in one] == [10, STEPS]
     assert [line["valid_loss"] for line in two] == pytest.approx([line["valid_loss"] for line in one], abs=1e-4)
     assert one[1]["valid_loss"] < one[0]["valid_loss"]
     assert all(line["valid_loss"] != line["loss"] for line in one)
@@ -153,7 +154,7 @@ def test_a_slow_rank_is_named(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_jumps_and_one_that_is_no_number_are_said(tmp_path: Path) -> None:
-    folder = prepared(tmp_path / "run", 1, DENSE, {"training.global_batch": 1}, zero=1)
+    folder = prepared(tmp_path / "run", 1, DENSE, {"training.global_batch": 1, "training.steps": 30}, zero=1)
     trained(folder, 1, "faults.deepspeed_no_number")
     broken, jumped = losses.told(metrics.read(folder / "metrics.jsonl"))
     assert broken.startswith("loss: no number in 3 steps, first in step 28")
@@ -170,7 +171,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(runs: Runs, tmp_path: Path) -
     first.send_signal(signal.SIGUSR1)
     assert first.wait() == 75
     done = len(metrics.read(folder / "metrics.jsonl"))
-    assert done < 30
+    assert done < STEPS
     assert (folder / "checkpoints" / f"step{done}").is_dir()
     assert trained(folder, 1) == pytest.approx(of(runs("dense"), "loss"), abs=1e-6)
 
