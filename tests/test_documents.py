@@ -48,7 +48,7 @@ def entries(page: str) -> set[tuple[str, ...]]:
 
 @pytest.mark.slow  # the same of every recipe, of which the library has more each month
 def test_all_pages_are_up_to_date() -> None:
-    stale = [path for path, text in generated(library.names()).items() if not current(DOCS / path, text)]
+    stale = [path for path, text in generated(list(library.names())).items() if not current(DOCS / path, text)]
     assert not stale, "run make docs"
 
 
