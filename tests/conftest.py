@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from order import dealt
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share two cores
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each of some hundred processes would compile our modules again
 if "PYTEST_XDIST_WORKER" not in os.environ:  # what programs that tests start leave behind goes with the tests
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # but not what a failed test shows
     SCRATCH = tempfile.TemporaryDirectory(prefix="mw-", ignore_cleanup_errors=True)  # short: sockets lie in it
@@ -44,6 +47,14 @@ def composed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "_composed", composed)
         yield
+
+
+@pytest.hookimpl(trylast=True)  # what is deselected is no longer there
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest first, and to each worker its own."""
+    workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    if workers > 1:
+        items[:] = [items[i] for i in dealt([item.nodeid for item in items], workers)]
 
 
 @pytest.hookimpl(hookwrapper=True)

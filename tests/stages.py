@@ -14,7 +14,7 @@ from meshwright.rehearse.shrink import miniature, one_process
 from meshwright.resolver import resolve
 from meshwright.spec import Data, Parallelism, Schedule, Spec
 
-__all__ = ["STEPS", "alone", "compiled", "staged"]
+__all__ = ["STEPS", "compiled", "staged", "whole"]
 
 STEPS = 4  # of each stage
 SCHEDULE = Schedule(style="cosine", warmup_steps=2, decay_steps=3 * STEPS, min_lr=1e-4)
@@ -34,9 +34,10 @@ def staged(original: Spec, text: Path, layouts: Sequence[Mapping[str, Any]], **l
     return [resolve(spec) for spec in specs]
 
 
-def alone(plans: Sequence[Plan]) -> list[Plan]:
-    """The same stages on one process."""
-    return [resolve(one_process(plan.spec)) for plan in plans]
+def whole(plans: Sequence[Plan]) -> Plan:
+    """A run of one stage on one process that takes the steps of all of them, one after the other."""
+    one = one_process(plans[0].spec)
+    return resolve(replace(one, training=replace(one.training, steps=len(plans) * STEPS)))
 
 
 def compiled(plans: Sequence[Plan], runs: Path) -> list[Path]:

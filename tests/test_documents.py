@@ -5,22 +5,51 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from meshwright.documents import MODELS, PROOFS, REHEARSALS, pages
 from meshwright.documents.options import options, options_page
 from meshwright.documents.parts import parts
 from meshwright.library import files as library
 from meshwright.rules import every_rule
+from samples import sample
 
 DOCS = Path(__file__).parents[1] / "docs"
 FOUND = json.loads((DOCS / MODELS).read_text("utf-8"))
 REHEARSED = json.loads((DOCS / REHEARSALS).read_text("utf-8"))
 
 
-def test_the_pages_are_up_to_date() -> None:
+OF_ALL_RECIPES = ("recipes.md", "recipes/index.md")
+
+
+def generated(names: list[str]) -> dict[str, str]:
     proofs = json.loads((DOCS / PROOFS).read_text("utf-8"))["recipes"]
-    stale = [path for path, text in pages(proofs, FOUND, REHEARSED).items() if not current(DOCS / path, text)]
-    assert not stale, "run make docs"
+    return pages(proofs, FOUND, REHEARSED, names)
+
+
+def test_the_pages_are_up_to_date() -> None:
+    """Those of a part of the recipes, with their lines in the tables of all, and every other page."""
+    names = sample(library.names(), 24)
+    found = generated(names)
+    for path in OF_ALL_RECIPES:
+        ours = {entry for entry in entries(found.pop(path)) if any(name in entry[-1] for name in names)}
+        assert len(ours) >= 2 * len(names)
+        assert ours - entries((DOCS / path).read_text("utf-8")) == set(), "run make docs"
+    assert [path for path, text in found.items() if not current(DOCS / path, text)] == [], "run make docs"
     assert {page.stem for page in DOCS.glob("recipes/*.md")} == {*library.names(), "index"}
+
+
+def entries(page: str) -> set[tuple[str, ...]]:
+    """Its lines; of a line that gathers recipes under a word, the word with each of them."""
+    parted = [line.partition("**: ") for line in page.splitlines()]
+    gathered = {(word, link) for word, colon, links in parted if colon for link in links.split(", ")}
+    return gathered | {(line,) for line, colon, _ in parted if not colon}
+
+
+@pytest.mark.slow  # the same of every recipe, of which the library has more each month
+def test_all_pages_are_up_to_date() -> None:
+    stale = [path for path, text in generated(list(library.names())).items() if not current(DOCS / path, text)]
+    assert not stale, "run make docs"
 
 
 def current(path: Path, text: str) -> bool:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -48,27 +48,79 @@ print("built", index.shape)
 """
 
 
-def test_megatrons_start_finds_the_helpers_of_the_wheel() -> None:
+SHIM = """
+from megatron.core.datasets import utils; theirs = utils.compile_helpers
+from meshwright.train import cpu; cpu.install()
+assert utils.compile_helpers is theirs
+"""
+LINE = """
+import json, sys; from pathlib import Path; from meshwright.train.megatron import command_line
+print(json.dumps(command_line(Path(sys.argv[1]))))
+"""
+FORKS = """
+import json, os, sys
+from megatron.training import initialize
+done = {}
+for name, (code, word) in json.loads(sys.argv[1]).items():
+    sys.stdout.flush()
+    if (fork := os.fork()) == 0:
+        said = os.open(name, os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 1), os.dup2(said, 2)
+        sys.argv = ["-c", word]
+        exec(code, {"__name__": "__main__"})
+        sys.stdout.flush()
+        os._exit(0)
+    done[name] = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+print(json.dumps(done))
+"""
+"""Runs programs as forks of one process that has imported Megatron, which takes longer than all of them."""
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    said: str
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """What programs of Megatron's have said, by name."""
     pytest.importorskip("megatron.training")
-    done = run(COMPILE.replace("INSTALL", "from meshwright.train import wheel; wheel.install()"))
-    assert "built" in done.stdout, done.stderr
-    assert "make:" not in done.stdout + done.stderr
+    folder = tmp_path_factory.mktemp("done")
+    programs = {
+        "helpers": (COMPILE.replace("INSTALL", "from meshwright.train import wheel; wheel.install()"), ""),
+        "wheel alone": (COMPILE.replace("INSTALL", ""), ""),
+        "shim": (SHIM, ""),
+        **{
+            f"checkpoints {wanted}": (LINE, _with_checkpoints(wanted, folder / str(wanted))) for wanted in (True, False)
+        },
+    }
+    named = {str(folder / name): program for name, program in programs.items()}
+    forked = run(FORKS, json.dumps(named))
+    assert forked.returncode == 0, forked.stderr
+    codes = json.loads(forked.stdout.splitlines()[-1])
+    return {name: Done(codes[str(folder / name)], (folder / name).read_text()) for name in programs}
 
 
-def test_the_wheel_alone_ends_megatrons_start() -> None:
+def _with_checkpoints(wanted: bool, folder: Path) -> str:
+    base = spec(small_model(), 8)
+    logging = replace(base.training.logging, checkpoints=wanted)
+    return str(_written(replace(base, training=replace(base.training, logging=logging)), folder))
+
+
+def test_megatrons_start_finds_the_helpers_of_the_wheel(done: dict[str, Done]) -> None:
+    assert "built" in done["helpers"].said
+    assert "make:" not in done["helpers"].said
+
+
+def test_the_wheel_alone_ends_megatrons_start(done: dict[str, Done]) -> None:
     """What ``train.wheel`` is for; where this fails, the wheel has its Makefile and the module can go."""
-    pytest.importorskip("megatron.training")
-    assert run(COMPILE.replace("INSTALL", "")).returncode == 1
+    assert done["wheel alone"].returncode == 1
+    assert "built" not in done["wheel alone"].said
 
 
-def test_the_shim_of_the_cpu_leaves_to_the_wheel_what_is_the_wheels() -> None:
-    pytest.importorskip("megatron.training")
-    code = (
-        "from megatron.core.datasets import utils; theirs = utils.compile_helpers\n"
-        "from meshwright.train import cpu; cpu.install()\nassert utils.compile_helpers is theirs"
-    )
-    done = run(code)
-    assert done.returncode == 0, done.stderr
+def test_the_shim_of_the_cpu_leaves_to_the_wheel_what_is_the_wheels(done: dict[str, Done]) -> None:
+    assert done["shim"].returncode == 0, done["shim"].said
 
 
 def test_transformer_engine_without_a_gpu_is_not_chosen(tmp_path: Path) -> None:
@@ -155,17 +207,11 @@ def test_the_doctor_names_what_options_need(tmp_path: Path) -> None:
     assert {"flash-attn", "DeepEP", "nvcc", "ninja"} <= found.keys()
 
 
-def test_no_checkpoint_where_none_is_wanted(tmp_path: Path) -> None:
-    pytest.importorskip("megatron.training")
-    base = spec(small_model(), 8)
-    for wanted in (True, False):
-        logging = replace(base.training.logging, checkpoints=wanted)
-        folder = _written(replace(base, training=replace(base.training, logging=logging)), tmp_path / str(wanted))
-        code = "import sys, json; from pathlib import Path; from meshwright.train.megatron import command_line\n"
-        done = run(code + "print(json.dumps(command_line(Path(sys.argv[1]))))", str(folder))
-        line = json.loads(done.stdout.splitlines()[-1])
-        assert ("--save" in line) is wanted
-        assert ("--load" in line) is wanted
+@pytest.mark.parametrize("wanted", [True, False])
+def test_no_checkpoint_where_none_is_wanted(wanted: bool, done: dict[str, Done]) -> None:
+    line = json.loads(done[f"checkpoints {wanted}"].said.splitlines()[-1])
+    assert ("--save" in line) is wanted
+    assert ("--load" in line) is wanted
 
 
 def test_no_checkpoint_and_an_interval_contradict_each_other() -> None:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ EXPERTS = small_model(
     moe=Moe(experts=4, topk=2, ffn=32),
     transformers="mixtral",
 )
+STEPS = 16
 SHORT: Mapping[str, Any] = {
     "training.precision": "fp32",
     "training.sequence": 32,
     "training.global_batch": 8,
-    "training.steps": 30,
+    "training.steps": STEPS,
     "training.optimizer.lr": 1e-2,
     "training.schedule.warmup_steps": 2,
 }
@@ -67,17 +69,32 @@ def trained(folder: Path, ranks: int, program: str = PROGRAM) -> list[float]:
     from meshwright.rehearse.processes import train
 
     train(program, ranks, [str(folder)], folder / "logs")
-    return [line["loss"] for line in metrics.read(folder / "metrics.jsonl")]
+    return of(folder, "loss")
+
+
+WATCHED = {"training.evaluation": Evaluation(interval=10, steps=2, at_end=True)}
+Runs = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    """The losses of one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    return {
-        model.name + str(model.moe): trained(prepared(folder / str(i), 1, model, zero=1), 1)
-        for i, model in enumerate((DENSE, EXPERTS))
-    }
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """By name the folder of a run, of one process or of a layout; each is trained once, and validates."""
+    folder = tmp_path_factory.mktemp("runs")
+    kinds = {"dense": (1, DENSE, {"zero": 1}), "experts": (1, EXPERTS, {"zero": 1})}
+    kinds |= {name: (2, *layout) for name, layout in LAYOUTS.items()}
+
+    @cache
+    def run(name: str) -> Path:
+        ranks, model, degrees = kinds[name]
+        path = prepared(folder / name, ranks, model, WATCHED, **degrees)
+        trained(path, ranks)
+        return path
+
+    return run
+
+
+def of(folder: Path, key: str) -> list[float]:
+    return [line[key] for line in metrics.read(folder / "metrics.jsonl") if key in line]
 
 
 @pytest.mark.parametrize(
@@ -89,11 +106,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
         for name in LAYOUTS
     ],
 )
-def test_two_processes_have_the_losses_of_one(layout: str, alone: dict[str, list[float]], tmp_path: Path) -> None:
-    model, degrees = LAYOUTS[layout]
-    found = trained(prepared(tmp_path / "run", 2, model, **degrees), 2)
-    reference = alone[model.name + str(model.moe)]
-    assert len(found) == 30
+def test_two_processes_have_the_losses_of_one(layout: str, runs: Runs) -> None:
+    found = of(runs(layout), "loss")
+    reference = of(runs("experts" if LAYOUTS[layout][0] is EXPERTS else "dense"), "loss")
+    assert len(found) == STEPS
     assert found[0] - found[-1] > 1
     assert max(abs(a - b) for a, b in zip(found, reference, strict=True)) <= 1e-4
 
@@ -116,16 +132,10 @@ def test_old_checkpoints_go_and_a_step_is_profiled_while_it_trains(tmp_path: Pat
     assert "step 3" in {event["name"] for event in profile.events}
 
 
-def test_it_validates_on_the_way_and_at_the_end_alike_on_any_layout(tmp_path: Path) -> None:
-    asked = {"training.evaluation": Evaluation(interval=20, steps=2, at_end=True)}
-    folders = [
-        prepared(tmp_path / "one", 1, DENSE, asked, zero=1),
-        prepared(tmp_path / "two", 2, DENSE, asked, cp=2, zero=3),
-    ]
-    for ranks, folder in enumerate(folders, 1):
-        trained(folder, ranks)
+def test_it_validates_on_the_way_and_at_the_end_alike_on_any_layout(runs: Runs) -> None:
+    folders = [runs("dense"), runs("cp 2, stage 3")]
     one, two = ([line for line in metrics.read(f / "metrics.jsonl") if "valid_loss" in line] for f in folders)
-    assert [line["step"] for line in one] == [20, 30]
+    assert [line["step"] for line in one] == [10, STEPS]
     assert [line["valid_loss"] for line in two] == pytest.approx([line["valid_loss"] for line in one], abs=1e-4)
     assert one[1]["valid_loss"] < one[0]["valid_loss"]
     assert all(line["valid_loss"] != line["loss"] for line in one)
@@ -144,14 +154,15 @@ def test_a_slow_rank_is_named(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_jumps_and_one_that_is_no_number_are_said(tmp_path: Path) -> None:
-    folder = prepared(tmp_path / "run", 1, DENSE, {"training.global_batch": 1}, zero=1)
+    folder = prepared(tmp_path / "run", 1, DENSE, {"training.global_batch": 1, "training.steps": 30}, zero=1)
     trained(folder, 1, "faults.deepspeed_no_number")
     broken, jumped = losses.told(metrics.read(folder / "metrics.jsonl"))
     assert broken.startswith("loss: no number in 3 steps, first in step 28")
     assert " in step 25, " in jumped
 
 
-def test_a_signal_saves_and_the_next_start_goes_on(alone: dict[str, list[float]], tmp_path: Path) -> None:
+def test_a_signal_saves_and_the_next_start_goes_on(runs: Runs, tmp_path: Path) -> None:
+    """With the losses of a run that nothing disturbs; nor does validating, which that one does."""
     folder = prepared(tmp_path / "run", 1, DENSE, zero=1)
     first = started(folder)
     while not (folder / "metrics.jsonl").exists():
@@ -160,9 +171,9 @@ def test_a_signal_saves_and_the_next_start_goes_on(alone: dict[str, list[float]]
     first.send_signal(signal.SIGUSR1)
     assert first.wait() == 75
     done = len(metrics.read(folder / "metrics.jsonl"))
-    assert done < 30
+    assert done < STEPS
     assert (folder / "checkpoints" / f"step{done}").is_dir()
-    assert trained(folder, 1) == pytest.approx(alone[DENSE.name + str(None)], abs=1e-6)
+    assert trained(folder, 1) == pytest.approx(of(runs("dense"), "loss"), abs=1e-6)
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:

@@ -15,7 +15,7 @@ from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import prepare
 from meshwright.spec import Backend
 from meshwright.train.metrics import read
-from stages import STEPS, alone, compiled, staged
+from stages import STEPS, compiled, staged, whole
 
 BATCH = 8
 
@@ -38,7 +38,7 @@ def test_megatron_reshards_between_stages(tmp_path: Path) -> None:
     plans = staged(original, tmp_path / "text", layouts)
     scene = prepare([plan.spec for plan in plans[:1]], tmp_path)
     weights = scene.words[:2]
-    expected = losses(alone(plans), tmp_path / "alone", weights)
+    expected = losses([whole(plans)], tmp_path / "alone", weights)
     got = losses(plans, tmp_path / "runs", weights)
     assert len(got) == 3 * STEPS
     assert got == pytest.approx(expected, abs=1e-4)
@@ -53,7 +53,7 @@ def test_deepspeed_converts_to_universal_checkpoints(zero: int, tmp_path: Path) 
     original = replace(original, backend=Backend(name="deepspeed"))
     plans = staged(original, tmp_path / "text", [{"dp": dp, "zero": zero} for dp in (1, 2, 1)])
     prepare([plan.spec for plan in plans[:1]], tmp_path)
-    expected = losses(alone(plans), tmp_path / "alone")
+    expected = losses([whole(plans)], tmp_path / "alone")
     got = losses(plans, tmp_path / "runs")
     assert got == pytest.approx(expected, abs=1e-4)
     assert len(got) == 3 * STEPS

@@ -41,7 +41,7 @@ def read(cluster: Cluster, folder: Path, plan: Plan) -> dict[str, str]:
     return fields
 
 
-SAMPLED = sample(library.names(), 24)
+SAMPLED = sample(library.names(), 10)
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in library.names() if name not in SAMPLED]
 
 

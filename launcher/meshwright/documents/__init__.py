@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from meshwright.documents.clusters import clusters_page
@@ -32,9 +33,9 @@ REHEARSALS = "rehearsals.json"
 """Likewise: what was trained in miniature, written by benchmarks/rehearsals.py."""
 
 
-def pages(proofs: Proofs, models: Models, rehearsals: Rehearsals) -> dict[str, str]:
-    """Every generated page by its path in docs/."""
-    recipes = {name: library.recipe(name) for name in library.names()}
+def pages(proofs: Proofs, models: Models, rehearsals: Rehearsals, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Every generated page by its path in docs/; with ``names``, as if these were all recipes."""
+    recipes = {name: library.recipe(name) for name in (library.names() if names is None else names)}
     runs = {name: library.runs(name) for name in recipes}
     found = {name: [one for run in runs[name] for one in audit(recipe, run)] for name, recipe in recipes.items()}
     rows = [summary(recipe, runs[name], found[name]) for name, recipe in recipes.items()]
