@@ -81,7 +81,8 @@ def calls(fused: bool, **options: Any) -> int:
     router.set_layer_number(1)
     with Count() as count:
         router(torch.randn(32, 1, 64, dtype=torch.bfloat16, requires_grad=True))
-    return count.calls
+    made: int = count.calls
+    return made
 
 
 def main() -> None:

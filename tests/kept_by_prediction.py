@@ -20,7 +20,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 
 def loss(labels: Tensor, logits: Tensor) -> Tensor:
-    return vocab_parallel_cross_entropy(logits.float(), labels.transpose(0, 1).contiguous()).transpose(0, 1)
+    each: Tensor = vocab_parallel_cross_entropy(logits.float(), labels.transpose(0, 1).contiguous())
+    return each.transpose(0, 1)
 
 
 def kept(layers: int, tokens: int, hidden: int, weight: Tensor) -> dict[torch.dtype, int]:

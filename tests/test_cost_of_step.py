@@ -99,7 +99,7 @@ def test_megatron_copies_gradients_of_fewer_bits_for_the_step(reduced: str, awar
     module.DistributedOptimizer._copy_model_grads_to_main_grads(optimizer)
     made_of = shard.decoupled_grad if aware else shard.grad
     own = made_of.untyped_storage().data_ptr() != parameter.main_grad.untyped_storage().data_ptr()
-    training = replace(spec(MODEL, 2).training, grad_reduce=reduced)
+    training = replace(spec(MODEL, 2).training, grad_reduce=reduced)  # type: ignore[arg-type]
     options = MegatronOptions(precision_aware_optimizer=aware)
     assert own * made_of.element_size() == step_bytes(training, options)
 

@@ -70,10 +70,10 @@ def test_a_row_s_prediction_does_not_depend_on_the_rows_beside_it():
 
 def test_an_unknown_family_is_gated_where_its_parameters_say_so():
     sizes = {"model": "ours-7b", "layers": "32", "hidden": "4096", "ffn": "11008", "heads": "32", "vocab": "103168"}
-    gated, plain = row(**sizes, params_b="7.32").spec.model, row(**sizes, params_b="5.88").spec.model
+    gated, plain = (row({**LLAMA, **sizes}, params_b=billions).spec.model for billions in ("7.32", "5.88"))
     assert (gated.activation, gated.norm, gated.positions) == ("swiglu", "rmsnorm", "rope")
     assert (plain.activation, plain.norm) == ("gelu", "layernorm")
-    assert row(**{**sizes, "model": "internlm-7b"}).spec.model.activation == "swiglu"
+    assert row({**LLAMA, **sizes, "model": "internlm-7b"}).spec.model.activation == "swiglu"
 
 
 @pytest.mark.parametrize("layers", ["94", ""])
