@@ -128,8 +128,21 @@ def test_the_file_is_written_named_and_read_back(tmp_path: Path) -> None:
     )
     values = imported(plan, tmp_path)
     assert [one["name"] for one in values[f"{B}tp_overlap.products"]] == list(table)
+    assert values[f"{B}tp_overlap.preset"] is None
     assert values[f"{B}tp_overlap.bootstrap"] == "gloo"
     assert values[f"{B}tp_overlap.scatter_dgrad"] is True
+
+
+def test_a_table_of_nvidias_is_read_back_by_its_name(tmp_path: Path) -> None:
+    values = imported(resolve(overlapping(preset=PRESET)), tmp_path)
+    assert (values[f"{B}tp_overlap.preset"], values[f"{B}tp_overlap.products"]) == (PRESET, [])
+
+
+def test_of_equal_tables_the_one_named_like_the_run_is_read(tmp_path: Path) -> None:
+    eight, name = {"training__precision": "fp8_tensorwise"}, "userbuffers_fp8_h100_h8192_tp4_mbs1_seqlen8192"
+    other = "userbuffers_fp8_b200_h8192_tp2_mbs1_seqlen8192"
+    assert presets()[name] == presets()[other]
+    assert imported(resolve(asked(overlapping(preset=other), **eight)), tmp_path)[f"{B}tp_overlap.preset"] == name
 
 
 def test_what_a_file_says_is_compared_and_explained() -> None:
