@@ -25,6 +25,7 @@ from meshwright.cost.time import StageTime, Step, sends, times_of_one
 from meshwright.cost.traffic import Traffic, traffic
 from meshwright.layout.plan import Plan
 from meshwright.resolver import layout
+from meshwright.rules.deepspeed_extra import cut_by_extra
 from meshwright.spec import Spec
 from meshwright.spec.frozen import dataclass
 
@@ -180,7 +181,7 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
-    if spec.backend.name == "deepspeed" and {"preset_model", "partition_config"} & {*_tensor_parallel(spec)}:
+    if spec.backend.name == "deepspeed" and cut_by_extra(o.extra):
         yield (
             "what each rank holds is counted by transformers' plan of the model, not by the preset_model or "
             "partition_config of backend.deepspeed.extra.tensor_parallel"
@@ -195,12 +196,6 @@ def _notes(spec: Spec) -> Iterator[str]:
         yield f"time and activations of {spec.model.measured.cls} are read from {run}; parameters are exact"
     if spec.model.sliding_window is not None:
         yield "MFU and HFU count attention in full, as if there were no sliding window"
-
-
-def _tensor_parallel(spec: Spec) -> Mapping[str, object]:
-    """The section of DeepSpeed's JSON that is passed through."""
-    section = spec.backend.deepspeed.extra.get("tensor_parallel")
-    return section if isinstance(section, Mapping) else {}
 
 
 def _hardware_flops(plan: Plan) -> float:

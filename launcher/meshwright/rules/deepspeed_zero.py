@@ -190,6 +190,21 @@ _CHECKPOINTS = (
         source="runtime/model_checkpointing/data_parallel_writer_factory.py:57: AttributeError 'dp_rank'",
         repairs=any_of(change(backend__deepspeed__checkpoint__writer="torch"), change(parallelism__zero=3)),
     ),
+    Rule(
+        id="deepspeed.load_universal",
+        path="backend.deepspeed.checkpoint.load_universal",
+        backends=DEEPSPEED,
+        holds=lambda r: implies(
+            r.backend.deepspeed.checkpoint.load_universal, (r.training.logging.load is not None) & (r.zero > 0)
+        ),
+        message="a universal checkpoint is read from training.logging.load ({training.logging.load}), with its "
+        "optimizer's states where ZeRO shards them (zero = {zero})",
+        source="checkpoint/ds_to_universal.py:1290 and runtime/engine.py:4486: of ZeRO's states alone",
+        repairs=any_of(
+            change(backend__deepspeed__checkpoint__load_universal=False),
+            change(parallelism__zero=1),
+        ),
+    ),
 )
 
 RULES: tuple[Rule, ...] = _PRECISION + _OPTIMIZER + _ZERO_PLUS_PLUS + _CHECKPOINTS
