@@ -70,6 +70,17 @@ _SHARDING = (
         repairs=any_of(change(training__precision="bf16"), change(training__optimizer__name="adamw")),
     ),
     Rule(
+        id="megatron.adaptive_muon",
+        path="training.optimizer.name",
+        backends=MEGATRON,
+        holds=lambda r: r.training.optimizer.name != "adaptive_muon",
+        message="adaptive_muon stops in its first step with Emerging-Optimizers 0.3.0, the only release: it scales by "
+        "a scale_mode that Megatron-core 0.19.2's class does not set",
+        source="core/optimizer/emerging_optimizers.py:383 and emerging_optimizers 0.3.0 orthogonalized_optimizers/"
+        "adaptive_muon.py:122: AttributeError 'scale_mode', seen",
+        repairs=any_of(change(training__optimizer__name="muon"), change(training__optimizer__name="adamw")),
+    ),
+    Rule(
         id="megatron.muon",
         path="backend.megatron.muon",
         backends=MEGATRON,
