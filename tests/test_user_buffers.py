@@ -237,7 +237,11 @@ def test_a_rule_for_a_layer_that_is_kept_in_bf16_counts_no_second_time() -> None
     ends = {f"{B}quantization.first_layers_bf16": 1, "model__mtp": 0}
     kept, ruled, further = (
         framework_of(layout(resolve(mixed(*rules, **ends)).spec))
-        for rules in ((), (ModulePrecision(match="decoder.layers.0.*"),), (ModulePrecision(match="decoder.layers.1.*"),))
+        for rules in (
+            (),
+            (ModulePrecision(match="decoder.layers.0.*"),),
+            (ModulePrecision(match="decoder.layers.1.*"),),
+        )
     )
     layers = small_model().layers
     assert (ruled.coded_bytes, ruled.kernels) == (kept.coded_bytes, kept.kernels)

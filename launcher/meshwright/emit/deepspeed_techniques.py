@@ -72,7 +72,7 @@ def autotp(spec: Spec) -> dict[str, Any]:
 
 
 def checkpoint(spec: Spec) -> dict[str, Any]:
-    """A writer other than torch's (runtime/model_checkpointing/config.py), and what is read (runtime/engine.py:4428)."""
+    """A writer other than torch's (runtime/model_checkpointing/config.py); what is read (runtime/engine.py:4428)."""
     said = spec.backend.deepspeed.checkpoint
     section: dict[str, Any] = {}
     if said.writer != "torch":
