@@ -122,6 +122,15 @@ _OPTIMIZER = (
         repairs=any_of(change(training__optimizer__name="muon"), change(training__optimizer__name="adamw")),
     ),
     Rule(
+        id="deepspeed.qk_clip",
+        path="training.optimizer.qk_clip",
+        backends=(*DEEPSPEED, "accelerate_deepspeed", "accelerate_fsdp", "torchtitan"),
+        holds=lambda r: r.training.optimizer.qk_clip is None,
+        message="attention's logits are clipped by Megatron alone",
+        source="ours: it would be lost",
+        repairs=change(training__optimizer__qk_clip=None),
+    ),
+    Rule(
         id="deepspeed.lion",
         path="training.optimizer.name",
         backends=DEEPSPEED,

@@ -41,6 +41,7 @@ class Optimizer:
     weight_decay: float = 0.1
     clip: float = 1.0  # global gradient norm; 0 turns clipping off
     momentum: float = 0.9  # SGD and Muon
+    qk_clip: float | None = None  # largest attention logit that a step leaves (MuonClip); None: not clipped
 
 
 @dataclass(frozen=True, kw_only=True)
