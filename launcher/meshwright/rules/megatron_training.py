@@ -85,7 +85,7 @@ _SHARDING = (
         path="training.optimizer.qk_clip",
         backends=MEGATRON,
         holds=lambda r: r.training.optimizer.qk_clip is None or _tells_its_logits(r),
-        message="the largest logit is told by Transformer Engine's attention (not by local layers nor by flash kernels, "
+        message="the largest logit is told by Transformer Engine's attention (not by local layers or flash kernels, "
         "{backend.megatron.attention}), outside of CUDA graphs ({backend.megatron.cuda_graphs.kind}), in layers of "
         "attention of GPTModel's own",
         source="core/extensions/transformer_engine.py:1947, core/optimizer/qk_clip.py:22; transformer_engine "
