@@ -11,7 +11,11 @@ from meshwright.measured.validate import Judged
 
 __all__ = ["held_out"]
 
-AUTOMODEL = "nvidia-automodel"
+STRANGERS = (
+    *("nvidia-automodel", "megatron-moe-modelzoo", "xtuner-megatron-moe"),
+    *("internevo", "fms-fsdp", "prime-rl", "xtuner", "llama7b-deepspeed-a800"),
+)
+"""Sources that no machine's fit lists: each is a group by itself."""
 FIRST = {
     "nvidia-megatron-bridge llama3.1-405b": (2.9, 17.5),
     "nvidia-megatron-bridge qwen3-30b-a3b": (8.2, 39.9),
@@ -22,7 +26,14 @@ FIRST = {
     "nvidia-dgxc-benchmarking nemotron4-15b": (2.4, 5.2),
     "nvidia-dgxc-benchmarking grok1-314b": (16.1, 76.9),
     "nvidia-dgxc-benchmarking llama4-maverick": (34.6, 70.9),
-    AUTOMODEL: (74.9, 129.0),
+    "nvidia-automodel": (74.9, 129.0),
+    "megatron-moe-modelzoo": (7.1, 53.3),
+    "xtuner-megatron-moe": (22.1, 34.3),
+    "internevo": (33.1, 46.9),
+    "fms-fsdp": (11.3, 26.9),
+    "prime-rl": (30.5, 64.2),
+    "xtuner": (22.9, 47.1),
+    "llama7b-deepspeed-a800": (36.9, 44.0),
 }
 """Median and ninth of ten, in %, before anything was changed with these rows at hand. Kimi K2 was refused."""
 
@@ -34,12 +45,31 @@ predicted as everything stood ("first", median and ninth of ten), and only then 
 are read (which preset ran, in which layout, with which prediction; how experts are cut; whose latent attention; what
 4 bits do not overlap) or not counted (what Mamba-2's kernels move, what DeepEP sends). No constant was fitted to them,
 but what was mended was found on them: they are blind no longer.
+
+The last seven sources came as files of strangers do, with the columns that their tables have. All seven together were
+first 30.6 / 46.9 %. Read wrong were: the framework of a source that no practice is known of (Megatron-core's was
+assumed of DeepSpeed, FSDP and InternEvo), MLPs of a family that is not ours (InternLM as GPT), 94 layers over 32
+stages without a place for embedding and loss, FlashAttention-2 on Hopper and Blackwell (35 % of an H100's peak, where
+cuDNN's kernels reach half), experts in one product, and fabrics thinner than the cluster's (`inter_gb_s`). What is
+left:
+
+* on A100, attention over 32K tokens and more is predicted up to half slower than `xtuner` published: its constant is
+  that of Hagemann et al., at 2K and 8K;
+* `overlap` of A100, 0.39, was fitted without FSDP, which hides more of its traffic (`fms-fsdp`);
+* InternEvo's steps with states over more than 128 GPUs take longer with each doubling, which no constant says;
+* Qwen3 235B on GB200 and GB300, 39 and 53 % slow (`megatron-moe-modelzoo`), waits for the host in the prediction alone;
+* 70B and 34B at 8K (`xtuner`), a third too fast: its fabric is not published;
+* `llama7b-deepspeed-a800`, a third slower than `xtuner`'s same model, of which nothing says why.
+
+The FSDP row of `megatron-moe-modelzoo` has the `tp` of its script, 1, where its table says 2: with 2 its weights and
+gradients would need the whole fabric. Colossal-AI's table of H200 and B200 is left out: it has 150,032 MiB of a GPU of
+143,771, and 812 TFLOP/s of another.
 """
 
 
 def held_out(judged: Sequence[Judged]) -> str:
     """By group, and Megatron-Bridge's by GPU."""
-    ours = [j for j in judged if j.measured_time and (j.row.group in HELD_OUT or j.row.source == AUTOMODEL)]
+    ours = [j for j in judged if j.measured_time and (j.row.group in HELD_OUT or j.row.source in STRANGERS)]
     groups = {_name(j): [k for k in ours if _name(k) == _name(j)] for j in ours}
     gpus = sorted({j.row.measured["gpu"] for j in ours})
     lines = [TEXT, "| rows | n | first | median | p90 | max | bias |", "|" + "---|" * 7]
@@ -50,7 +80,7 @@ def held_out(judged: Sequence[Judged]) -> str:
 
 
 def _name(j: Judged) -> str:
-    return AUTOMODEL if j.row.source == AUTOMODEL else j.row.group
+    return j.row.source if j.row.source in STRANGERS else j.row.group
 
 
 def _line(name: str, of: Sequence[Judged], first: tuple[float, float] | None) -> str:

@@ -14,8 +14,10 @@ from meshwright.measured.validate import Judged
 __all__ = ["published", "told_apart", "what_they_bring"]
 
 SOURCES = ("nvidia-dgxc-benchmarking", "nvidia-megatron-bridge", "nvidia-nemo-docs", "megatron_dsv3_gb200")
+NVIDIA = ("nvidia-megatron-bridge", "nvidia-dgxc-benchmarking", "nvidia-nemo-docs", "nvidia-automodel")
 COLUMNS = ("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload", "attn_impl")
 LAYOUT = ("tp", "pp", "vpp", "cp", "ep", "mbs")
+BESIDE = ("seq", "zero_stage", "sp")  # what else tells layouts apart
 SAID = 0.03  # a change of layout or software that measures less than this is no line
 
 
@@ -63,18 +65,26 @@ def _groups(judged: Sequence[Judged], name: Callable[[Judged], str]) -> Iterator
 
 def published(judged: Sequence[Judged]) -> str:
     """What is said of layouts that are known to have run: rows, and in brackets layouts that differ."""
+    ran = [j for j in judged if (j.measured_time or j.measured_memory) and not j.oom]
     lines = [
         "## Published layouts that ran",
         "",
-        "What `plan` would say of them, in rows (and layouts that differ).",
+        "What `plan` would say of them, in rows (and layouts that differ). Sweeps of others' trainers go up to the",
+        "layout that no longer fits, and their intervals are wider (docs/cost.md).",
         "",
     ]
     lines += ["| source | likely | about even | unlikely |", "|---|---|---|---|"]
-    for source in ("nvidia-megatron-bridge", "nvidia-dgxc-benchmarking", "nvidia-nemo-docs", "nvidia-automodel"):
-        said = [(_word(j), _layout(j)) for j in judged if j.row.source == source]
-        words = ([layout for word, layout in said if word == wanted] for wanted in get_args(Fits))
-        lines.append(f"| {source} | {' | '.join(f'{len(found)} ({len({*found})})' for found in words)} |")
+    others = sorted({j.row.source for j in ran} - {*NVIDIA})
+    lines += [_line(source, [j for j in ran if j.row.source == source]) for source in (*NVIDIA, *others)]
+    lines.append(_line("NVIDIA's", [j for j in ran if j.row.source in NVIDIA]))
+    lines.append(_line("all", ran))
     return "\n".join(lines) + "\n"
+
+
+def _line(name: str, judged: Sequence[Judged]) -> str:
+    said = [(_word(j), _layout(j)) for j in judged]
+    words = ([layout for word, layout in said if word == wanted] for wanted in get_args(Fits))
+    return f"| {name} | {' | '.join(f'{len(found)} ({len({*found})})' for found in words)} |"
 
 
 def _word(j: Judged) -> Fits:
@@ -83,7 +93,7 @@ def _word(j: Judged) -> Fits:
 
 
 def _layout(j: Judged) -> tuple[str, ...]:
-    words = (j.row.measured.get(column, "") for column in ("model", "gpu", *LAYOUT, *COLUMNS))
+    words = (j.row.measured.get(column, "") for column in ("model", "gpu", *LAYOUT, *BESIDE, *COLUMNS))
     return (j.row.spec.training.precision, *words)
 
 

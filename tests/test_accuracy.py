@@ -143,17 +143,32 @@ def test_peaks_of_transformer_engines_layers_lie_within_their_own_interval() -> 
 @pytest.mark.parametrize(
     ("source", "even"),
     [
+        ("internevo", 0),
+        ("megatron-moe-modelzoo", 0),
+        ("xtuner-megatron-moe", 0),
         ("nvidia-megatron-bridge", 13),
         ("nvidia-dgxc-benchmarking", 0),
         ("nvidia-nemo-docs", 8),
         ("nvidia-automodel", 1),  # gpt-oss-120b without recomputation, whose recipe has since halved its micro-batch
     ],
 )
-def test_what_nvidia_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
+def test_what_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
     """About even are Llama 3 70B in 8 bits on 64 GB200 and 405B (170 GiB of 181), whatever release published them."""
     words = Counter(fits(probability(j)) for j in of(source))
     assert words["unlikely"] == 0
     assert words["about even"] <= even
+
+
+def test_nothing_that_ran_anywhere_is_said_to_be_impossible() -> None:
+    ran = [j for j in judged() if (j.measured_time or j.measured_memory) and not j.oom]
+    assert len(ran) > 2000
+    assert [j.row.row_id for j in ran if fits(probability(j)) == "unlikely"] == []
+
+
+def test_megatrons_own_fp8_examples_are_met_by_constants_fitted_elsewhere() -> None:
+    """No fit sees them: gradients of 16 bits, 8-bit weights, delayed scales (train_llama3_8b_h100_fp8.sh)."""
+    assert {j.row.spec.training.precision for j in of("megatron_llama_fp8")} == {"fp8_delayed"}
+    assert max(time_errors("megatron_llama_fp8")) <= 0.06
 
 
 def probability(j: Judged) -> float:
@@ -180,10 +195,10 @@ def test_mixtures_of_dgx_cloud_are_met_by_the_host_of_their_time() -> None:
 HELD_OUT = {
     "nvidia-megatron-bridge llama3.1-405b": (0.05, 0.13),
     "nvidia-megatron-bridge kimi-k2": (0.08, 0.12),
-    "nvidia-megatron-bridge qwen3-30b-a3b": (0.10, 0.40),
-    "nvidia-megatron-bridge qwen3-235b-a22b": (0.11, 0.48),
-    "nvidia-megatron-bridge nemotron-3-super-120b": (0.14, 0.22),
-    "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.16, 0.23),
+    "nvidia-megatron-bridge qwen3-30b-a3b": (0.09, 0.33),
+    "nvidia-megatron-bridge qwen3-235b-a22b": (0.115, 0.36),
+    "nvidia-megatron-bridge nemotron-3-super-120b": (0.06, 0.20),
+    "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.11, 0.21),
     "nvidia-dgxc-benchmarking llama3.1-405b": (0.05, 0.12),
     "nvidia-dgxc-benchmarking nemotron4-15b": (0.04, 0.07),
     "nvidia-dgxc-benchmarking grok1-314b": (0.08, 0.15),
@@ -197,6 +212,24 @@ def test_groups_that_no_fit_has_seen(group: str, bars: tuple[float, float]) -> N
     errors = sorted(
         abs(j.step_time / j.measured_time - 1) for j in judged() if j.row.group == group and j.measured_time
     )
+    assert median(errors) <= bars[0]
+    assert errors[min(len(errors) - 1, int(0.9 * len(errors)))] <= bars[1]
+
+
+STRANGERS = {
+    "megatron-moe-modelzoo": (0.09, 0.52),
+    "xtuner-megatron-moe": (0.09, 0.24),
+    "internevo": (0.12, 0.22),
+    "fms-fsdp": (0.16, 0.37),
+    "prime-rl": (0.17, 0.37),
+    "xtuner": (0.26, 0.43),
+}
+
+
+@pytest.mark.parametrize(("source", "bars"), STRANGERS.items())
+def test_rows_of_strangers_by_their_frameworks(source: str, bars: tuple[float, float]) -> None:
+    """Median and ninth of ten of sources that have no practice of their own; the same as above."""
+    errors = sorted(abs(error) for error in time_errors(source))
     assert median(errors) <= bars[0]
     assert errors[min(len(errors) - 1, int(0.9 * len(errors)))] <= bars[1]
 

@@ -9,12 +9,34 @@ from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
+from meshwright.spec.frozen import dataclass
+from meshwright.spec.model import Moe
 
-__all__ = ["CHECKPOINT", "COUNTED", "LATENT", "beside", "by_weight", "is_captured", "repeated"]
+__all__ = ["CHECKPOINT", "COUNTED", "LATENT", "beside", "by_weight", "is_captured", "repeated", "router"]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Of a router: ``always``, and beside that for losses, other scores than a softmax or a bias, groups, a z-loss."""
+
+    always: int
+    losses: int
+    scored: int
+    grouped: int
+    z_loss: int
+
 
 ROUTING = 62.0
-"""Host operations of a router beside its kernels, and of a dispatch or a combine by all-to-all: counts of tokens,
-masks, splits, autograd. Settled on NVIDIA's rows and SimuMax's together with our own."""
+"""Host operations of a dispatch or a combine by all-to-all: counts of tokens, masks, splits, autograd. Settled on
+NVIDIA's rows and SimuMax's together with our own."""
+ROUTER = {False: Calls(18, 22, 7, 12, 12), True: Calls(10, 13, 2, 0, 12)}
+"""Calls of torch that a router makes, by whether Transformer Engine's kernels choose its experts; counted as torch
+dispatches them (megatron-core 0.19.2, core/transformer/moe/router.py; ``tests/test_cost_host.py`` counts again)."""
+LINEAR, LOW = 1.7, 2.7
+"""Of a linear of Transformer Engine, host operations beside its product's, and more where that is in 8 or 4 bits.
+
+Its forward in bf16 takes 99.7 us on a GB200's host and 90.5 on a GH200's, where torch's takes 37.1 and 33.2
+(NVIDIA/TransformerEngine#2053); in 8 bits it takes more than twice that of bf16 (NVIDIA/TransformerEngine#761)."""
 FLEX_ROUTING = 56.0
 """The same of a dispatch or a combine by DeepEP or HybridEP: step 4 of Megatron's log of DeepSeek V3 over step 3."""
 CHECKPOINT = 20.0
@@ -44,12 +66,35 @@ def is_captured(s: Scene, o: Operation) -> bool:
 
 
 def beside(s: Scene, o: Operation) -> float:
-    """Host operations beside its kernels: routing, and what latent attention splits and joins."""
+    """Host operations beside its kernels: routing, linears' modules, and what latent attention splits and joins."""
     if o.name == "router":
-        return 0.0 if s.framework.deals_tokens else ROUTING
-    if o.name == "attention.kv_up":
-        return LATENT + (not s.framework.kernels.rope) * ROTARY
-    return (FLEX_ROUTING if s.framework.sends_once else ROUTING) if o.name in ("dispatch", "combine") else 0.0
+        return 0.0 if s.framework.deals_tokens else router(_moe(s), s.framework.kernels.router)
+    if o.name in ("dispatch", "combine"):
+        return FLEX_ROUTING if s.framework.sends_once else ROUTING
+    latent = LATENT + (not s.framework.kernels.rope) * ROTARY if o.name == "attention.kv_up" else 0.0
+    return latent + _linear(s, o)
+
+
+def router(moe: Moe, fused: bool) -> float:
+    """Calls of torch in a router's forward."""
+    calls = ROUTER[fused]
+    losses = moe.aux_loss > 0 and moe.balancing != "none"
+    scored, grouped = moe.score != "softmax" or moe.router_bias, moe.groups > 1
+    more = (calls.losses * losses, calls.scored * scored, calls.grouped * grouped, calls.z_loss * (moe.z_loss > 0))
+    return calls.always + sum(more)
+
+
+def _moe(s: Scene) -> Moe:
+    moe = s.layout.model.moe
+    assert moe is not None
+    return moe
+
+
+def _linear(s: Scene, o: Operation) -> float:
+    """Of a linear of Transformer Engine."""
+    linears = sum(w.shard != "expert" and is_matrix(w.name) for w in o.weights)
+    low = s.framework.casts is not None and any(o.casts)
+    return linears * (LINEAR + LOW * low) if s.framework.kernels.joined else 0.0
 
 
 def by_weight(s: Scene, o: Operation) -> Number:

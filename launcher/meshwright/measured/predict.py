@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework
+from meshwright.measured.frameworks import practice_of
 from meshwright.measured.rows import Row, layout_of
-from meshwright.measured.source_defaults import DEFAULT, PRACTICES
 from meshwright.model.kinds import pattern
 from meshwright.rules import Layout
 from meshwright.spec import Model, Spec
@@ -27,11 +27,17 @@ def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
     seconds, memory = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for members, layout, framework in stack(rows):
         result = estimate(layout, framework)
-        practice = PRACTICES.get(rows[members[0]].source, DEFAULT)
+        stage, outside = _looked_at(rows[members[0]])
         first, last = result.stages[0].total, result.stages[-1].total
-        peak = {"first": first, "last": last, "fullest": result.peak_memory}[practice.measured_stage]
-        seconds[members], memory[members] = result.step_time, peak / 2**30 + practice.context_gib
+        peak = {"first": first, "last": last, "fullest": result.peak_memory}[stage]
+        seconds[members], memory[members] = result.step_time, peak / 2**30 + outside
     return seconds, memory
+
+
+def _looked_at(row: Row) -> tuple[str, float]:
+    """Whose memory its source published, and GiB beside what the allocator holds."""
+    practice = practice_of(row.measured)
+    return practice.measured_stage, practice.context_gib
 
 
 _SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "max_positions")
@@ -41,7 +47,7 @@ def stack(rows: Sequence[Row]) -> list[tuple[list[int], Layout, Framework]]:
     """Rows alike in everything but numbers as one Layout of arrays, each with the rows' positions and framework."""
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault((_structure(row.spec), row.framework), []).append(i)
+        groups.setdefault((_structure(row.spec), row.framework, _looked_at(row)), []).append(i)
     return [
         (members, _stacked([rows[i].spec for i in members]), rows[members[0]].framework) for members in groups.values()
     ]
@@ -68,7 +74,7 @@ def _structure(spec: Spec) -> Any:
     zeros: dict[str, Any] = dict.fromkeys(_sizes(spec.model), 0)
     model = replace(spec.model, name="", transformers=None, **zeros)
     p = spec.parallelism
-    beside = (p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.overlap_ep)
+    beside = (p.cp_comm, p.overlap_grad_reduce, p.overlap_tp, p.overlap_p2p, p.overlap_ep, p.optimizer_instances)
     again = (p.recompute_modules, p.recompute_method, p.recompute_layers, p.pipeline_split.layout)
     training = (spec.training.precision, spec.training.grad_reduce)
     return (str(model), str(replace(spec.cluster, gpus=None, nodes=None)), beside, again, training, str(spec.backend))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
-from meshwright.measured.row_model import routed
+from meshwright.measured.row_model import known_model, routed
 from meshwright.measured.row_techniques import optimizer_of, overlaps, overlaps_tensor, technique_options, weights_of
 from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Optimizer, Parallelism, PipelineSplit, Training
@@ -31,7 +31,8 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
         ep=count(record, "ep"),
         etp=count(record, "etp", tp if _experts_follow(record, practice) else 1),
         dp=max(1, count(record, "gpus") // (tp * pp * cp)),
-        zero=count(record, "zero_stage", 0, least=0),
+        zero=stage_of(record, practice),
+        optimizer_instances=count(record, "optimizer_instances"),
         recompute=kind,  # type: ignore[arg-type]
         recompute_method=("block" if layers else "uniform") if kind == "full" else None,
         recompute_layers=(int(layers[1]) if layers else 1) if kind == "full" else None,
@@ -45,6 +46,16 @@ def parallelism(record: Mapping[str, str], practice: Practice) -> Parallelism:
     )
 
 
+def stage_of(record: Mapping[str, str], practice: Practice) -> int:
+    """Of ZeRO: the column, ``3`` or ``ZeRO-3``, or ``FSDP``; where it is empty, what its framework does."""
+    written = said(record, "zero_stage").lower()
+    if not written:
+        return practice.zero
+    stage = re.fullmatch(r"(?:zero|stage)[\W_]*(\d)", written)
+    named = {"fsdp": "3", "fsdp2": "3", "ddp": "0", "none": "0"}.get(written, stage[1] if stage else written)
+    return count({"zero_stage": named}, "zero_stage", least=0)
+
+
 def _experts_follow(record: Mapping[str, str], practice: Practice) -> bool:
     """Megatron-core splits experts as it does all else, where nothing says how (core/model_parallel_config.py:506)."""
     return practice.fsdp == "megatron" and not practice.deepspeed and routed(record)
@@ -56,32 +67,42 @@ def _split(record: Mapping[str, str], practice: Practice, pp: int) -> PipelineSp
     Of two that are lacking each end lacks one: 126 and 94 layers (Megatron-Bridge recipes/llama/llama3.py and
     qwen/qwen3_moe.py, account_for_embedding_in_pipeline_split and _loss_).
     """
-    layers, absent = count(record, "layers"), -count(record, "layers") % pp
-    if practice.short_ends is None or not absent:
-        return PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends)
+    layers = count(record, "layers", _known_layers(record))
+    absent = -layers % pp
     if absent == 2:
         return PipelineSplit(embedding=True, loss=True)
+    if practice.short_ends is None or not absent:
+        return PipelineSplit(embedding=practice.even_ends, loss=practice.even_ends)
     each, first = (layers + absent) // pp, practice.short_ends
     return PipelineSplit(first=each - first, last=each - absent + first)
 
 
+def _known_layers(record: Mapping[str, str]) -> int:
+    known = known_model(said(record, "model"))
+    return known.layers if known else 1
+
+
 def _kind(recomputed: str) -> str:
+    """JAX's rows do not say; MaxText's remat_policy is "full" unless set. A flag is whether layers are checkpointed."""
     word = recomputed.lower()
-    if word.startswith(("full", "unknown")):  # JAX's rows do not say; MaxText's remat_policy is "full" unless set
+    if re.match(r"full|unknown|uniform|block|(true|yes|on|1|1.0|ac)$", word):
         return "full"
-    if not word.startswith(("selective", "none")):
+    if re.match(r"none|(false|no|off|0|0.0)$", word):
+        return "none"
+    if not (word.startswith("selective") or "sac" in word.split() or _modules(recomputed)):
         raise ValueError(f"recompute = {recomputed} is none of none, selective and full")
-    return "selective" if word.startswith("selective") else "none"
+    return "selective"
 
 
 _EVERY_SECOND = ("layernorm", "act", "second_matmul")  # torchtitan's op-level checkpointing keeps every other product
 _MODULES = ("core_attn", "mlp", "moe", "shared_experts", "layernorm", "moe_act", "mla_up_proj")
+_OTHERWISE = {"norm": "layernorm", "shared_expert": "shared_experts", "attn": "core_attn"}
 
 
 def _modules(recomputed: str) -> tuple[str, ...] | None:
     if "op" in recomputed and "SAC" in recomputed:
         return _EVERY_SECOND
-    words = recomputed.replace("[", " ").replace("]", " ").replace("+", " ").replace(":", " ").split()
+    words = [_OTHERWISE.get(word, word) for word in re.findall(r"\w+", recomputed.lower())]
     return tuple(word for word in words if word in _MODULES) or None
 
 
@@ -109,11 +130,12 @@ def _optimizer(record: Mapping[str, str]) -> str:
 
 _PRECISIONS = (
     ("nvfp4", "nvfp4"),
-    ("mxfp8|fp8-mx", "mxfp8"),
-    ("delayed", "fp8_delayed"),
-    ("blockwise|subchannel|1x128", "fp8_blockwise"),
-    ("fp8|float8", "fp8_tensorwise"),
-    (r"fp16|\bfloat16", "fp16"),
+    (r"mx[\W_]*fp8|fp8[\W_]*mx", "mxfp8"),
+    (r"delayed|fp8[\W_]*ds\b", "fp8_delayed"),
+    (r"blockwise|subchannel|1x128|fp8[\W_]*sc\b", "fp8_blockwise"),
+    ("fp8|float8|e4m3", "fp8_tensorwise"),
+    ("fp4", "nvfp4"),
+    (r"fp16|\bfloat16|^half", "fp16"),
     ("bf16|bfloat16", "bf16"),
     ("^(tf|fp|float)32", "fp32"),
 )
@@ -144,14 +166,10 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
         attention="unfused" if unfused else "auto",
         cross_entropy_fusion=loss == "fused" if loss else practice.fused_loss,
         quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
-        megatron_fsdp=FsdpOptions(double_buffer=practice.double_buffers and _sharded(record)),
+        megatron_fsdp=FsdpOptions(double_buffer=practice.double_buffers and stage_of(record, practice) > 1),
         **(optimizer_of(record, precision_of(record)) if practice.small_states else {}),
         **technique_options(record, routed(record)),
     )
     return Backend(
         name="deepspeed" if practice.deepspeed else "megatron", megatron=megatron, deepspeed=DeepSpeedOptions()
     )
-
-
-def _sharded(record: Mapping[str, str]) -> bool:
-    return count(record, "zero_stage", 0, least=0) > 1

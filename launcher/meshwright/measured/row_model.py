@@ -10,6 +10,7 @@ from functools import cache
 
 from meshwright.library.files import option, options
 from meshwright.measured.cells import count, number, said
+from meshwright.measured.model_names import bare
 from meshwright.measured.row_techniques import capacity_of
 from meshwright.model.count import total_parameters
 from meshwright.spec.decode import decode
@@ -17,8 +18,15 @@ from meshwright.spec.model import Mla, Model, Moe
 
 __all__ = ["known_model", "model_of", "routed"]
 
-_GATED = ("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi")
-_LLAMA_3_1 = re.compile(r"llama[\W_]*3[\W_]*1(?=[\W_]|$)")
+_GATED = (
+    *("llama", "mixtral", "deepseek", "qwen", "kimi", "gpt-oss", "grok", "gemma", "yi"),
+    *("mistral", "internlm", "baichuan", "olmo", "smollm", "minicpm", "glm", "granite", "stablelm", "moonlight"),
+    *("vicuna", "exaone", "ernie", "hunyuan", "minimax", "intellect", "apertus", "llm-jp"),
+)
+"""Families of gated MLPs, RMSNorm and rotary positions, whatever else their sizes say."""
+_FAMILIES = (*_GATED, "gpt", "mpt", "nemotron", "opt", "bloom", "bs-", "megatron", "mt-nlg", "pythia", "falcon")
+"""Those whose MLPs are known; of others the published parameters say whether they are gated."""
+_LLAMA_3_1 = re.compile(r"llama[\W_]*3[\W_]*[13](?=[\W_]|$)")
 _SIZES = (r"_a\d+b$", r"_\d+(_\d+)?[bm](_a\d+b)?$")  # of one token, and of all
 _HEAD_DIM = {"qwen3": 128}
 _DEEPSEEK = Mla(
@@ -27,16 +35,30 @@ _DEEPSEEK = Mla(
 
 
 def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float) -> Model:
-    """The model of one row; whether embeddings are tied is what comes nearest to the published parameters."""
+    """The model of one row: as conf/model has one of its name, else as its family does."""
     name = said(record, "model").lower()
-    gated = any(word in name for word in _GATED)
-    hidden, heads = count(record, "hidden"), count(record, "heads")
     moe = _moe(record, name)
     latent = "deepseek" in name and ("v2" in name or "v3" in name) and moe is not None
     known = known_model(name)
     if known is not None and not latent and _as_wide(known, record):
         return replace(_sized(known, record, moe), attention_dropout=attention_dropout, hidden_dropout=dropout)
-    model = Model(
+    nearest = _nearest(record, name, _routed_as(known, moe), _DEEPSEEK if latent else None)
+    return replace(nearest, attention_dropout=attention_dropout, hidden_dropout=dropout)
+
+
+def _nearest(record: Mapping[str, str], name: str, moe: Moe | None, mla: Mla | None) -> Model:
+    """What comes nearest to the published parameters: embeddings tied or not and, of an unknown family, MLPs gated."""
+    known = any(word in name for word in _FAMILIES)
+    gated = any(word in name for word in _GATED)
+    forms = [_of_family(record, name, moe, mla, form) for form in ([gated] if known else [False, True])]
+    every = [replace(model, tied_embeddings=tied) for model in forms for tied in (False, True)]
+    published = (number(record, "params_b") or 0) * 1e9
+    return min(every, key=lambda m: abs(total_parameters(m) - published)) if published else every[0]
+
+
+def _of_family(record: Mapping[str, str], name: str, moe: Moe | None, mla: Mla | None, gated: bool) -> Model:
+    hidden, heads = count(record, "hidden"), count(record, "heads")
+    return Model(
         name=name,
         layers=count(record, "layers"),
         hidden=hidden,
@@ -50,25 +72,32 @@ def model_of(record: Mapping[str, str], dropout: float, attention_dropout: float
         norm="rmsnorm" if gated else "layernorm",
         positions="rope" if gated or "nemotron" in name else "learned",
         linear_bias=not gated and "nemotron" not in name and "mpt" not in name,
-        attention_dropout=attention_dropout,
-        hidden_dropout=dropout,
-        mla=_DEEPSEEK if latent else None,
+        mla=mla,
         moe=moe,
         mtp=count(record, "mtp", 0, least=0),
     )
-    published = (number(record, "params_b") or 0) * 1e9
-    tied = replace(model, tied_embeddings=True)
-    return min(model, tied, key=lambda m: abs(total_parameters(m) - published)) if published else model
 
 
 def known_model(name: str) -> Model | None:
     """Our own model of that name, as plans have it (soft caps, windows, norms); fewer layers are said by ``-l4``.
 
     Words may be parted otherwise, and the size left out where one model alone has the rest of the name:
-    ``Kimi-K2``, ``llama4-scout``, ``nemotron-3-super-120b`` (our nemotron_3_super_120b_a12b). Llama 3.1 is as Llama 3.
+    ``Kimi-K2``, ``llama4-scout``, ``nemotron-3-super-120b`` (our nemotron_3_super_120b_a12b). Llama 3.1 and 3.3 are as
+    Llama 3; a size may stand behind a name that needs none, ``DeepSeek-V3-671B``.
     """
-    found = _known().get(_plain(re.sub(r"-l\d+$", "", _LLAMA_3_1.sub("llama3", name.lower()))))
-    return decode(Model, option("model", found)) if found else None
+    short = re.sub(r"-l\d+$", "", _LLAMA_3_1.sub("llama3", bare(name)))
+    found = _known().get(_plain(short))
+    return decode(Model, option("model", found)) if found else _by_its_version(short)
+
+
+def _by_its_version(name: str) -> Model | None:
+    """The one of that version, if it has as many parameters as the name says: not a smaller DeepSeek-V3 of 16B."""
+    sized = re.fullmatch(r"(.*?)[\W_]+(\d+)b", name)
+    found = _known().get(_plain(sized[1])) if sized else None
+    if sized is None or found is None:
+        return None
+    model = decode(Model, option("model", found))
+    return model if abs(total_parameters(model) / (1e9 * int(sized[2])) - 1) < 0.1 else None
 
 
 @cache
@@ -90,7 +119,7 @@ def routed(record: Mapping[str, str]) -> bool:
 
 def _plain(name: str) -> str:
     """Without what parts its words, but for what stands between two digits."""
-    return re.sub(r"(?<!\d)[\W_]+|[\W_]+(?!\d)", "", name).replace(".", "_").replace("-", "_")
+    return re.sub(r"[\W_]+", "_", re.sub(r"(?<!\d)[\W_]+|[\W_]+(?!\d)", "", name))
 
 
 def _as_wide(known: Model, record: Mapping[str, str]) -> bool:
@@ -122,6 +151,19 @@ def _sized(known: Model, record: Mapping[str, str], moe: Moe | None) -> Model:
         moe=experts,
         mtp=count({"mtp": mtp}, "mtp", 0, least=0),
     )
+
+
+def _routed_as(known: Model | None, moe: Moe | None) -> Moe | None:
+    """``moe`` with the router of ``known``: no column says how experts are scored and their load is evened."""
+    if known is None or known.moe is None or moe is None:
+        return moe
+    return replace(moe, **{name: getattr(known.moe, name) for name in _ROUTER})
+
+
+_ROUTER = (
+    *("score", "score_before_topk", "normalize_topk", "router_bias"),
+    *("groups", "group_topk", "balancing", "aux_loss"),
+)
 
 
 def _moe(record: Mapping[str, str], name: str) -> Moe | None:

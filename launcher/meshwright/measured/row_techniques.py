@@ -81,7 +81,8 @@ def optimizer_of(record: Mapping[str, str], precision: str) -> dict[str, Any]:
 
 
 def _sharded(record: Mapping[str, str]) -> bool:
-    return said(record, "zero_stage") in ("2", "3")
+    stage = said(record, "zero_stage").lower().removesuffix(".0")
+    return stage.startswith("fsdp") or stage[-1:] in ("2", "3")
 
 
 def _of_experts(record: Mapping[str, str]) -> dict[str, Any]:

@@ -20,11 +20,13 @@ from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number
 from meshwright.library.files import option
 from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
+from meshwright.measured.frameworks import practice_of
 from meshwright.measured.released import filled
 from meshwright.measured.row_layout import backend, parallelism, precision_of, training
+from meshwright.measured.row_machine import as_said
 from meshwright.measured.row_model import known_model, model_of
 from meshwright.measured.row_rules import refuse_impossible
-from meshwright.measured.source_defaults import DEFAULT, PRACTICES, Practice
+from meshwright.measured.source_defaults import Practice
 from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency, Launch, Spec
 from meshwright.spec.decode import decode
@@ -87,7 +89,7 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     """
     refuse_misshapen(record)
     source = said(record, "source") or "rows"
-    practice = PRACTICES.get(source, DEFAULT)
+    practice = practice_of(record)
     _refuse_inexpressible(record, practice, cluster)
     record = filled(record, precision_of(record), practice.released) if practice.released else record
     record = {**record, **{column: cell for column, cell in practice.assumed.items() if not said(record, column)}}
@@ -118,7 +120,7 @@ def _spec(record: Mapping[str, str], practice: Practice, cluster: Cluster | None
     return Spec(
         name=record.get("model") or "rows",
         model=model_of(record, dropout, 0.1 if unfused else dropout),
-        cluster=replace(cluster, gpus=count(record, "gpus")) if cluster else _cluster(record, practice),
+        cluster=_cluster(record, practice, cluster),
         parallelism=parallelism(record, practice),
         training=training(record, practice),
         backend=backend(record, practice),
@@ -140,15 +142,18 @@ _INEXPRESSIBLE = (
 """(column, pattern in it, why such a row cannot be expressed); of a model, where conf/model has none of its name."""
 
 
-def _cluster(record: Mapping[str, str], practice: Practice) -> Cluster:
-    """The cluster with the constants of the environment that the rows come from, where those were fitted."""
+def _cluster(record: Mapping[str, str], practice: Practice, given: Cluster | None) -> Cluster:
+    """``given``, else the cluster with the constants of the environment that the rows come from, if any were fitted."""
+    if given:
+        return as_said(replace(given, gpus=count(record, "gpus")), record)
     name = _cluster_name(record, practice)
     assert name is not None  # row_of refuses GPUs that no cluster has
     cluster = cluster_named(name)
     own = own_constants(record)
     if isinstance(own, float):
         own = replace(cluster.efficiency, launch_us=own)
-    return replace(cluster, gpus=count(record, "gpus"), efficiency=own or cluster.efficiency)
+    cluster = replace(cluster, gpus=count(record, "gpus"), efficiency=own or cluster.efficiency)
+    return cluster if isinstance(own_constants(record), Efficiency) else as_said(cluster, record)
 
 
 def own_constants(record: Mapping[str, str]) -> Efficiency | float | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from meshwright.cost.framework_megatron import HOOKED
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["DEFAULT", "PRACTICES", "Practice"]
+__all__ = ["DEFAULT", "PRACTICES", "UNFUSED", "Practice"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Practice:
     recompute: str | None = None  # where the column is known to be wrong
     sequence_parallel: bool = False  # where the column is empty
     vpp: int = 1  # where the column is empty
+    zero: int = 0  # where the column is empty
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
     double_buffers: bool = False  # of Megatron-FSDP
@@ -47,7 +48,7 @@ class Practice:
     measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
 
 
-_UNFUSED = {"fused_gradients": False, "gradient_launches": HOOKED, "dummy_gradients": False}  # without APEX
+UNFUSED = {"fused_gradients": False, "gradient_launches": HOOKED, "dummy_gradients": False}  # without APEX
 _OLD = Practice(
     transformer_engine=False,
     overlap_data=False,
@@ -68,7 +69,7 @@ _OLD = Practice(
 DEFAULT = Practice(overlap_tensor=True)
 # NVIDIA's performance recipes (NeMo scripts/performance, Megatron-Bridge perf recipes): grad_reduce_in_fp32 = False,
 # fused loss, and 8-bit weights gathered as such (Megatron-Bridge training/mixed_precision.py: fp8_param_gather).
-_RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, low_weights=True)
+_RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, low_weights=True, zero=1)
 
 # NeMo 1 on H100: optim.dtype is bf16, as parameters are, so that Apex's optimizer keeps no master copy
 # (NeMo-Framework-Launcher 24.07 launcher_scripts/conf/training/nemotron/nemotron_340b.yaml; dgxc-benchmarking v24.11.1
@@ -77,15 +78,17 @@ _RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, low_weights=Tru
 _LARGEST = ("nemotron4-340b H100-80GB",)
 
 _KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True})
-_FSDP2 = Practice(fsdp="torch", transformer_engine=False, kernels={"norm": True})
+_FSDP2 = Practice(fsdp="torch", zero=3, transformer_engine=False, kernels={"norm": True})
 
 PRACTICES: Mapping[str, Practice] = {
-    "own-h100": replace(DEFAULT, changes=_UNFUSED),
+    "own-h100": replace(DEFAULT, changes=UNFUSED),
     "korthikanti2022": _KORTHIKANTI,
     "korthikanti2022_fig1": _KORTHIKANTI,
     "korthikanti2022_fig7": _KORTHIKANTI,
     "korthikanti2022_table4": _KORTHIKANTI,
     "megatron_dsv3_gb200": replace(_RECIPES, short_ends=1),  # layout Et|(tt|)*30L
+    # examples/llama/train_llama3_8b_h100_fp8.sh at core_r0.12.0, which follows NeMo's performance scripts
+    "megatron_llama_fp8": _RECIPES,
     "megatron_sc21": _OLD,
     "megatron_sc21_table2": _OLD,
     "vtrain-multi": replace(_OLD, grad_reduce="bf16"),
@@ -126,7 +129,7 @@ PRACTICES: Mapping[str, Practice] = {
         kernels={"permute": True},
     ),
     # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient
-    "llm-foundry": Practice(fsdp="torch", transformer_engine=False, changes={"loss_bytes": 4.0}),
+    "llm-foundry": Practice(fsdp="torch", zero=3, transformer_engine=False, changes={"loss_bytes": 4.0}),
     "torchtitan": replace(
         _FSDP2,
         # its models call torch's own RMSNorm and silu(w1(x)) * w3(x): kernel by kernel where nothing is compiled
@@ -153,7 +156,7 @@ PRACTICES: Mapping[str, Practice] = {
         transformer_engine=True,
         assumed={"dispatcher": "deepep"},
         changes={
-            **_UNFUSED,
+            **UNFUSED,
             "expert_launches": 0.0,
             "deals_tokens": True,
             "weight_bytes": 2.0,

@@ -9,9 +9,9 @@ from statistics import mean, median
 from typing import Any
 
 from meshwright.cost.memory import GIB, allocatable
+from meshwright.measured.frameworks import practice_of
 from meshwright.measured.predict import predict
 from meshwright.measured.rows import Row, usable
-from meshwright.measured.source_defaults import DEFAULT, PRACTICES
 from meshwright.spec.frozen import dataclass
 
 __all__ = ["Judged", "document", "judge", "judge_rows", "kendall", "summary"]
@@ -45,7 +45,7 @@ class Judged:
     @property
     def fits(self) -> bool:
         """Whether it should fit, by our prediction of what the allocator holds."""
-        outside = PRACTICES.get(self.row.source, DEFAULT).context_gib
+        outside = practice_of(self.row.measured).context_gib
         return self.peak_memory - outside <= allocatable(self.row.spec.cluster.accelerator.memory_gib) / GIB
 
     @property

@@ -1,0 +1,48 @@
+"""What a measured row's framework did, where no practice of its source is known: by the column ``framework``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from meshwright.measured.cells import said
+from meshwright.measured.source_defaults import DEFAULT, PRACTICES, UNFUSED, Practice
+
+__all__ = ["practice_of"]
+
+_FSDP = replace(PRACTICES["torchtitan"], cluster={})
+# torch._grouped_mm: products of all experts in one call (torchtitan@b5bcd76 torchtitan/models/common/moe.py:95;
+# prime-rl@d8f290e src/prime_rl/trainer/config.py, moe_use_grouped_mm)
+_GROUPED = replace(_FSDP, changes={**_FSDP.changes, "expert_launches": 0.0})
+_DEEPSPEED = Practice(deepspeed=True, zero=3, transformer_engine=False, grad_reduce="bf16")
+# InternEvo@c628a8c configs/7B_sft.py: bf16 gradients, reduced beside the backward pass; flash-attn's norm, rotary
+# positions, activation and loss, each one kernel; nothing is added by products (internlm/core/parallel/comm/utils.py)
+_INTERNEVO = Practice(
+    transformer_engine=False,
+    grad_reduce="bf16",
+    zero=1,
+    changes={**UNFUSED, "gradient_bytes": 2.0, "overlaps_gather": False},
+)
+
+_FRAMEWORKS: tuple[tuple[str, Practice], ...] = (
+    (r"megatron.?deepspeed|deepspeed.?megatron|neox", replace(PRACTICES["bigscience"], cluster={}, context_gib=0.0)),
+    (r"foundry|composer", PRACTICES["llm-foundry"]),
+    (r"auto.?model", PRACTICES["nvidia-automodel"]),
+    (r"nanotron", replace(PRACTICES["nanotron_ultrascale"], measured_stage="fullest")),
+    (r"intern.?evo", _INTERNEVO),
+    (r"megatron.?bridge", PRACTICES["nvidia-megatron-bridge"]),
+    (r"nemo\b", PRACTICES["nvidia-nemo-docs"]),
+    (r"deepspeed|\bzero.?[123]\b|xtuner|llama.?factory|axolotl", _DEEPSPEED),
+    (r"torchtitan|prime.?rl", _GROUPED),
+    (r"fsdp|accelerate|lightning|lit.?gpt|torchtune|olmo|hsdp", _FSDP),
+)
+"""(pattern in the column, what is assumed), the first that is found; DEFAULT, Megatron-core's, of all else."""
+
+
+def practice_of(record: Mapping[str, str]) -> Practice:
+    """Of its source where that is known, else of its framework."""
+    source, name = said(record, "source") or "rows", said(record, "framework").lower()
+    if source in PRACTICES:
+        return PRACTICES[source]
+    return next((practice for words, practice in _FRAMEWORKS if re.search(words, name)), DEFAULT)
