@@ -132,12 +132,39 @@ def test_four_peaks_of_five_lie_within_the_interval_that_plan_prints() -> None:
 
 
 def test_peaks_of_transformer_engines_layers_lie_within_their_own_interval() -> None:
-    ratios = [
-        abs(log(j.peak_memory / j.measured_memory)) <= j.row.framework.memory_spread
-        for j in (*of("simumax-b200"), *of("nvidia-dgxc-benchmarking"))
-        if j.measured_memory
-    ]
+    """Of those that nothing was settled on (docs/accuracy.md); half of Megatron-Bridge's within 2 %."""
+    cards = [j for j in of("nvidia-bridge-cards") if j.measured_memory]
+    others = [j for j in of("nvidia-dgxc-benchmarking") if j.measured_memory]
+    assert (len(cards), len(others)) == (25, 2)
+    ratios = [abs(log(j.peak_memory / j.measured_memory)) <= j.row.framework.memory_spread for j in (*cards, *others)]
     assert mean(ratios) >= 0.8
+    assert median(memory_errors("nvidia-bridge-cards")) <= 0.022
+
+
+def test_what_stays_between_steps_is_met_and_so_is_what_an_offloaded_optimizer_takes_along() -> None:
+    """Qwen3 30B-A3B by Megatron-Bridge's library recipe on 16 H100: 47.2 10^9 bytes, 32.0 with all moments on the host.
+
+    Its optimizer, not being precision-aware, leaves the masters on the GPU (skills/nemo-mbridge-perf-cpu-offloading).
+    """
+    (row, *_) = [j.row for j in of("nvidia-bridge-cards") if j.row.measured["model"] == "qwen3-30b-a3b"]
+    library = {"tp": "2", "pp": "2", "ep": "4", "sp": "true", "gbs": "8", "gradients": "fp32", "recompute": "full"}
+    ((j,), _) = judge([{**row.measured, **library}])
+    stage = estimate(layout(j.row.spec), j.row.framework).stages[0]
+    stays = stage.weights + stage.gradients + stage.optimizer + stage.framework
+    assert stays == pytest.approx(47.2e9, rel=0.003)
+    assert stage.optimizer * 8 / 12 == pytest.approx(47.2e9 - 32.0e9, rel=0.01)
+
+
+def test_before_the_first_step_there_are_no_moments() -> None:
+    """Nemotron 3 Nano on 16 H100 ran out of memory in the second step; its log has the first's peak, in 10^9 bytes."""
+    logged = {"none": 66.297, "selective:moe_act": 62.103}
+    rows = [j for j in of("nvidia-bridge-cards") if j.oom and j.row.measured["recompute"] in logged]
+    rows = [j for j in rows if "nano" in j.row.measured["model"]]
+    assert len(rows) == len(logged)
+    for j in rows:
+        stage = estimate(layout(j.row.spec), j.row.framework).stages[0]
+        moments = stage.optimizer * 8 / 12
+        assert stage.total - moments == pytest.approx(logged[j.row.measured["recompute"]] * 1e9, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +226,14 @@ HELD_OUT = {
     "nvidia-megatron-bridge qwen3-235b-a22b": (0.115, 0.36),
     "nvidia-megatron-bridge nemotron-3-super-120b": (0.06, 0.20),
     "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.11, 0.21),
+    "nvidia-bridge-cards moonlight-16b-a3b": (0.19, 0.21),
+    "nvidia-bridge-cards nemotron-3-nano-30b-a3b": (0.10, 0.25),
+    "nvidia-bridge-cards nemotron-3-super-120b": (0.05, 0.13),
+    "nvidia-bridge-cards llama3-70b": (0.04, 0.15),
+    "nvidia-bridge-cards qwen3-30b-a3b": (0.12, 0.35),
+    "nvidia-bridge-cards qwen3-235b-a22b": (0.08, 0.08),
+    "nvidia-bridge-cards deepseek-v3": (0.04, 0.05),
+    "nvidia-bridge-cards gpt-oss-20b": (0.07, 0.11),
     "nvidia-dgxc-benchmarking llama3.1-405b": (0.05, 0.12),
     "nvidia-dgxc-benchmarking nemotron4-15b": (0.04, 0.07),
     "nvidia-dgxc-benchmarking grok1-314b": (0.08, 0.15),

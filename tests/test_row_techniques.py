@@ -258,3 +258,39 @@ def test_what_runs_beside_no_product_and_stays_in_16_bits_is_of_the_recipe():
     cells = {"model": "nemotron-3-super-120b", "num_experts": "512", "topk": "22", "pp": "1", "vpp": "1", "ep": "64"}
     kept = options(**cells, **sizes, release="26.04", gpu="GB300", precision="NVFP4").quantization
     assert kept.last_layers_bf16 == 14 + 2 * 2
+
+
+CARD = {
+    "source": "nvidia-bridge-cards",
+    "model": "nemotron-3-nano-30b-a3b",
+    "gpu": "H100-80GB",
+    "precision": "BF16",
+    **{"layers": "52", "hidden": "2688", "ffn": "1856", "heads": "32", "vocab": "131072", "seq": "8192"},
+    **{"num_experts": "128", "topk": "6", "moe_ffn": "1856", "gpus": "16", "tp": "1", "pp": "1", "vpp": "1"},
+    **{"ep": "8", "gbs": "512", "mtp": "2:*E", "graphs": "transformer_engine:mamba", "dispatcher": "hybridep"},
+}
+
+
+def test_megatron_bridges_library_recipes_differ_from_its_performance_recipes() -> None:
+    """In how the loss is taken, and in what the optimizer keeps."""
+    library = row(**CARD, cp="2", release="2026-07-28")
+    tuned = row(**CARD, release="2026-08-03")
+    fused = [r.spec.backend.megatron.cross_entropy_fusion for r in (library, tuned)]
+    assert fused == [False, True]
+    assert [r.spec.backend.megatron.optimizer_moments for r in (library, tuned)] == ["fp32", "bf16"]
+    assert [r.framework.optimizer_bytes for r in (library, tuned)] == [12, 8]  # whole masters, in bf16, too
+    assert row(**CARD, release="2026-08-03", states="fp16+bf16").framework.optimizer_bytes == 6
+
+
+def test_its_peaks_are_logged_before_graphs_are_captured() -> None:
+    logged = row(**CARD, release="2026-08-12")
+    captured = replace(logged, framework=replace(logged.framework, holds_graphs=True))
+    seconds, memory = predict([logged, captured])
+    assert seconds[0] == seconds[1]
+    assert memory[0] < memory[1]
+
+
+@pytest.mark.parametrize("states", ["fp8+bf16", "fp32", "fp32+int8"])
+def test_states_that_no_optimizer_keeps_are_refused(states: str) -> None:
+    _, ((_, _, reason),) = usable([{**DEEPSEEK, "states": states}])
+    assert reason.startswith("states = ")

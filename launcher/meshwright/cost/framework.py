@@ -44,6 +44,7 @@ class Framework:
     sums_in_switches: bool = False  # an all-reduce of gradients sends them up once, not round
     end_bytes: float = 0.0  # states beside these of embedding, head and last norm, whose optimizer is another
     optimizer_away: Number = 0.0  # part of the states that leaves the GPU
+    step_bytes: Number = 0.0  # of a parameter, beside its states while the optimizer steps
     reduce_bytes: float = 4.0  # of a gradient on the wire
     fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the shards
     whole_gradients: float = 0.0  # ZeRO-2 and 3 sum what is shared in so many bytes, and scatter it once a step
@@ -66,6 +67,7 @@ class Framework:
     deals_tokens: bool = False  # a benchmark's gate: each token to the next k experts, none of them chosen
     captured: tuple[str, ...] = ()  # operations inside CUDA graphs, by the beginning of their names
     captures_all: bool = False  # one graph holds the whole iteration
+    holds_graphs: bool = True  # graphs by layer are captured already when the peak is taken
     expert_room: float = 1.0  # of tensors of an expert's tokens, times those it would get were they dealt evenly
     expert_pages: float = 0.0  # of pages that hold what experts keep, the same; 0: it stays where it was made
     memory_spread: float = SPREAD  # see there

@@ -40,8 +40,8 @@ class Memory:
     gradients: Number
     optimizer: Number
     activations: Number
-    logits: Number  # output projection and loss, at the first backward
-    workspace: Number  # what one layer's backward needs beside the saved tensors
+    logits: Number  # output projection and loss, at the first backward; of predicting layers, too
+    workspace: Number  # what one layer's backward needs beside the saved tensors, or the step in place of them all
     communication: Number  # buckets, gathered parameters, registered buffers
     framework: Number  # kernels' persistent buffers and library workspaces inside the allocator
 
@@ -74,15 +74,17 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     f = s.framework
     zero = s.layout.zero
     activations, recomputed = _activations(s, load, each)
-    logits = load.head * _logits(s)
+    logits = load.head * (_logits(s) + load.mtp * _predicted(s))
     passing = _workspace(s, load) + reducing(s) + recomputed + coming(s, load)
+    working = maximum(0, passing - load.head * _logits(s)) + beside(s, load)
+    step = f.step_bytes * _shards(dense, experts, s.owners, zero >= 1)
     return Memory(
         weights=_weights(s, load, dense, experts),
         gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2) + _summed_whole(s, dense, experts),
         optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
-        workspace=maximum(0, passing - logits) + beside(s, load),
+        workspace=working + maximum(0, step - activations - logits - working),
         communication=_gathered(s, load) + buckets(s) + gathered.buffers(s, load) + _registered(s, load),
         framework=_framework(s, load),
     )
@@ -194,6 +196,15 @@ def _logits(s: Scene) -> Number:
     gathered = (s.degrees.sequence > 1) * 2 * hidden
     loss = (f.loss_bytes + 2 * (model.final_softcap is not None)) / f.tiles[0]
     return loss * s.tokens * seen + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
+
+
+def _predicted(s: Scene) -> Number:
+    """What head and loss keep for one predicting layer, of which all stand before the backward begins.
+
+    The gradient in place of the logits, else fp32 probabilities (core/transformer/multi_token_prediction.py:840).
+    """
+    kept = 2.0 if s.framework.fused_loss else 4.0
+    return s.tokens * (kept * s.vocab / s.words + s.width * s.layout.model.hidden / s.degrees.sequence)
 
 
 def _workspace(s: Scene, load: Load) -> Number:

@@ -90,7 +90,7 @@ def beside(s: Scene, load: Load) -> Number:
 
 def static_tensors(s: Scene, load: Load) -> Number:
     """Bytes of graphs by layer: each layer's, of every micro-batch in flight."""
-    if not s.framework.captured or s.framework.captures_all:
+    if not s.framework.captured or s.framework.captures_all or not s.framework.holds_graphs:
         return 0 * load.layers
     return load.in_flight * load.total(_outputs(s, each) + _mask(s, each) for each in s.layers)
 

@@ -19,8 +19,8 @@ TECHNIQUES = (
 """Columns that say what was switched on."""
 LAYOUT = ("tp", "pp", "vpp", "cp", "ep", "mbs")
 """Columns by which one preset of a model and GPU is told from another."""
-EARLIER = ("vpp", "dropout", "loss", "gradients")
-"""Further columns of NeMo's releases, whose recipes still differed in them."""
+EARLIER = ("vpp", "dropout", "loss", "gradients", "states")
+"""Further columns: of NeMo's releases and of Megatron-Bridge's library recipes, which differ in them."""
 
 COLUMNS = (*TECHNIQUES, *EARLIER)
 
@@ -106,6 +106,6 @@ def _of(table: str, model: str, gpu: str) -> tuple[Mapping[str, str], ...]:
 
 @cache
 def _presets(table: str) -> tuple[Mapping[str, str], ...]:
-    """Of Megatron-Bridge at each tag (``released``), or of what NVIDIA launched with NeMo (``released_nemo``)."""
+    """Of Megatron-Bridge at each tag (``released``), of its cards (``released_cards``), or NeMo (``released_nemo``)."""
     with (Path(__file__).parents[1] / "data" / f"{table}.csv").open(newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))

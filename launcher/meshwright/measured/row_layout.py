@@ -167,7 +167,7 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
         cross_entropy_fusion=loss == "fused" if loss else practice.fused_loss,
         quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
         megatron_fsdp=FsdpOptions(double_buffer=practice.double_buffers and stage_of(record, practice) > 1),
-        **(optimizer_of(record, precision_of(record)) if practice.small_states else {}),
+        **(optimizer_of(record) if practice.small_states or said(record, "states") else {}),
         **technique_options(record, routed(record)),
     )
     return Backend(

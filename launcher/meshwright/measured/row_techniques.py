@@ -69,15 +69,19 @@ def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
     return Quantization(param_gather=low, reuse_gradient_buffer=reused, last_layers_bf16=last)
 
 
-def optimizer_of(record: Mapping[str, str], precision: str) -> dict[str, Any]:
-    """Moments of DeepSeek V3 in bf16 (Megatron-Bridge recipes/deepseek/deepseek_v3.py:272).
+def optimizer_of(record: Mapping[str, str]) -> dict[str, Any]:
+    """What Megatron-Bridge's optimizer keeps: ``fp16+bf16`` in ``states`` is an fp16 master and moments in bf16.
 
-    In bf16 no master keeps what weights say already (``set_post_overrides`` in scripts/performance/utils/overrides.py),
-    but for Megatron-FSDP, which cannot.
+    Moments of DeepSeek V3 are in bf16 (its recipes/deepseek/deepseek_v3.py:272). Its precision-aware optimizer keeps
+    whole fp32 masters, in bf16, too: MixedPrecisionConfig writes ``fp8_recipe = tensorwise`` into the optimizer's
+    options (training/mixed_precision.py:50 at v0.2.0 to v0.5.1), with which Megatron-core's masters are its own
+    (core/optimizer/optimizer_config.py ``use_precision_aware_optimizer_no_fp8_or_ds_fp8``).
     """
-    small = said(record, "model").lower().startswith("deepseek-v3")
-    aware = small or (precision == "bf16" and not _sharded(record))
-    return {"precision_aware_optimizer": aware, "optimizer_moments": "bf16" if small else "fp32"}
+    usual = "fp32+bf16" if said(record, "model").lower().startswith("deepseek-v3") else "fp32+fp32"
+    master, _, moments = (said(record, "states") or usual).partition("+")
+    if master not in ("fp32", "fp16") or moments not in ("fp32", "bf16"):
+        raise ValueError(f"states = {master}+{moments}: fp32 or fp16 of the master, and of the moments fp32 or bf16")
+    return {"precision_aware_optimizer": master == "fp16", "optimizer_moments": moments, "optimizer_master": master}
 
 
 def _sharded(record: Mapping[str, str]) -> bool:

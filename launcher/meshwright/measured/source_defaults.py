@@ -179,6 +179,16 @@ PRACTICES: Mapping[str, Practice] = {
     "nvidia-megatron-bridge": replace(
         _RECIPES, short_ends=0, released="released", small_states=True, double_buffers=True
     ),
+    # what its verification cards and skills measured: what its performance and library recipes differ in is of the
+    # recipe that each names (src/megatron/bridge/perf_recipes, recipes, both at 067f987df). Peaks are what it logs
+    # behind the second step (training/utils/train_utils.py:1139), graphs by layer are captured behind the third
+    "nvidia-bridge-cards": replace(
+        _RECIPES,
+        short_ends=0,
+        released="released_cards",
+        small_states=True,
+        changes={"holds_graphs": False},
+    ),
     "nvidia-nemo-docs": replace(
         _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, remainders_until="24.12"
     ),

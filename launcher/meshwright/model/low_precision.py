@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from meshwright.spec import Quantization
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["CODED", "Casts", "cast_bytes", "directions", "element_bytes", "gathered_bytes", "low_bytes"]
+__all__ = ["CODED", "Casts", "cast_bytes", "directions", "element_bytes", "gathered_bytes", "holds_codes", "low_bytes"]
 
 CODED: Mapping[str, float] = {"nvfp4": 0.5 + 1 / 16}
 """Bytes of an element, where not 1: a scale of 8 bits for each 16 elements."""
@@ -82,3 +82,11 @@ def low_bytes(details: Quantization, precision: str, capability: str = "9.0") ->
     if precision == "mxfp8":
         return kept - 2.0 + (0.0 if details.reuse_gradient_buffer else 2.0), 2.0
     return kept - 2.0, coded
+
+
+def holds_codes(details: Quantization, precision: str) -> bool:
+    """Whether Megatron-FSDP shards and gathers a weight in mxfp8 as both its codes, without 16 bits of it.
+
+    ``transpose_weight_buffer`` (megatron-core 0.19.2, its megatron_fsdp/param_and_grad_buffer.py:2628).
+    """
+    return precision == "mxfp8" and details.param_gather and not details.reuse_gradient_buffer
