@@ -123,6 +123,8 @@ def _plain(value: Any) -> Any:
     """As JSON has it: a function by its name, another object by its class; Ellipsis for a list that holds objects."""
     if isinstance(value, bool | int | float | str | None):
         return value
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, list | tuple):

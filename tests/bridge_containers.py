@@ -60,8 +60,15 @@ def said(values: Values) -> Values:
         kept.pop("model.moe_hybridep_num_sms", None)  # whose former name this is
     if ahead := kept.pop("model.mtp_hybrid_override_pattern", None):  # as training/arguments.py:757 joins them
         kept["model.hybrid_layer_pattern"] += f"/{ahead}" * kept["model.mtp_num_layers"]
+    if table := kept.get("model.tp_comm_overlap_cfg"):
+        kept["model.tp_comm_overlap_cfg"] = {name: _product(words) for name, words in table.items()}
     graphs = {"model.cuda_graph_impl": "full_iteration" if whole else kind}
     return {**kept, **graphs, "model.cuda_graph_modules": [] if whole or kind == "none" else modules}
+
+
+def _product(words: Values) -> Values:
+    """A comma too many made ``fp8_buf`` a tuple (comm_overlap.py:52), of products in 16 bits, which read none of it."""
+    return {key: value[0] if isinstance(value, list) else value for key, value in words.items()}
 
 
 def _on(key: str) -> Any:

@@ -94,7 +94,6 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "optimizer.use_precision_aware_optimizer": (
         (False, True, "in bf16 their script switches it on, whatever the recipe says (run_script.py:151)"),
     ),
-    "model.tp_comm_overlap_cfg": (("dict", None, "left to Transformer Engine; tp_overlap.preset would say it"),),
     "model.recompute_granularity": (("selective", None, "of no module: nothing is recomputed"),),
     "model.recompute_modules": (
         ([], ["core_attn"], "Megatron-core's default, which nothing reads without granularity"),

@@ -114,6 +114,14 @@ def test_extra_is_merged_key_by_key() -> None:
     assert found["zero_optimization"]["stage"] == 2
 
 
+def test_extra_carries_what_autotp_cuts_by_a_table_of_ones_own() -> None:
+    """Keys of DeepSpeed's own that no option here says: docs/cost.md."""
+    rules = {"layer_specs": [{"patterns": [".*\\.o_proj\\.weight$"], "partition_type": "row"}]}
+    for section in ({"partition_config": rules}, {"preset_model": "llama"}):
+        found = emitted(changes={"backend.deepspeed.extra": {"tensor_parallel": section}}, tp=2)["tensor_parallel"]
+        assert found == {"autotp_size": 2, **section}
+
+
 def test_no_nulls() -> None:
     """DeepSpeed crashes on a null section."""
 

@@ -17,7 +17,7 @@ from meshwright.cost.launches import is_captured
 from meshwright.cost.messages import expert
 from meshwright.cost.saved import saved
 from meshwright.cost.techniques import TECHNIQUES
-from meshwright.resolver import layout, normalise, override, resolve
+from meshwright.resolver import layout, normalise, override, refusals, resolve
 from meshwright.rules.megatron_experts import experts_load
 from meshwright.spec import Spec
 from meshwright.spec.model import Moe
@@ -111,3 +111,29 @@ def test_a_search_pads_where_a_capacity_is_said_and_no_bias_learns_from_counts()
     assert one.on(described(1.0)) == {f"{FED}padded_to_capacity": True}
     assert one.on(described(None)) == {}
     assert one.on(override(described(1.0), "model.moe", biased)) == {}
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_what_nccl_ep_sends_knows_no_capacity(padded: bool) -> None:
+    """By Megatron's own router and dispatchers: of 8 tokens that all choose expert 0, which may take 2."""
+    pytest.importorskip("megatron.core")
+    import torch
+    from megatron.core.transformer.moe.moe_utils import apply_router_token_dropping
+    from megatron.core.transformer.moe.token_dispatcher import _DeepepManager, _NCCLEPManager
+
+    chosen = torch.zeros(8, 4, dtype=torch.bool)
+    chosen[:, 0] = True
+    probs, routing = apply_router_token_dropping(
+        chosen * torch.arange(1, 9)[:, None] / 10, chosen, 1, 1.0, pad_to_capacity=padded
+    )
+    assert routing.sum(0).tolist() == ([2] * 4 if padded else [2, 0, 0, 0])
+    sent = {}
+    for kind in (_DeepepManager, _NCCLEPManager):
+        manager = object.__new__(kind)
+        manager.router_topk, manager.num_experts, manager.capacity_factor = 1, 4, 1.0
+        manager.setup_metadata(routing, probs)
+        sent[kind] = int((manager.token_indices >= 0).sum())
+    assert sent == {_DeepepManager: 2, _NCCLEPManager: 8}
+    capped = override(described(1.0, padded), "backend.megatron.moe_dispatcher", "flex")
+    capped = override(capped, "backend.megatron.moe_flex_backend", "ncclep")
+    assert "megatron.ncclep_capacity" in {problem.rule for problem in refusals(capped, "megatron")}

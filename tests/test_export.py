@@ -18,7 +18,7 @@ from meshwright.emit.exports import EXPORTS
 from meshwright.resolver import override, resolve
 from meshwright.spec import PipelineSplit, Schedule, Spec
 from meshwright.spec.model import Moe, Rope, RopeScaling
-from meshwright.spec.techniques import OverlappedProduct
+from meshwright.spec.techniques import ModulePrecision, OverlappedProduct
 from meshwright.verify import verify
 
 JUDGES = {
@@ -102,6 +102,16 @@ PROVEN["torchtitan"] = [
 MOE = Moe(experts=8, topk=2, ffn=64, shared_ffn=64, first_dense=1)
 CAPPED = replace(MOE, capacity_factor=1.5, drop_policy="position")
 
+MIXED = {
+    "parallelism__zero": 1,
+    "training__precision": "mxfp8",
+    "cluster__accelerator__capability": "10.0",
+    "backend__megatron__quantization__modules": (
+        ModulePrecision(match="*.linear_proj"),
+        ModulePrecision(match="*.linear_fc[12]", precision="mxfp8"),
+    ),
+}
+
 PROVEN["bridge"] = [
     *(of(parallelism__zero=i % 2, training__schedule=one) for i, one in enumerate(SCHEDULES.values())),
     of(**PIPELINE, parallelism__zero=1, parallelism__vpp=2, parallelism__recompute="full"),
@@ -111,6 +121,7 @@ PROVEN["bridge"] = [
     of(parallelism__zero=3, training__data__paths=("a", "b"), training__data__weights=(0.3, 0.7)),
     of(parallelism__zero=2, backend__megatron__fsdp="torch", model__rope=LLAMA3, training__precision="fp32"),
     of(parallelism__zero=1, training__precision="bf16", backend__megatron__precision_aware_optimizer=True),
+    of(**MIXED),
     of(
         parallelism__zero=1,
         model__positions="learned",
@@ -192,6 +203,19 @@ def test_bridge_takes_user_buffers_as_a_table() -> None:
     asked = override(override(asked, "parallelism.overlap_tp", True), "backend.megatron.tp_overlap.products", own)
     table = written(asked, "bridge")["config.yaml"]
     assert "tp_comm_overlap_cfg:\n    fc2_fprop:\n      method: ring_exchange\n      num_sm: 1\n" in table
+
+
+def test_bridge_takes_modules_precisions_as_megatrons_own_object() -> None:
+    pytest.importorskip("megatron.core")
+    from megatron.core.quantization.quant_config import MatchContext
+    from megatron.training.config.instantiate_utils import instantiate
+
+    made = instantiate(container(resolve(of(**MIXED), "bridge"))["model"]["quant_recipe"])
+    found = {name: made.match(MatchContext(name, None)) for name in ("layers.0.linear_proj", "layers.0.linear_fc1")}
+    assert {name: config.config["training_recipe"] for name, config in found.items()} == {
+        "layers.0.linear_proj": {},
+        "layers.0.linear_fc1": {"fp8_quantization_recipe": "mxfp8"},
+    }
 
 
 def test_bridges_overrides_are_hydras() -> None:

@@ -15,7 +15,6 @@ from meshwright.rules.exported import RULES as EXPORTED
 from meshwright.rules.torchtitan import RULES as TORCHTITAN
 from meshwright.spec import RampStep, Schedule
 from meshwright.spec.model import Rope, RopeScaling
-from meshwright.spec.techniques import ModulePrecision
 from test_export import BASES
 
 
@@ -57,14 +56,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "bridge.positions": ("bridge", {"model__positions": "learned"}),
     "bridge.rope": ("bridge", {"model__rope": Rope(scaling=YARN)}),
     "bridge.length": ("bridge", {"training__steps": None}),
-    "bridge.modules": (
-        "bridge",
-        {
-            "training__precision": "mxfp8",
-            "cluster__accelerator__capability": "10.0",
-            "backend__megatron__quantization__modules": (ModulePrecision(match="*.linear_proj"),),
-        },
-    ),
     "bridge.ramp": ("bridge", {"training__ramp": (RampStep(from_tokens=0, global_batch=8),)}),
     "bridge.extra": ("bridge", {"backend__megatron__extra": ("--log-params-norm",)}),
     "torchtitan.model": ("torchtitan", {"model__qk_norm": "head"}),

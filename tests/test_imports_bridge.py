@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from builders import small_model, spec
+from meshwright.emit.bridge import files
 from meshwright.imports.check import checked
 from meshwright.imports.found import Imported
 from meshwright.imports.read import imported
 from meshwright.layout.plan import Plan
+from meshwright.model.user_buffers import presets
+from meshwright.resolver import override, resolve
+from meshwright.spec.techniques import ModulePrecision
 
 TRAIN = "train: {micro_batch_size: 1, global_batch_size: 32, train_iters: 10}\n"
 
@@ -143,3 +150,111 @@ def test_experts_that_are_padded_to_a_capacity_are_read(tmp_path: Path) -> None:
     assert source.values["backend.megatron.experts.padded_to_capacity"] is True
     assert (source.values["model.moe.capacity_factor"], source.values["model.moe.drop_policy"]) == (1.1, "position")
     assert {one.fate for one in source.found if "capacity" in one.key or "drop" in one.key} == {"mapped"}
+
+
+TABLE = "userbuffers_bf16_h100_h8192_tp4_mbs1_seqlen8192"
+CUT = "tensor_model_parallel_size: 4, sequence_parallel: true, seq_length: 4096, tp_comm_overlap: true"
+
+
+def of_classes(table: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """As Bridge's dataclasses are written (training/comm_overlap.py), whose pipelines hold a tuple for a switch."""
+    place = "megatron.bridge.training.comm_overlap"
+    words = {name: {"_target_": f"{place}.TPOverlapCfg", **one} for name, one in table.items()}
+    for one in words.values():
+        one |= {"fp8_buf": [False]} if one["method"] == "pipeline" else {}
+    return {"_target_": f"{place}.TransformerLayerTPOverlapCfg", **words, "proj_wgrad": None}
+
+
+@pytest.mark.parametrize("section", ["model", "comm_overlap"])
+def test_a_table_of_nvidias_user_buffers_is_read_by_its_name(section: str, tmp_path: Path) -> None:
+    table = {"tp_comm_overlap": True, "tp_comm_overlap_cfg": of_classes(presets()[TABLE])}
+    model = yaml.safe_load(f"{{{CUT}}}")
+    sections = {"model": {**model, **table}} if section == "model" else {"model": model, "comm_overlap": table}
+    source = read(yaml.safe_dump(sections), tmp_path)
+    assert source.values["backend.megatron.tp_overlap.preset"] == TABLE
+    assert source.values["backend.megatron.tp_overlap.products"] == []
+    assert [one.fate for one in source.found if one.key == f"{section}.tp_comm_overlap_cfg"] == ["mapped"]
+    assert plan_of(source, "model=llama3_8b").spec.backend.megatron.tp_overlap.preset == TABLE
+
+
+def test_another_table_is_read_product_by_product(tmp_path: Path) -> None:
+    source = read(f"model: {{{CUT}, tp_comm_overlap_cfg: {{fc2_fprop: {{method: bulk, num_sm: 7}}}}}}\n", tmp_path)
+    assert source.values["backend.megatron.tp_overlap.preset"] is None
+    assert source.values["backend.megatron.tp_overlap.products"] == [{"name": "fc2_fprop", "method": "bulk", "sms": 7}]
+
+
+def test_words_of_a_table_that_are_not_known_are_named(tmp_path: Path) -> None:
+    source = read(f"model: {{{CUT}, tp_comm_overlap_cfg: {{fc2_fprop: {{use_ce: true}}}}}}\n", tmp_path)
+    assert [one.rule for one in source.remarks] == ["megatron.file"]
+
+
+def test_bridge_overlaps_nothing_without_sequence_parallelism(tmp_path: Path) -> None:
+    """Its recipes for FSDP leave a table and the switch in comm_overlap, which setup turns off."""
+    model = "model: {tensor_model_parallel_size: 1, seq_length: 4096}\n"
+    table = yaml.safe_dump({"comm_overlap": {"tp_comm_overlap": True, "tp_comm_overlap_cfg": presets()[TABLE]}})
+    source = read(model + table, tmp_path)
+    assert source.values["parallelism.overlap_tp"] is False
+    assert source.values["backend.megatron.tp_overlap.preset"] is None
+    assert [one.reason for one in source.found if one.key == "comm_overlap.tp_comm_overlap_cfg"] == [
+        "nothing overlaps: tp_comm_overlap is off"
+    ]
+
+
+PLACE = "megatron.core.quantization.quant_config"
+RECIPE: dict[str, Any] = {
+    "_target_": f"{PLACE}.RecipeConfig",
+    "matchers": [
+        {"_target_": f"{PLACE}.GlobMatcher", "pattern": pattern, "config_key": kind}
+        for pattern, kind in (("*.linear_qkv", "bf16"), ("mtp.*", "bf16"), ("*mixer.out_proj", "mxfp8"))
+    ],
+    "config_dict": {
+        kind: {"transformer_engine_config_type": "TEQuantizationParams", "training_recipe": fields}
+        for kind, fields in (("bf16", {}), ("mxfp8", {"fp8_quantization_recipe": "mxfp8"}))
+    },
+}
+"""As run_config.yaml has it (training/utils/config_utils.py), with rules of perf_recipes/nemotronh/te_quant.cfg."""
+
+
+def test_which_module_has_which_precision_is_read(tmp_path: Path) -> None:
+    source = read(yaml.safe_dump({"model": {"seq_length": 4096, "quant_recipe": RECIPE}}), tmp_path)
+    assert source.values["backend.megatron.quantization.modules"] == [
+        {"match": "*.linear_qkv", "precision": "bf16"},
+        {"match": "mtp.*", "precision": "bf16"},
+        {"match": "*mixer.out_proj", "precision": "mxfp8"},
+    ]
+    assert [(one.fate, one.path) for one in source.found if one.key == "model.quant_recipe"] == [
+        ("mapped", "backend.megatron.quantization.modules")
+    ]
+
+
+def test_a_precision_of_evaluation_alone_is_named_not_read(tmp_path: Path) -> None:
+    """DeepSeek-V4's recipe evaluates in bf16 (recipes/deepseek/h100/deepseek_v4.py:38), which no key here says."""
+    kinds = {name: {**fields, "evaluation_recipe": {}} for name, fields in RECIPE["config_dict"].items()}
+    source = read(
+        yaml.safe_dump({"model": {"seq_length": 4096, "quant_recipe": {**RECIPE, "config_dict": kinds}}}), tmp_path
+    )
+    assert source.values["backend.megatron.quantization.modules"] == []
+    assert [one.rule for one in source.remarks] == ["megatron.file"]
+
+
+def test_what_is_exported_for_bridge_is_read_back(tmp_path: Path) -> None:
+    rules = (ModulePrecision(match="*.linear_proj"), ModulePrecision(match="*.linear_fc1", precision="mxfp8"))
+    changes = {
+        "parallelism.tp": 2,
+        "parallelism.sp": True,
+        "parallelism.overlap_tp": True,
+        "training.precision": "mxfp8",
+        "cluster.accelerator.capability": "10.0",
+        "backend.megatron.tp_overlap.preset": "userbuffers_fp8_b200_h8192_tp2_mbs1_seqlen8192",
+        "backend.megatron.quantization.modules": rules,
+    }
+    base = spec(small_model(), 8, global_batch=16)
+    for path, value in changes.items():
+        base = override(base, path, value)
+    base = replace(base, training=replace(base.training, steps=10))
+    (tmp_path / "config.yaml").write_text(files(resolve(base, "bridge"))["config.yaml"])
+    values = imported([tmp_path / "config.yaml"]).values
+    assert values["backend.megatron.tp_overlap.preset"] == changes["backend.megatron.tp_overlap.preset"]
+    assert values["backend.megatron.quantization.modules"] == [
+        {"match": one.match, "precision": one.precision} for one in rules
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from builders import small_model, spec
@@ -105,6 +107,25 @@ def test_megatron_refuses_what_its_code_does(name: str, zero: int, precision: st
     one = override(asked(name, zero), "training.precision", precision)
     (problem,) = [found for found in refusals(one, "megatron") if found.message.startswith(name)]
     assert problem.repairs
+
+
+def test_adaptive_muon_is_refused_for_what_its_first_step_reads() -> None:
+    """Emerging-Optimizers 0.3.0 scales by ``self.scale_mode``; another Megatron that sets it may run."""
+    (problem,) = refusals(asked("adaptive_muon", 1), "megatron")
+    assert problem.rule == "megatron.adaptive_muon"
+    assert "Emerging-Optimizers 0.3.0" in problem.message
+    assert [one.rule for one in refusals(deepspeed("adaptive_muon"), "deepspeed")] == ["deepspeed.soap"]
+    said = of_flags([(word, Place("", 1)) for word in ("--optimizer", "adaptive_muon", "--bf16")], "words", 8).values
+    assert said["training.optimizer.name"] == "adaptive_muon"
+
+
+def test_megatrons_class_still_lacks_what_is_read() -> None:
+    pytest.importorskip("megatron.core")
+    from megatron.core.optimizer import emerging_optimizers
+
+    text = inspect.getsource(emerging_optimizers.TensorParallelAdaptiveMuon)
+    assert "AdaptiveMuon.step(self, closure)" in text
+    assert "self.scale_mode" not in text + inspect.getsource(emerging_optimizers.TensorParallelMuon)
 
 
 def test_the_nodes_need_emerging_optimizers() -> None:

@@ -30,6 +30,10 @@ PASSED = [
     "--apply-query-key-layer-scaling",
     "--calculate-per-token-loss",
     "--ddp-bucket-size 1000000",
+    "--enable-experimental",
+    "--suggested-communication-unit-size 800000000",
+    "--init-model-with-meta-device",
+    "--apply-wd-to-qk-layernorm",
 ]
 
 
@@ -50,6 +54,21 @@ def judged(*asked: str) -> list[str]:
 
 def test_what_is_passed_through_is_read_back_from_both() -> None:
     assert dict(zip(PASSED, judged(*PASSED), strict=True)) == dict.fromkeys(PASSED, "")
+
+
+def test_a_head_whose_weight_gradients_wait_is_parsed_and_built() -> None:
+    """As in Megatron-Bridge's recipes of Llama 3.1 405B; what is built on the meta device has no fused gradients."""
+    pytest.importorskip("megatron.training")
+    from meshwright.verify import megatron
+    from meshwright.verify.pool import Crash, fork_map
+
+    waits = ("--defer-embedding-wgrad-compute", "--wgrad-deferral-limit=22")
+    one = override(spec(small_model(), 8, global_batch=16, pp=2), "backend.megatron.extra", waits)
+    plan = resolve(override(one, "backend.megatron.gradient_accumulation_fusion", True))
+    assert kwargs(plan)["TransformerConfig"]["defer_embedding_wgrad_compute"] is True
+    megatron.warm()
+    found = fork_map(megatron.check, [(name, plan) for name in megatron.CHECKS])
+    assert [one for one in found if isinstance(one, Crash) or not one.passed] == []
 
 
 def test_what_megatron_refuses_is_said_in_its_words() -> None:

@@ -143,6 +143,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "capacity_balancing": {"model.moe": replace(CAPPED, balancing="sinkhorn")},
     "padded_to_capacity": {FED + "padded_to_capacity": True},
     "padding_dispatcher": {"model.moe": CAPPED, B + "moe_dispatcher": "flex", FED + "padded_to_capacity": True},
+    "ncclep_capacity": {"model.moe": CAPPED, **STATIC, B + "moe_flex_backend": "ncclep"},
     "padded_once": {"model.moe": CAPPED, **STATIC, FED + "padded_to_capacity": True},
     "priority_stream": {FED + "priority_stream": True},
     "in_dispatch": {FED + "permute_in_dispatch": True},
@@ -232,6 +233,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
 OURS = {
     "flex_backend": "it would be lost",
     "flex_sms": "it would be lost",
+    "ncclep_capacity": "dropped choices would be sent: test_expert_capacity.py",
     "padded_once": "sizes would disagree",
     "priority_stream": "it would be lost",
     "in_dispatch": "it would be lost",

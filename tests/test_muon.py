@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import scene
 from meshwright.cost.muon import gathering, multiplying, sent
 from meshwright.cost.stage_loads import load_of
+from meshwright.emit.megatron import flags
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.imports.found import Place
 from meshwright.imports.megatron import of_flags
@@ -180,3 +182,39 @@ def test_embedding_and_head_keep_adams_second_moment() -> None:
     adam, lion = (cost(resolve(muon(0, **{f"{M}scalars": name}))).stages[0].optimizer for name in ("adam", "lion"))
     model = small_model()
     assert adam - lion == 4 * (2 * resolve(muon(0)).padded_vocab * model.hidden + model.hidden)
+
+
+def clipped(**changes: Any) -> Spec:
+    made = override(spec(small_model(), 8, global_batch=16), "training.optimizer.qk_clip", 100.0)
+    for path, value in changes.items():
+        made = override(made, path.replace("__", "."), value)
+    return made
+
+
+def test_attentions_logits_are_clipped_as_megatron_is_told() -> None:
+    pytest.importorskip("megatron.training")
+    plan = resolve(clipped())
+    words = flags(plan)
+    at = words.index("--qk-clip")
+    assert words[at : at + 3] == ["--qk-clip", "--qk-clip-threshold", "100.0"]
+    transformer = kwargs(plan)["TransformerConfig"]
+    assert (transformer["qk_clip"], transformer["qk_clip_threshold"]) == (True, 100.0)
+    assert _parsed(plan) == ""
+    read = of_flags([(word, Place("", 1)) for word in words], "words", 8)
+    assert read.values["training.optimizer.qk_clip"] == 100.0
+    assert read.values["backend.megatron.extra"] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backend__megatron__transformer": "local"},
+        {"backend__megatron__attention": "flash"},
+        {"backend__megatron__cuda_graphs__kind": "full_iteration"},
+        {"backend__megatron__model": "hybrid", "model__pattern": "8x(*-)"},
+    ],
+)
+def test_logits_that_nobody_tells_are_not_clipped(changes: dict[str, Any]) -> None:
+    assert "megatron.qk_clip" in {problem.rule for problem in refusals(clipped(**changes), "megatron")}
+    (one,) = [p for p in refusals(clipped(model__transformers="llama"), "deepspeed") if "qk_clip" in p.path]
+    assert one.rule == "deepspeed.qk_clip"

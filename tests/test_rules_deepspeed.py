@@ -46,6 +46,7 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.tensor_and_sequence": {"parallelism.tp": 2, "parallelism.cp": 2},
     "deepspeed.autotp_options": {f"{AUTOTP}.overlap": True},
     "deepspeed.vocabulary": {f"{AUTOTP}.vocabulary": True, f"{TILES}.loss": 4, "parallelism.tp": 2},
+    "deepspeed.load_universal": {"backend.deepspeed.checkpoint.load_universal": True, "parallelism.zero": 1},
     "deepspeed.checkpoint_writer": {"backend.deepspeed.checkpoint.writer": "python", "parallelism.zero": 2},
     "deepspeed.overlap": {"parallelism.overlap_tp": True},
     "deepspeed.expert_preset": {

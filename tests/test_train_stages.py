@@ -13,6 +13,7 @@ from meshwright.layout.plan import Plan
 from meshwright.rehearse import RankError
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import prepare
+from meshwright.resolver import override, resolve
 from meshwright.spec import Backend
 from meshwright.train.metrics import read
 from stages import STEPS, compiled, staged, whole
@@ -57,6 +58,26 @@ def test_deepspeed_converts_to_universal_checkpoints(zero: int, tmp_path: Path) 
     got = losses(plans, tmp_path / "runs")
     assert got == pytest.approx(expected, abs=1e-4)
     assert len(got) == 3 * STEPS
+
+
+@pytest.mark.parametrize("zero", [1, pytest.param(3, marks=pytest.mark.slow(reason="the same path at another stage"))])
+def test_deepspeed_goes_on_from_what_other_ranks_wrote(zero: int, tmp_path: Path) -> None:
+    """DP 1 writes; DP 2 starts from its folder, which becomes a universal checkpoint, saves, and resumes its own."""
+    pytest.importorskip("deepspeed")
+    original = replace(spec(small_model(), 8, global_batch=BATCH, dp=8, zero=zero), backend=Backend(name="deepspeed"))
+    plans = staged(original, tmp_path / "text", [{"dp": 1, "zero": zero}, {"dp": 2, "zero": zero}])
+    prepare([plan.spec for plan in plans[:1]], tmp_path)
+    first = losses(plans[:1], tmp_path / "first")
+    (saved,) = (tmp_path / "first").rglob("checkpoints")
+    other, same = (override(plan.spec, "training.logging.load", str(saved)) for plan in reversed(plans))
+    other = override(other, "backend.deepspeed.checkpoint.load_universal", True)
+    got, expected = (losses([resolve(one)], tmp_path / name) for name, one in (("other", other), ("same", same)))
+    assert got == pytest.approx(expected, abs=1e-4)
+    assert len(got) == STEPS
+    assert got[0] < first[0]
+    (folder,) = (found.parent for found in (tmp_path / "other").rglob("metrics.jsonl"))
+    train(trainer("deepspeed"), 2, [str(folder)], folder / "logs")
+    assert [line["loss"] for line in read(folder / "metrics.jsonl")] == got, "its own checkpoint is whole: none is left"
 
 
 def test_a_stage_does_not_begin_without_the_one_before(tmp_path: Path) -> None:

@@ -128,8 +128,21 @@ def test_the_file_is_written_named_and_read_back(tmp_path: Path) -> None:
     )
     values = imported(plan, tmp_path)
     assert [one["name"] for one in values[f"{B}tp_overlap.products"]] == list(table)
+    assert values[f"{B}tp_overlap.preset"] is None
     assert values[f"{B}tp_overlap.bootstrap"] == "gloo"
     assert values[f"{B}tp_overlap.scatter_dgrad"] is True
+
+
+def test_a_table_of_nvidias_is_read_back_by_its_name(tmp_path: Path) -> None:
+    values = imported(resolve(overlapping(preset=PRESET)), tmp_path)
+    assert (values[f"{B}tp_overlap.preset"], values[f"{B}tp_overlap.products"]) == (PRESET, [])
+
+
+def test_of_equal_tables_the_one_named_like_the_run_is_read(tmp_path: Path) -> None:
+    eight, name = {"training__precision": "fp8_tensorwise"}, "userbuffers_fp8_h100_h8192_tp4_mbs1_seqlen8192"
+    other = "userbuffers_fp8_b200_h8192_tp2_mbs1_seqlen8192"
+    assert presets()[name] == presets()[other]
+    assert imported(resolve(asked(overlapping(preset=other), **eight)), tmp_path)[f"{B}tp_overlap.preset"] == name
 
 
 def test_what_a_file_says_is_compared_and_explained() -> None:
@@ -204,9 +217,38 @@ def test_a_module_in_bf16_multiplies_keeps_and_reads_16_bits() -> None:
     assert kernels.input_bytes("attention.") == framework_of(plain).kernels.input_bytes("attention.") == 0.5625
     everything = layout(resolve(mixed(ModulePrecision(match="*"))).spec)
     assert framework_of(everything).kernels.input_bytes("mlp.") == 2
-    some = layout(resolve(mixed(RULES[2])).spec)
+
+
+def test_what_stays_in_bf16_by_itself_is_counted_once() -> None:
+    """A GPTModel predicts in bf16 under 4 bits, with or without a rule; a HybridModel by a rule alone."""
+    plain, ruled = (framework_of(layout(resolve(one).spec)) for one in (mixed(), mixed(RULES[2])))
     ahead = 1 / (small_model().layers + 1)
-    assert framework_of(some).kernels.input_bytes("attention.output") == pytest.approx(2 * ahead + 0.5625 * (1 - ahead))
+    assert ruled.low_layers == plain.low_layers == pytest.approx(1 - ahead)
+    assert (ruled.coded_bytes, ruled.own_precision) == (plain.coded_bytes, ())
+    assert ruled.kernels.input_bytes("attention.output") == pytest.approx(2 * ahead + 0.5625 * (1 - ahead))
+    built = {f"{B}model": "hybrid", "model__pattern": "8x(*-)/*-", "model__moe": None}
+    hybrid = [layout(resolve(mixed(*rules, **built)).spec) for rules in ((), (RULES[2],))]
+    assert [framework_of(one).low_layers for one in hybrid] == [1.0, 1.0]
+    (_, parts), *_ = framework_of(hybrid[1]).own_precision
+    assert dict(parts) == {"bf16": pytest.approx(ahead)}
+
+
+def test_a_rule_for_a_layer_that_is_kept_in_bf16_counts_no_second_time() -> None:
+    ends = {f"{B}quantization.first_layers_bf16": 1, "model__mtp": 0}
+    kept, ruled, further = (
+        framework_of(layout(resolve(mixed(*rules, **ends)).spec))
+        for rules in (
+            (),
+            (ModulePrecision(match="decoder.layers.0.*"),),
+            (ModulePrecision(match="decoder.layers.1.*"),),
+        )
+    )
+    layers = small_model().layers
+    assert (ruled.coded_bytes, ruled.kernels) == (kept.coded_bytes, kept.kernels)
+    assert further.coded_bytes < kept.coded_bytes
+    assert dict(further.own_precision)["attention.output"] == (("bf16", pytest.approx(1 / (layers - 1))),)
+    kept_bytes = further.kernels.input_bytes("attention.output")
+    assert kept_bytes == pytest.approx(2 * 2 / layers + 0.5625 * (1 - 2 / layers))
 
 
 def test_weights_of_modules_in_bf16_are_not_coded() -> None:

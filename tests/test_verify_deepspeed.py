@@ -52,7 +52,8 @@ RUNS: Mapping[str, dict[str, Any]] = {
         "zero": 3,
         "changes": {
             "training.logging.async_save": True,
-            "backend.deepspeed.checkpoint": DeepSpeedCheckpoint(writer="python", node_local=True),
+            "backend.deepspeed.checkpoint": DeepSpeedCheckpoint(writer="python", node_local=True, load_universal=True),
+            "training.logging.load": "/checkpoints",
         },
     },
 }
@@ -101,6 +102,15 @@ def test_offload_that_needs_cuda_is_judged_as_far_as_a_cpu_goes(verify: Any, sai
     checks = in_forks(verify.check, [(name, plan) for name in verify.CHECKS])
     assert [check.details for check in checks if not check.passed] == []
     assert any(text.startswith(said) for check in checks for text in check.substitutions)
+
+
+def test_what_extra_cuts_is_not_held_against_the_plans_count(verify: Any) -> None:
+    """DeepSpeed's own preset leaves the head and the embedding whole, which transformers' plan of a Llama cuts."""
+    preset = {"tensor_parallel": {"preset_model": "llama"}}
+    plan = resolve(deepspeed(tp=2, zero=1, changes={"backend.deepspeed.extra": preset}))
+    parsed, built = in_forks(verify.check, [("parsed", plan), ("built", plan)])
+    assert (parsed.passed, built.passed) == (True, True), (parsed.details, built.details)
+    assert "parameters by backend.deepspeed.extra.tensor_parallel, not compared with the plan's" in built.substitutions
 
 
 def test_what_stood_in_is_said(verify: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.low_precision import CODED, cast_bytes, directions, gathered_bytes, holds_codes, low_bytes
-from meshwright.model.megatron_classes import is_hybrid
+from meshwright.model.megatron_classes import predicts_in_bf16
 from meshwright.model.operation import Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes, step_bytes
 from meshwright.rules import Layout
@@ -38,7 +38,7 @@ def _kernels(layout: Layout) -> Kernels:
         joined=not local,
         eight_bit=_low(layout),
         low_bytes=_kept(layout),
-        kept=_own(layout).kept_bytes(layout) if _own(layout) else (),
+        kept=_own(layout).kept_bytes(layout, _low_part(layout)) if _own(layout) else (),
         router=options.moe_router_fusion,
         permute=options.moe_permute_fusion,
         fused_experts=options.op_fuser,
@@ -198,15 +198,10 @@ def _hybrid(options: MegatronOptions) -> bool:
 
 
 def _low_part(layout: Layout) -> float:
-    """Of the layers, predicting ones among them, those that are not kept in bf16; evenly over the stages.
-
-    ``GPTModel`` does not quantize what predicts to 4 bits (megatron-core 0.19.2 core/transformer/
-    multi_token_prediction.py:1181); ``HybridModel``'s stack does so itself (core/models/hybrid/hybrid_block.py:337).
-    """
+    """Of the layers, predicting ones among them, those that are not kept in bf16; evenly over the stages."""
     details, model = layout.backend.megatron.quantization, layout.model
     kept = details.first_layers_bf16 + details.last_layers_bf16
-    plain = layout.training.precision == "nvfp4" and not is_hybrid(model, layout.backend.megatron)
-    kept += plain * model.mtp
+    kept += predicts_in_bf16(model, layout.backend.megatron, layout.training.precision) * model.mtp
     return max(0.0, 1 - kept / (model.layers + model.mtp)) if kept else 1.0
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from itertools import islice
 from math import exp
+from typing import Any
 
 from meshwright.cost import offload
 from meshwright.cost.advice import Advice, advice
@@ -180,7 +181,7 @@ def _notes(spec: Spec) -> Iterator[str]:
     o = spec.backend.deepspeed
     if spec.backend.name == "deepspeed" and (o.quantized_weights or o.quantized_gradients):
         yield "ZeRO++'s kernels that quantize take no time here; what they save is counted"
-    if spec.backend.name == "deepspeed" and {"preset_model", "partition_config"} & {*_tensor_parallel(spec)}:
+    if spec.backend.name == "deepspeed" and o.extra and _cut_by(o.extra):
         yield (
             "what each rank holds is counted by transformers' plan of the model, not by the preset_model or "
             "partition_config of backend.deepspeed.extra.tensor_parallel"
@@ -197,10 +198,11 @@ def _notes(spec: Spec) -> Iterator[str]:
         yield "MFU and HFU count attention in full, as if there were no sliding window"
 
 
-def _tensor_parallel(spec: Spec) -> Mapping[str, object]:
-    """The section of DeepSpeed's JSON that is passed through."""
-    section = spec.backend.deepspeed.extra.get("tensor_parallel")
-    return section if isinstance(section, Mapping) else {}
+def _cut_by(extra: Mapping[str, Any]) -> bool:
+    """Whether what is passed through cuts the model; the keys of DeepSpeed are read for this alone."""
+    from meshwright.rules.deepspeed_extra import cut_by_extra
+
+    return cut_by_extra(extra)
 
 
 def _hardware_flops(plan: Plan) -> float:

@@ -81,6 +81,18 @@ def _objects(values: Mapping[str, Any]) -> Values:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in made.items()}
 
 
+_QUANT = "megatron.core.quantization.quant_config"
+
+
+def _recipe(said: Mapping[str, Any]) -> Values:
+    """A RecipeConfig as Bridge itself writes one (training/utils/config_utils.py)."""
+    matchers = [
+        {"_target_": f"{_QUANT}.GlobMatcher", "pattern": one["pattern"], "config_key": one["config"]}
+        for one in said["matchers"].values()
+    ]
+    return {"_target_": f"{_QUANT}.RecipeConfig", "matchers": matchers, "config_dict": said["configs"]}
+
+
 def _named(target: str) -> Values:
     return {"_target_": target, "_call_": False}
 
@@ -90,6 +102,7 @@ def _model(plan: Plan, transformer: Mapping[str, Any]) -> Values:
     stretched = scaling is not None and scaling.kind == "llama3"
     return {
         **_objects(transformer),
+        **({"quant_recipe": _recipe(said)} if (said := transformer.get("quant_recipe")) else {}),
         **({"tp_comm_overlap_cfg": said} if (said := products(plan.spec.backend.megatron.tp_overlap)) else {}),
         "vocab_size": m.vocab,
         "should_pad_vocab": True,

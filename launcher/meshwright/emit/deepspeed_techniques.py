@@ -72,7 +72,7 @@ def autotp(spec: Spec) -> dict[str, Any]:
 
 
 def checkpoint(spec: Spec) -> dict[str, Any]:
-    """Of a writer other than torch's (runtime/model_checkpointing/config.py)."""
+    """A writer other than torch's (runtime/model_checkpointing/config.py); what is read (runtime/engine.py:4428)."""
     said = spec.backend.deepspeed.checkpoint
     section: dict[str, Any] = {}
     if said.writer != "torch":
@@ -80,6 +80,8 @@ def checkpoint(spec: Spec) -> dict[str, Any]:
         section["writer"] = {"type": said.writer, **decoupled}
     if said.node_local:
         section["use_node_local_storage"] = True
+    if said.load_universal:
+        section["load_universal"] = True
     return {"checkpoint": section} if section else {}
 
 

@@ -46,8 +46,14 @@ def _transformer(plan: Plan) -> Kwargs:
         **_recompute(plan),
         **_kernels(plan),
         **layers(plan),
+        **_clipped(plan.spec.training.optimizer.qk_clip),
         **({"quant_recipe": recipe} if (recipe := precision_recipe(plan)) else {}),
     }
+
+
+def _clipped(most: float | None) -> Kwargs:
+    """Attention's logits, by weights scaled down after a step."""
+    return {} if most is None else {"qk_clip": True, "qk_clip_threshold": most}
 
 
 def _layout(plan: Plan) -> Kwargs:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_kwargs, layers_built
-from meshwright.emit.megatron_model import moe_pattern, score_said, weighs_squares, windows, without_positions
+from meshwright.emit.megatron_model import (
+    moe_pattern,
+    score_said,
+    scores_as_usual,
+    weighs_squares,
+    windows,
+    without_positions,
+)
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.model.megatron_parts import parts
@@ -97,7 +104,7 @@ def _heads(model: Model) -> Kwargs:
 def _scales(model: Model) -> Kwargs:
     """As the flags say them (emit/megatron_model.py ``_scales``)."""
     embedding = None if "embedding_scale" in parts(model) else model.embedding_scale
-    if embedding is None and model.attention_scale is None and model.logit_scale is None:
+    if embedding is None and model.logit_scale is None and scores_as_usual(model):
         return {}
     scale = model.attention_scale or model.head_dim**-0.5
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isclose
 
 from meshwright.emit._flags import flag, switch
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_flags, layers_built
@@ -11,7 +12,16 @@ from meshwright.model.kinds import kinds, layer_kinds
 from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, parts, spec_name
 from meshwright.spec.model import Model, Moe, Rope, RopeScaling
 
-__all__ = ["UNFUSED", "model_flags", "moe_pattern", "score_said", "weighs_squares", "windows", "without_positions"]
+__all__ = [
+    "UNFUSED",
+    "model_flags",
+    "moe_pattern",
+    "score_said",
+    "scores_as_usual",
+    "weighs_squares",
+    "windows",
+    "without_positions",
+]
 
 
 def model_flags(plan: Plan) -> Iterator[str]:
@@ -103,13 +113,18 @@ def _scales(model: Model) -> Iterator[str]:
     Scores are scaled by sqrt(base) / head_dim (transformer_config.py:2206).
     """
     embedding = None if "embedding_scale" in parts(model) else model.embedding_scale
-    if embedding is None and model.attention_scale is None and model.logit_scale is None:
+    if embedding is None and model.logit_scale is None and scores_as_usual(model):
         return
     scale = model.attention_scale or model.head_dim**-0.5
     yield "--use-mup"
     yield from flag("--mup-embedding-mult", embedding, None)
     yield from flag("--mup-output-mult", model.logit_scale, None)
     yield from flag("--mup-base-head-dim", (scale * model.head_dim) ** 2)
+
+
+def scores_as_usual(model: Model) -> bool:
+    """Whether attention's scores are scaled by 1 / sqrt(head_dim), stated or not."""
+    return model.attention_scale is None or isclose(model.attention_scale, model.head_dim**-0.5)
 
 
 def _positions(model: Model) -> Iterator[str]:

@@ -80,6 +80,8 @@ def _optimizer(optimizer: Optimizer) -> Iterator[str]:
         yield from flag("--muon-momentum", optimizer.momentum, 0.9)
     yield from flag("--weight-decay", optimizer.weight_decay, 0.01)
     yield from flag("--clip-grad", optimizer.clip, 1.0)
+    if optimizer.qk_clip is not None:
+        yield from ("--qk-clip", "--qk-clip-threshold", str(optimizer.qk_clip))
 
 
 _STYLES = {"wsd": "WSD", "inverse_sqrt": "inverse-square-root"}

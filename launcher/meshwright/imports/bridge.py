@@ -8,6 +8,7 @@ from typing import Any
 
 from meshwright.imports import bridge_values
 from meshwright.imports.bridge_precision import fields_of
+from meshwright.imports.bridge_tables import recipe, table
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Found, Remark, Source, shown
 from meshwright.imports.shape_values import KERNELS, OWN, on, switch
@@ -58,7 +59,8 @@ def _lengths(leaves: Leaves) -> Iterator[Remark]:
 
 def _more(leaves: Leaves) -> Mapping[str, Any]:
     said = {key: one.value for key, one in leaves.items()}
-    return {**_either(said), **_sequence(said), **_activation(said), **_decay(said), **_rope(said), **_dispatched(said)}
+    model = {**_sequence(said), **_activation(said), **_rope(said), **_dispatched(said)}
+    return {**_either(said), **model, **_decay(said), **_overlap(said)}
 
 
 def _either(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,6 +80,12 @@ def _sequence(said: Mapping[str, Any]) -> dict[str, Any]:
     model = said.get("model.seq_length", data)
     positions = said.get("model.max_position_embeddings", model)
     return {name: value for name, value in (("seq_length", data), ("max_position_embeddings", positions)) if value}
+
+
+def _overlap(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Bridge lets nothing overlap without tensor and sequence parallelism (training/comm_overlap.py:437)."""
+    cut = said.get("model.tensor_model_parallel_size", 1) != 1 and said.get("model.sequence_parallel") is True
+    return {} if cut or said.get("comm_overlap.tp_comm_overlap") is not True else {"tp_comm_overlap": False}
 
 
 _OTHERS = ("squared_relu", "quick_gelu")
@@ -127,6 +135,7 @@ def _rope(said: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
+_BUFFERS = "tp_comm_overlap_cfg"
 _MADE = "a function or an object of Python, which follows from the rest"
 _COPIED = "Bridge fills it in from the rest"
 _HALVES = "which halves compute and travel follows from the precision"
@@ -163,6 +172,8 @@ BRIDGE = Shape(
         "model.moe_deepep_num_sms": To("moe_flex_dispatcher_num_sms", lambda _: None, usual=("20",)),
         "model.moe_hybridep_num_sms": To("moe_flex_dispatcher_num_sms", lambda _: None, usual=("16",)),
         "model.use_te_rng_tracker": To("te_rng_tracker", on),
+        **dict.fromkeys((f"{part}.tp_comm_overlap_cfg" for part in ("model", "comm_overlap")), To(_BUFFERS, table)),
+        "model.quant_recipe": To("te_precision_config_file", recipe),
         "model.fp8_param": To("fp8_param_gather", on),
         "model.fp4_param": To("fp4_param_gather", on),
         "mixed_precision.fp8_param": To("fp8_param_gather", on),
@@ -219,7 +230,7 @@ BRIDGE = Shape(
                 *("model.fp8_dot_product_attention", "model.fp8_multi_head_attention", "model.external_cuda_graph"),
                 *("mixed_precision.fp8_dot_product_attention", "mixed_precision.fp8_multi_head_attention"),
                 *("model.hetereogenous_dist_checkpoint", "model.moe_enable_deepep", "model.cpu_offloading"),
-                *("model.cpu_offloading_activations", "model.cpu_offloading_weights", "model.tp_comm_overlap_cfg"),
+                *("model.cpu_offloading_activations", "model.cpu_offloading_weights"),
             ),
             KERNELS,
         ),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from meshwright.imports.bridge_precision import fields_of
+from meshwright.imports.bridge_tables import joined
 from meshwright.imports.documents import Leaves
 from meshwright.imports.found import Given
 
@@ -21,8 +22,8 @@ _ORDER = ("optimizer", "tokenizer", "scheduler", "model", "dataset", "dist", "dd
 
 
 def plain(leaves: Leaves) -> Leaves:
-    """One leaf for each object, named recipes of precision by their fields, and what wins last."""
-    single = {one.key: one for one in _single(leaves)}
+    """One leaf for each object and each table, named recipes of precision by their fields, and what wins last."""
+    single = {one.key: one for one in _single(joined(leaves))}
     if fields := {one.key: one for one in _precision(single)}:
         del single["mixed_precision"]
     return dict(sorted({**fields, **single}.items(), key=lambda pair: _rank(pair[0])))

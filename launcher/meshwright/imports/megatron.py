@@ -119,10 +119,10 @@ def _text(value: Any) -> Any:
 
 def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
     if name in PATHS and name not in FOREIGN:
-        return "default" if a(name) == default(name) else "mapped"
+        return "dropped" if _unread(name, a) else "default" if a(name) == default(name) else "mapped"
     if name in _implied(a, values):
         return "mapped"
-    if not known(name) or name in DERIVED or _unrecorded(name, a):
+    if not known(name) or name in DERIVED or _unread(name, a):
         return "dropped"
     if a(name) == default(name) or a(name) is None:
         return "default"
@@ -130,7 +130,10 @@ def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
     return "dropped" if name in FOREIGN or not flags or flags[0] in KEYS else "passed"
 
 
-def _unrecorded(name: str, a: Arguments) -> str | None:
+def _unread(name: str, a: Arguments) -> str | None:
+    """Why an argument says nothing beside the others."""
+    if name == "tp_comm_overlap_cfg" and not a("tp_comm_overlap"):
+        return "nothing overlaps: tp_comm_overlap is off"
     wanted = name in megatron_logging.UNRECORDED and megatron_logging.recorded(a)
     return "one step of the first rank of each stage is recorded here" if wanted else None
 
@@ -162,7 +165,7 @@ def _found(name: str, a: Arguments, values: Mapping[str, Any]) -> Found:
     if fate == "mapped":
         return kept
     if fate == "dropped":
-        reason = FOREIGN.get(name) or DERIVED.get(name) or _unrecorded(name, a) or _decided(name, a) or _UNSAID
+        reason = FOREIGN.get(name) or DERIVED.get(name) or _unread(name, a) or _decided(name, a) or _UNSAID
         return replace(kept, fate="dropped", path="", reason=reason)
     return replace(kept, fate="default" if fate == "default" else "passed")
 

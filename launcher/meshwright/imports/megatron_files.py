@@ -11,27 +11,18 @@ import yaml
 from meshwright.errors import ConfigError
 from meshwright.imports.files import text_of
 from meshwright.imports.megatron_arguments import Arguments
+from meshwright.model.user_buffers import KEYS, presets
 
-__all__ = ["FILES", "modules", "overlapped"]
+__all__ = ["FILES", "modules", "overlapped", "preset"]
 
 FILES = {
     "te_precision_config_file": "which module has which precision",
     "tp_comm_overlap_cfg": "how tensor-parallel collectives overlap",
 }
-"""Arguments that name one, and what it says."""
+"""Arguments that name one, and what it says; frameworks on Megatron have its content instead."""
 
 _PRECISIONS = {"tensorwise": "fp8_tensorwise", "blockwise": "fp8_blockwise", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 _SAME = ("fp8_format", "fp8_param", "fp4_param")  # as the run has it
-_KEYS = {
-    "method": "method",
-    "num_sm": "sms",
-    "cga_size": "cluster",
-    "set_sm_margin": "sm_margin",
-    "num_splits": "splits",
-    "aggregate": "aggregate",
-    "atomic_gemm": "atomic",
-    "fp8_buf": "fp8_buffer",
-}
 
 
 def modules(a: Arguments) -> list[dict[str, str]] | None:
@@ -46,14 +37,39 @@ def overlapped(a: Arguments) -> list[dict[str, Any]] | None:
     return found
 
 
+def preset(a: Arguments) -> str | None:
+    """NVIDIA's table of user buffers that the file repeats: of equal ones, the one that is named most like the run."""
+    said = {one["name"]: {key: value for key, value in one.items() if key != "name"} for one in overlapped(a) or []}
+    equal = [name for name, table in presets().items() if _named(table) == said] if said else []
+    return max(equal, key=lambda name: len(_of_run(a) & set(name.split("_"))), default=None)
+
+
+def _of_run(a: Arguments) -> set[str]:
+    """Words of such a name: ``userbuffers_fp8_h100_h16384_tp8_cp2_mbs1_seqlen8192``."""
+    sizes = {"h": "hidden_size", "tp": "tensor_model_parallel_size", "cp": "context_parallel_size"}
+    sizes |= {"mbs": "micro_batch_size", "seqlen": "seq_length"}
+    return {"fp8" if a("fp8") else "bf16", *(f"{word}{a(argument)}" for word, argument in sizes.items())}
+
+
+def _named(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: {KEYS[key]: value for key, value in words.items()} for name, words in table.items()}
+
+
 def _read(a: Arguments, name: str, reader: Callable[[Any], Any]) -> Any:
     if not a(name):
         return []
-    place = a.given[name].place.file if name in a.given else ""
     try:
-        return reader(yaml.safe_load(text_of(Path(place).parent / str(a(name)))))
+        return reader(_content(a, name))
     except (ConfigError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
         return None
+
+
+def _content(a: Arguments, name: str) -> Any:
+    """What stands there, or in the file that is named, which lies beside the one that names it."""
+    if isinstance(a(name), Mapping):
+        return a(name)
+    place = a.given[name].place.file if name in a.given else ""
+    return yaml.safe_load(text_of(Path(place).parent / str(a(name))))
 
 
 def _rules(recipe: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -75,4 +91,4 @@ def _precision(config: Mapping[str, Any]) -> str:
 
 
 def _products(table: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{"name": name, **{_KEYS[key]: value for key, value in words.items()}} for name, words in table.items()]
+    return [{"name": name, **words} for name, words in _named(table).items()]

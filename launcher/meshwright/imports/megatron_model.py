@@ -48,7 +48,9 @@ CARRIED = {
     "model.kv_heads": "group_query_attention num_query_groups",
     "model.head_dim": "kv_channels",
     "model.vocab": "padded_vocab_size",
-    "model.activation": "swiglu quick_geglu squared_relu openai_gelu glu_activation xielu",
+    "model.activation": (
+        "swiglu quick_geglu squared_relu openai_gelu glu_activation xielu use_fused_weighted_squared_relu"
+    ),
     "model.norm": "normalization",
     "model.tied_embeddings": "untie_embeddings_and_output_weights",
     "model.qk_norm": "qk_layernorm qk_l2_norm",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
-from meshwright.imports.megatron_files import modules, overlapped
+from meshwright.imports.megatron_files import modules, overlapped, preset
 
 __all__ = ["CARRIED", "PLAIN", "implied", "of_muon", "techniques"]
 
@@ -87,9 +87,19 @@ def techniques(a: Arguments) -> dict[str, Any]:
         f"{_HERE}.megatron_fsdp.double_buffer": _buffered_twice(a),
         f"{_HERE}.megatron_fsdp.symmetric_buffers": not a("disable_symmetric_registration"),
         f"{_HERE}.quantization.modules": modules(a) or [],
-        f"{_HERE}.tp_overlap.products": overlapped(a) or [],
+        **_buffers(a),
         f"{_HERE}.megatron_fsdp.outer_optimizer": a("outer_dp_sharding_strategy") == "optim",
         f"{_HERE}.optimizer_offload.fraction": a("optimizer_offload_fraction") if a("optimizer_cpu_offload") else 0.0,
+    }
+
+
+def _buffers(a: Arguments) -> dict[str, Any]:
+    """User buffers by product, of an overlap that is on: nothing else reads them (training/initialize.py:157)."""
+    table = preset(a) if a("tp_comm_overlap") else None
+    single = a("tp_comm_overlap") and not table
+    return {
+        f"{_HERE}.tp_overlap.preset": table,
+        f"{_HERE}.tp_overlap.products": (overlapped(a) or []) if single else [],
     }
 
 

@@ -46,6 +46,7 @@ CARRIED = {
     "training.optimizer.name": "optimizer",
     "training.optimizer.momentum": "sgd_momentum muon_momentum",
     "training.optimizer.lr": "lr",
+    "training.optimizer.qk_clip": "qk_clip qk_clip_threshold",
     "training.schedule.style": "lr_decay_style",
     "training.schedule.warmup_steps": "lr_warmup_iters lr_warmup_samples lr_warmup_tokens lr_warmup_fraction",
     "training.schedule.decay_steps": "lr_decay_iters lr_decay_samples lr_decay_tokens",
@@ -145,8 +146,9 @@ def _optimizer(a: Arguments) -> Flat:
     """Megatron's adam is AdamW, and dist_muon its former name of Muon, sharded by layers (arguments.py:1672)."""
     name = {"adam": "adamw", "dist_muon": "muon"}.get(a("optimizer"), a("optimizer"))
     momentum = a("muon_momentum" if of_muon(a) else "sgd_momentum")
-    flat: Flat = {"training.optimizer.name": name, "training.optimizer.momentum": momentum}
-    return flat if a("lr") is None else {**flat, "training.optimizer.lr": a("lr")}
+    most = a("qk_clip_threshold") if a("qk_clip") else None
+    flat = {"name": name, "momentum": momentum, "qk_clip": most, **({} if a("lr") is None else {"lr": a("lr")})}
+    return {f"training.optimizer.{key}": value for key, value in flat.items()}
 
 
 _PHASES = {"1-sqrt": "minus_sqrt"}  # Swiss AI's Megatron-LM

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from meshwright.imports.megatron_arguments import kinds
+from meshwright.imports.megatron_files import FILES
 
 __all__ = ["unfit"]
 
@@ -36,6 +38,8 @@ _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 def unfit(name: str, value: Any) -> str | None:
     """What is wrong with the value of an argument, or None; what is left open is another matter."""
     if value is None:
+        return None
+    if name in FILES and isinstance(value, Mapping):
         return None
     kind, several = (_OWN[name], False) if name in _OWN else kinds(name)
     if kind is not None and not _fits(value, kind, several):

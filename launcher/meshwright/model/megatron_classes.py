@@ -7,7 +7,7 @@ from meshwright.model.layers.part import NONE
 from meshwright.spec.backend import MegatronOptions
 from meshwright.spec.model import Model
 
-__all__ = ["HYBRID_MIXERS", "is_hybrid", "needs_hybrid"]
+__all__ = ["HYBRID_MIXERS", "is_hybrid", "needs_hybrid", "predicts_in_bf16"]
 
 HYBRID_MIXERS = ("attention", "latent_attention", "sparse_attention", "delta_net", "mamba")
 """Mixers that HybridModel builds (megatron/core/models/hybrid/hybrid_layer_specs.py); windows are GPTModel's."""
@@ -38,3 +38,12 @@ def is_hybrid(model: Model, options: MegatronOptions) -> bool:
     GPTModel is the default where both can: it is what published runs used, and more of Megatron's options work with it.
     """
     return options.model == "hybrid" or (options.model == "auto" and needs_hybrid(model))
+
+
+def predicts_in_bf16(model: Model, options: MegatronOptions, precision: str) -> bool:
+    """Whether multi-token prediction stays in bf16 by itself: ``GPTModel`` does not quantize it to 4 bits.
+
+    megatron-core 0.19.2 core/transformer/multi_token_prediction.py:1181; ``HybridModel``'s stack does so itself
+    (core/models/hybrid/hybrid_block.py:337).
+    """
+    return precision == "nvfp4" and not is_hybrid(model, options)

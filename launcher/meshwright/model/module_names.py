@@ -37,10 +37,10 @@ MODULES: Mapping[str, str] = {
 """Within a layer; those of an indexer and of layers of ours keep the run's precision."""
 
 
-def names(operation: str, layers: int, ahead: int, hybrid: bool) -> Iterator[str]:
-    """Of one operation in ``layers`` layers of a chunk and ``ahead`` layers of multi-token prediction."""
+def names(operation: str, layers: Iterable[int], ahead: int, hybrid: bool) -> Iterator[str]:
+    """Of one operation in ``layers`` of a chunk by number, and in ``ahead`` layers of multi-token prediction."""
     inner = "mtp_model_layer.layers.0" if hybrid else "mtp_model_layer"
-    yield from (f"decoder.layers.{i}.{MODULES[operation]}" for i in range(layers))
+    yield from (f"decoder.layers.{i}.{MODULES[operation]}" for i in layers)
     yield from (f"mtp.layers.{i}.{inner}.{MODULES[operation]}" for i in range(ahead))
 
 

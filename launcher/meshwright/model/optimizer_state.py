@@ -11,7 +11,7 @@ __all__ = ["Moments", "checkpoint_gib", "saved_bytes", "state_bytes", "step_byte
 
 Moments = Literal["fp32", "bf16", "fp8"]
 
-_MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1, "muon": 1, "lion": 1, "soap": 2}
+_MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1, "muon": 1, "adaptive_muon": 2, "lion": 1, "soap": 2}
 """States of a weight matrix's shape. On Megatron, Muon, Lion and SOAP keep Adam's two of embeddings, head and norms
 (megatron-core 0.19.2, core/optimizer/emerging_optimizers.py), which are counted as matrices here; SOAP's squares are
 counted in ``cost.soap``."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from meshwright.spec.techniques import OverlappedProduct, TpOverlap
 
-__all__ = ["METHODS", "buffer_bytes", "presets", "product_faults", "products"]
+__all__ = ["KEYS", "METHODS", "buffer_bytes", "presets", "product_faults", "products"]
 
 METHODS: Mapping[str, str] = {
     **dict.fromkeys(("qkv_fprop", "fc1_fprop", "proj_dgrad", "fc2_dgrad"), "ring_exchange"),
@@ -28,7 +28,7 @@ _SCATTERS = ("proj_fprop", "fc2_fprop", "qkv_wgrad", "fc1_wgrad")
 _OWN = {"qkv_dgrad": "qkv_wgrad", "fc1_dgrad": "fc1_wgrad"}
 """Products that scatter what they make unless they overlap in bulk, in which the second does."""
 
-_KEYS = {
+KEYS = {
     "method": "method",
     "num_sm": "sms",
     "cga_size": "cluster",
@@ -43,7 +43,11 @@ _KEYS = {
 
 @cache
 def presets() -> dict[str, dict[str, dict[str, Any]]]:
-    """NVIDIA's tables by name (Megatron-Bridge@067f987df, training/comm_overlap.py), without those of LoRA."""
+    """NVIDIA's tables by name (Megatron-Bridge@067f987df, training/comm_overlap.py), without those of LoRA.
+
+    A pipeline's ``fp8_buf`` is there ``(False,)`` by a comma too many, which the engine takes as true where products
+    are in 8 bits; here it is the false that is meant.
+    """
     made: dict[str, dict[str, dict[str, Any]]] = json.loads(
         files("meshwright").joinpath("data/user_buffers.json").read_text("utf-8")
     )
@@ -57,7 +61,7 @@ def products(options: TpOverlap) -> dict[str, dict[str, Any]]:
 
 
 def _words(one: OverlappedProduct) -> dict[str, Any]:
-    return {theirs: value for theirs, ours in _KEYS.items() if (value := getattr(one, ours)) is not None}
+    return {theirs: value for theirs, ours in KEYS.items() if (value := getattr(one, ours)) is not None}
 
 
 def product_faults(said: Mapping[str, Mapping[str, Any]], eight: bool) -> Iterator[str]:

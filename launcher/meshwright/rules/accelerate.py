@@ -140,6 +140,7 @@ _DEEPSPEED = (
             backend__deepspeed__moe_dispatcher="alltoall",
             backend__deepspeed__checkpoint__writer="torch",
             backend__deepspeed__checkpoint__node_local=False,
+            backend__deepspeed__checkpoint__load_universal=False,
         ),
     ),
     Rule(

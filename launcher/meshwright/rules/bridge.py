@@ -52,14 +52,6 @@ RULES: tuple[Rule, ...] = (
         source="models/gpt_provider.py: rope_scaling, rope_scaling_factor, seq_len_interpolation_factor",
         repairs=change(model__rope__scaling=None),
     ),
-    only(
-        "bridge.modules",
-        BRIDGE,
-        "backend.megatron.quantization.modules",
-        (),
-        "Bridge's YAML has no word for a table of modules' precisions; its recipes load it in Python",
-        "perf_recipes/nemotronh: load_quantization_recipe",
-    ),
     Rule(
         id="bridge.positions",
         path="model.max_positions",

@@ -12,7 +12,7 @@ from typing import Any
 from meshwright.errors import Problem
 from meshwright.rules.deepspeed_keys import KEYS
 
-__all__ = ["CHOICES", "DECIDED", "INERT", "REMOVED", "check_extra"]
+__all__ = ["CHOICES", "DECIDED", "INERT", "REMOVED", "check_extra", "cut_by_extra"]
 
 REMOVED = frozenset(
     {
@@ -71,7 +71,7 @@ DECIDED: Mapping[str, str] = {
     "checkpoint.writer.type": "backend.deepspeed.checkpoint.writer",
     "checkpoint.writer.decoupled": "training.logging.async_save",
     "checkpoint.use_node_local_storage": "backend.deepspeed.checkpoint.node_local",
-    "checkpoint.load_universal": "training.logging.load, whose folder says whether it is universal",
+    "checkpoint.load_universal": "backend.deepspeed.checkpoint.load_universal",
     "pipeline": "parallelism.pp",
     "activation_checkpointing": "parallelism.recompute",
     "tensorboard.enabled": "training.logging.tensorboard",
@@ -130,6 +130,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "log_level": ("debug", "info", "warning", "error", "critical"),
 }
 """Words DeepSpeed knows; it ignores or stumbles over all others (autotp_config.py:558, utils/logging.py:188)."""
+
+
+def cut_by_extra(extra: Mapping[str, Any]) -> bool:
+    """Whether ``extra`` says which matrices AutoTP cuts, instead of transformers' plan of the model."""
+    section = extra.get("tensor_parallel")
+    return isinstance(section, Mapping) and bool({"preset_model", "partition_config"} & section.keys())
 
 
 def check_extra(extra: Mapping[str, Any], stage: int = 3) -> list[Problem]:

@@ -116,10 +116,19 @@ _OPTIMIZER = (
         id="deepspeed.soap",
         path="training.optimizer.name",
         backends=DEEPSPEED,
-        holds=lambda r: r.training.optimizer.name != "soap",
-        message="DeepSpeed has no SOAP",
+        holds=lambda r: r.training.optimizer.name not in ("soap", "adaptive_muon"),
+        message="DeepSpeed has no {training.optimizer.name}",
         source="runtime/config.py:65",
         repairs=any_of(change(training__optimizer__name="muon"), change(training__optimizer__name="adamw")),
+    ),
+    Rule(
+        id="deepspeed.qk_clip",
+        path="training.optimizer.qk_clip",
+        backends=(*DEEPSPEED, "accelerate_deepspeed", "accelerate_fsdp", "torchtitan"),
+        holds=lambda r: r.training.optimizer.qk_clip is None,
+        message="attention's logits are clipped by Megatron alone",
+        source="ours: it would be lost",
+        repairs=change(training__optimizer__qk_clip=None),
     ),
     Rule(
         id="deepspeed.lion",
@@ -189,6 +198,21 @@ _CHECKPOINTS = (
         "at zero = {zero} DeepSpeed stops, or has all ranks write one file",
         source="runtime/model_checkpointing/data_parallel_writer_factory.py:57: AttributeError 'dp_rank'",
         repairs=any_of(change(backend__deepspeed__checkpoint__writer="torch"), change(parallelism__zero=3)),
+    ),
+    Rule(
+        id="deepspeed.load_universal",
+        path="backend.deepspeed.checkpoint.load_universal",
+        backends=DEEPSPEED,
+        holds=lambda r: implies(
+            r.backend.deepspeed.checkpoint.load_universal, (r.training.logging.load is not None) & (r.zero > 0)
+        ),
+        message="a universal checkpoint is read from training.logging.load ({training.logging.load}), with its "
+        "optimizer's states where ZeRO shards them (zero = {zero})",
+        source="checkpoint/ds_to_universal.py:1290 and runtime/engine.py:4486: of ZeRO's states alone",
+        repairs=any_of(
+            change(backend__deepspeed__checkpoint__load_universal=False),
+            change(parallelism__zero=1),
+        ),
     ),
 )
 

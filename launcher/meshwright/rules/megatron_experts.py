@@ -75,6 +75,12 @@ def experts_load(r: Layout) -> Number:
     return taken if _fed(r).padded_to_capacity else taken - (taken > 1) * (taken - 1)
 
 
+_ALLTOALL = change(
+    backend__megatron__moe_dispatcher="alltoall",
+    backend__megatron__moe_flex_backend="deepep",
+    backend__megatron__moe_flex_sms=None,
+)
+
 RULES: tuple[Rule, ...] = (
     option_rule(
         "flex_backend",
@@ -179,6 +185,16 @@ RULES: tuple[Rule, ...] = (
         repairs=any_of(change(model__moe__capacity_factor=None), change(model__moe__balancing="aux_loss")),
     ),
     option_rule(
+        "ncclep_capacity",
+        "moe_flex_backend",
+        lambda r: not _capacity(r) or _backend(r) != "ncclep",
+        "NCCL EP sends a token to topk experts whatever model.moe.capacity_factor={model.moe.capacity_factor} drops or "
+        "pads: where a choice was dropped, to one of no weight",
+        "core/transformer/moe/token_dispatcher.py:1590, where DeepEP leaves such choices out (:1293); Megatron does "
+        "not refuse it",
+        any_of(off("moe_flex_backend", "hybridep"), _ALLTOALL, change(model__moe__capacity_factor=None)),
+    ),
+    option_rule(
         "padded_to_capacity",
         "experts.padded_to_capacity",
         lambda r: not _fed(r).padded_to_capacity or _capacity(r) > 0,
@@ -189,19 +205,10 @@ RULES: tuple[Rule, ...] = (
     option_rule(
         "padding_dispatcher",
         "experts.padded_to_capacity",
-        lambda r: not _fed(r).padded_to_capacity or _backend(r) in (None, "hybridep"),
-        "experts are padded by alltoall, allgather, or flex with hybridep, not {backend.megatron.moe_flex_backend}",
-        ":1601; NCCL EP takes the topk experts of a token alone (core/transformer/moe/token_dispatcher.py:1590): "
-        "ours, padding would be lost",
-        any_of(
-            off("experts.padded_to_capacity"),
-            off("moe_flex_backend", "hybridep"),
-            change(
-                backend__megatron__moe_dispatcher="alltoall",
-                backend__megatron__moe_flex_backend="deepep",
-                backend__megatron__moe_flex_sms=None,
-            ),
-        ),
+        lambda r: not _fed(r).padded_to_capacity or _backend(r) != "deepep",
+        "experts are padded by alltoall, allgather, or flex with hybridep, not deepep",
+        ":1601",
+        any_of(off("experts.padded_to_capacity"), off("moe_flex_backend", "hybridep"), _ALLTOALL),
     ),
     option_rule(
         "padded_once",

@@ -49,6 +49,7 @@ _FLAGS = {
     "training.optimizer": (
         "optimizer lr weight-decay adam-beta1 adam-beta2 adam-eps clip-grad sgd-momentum muon-momentum"
     ),
+    "training.optimizer.qk_clip": "qk-clip qk-clip-threshold",
     "training.schedule": (
         "lr-decay-style lr-decay-iters lr-decay-samples lr-warmup-iters lr-warmup-samples min-lr lr-wsd-decay-style "
         "lr-wsd-decay-iters lr-wsd-decay-samples"

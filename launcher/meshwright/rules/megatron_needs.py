@@ -217,6 +217,13 @@ NEEDS: tuple[Requirement, ...] = (
         f"{_B}optimizer_offload.fraction=0",
         "core/optimizer/__init__.py:511",
     ),
+    _engine(
+        "training.optimizer.qk_clip",
+        lambda spec: spec.training.optimizer.qk_clip is not None,
+        "training.optimizer.qk_clip=null",
+        "training/arguments.py:1558",
+        "2.9.0",
+    ),
     *(
         _row(
             "emerging_optimizers",

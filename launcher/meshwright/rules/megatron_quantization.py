@@ -44,7 +44,7 @@ def _unmatched(r: Layout) -> Iterator[str]:
     from meshwright.model.module_names import names, precision_of
 
     hybrid = is_hybrid(model, options_of(r))
-    there = [name for operation in _operations(r) for name in names(operation, model.layers, model.mtp, hybrid)]
+    there = [name for operation in _operations(r) for name in names(operation, range(model.layers), model.mtp, hybrid)]
     there += [f"mtp.layers.{i}.eh_proj" for i in range(model.mtp)]
     yield from (rule.match for rule in rules if not any(precision_of(name, (rule,)) for name in there))
 

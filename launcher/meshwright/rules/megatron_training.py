@@ -70,6 +70,34 @@ _SHARDING = (
         repairs=any_of(change(training__precision="bf16"), change(training__optimizer__name="adamw")),
     ),
     Rule(
+        id="megatron.adaptive_muon",
+        path="training.optimizer.name",
+        backends=MEGATRON,
+        holds=lambda r: r.training.optimizer.name != "adaptive_muon",
+        message="adaptive_muon stops in its first step with Emerging-Optimizers 0.3.0, the only release: it scales by "
+        "a scale_mode that Megatron-core 0.19.2's class does not set",
+        source="core/optimizer/emerging_optimizers.py:383 and emerging_optimizers 0.3.0 orthogonalized_optimizers/"
+        "adaptive_muon.py:122: AttributeError 'scale_mode', seen",
+        repairs=any_of(change(training__optimizer__name="muon"), change(training__optimizer__name="adamw")),
+    ),
+    Rule(
+        id="megatron.qk_clip",
+        path="training.optimizer.qk_clip",
+        backends=MEGATRON,
+        holds=lambda r: r.training.optimizer.qk_clip is None or _tells_its_logits(r),
+        message="the largest logit is told by Transformer Engine's attention (not by local layers or flash kernels, "
+        "{backend.megatron.attention}), outside of CUDA graphs ({backend.megatron.cuda_graphs.kind}), in layers of "
+        "attention of GPTModel's own",
+        source="core/extensions/transformer_engine.py:1947, core/optimizer/qk_clip.py:22; transformer_engine "
+        "attention/dot_product_attention/utils.py: no FlashAttention for max_logit; in a graph ours, its first clip "
+        "would be its last",
+        repairs=any_of(
+            change(training__optimizer__qk_clip=None),
+            change(backend__megatron__attention="auto"),
+            change(backend__megatron__cuda_graphs__kind="none", backend__megatron__cuda_graphs__modules=()),
+        ),
+    ),
+    Rule(
         id="megatron.muon",
         path="backend.megatron.muon",
         backends=MEGATRON,
@@ -125,6 +153,22 @@ def _checkpoint_fits(r: Layout) -> Number:
     torch = chosen in (None, "torch_dist", "torch_dcp")
     sharded = megatron if r.backend.megatron.fsdp == "megatron" else torch
     return implies(r.zero < 2, plain) & implies(r.zero >= 2, sharded)
+
+
+def _tells_its_logits(r: Layout) -> bool:
+    """Every layer is attention that GPTModel itself builds, by an engine that returns its largest logit."""
+    from meshwright.model.kinds import kinds
+    from meshwright.model.megatron_classes import is_hybrid
+    from meshwright.model.megatron_parts import spec_name
+
+    options = r.backend.megatron
+    plain = not is_hybrid(r.model, options) and spec_name(r.model) is None
+    known = {"attention", "latent_attention"}
+    graphs = options.cuda_graphs
+    eager = graphs.kind == "none" or (graphs.kind != "full_iteration" and bool(graphs.modules))
+    eager = eager and "attn" not in graphs.modules
+    told = options.transformer == "transformer_engine" and options.attention in ("auto", "fused", "unfused")
+    return plain and eager and told and {kind.mixer for kind in kinds(r.model)} <= known
 
 
 _IN_PROCESS = "--inprocess-restart"

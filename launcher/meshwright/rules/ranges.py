@@ -91,6 +91,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_NONE_OR_MORE, "training", "seed"),
     (_NONE_OR_MORE, "training.optimizer", "lr eps weight_decay clip"),
     (_PART_BELOW_ONE, "training.optimizer", "beta1 beta2 momentum"),
+    (_AMOUNT, "training.optimizer", "qk_clip"),
     (_NONE_OR_MORE, "training.schedule", "warmup_steps wsd_decay_steps min_lr"),
     (_COUNT, "training.schedule", "decay_steps"),
     (_AMOUNT, "training.data", "epochs"),

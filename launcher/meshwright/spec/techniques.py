@@ -197,3 +197,4 @@ class DeepSpeedCheckpoint:
 
     writer: Literal["torch", "python", "fast"] = "torch"  # fast: through pinned buffers and libaio
     node_local: bool = False  # each node keeps what its own ranks wrote
+    load_universal: bool = False  # training.logging.load is read as one that any number of ranks wrote

@@ -33,7 +33,7 @@ states ZeRO-1 deals out matrix by matrix (megatron-core 0.19.2, core/optimizer/e
 class Optimizer:
     """The optimizer. A ``None`` was published nowhere and is left to the backend's default, said so."""
 
-    name: Literal["adamw", "adam", "sgd", "muon", "lion", "soap"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "muon", "adaptive_muon", "lion", "soap"] = "adamw"
     lr: float = 3.0e-4
     beta1: float = 0.9
     beta2: float = 0.95
@@ -41,6 +41,7 @@ class Optimizer:
     weight_decay: float = 0.1
     clip: float = 1.0  # global gradient norm; 0 turns clipping off
     momentum: float = 0.9  # SGD and Muon
+    qk_clip: float | None = None  # largest attention logit that a step leaves (MuonClip); None: not clipped
 
 
 @dataclass(frozen=True, kw_only=True)

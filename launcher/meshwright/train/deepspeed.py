@@ -50,8 +50,8 @@ def main(words: Sequence[str]) -> None:
     machine.write(folder)
     job = read(folder)
     _name_wandb(job)
-    if not (_checkpoints(folder, job.program) / "latest").is_file():
-        job = checkpoints.prepared(job, folder)
+    saved = (_checkpoints(folder, job.program) / "latest").is_file()
+    job = job.from_saved() if saved else checkpoints.prepared(job, folder)
     runner = engine(job)
     code = _train(runner, job, folder, signals)
     _end(runner, code)
@@ -145,7 +145,7 @@ def _resume(runner: Any, job: Job, folder: Path) -> int:
         else:
             runner.load_checkpoint(str(before))
     elif start and job.universal:
-        checkpoints.load_universal(runner, Path(start))
+        checkpoints.load_universal(runner, checkpoints.universal_start(folder, Path(start)))
     elif start:
         path, _ = runner.load_checkpoint(start)
         if path is None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from meshwright.train import stages
 from meshwright.train.deepspeed_engine import Job
 
-__all__ = ["converted", "load_universal", "prepared"]
+__all__ = ["converted", "load_universal", "prepared", "universal_start"]
 
 _UNIVERSAL = "latest_universal"
 """The file that marks a folder of them (runtime/engine.py)."""
@@ -23,15 +23,28 @@ _UNIVERSAL = "latest_universal"
 def prepared(job: Job, folder: Path) -> Job:
     """The job that loads the stage before; its checkpoint is converted first where the layout changes."""
     said, start = stages.after(folder), job.program["logging"]["load"]
-    if said is None and start and (Path(start) / _UNIVERSAL).is_file():
-        return job.from_universal()
-    if said is None or not said["universal"]:
-        return job
-    deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo")
-    if dist.get_rank() == 0:
-        _convert(stages.source(folder), converted(folder))
-    dist.barrier()
+    if said is None and start:
+        wanted = job.universal or _is_universal(Path(start))
+        before = None if _is_universal(Path(start)) else Path(start)
+    else:
+        wanted, before = said is not None and said["universal"], stages.source(folder)
+    if not wanted:
+        return job.from_saved()
+    if before is not None:
+        deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo")
+        if dist.get_rank() == 0:
+            _convert(before, converted(folder))
+        dist.barrier()
     return job.from_universal()
+
+
+def universal_start(folder: Path, start: Path) -> Path:
+    """What a run in ``folder`` loads that is told to start from ``start``: that, or what it was converted to."""
+    return start if _is_universal(start) else converted(folder)
+
+
+def _is_universal(folder: Path) -> bool:
+    return (folder / _UNIVERSAL).is_file()
 
 
 def converted(folder: Path) -> Path:
@@ -54,11 +67,12 @@ def load_universal(runner: Any, folder: Path) -> None:
             state["step"] = state["step"].clone()
 
 
-def _convert(before: Path | None, universal: Path) -> None:
+def _convert(before: Path, universal: Path) -> None:
     """DeepSpeed's own tool: one file a parameter and state, which any number of ranks can read."""
     from deepspeed.checkpoint import ds_to_universal
 
-    assert before is not None
+    if not (before / "latest").is_file():
+        raise SystemExit(f"training.logging.load: no checkpoint in {before}")
     tag = (before / "latest").read_text().strip()
     shutil.rmtree(universal, ignore_errors=True)  # of a conversion that was cut off
     words = ["--input_folder", str(before / tag), "--output_folder", str(universal / tag), "--inject_missing_state"]

@@ -46,6 +46,11 @@ class Job:
         section = {**self.settings.get("checkpoint", {}), "load_universal": True}
         return replace(self, settings={**self.settings, "checkpoint": section})
 
+    def from_saved(self) -> Job:
+        """The same, started from a checkpoint of as many ranks, such as its own."""
+        section = {key: value for key, value in self.settings.get("checkpoint", {}).items() if key != "load_universal"}
+        return replace(self, settings={**self.settings, "checkpoint": section}) if self.universal else self
+
     @property
     def micro_batch(self) -> int:
         """Sequences of one micro-batch."""

@@ -128,6 +128,7 @@ def expected(plan: Plan) -> dict[str, Any]:
         "writer": options.checkpoint.writer,
         "async_save": training.logging.async_save,
         "node_local": options.checkpoint.node_local,
+        "universal": options.checkpoint.load_universal,
     }
 
 
@@ -171,12 +172,13 @@ _SHORT = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
 def _saved(c: Any) -> dict[str, Any]:
-    """Who writes checkpoints."""
+    """Who writes checkpoints, and what is read."""
     writer = c.checkpoint_config["writer"] or {"type": "TORCH", "decoupled": False}
     return {
         "writer": writer["type"].lower(),
         "async_save": writer["decoupled"],
         "node_local": c.use_node_local_storage,
+        "universal": c.load_universal_checkpoint,
     }
 
 

@@ -22,6 +22,7 @@ from meshwright.model.huggingface import nested
 from meshwright.model.kinds import kinds
 from meshwright.model.layers.measured import small_measured
 from meshwright.model.pattern import write_pattern
+from meshwright.rules.deepspeed_extra import cut_by_extra
 from meshwright.spec.decode import decode
 from meshwright.spec.model import Model
 from meshwright.train.deepspeed_patches import experts, machines, on_cpu
@@ -41,7 +42,9 @@ def built(plan: Plan) -> Check:
     engine = _engine(plan, settings)
     wrong = list(_differences(plan, engine))
     done = f"rank 0 of {plan.grid.world:,}: {type(engine.optimizer).__name__}, dp {plan.grid.dp}, cp {plan.grid.cp}"
-    return Check("built", not wrong, "; ".join(wrong) or done, ("a tiny model of the same kind", *substitutions))
+    own = ("parameters by backend.deepspeed.extra.tensor_parallel, not compared with the plan's",)
+    pretended = ("a tiny model of the same kind", *(own if cut_by_extra(plan.spec.backend.deepspeed.extra) else ()))
+    return Check("built", not wrong, "; ".join(wrong) or done, (*pretended, *substitutions))
 
 
 def _by_itself(settings: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def _differences(plan: Plan, engine: Any) -> Iterator[str]:
             yield f"the optimizer is cut into {counts} parts, the plan has {sharded}"
     if plan.grid.tp > 1 and engine.autotp_size() != plan.grid.tp:
         yield f"autotp_size {engine.autotp_size()}, the plan has tp = {plan.grid.tp}"
-    if plan.grid.tp > 1:
+    if plan.grid.tp > 1 and not cut_by_extra(plan.spec.backend.deepspeed.extra):
         yield from _unequal_parts(plan, engine)
 
 

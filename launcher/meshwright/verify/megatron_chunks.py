@@ -92,6 +92,7 @@ def _config(plan: Plan) -> Any:
         "use_cpu_initialization": True,
         "perform_initialization": False,
         "gradient_accumulation_fusion": False,
+        "defer_embedding_wgrad_compute": False,  # which fuses them
         "transformer_impl": "local",
         "dsa_kernel_backend": "none",  # the others ask for a GPU
         "moe_grouped_gemm": False,  # the grouped kernels' one tensor holds the same elements

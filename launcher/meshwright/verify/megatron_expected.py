@@ -91,6 +91,8 @@ def _training(plan: Plan) -> dict[str, Any]:
         "lr": optimizer.lr,
         "weight_decay": optimizer.weight_decay,
         "clip_grad": optimizer.clip,
+        "qk_clip": optimizer.qk_clip is not None,
+        "qk_clip_threshold": 100 if optimizer.qk_clip is None else optimizer.qk_clip,
         "seed": training.seed,
     }
     if not training.ramp:

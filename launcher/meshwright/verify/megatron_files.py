@@ -60,7 +60,7 @@ def _kind(recipe: Any) -> str:
 def _all_names(plan: Plan) -> Iterator[str]:
     hybrid = is_hybrid(plan.spec.model, plan.spec.backend.megatron)
     for operation in MODULES:
-        yield from names(operation, plan.stages[0].chunks[0].layers, plan.spec.model.mtp, hybrid)
+        yield from names(operation, range(plan.stages[0].chunks[0].layers), plan.spec.model.mtp, hybrid)
 
 
 def misnamed(rules: tuple[ModulePrecision, ...], made: Iterable[str]) -> Iterator[str]:
