@@ -27,6 +27,7 @@ RENAMED = {
     "no_persist_layer_norm": "persist_layer_norm",
     "bias_swiglu_fusion": "bias_activation_fusion",
     "bias_gelu_fusion": "bias_activation_fusion",
+    "ddp_bucket_size": "bucket_size",
 }
 """Fields that core_transformer_config_from_args and get_model fill from an argument of another name."""
 

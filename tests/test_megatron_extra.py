@@ -19,7 +19,6 @@ from meshwright.spec.model import Moe
 EXPERTS = small_model(moe=Moe(experts=4, topk=2, ffn=256))
 
 PASSED = [
-    "--cuda-graph-warmup-steps 5",
     "--min-offloaded-tensor-size=1000000",
     "--disable-bf16-reduced-precision-matmul",
     "--moe-paged-stash-page-size 128",
@@ -28,12 +27,8 @@ PASSED = [
     "--no-bias-swiglu-fusion",
     "--no-persist-layer-norm",
     "--apply-query-key-layer-scaling",
-    "--calculate-per-token-loss",
-    "--ddp-bucket-size 1000000",
-    "--enable-experimental",
-    "--suggested-communication-unit-size 800000000",
-    "--init-model-with-meta-device",
-    "--apply-wd-to-qk-layernorm",
+    "--moe-pad-experts-for-cuda-graph-inference",
+    "--ddp-average-in-collective",
 ]
 
 
@@ -80,7 +75,7 @@ def test_what_megatron_refuses_is_said_in_its_words() -> None:
 @pytest.mark.parametrize(
     ("words", "kind", "field", "value"),
     [
-        ("--calculate-per-token-loss", "TransformerConfig", "calculate_per_token_loss", True),
+        ("--fp8-margin 1", "TransformerConfig", "fp8_margin", 1),
         ("--moe-input-jitter-eps=0.01", "TransformerConfig", "moe_input_jitter_eps", 0.01),
         ("--no-masked-softmax-fusion", "TransformerConfig", "masked_softmax_fusion", False),
         ("--check-for-large-grads", "DistributedDataParallelConfig", "check_for_large_grads", True),

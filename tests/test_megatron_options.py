@@ -8,10 +8,12 @@ import pytest
 
 from builders import small_model, spec
 from meshwright.cost import cost
+from meshwright.emit.bridge import container
 from meshwright.emit.megatron import flags
 from meshwright.emit.megatron_groups import prioritised
 from meshwright.emit.megatron_kwargs import kwargs
-from meshwright.imports.found import Place
+from meshwright.imports.bridge import of_bridge
+from meshwright.imports.found import Given, Place
 from meshwright.imports.megatron import of_flags
 from meshwright.layout.plan import Plan
 from meshwright.resolver import layout, override, refusals, resolve
@@ -163,13 +165,101 @@ def test_transposes_that_stay_take_a_byte_of_every_weight() -> None:
     assert kept - bare == plan.stages[0].parameters - ends
 
 
+SUMMED: dict[str, dict[str, Any]] = {
+    "a step's sums": {
+        "model.qk_norm": "head",
+        f"{B}experimental": True,
+        f"{B}per_token_loss": True,
+        f"{B}bucket": 134_217_728,
+        f"{B}decay_qk_norms": True,
+        f"{B}garbage.interval": 100,
+        f"{B}garbage.evaluation": False,
+    },
+    "collections around validations": {f"{B}garbage.interval": 0},
+    "delayed scales": {
+        "training.precision": "fp8_delayed",
+        f"{B}quantization.amax_history": 1024,
+        f"{B}quantization.amax": "max",
+    },
+    "units of Megatron-FSDP": {
+        "parallelism.zero": 3,
+        f"{B}megatron_fsdp.meta_device": True,
+        f"{B}megatron_fsdp.unit_size": 800_000_000,
+    },
+    "copies behind graphs": {
+        "model.moe": MOE,
+        f"{B}activation_offload.modules": ("expert_fc1",),
+        f"{B}activation_offload.delayed": True,
+        f"{B}cuda_graphs.kind": "transformer_engine",
+        f"{B}cuda_graphs.modules": ("attn",),
+        f"{B}cuda_graphs.warmup": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_what_a_step_sums_and_collects_is_read_back(name: str) -> None:
+    values = read(resolve(asked(**SUMMED[name])))
+    assert {path: values[path] for path in SUMMED[name] if path.startswith(B)} == {
+        path: list(value) if isinstance(value, tuple) else value
+        for path, value in SUMMED[name].items()
+        if path.startswith(B)
+    }
+
+
+@pytest.mark.parametrize("name", ["a step's sums", "collections around validations", "delayed scales"])
+def test_megatron_bridges_file_says_it_and_is_read_back(name: str) -> None:
+    written = container(resolve(asked(parallelism__zero=1, training__steps=50, **SUMMED[name]), "bridge"))
+    leaves = {
+        f"{part}.{key}": Given(f"{part}.{key}", value, Place("config.yaml", 1))
+        for part, values in written.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    }
+    values = of_bridge(leaves).values
+    assert {path: values[path] for path in SUMMED[name] if path.startswith(B)} == {
+        path: value for path, value in SUMMED[name].items() if path.startswith(B)
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--ddp-bucket-size 8", "nothing is reduced in buckets"),
+        ("--suggested-communication-unit-size 8", "Megatron-FSDP is off"),
+        ("--cuda-graph-warmup-steps 8", "there are no graphs"),
+        ("--fp8-amax-history-len 8", "no scale is delayed"),
+        ("--manual-gc-interval 8", "manual_gc is off"),
+        ("--delay-offload-until-cuda-graph", "nothing is offloaded beside graphs of layers"),
+    ],
+)
+def test_an_argument_that_nothing_reads_is_named_with_the_reason(words: str, reason: str) -> None:
+    size = "--num-layers 2 --hidden-size 64 --num-attention-heads 4 --seq-length 64 --micro-batch-size 1 --bf16"
+    line = [(word, Place("args.txt", 1)) for word in f"{size} {words}".split()]
+    found = [one for one in of_flags(line, "args", 8).found if one.key == words.split()[0]]
+    assert [(one.fate, one.reason) for one in found] == [("dropped", reason)]
+
+
+def test_the_former_word_for_decay_of_norms_is_read() -> None:
+    words = ["--qk-layernorm", "--no-weight-decay-cond-type", "apply_wd_to_qk_layernorm"]
+    source = of_flags([(word, Place("args.txt", 1)) for word in words], "args", 8)
+    assert source.values[f"{B}decay_qk_norms"] is True
+
+
+def test_keyword_arguments_carry_what_a_step_sums() -> None:
+    made = kwargs(resolve(asked(parallelism__zero=1, **SUMMED["a step's sums"])))
+    assert made["TransformerConfig"]["calculate_per_token_loss"] is True
+    assert made["DistributedDataParallelConfig"]["bucket_size"] == 134_217_728
+    assert made["OptimizerConfig"]["apply_wd_to_qk_layernorm"] is True
+
+
 LEFT = [
     "--distributed-timeout-seconds-after-init 60",
     "--ckpt-fully-parallel-load-exchange-algo gather_rounds",
     "--lion-beta1 0.9",
     "--moe-pad-experts-for-cuda-graph-inference",
     "--ddp-average-in-collective",
-    "--fp8-amax-history-len 1024",
+    "--fp8-margin 1",
     "--flight-recorder-trace-buffer-size 4000",
 ]
 """What stays to be passed through, and is nobody's key."""

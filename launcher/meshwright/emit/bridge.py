@@ -16,6 +16,7 @@ import yaml
 from meshwright.emit.megatron import checkpoint_format, environment, uses_fsdp
 from meshwright.emit.megatron_groups import group_kwargs
 from meshwright.emit.megatron_kwargs import kwargs
+from meshwright.emit.megatron_techniques import collections
 from meshwright.layout.length import decay_steps
 from meshwright.layout.plan import Plan
 from meshwright.model.user_buffers import products
@@ -121,6 +122,7 @@ def _model(plan: Plan, transformer: Mapping[str, Any]) -> Values:
 def _train(plan: Plan) -> Values:
     return {
         "empty_unused_memory_level": plan.spec.backend.megatron.empty_cache,
+        **collections(plan),
         "train_iters": plan.steps,
         "global_batch_size": plan.batch.global_batch,
         "micro_batch_size": plan.batch.micro_batch,
@@ -155,6 +157,7 @@ def _dist(plan: Plan) -> Values:
         "use_tp_pp_dp_mapping": plan.spec.parallelism.order == "tp-cp-ep-pp-dp",
         "use_megatron_fsdp": uses_fsdp(plan) and not torch_fsdp,
         "use_torch_fsdp2": torch_fsdp,
+        "enable_megatron_core_experimental": plan.spec.backend.megatron.experimental,
         **group_kwargs(plan),
     }
 

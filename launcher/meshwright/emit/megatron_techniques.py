@@ -12,7 +12,7 @@ from meshwright.layout.plan import Plan
 from meshwright.spec import EnvVariable, MegatronOptions
 from meshwright.spec.techniques import ExpertOptions, MuonOptions, TpOverlap
 
-__all__ = ["technique_flags", "technique_variables"]
+__all__ = ["collections", "technique_flags", "technique_variables"]
 
 
 def technique_flags(plan: Plan) -> list[str]:
@@ -29,6 +29,7 @@ def technique_flags(plan: Plan) -> list[str]:
         *switch("--delay-wgrad-compute", options.delay_wgrad),
         *switch("--overlap-param-gather-with-optimizer-step", options.gather_with_step),
         *switch("--use-transformer-engine-op-fuser", options.op_fuser),
+        *_step(options),
         *flag("--empty-unused-memory-level", options.empty_cache, 0),
     ]
 
@@ -71,6 +72,27 @@ def _priorities(plan: Plan) -> Iterator[tuple[str, EnvVariable]]:
         yield "CUDA_GRAPHS_USE_NODE_PRIORITY", EnvVariable(value="1", why=why)
 
 
+def _step(options: MegatronOptions) -> Iterator[str]:
+    """What a step sums and decays, and when the host collects garbage."""
+    yield from switch("--enable-experimental", options.experimental)
+    yield from switch("--calculate-per-token-loss", options.per_token_loss)
+    yield from flag("--ddp-bucket-size", options.bucket)
+    yield from switch("--apply-wd-to-qk-layernorm", options.decay_qk_norms)
+    yield from switch("--manual-gc", options.garbage.interval is not None)
+    yield from flag("--manual-gc-interval", options.garbage.interval, 0)
+    yield from switch("--no-manual-gc-eval", not options.garbage.evaluation)
+
+
+def collections(plan: Plan) -> dict[str, bool | int]:
+    """When the host collects garbage, as Megatron-Bridge's TrainingConfig has it."""
+    garbage = plan.spec.backend.megatron.garbage
+    return {
+        "manual_gc": garbage.interval is not None,
+        "manual_gc_interval": garbage.interval or 0,
+        "manual_gc_eval": garbage.evaluation,
+    }
+
+
 def _graphs(options: MegatronOptions) -> Iterator[str]:
     """Random numbers come from Transformer Engine's tracker, whose state a graph may hold (arguments.py:1873)."""
     graphs = options.cuda_graphs
@@ -79,6 +101,7 @@ def _graphs(options: MegatronOptions) -> Iterator[str]:
     yield from flag("--cuda-graph-impl", graphs.kind)
     if graphs.modules:
         yield from ("--cuda-graph-modules", *graphs.modules)
+    yield from flag("--cuda-graph-warmup-steps", graphs.warmup, 3)
     yield "--te-rng-tracker"
     yield from switch("--no-check-for-nan-in-loss-and-grad", graphs.kind == "full_iteration")  # arguments.py:1195
 
@@ -117,6 +140,8 @@ def _quantization(plan: Plan) -> Iterator[str]:
         yield from flag("--num-layers-at-start-in-bf16", details.first_layers_bf16, 1)
         yield from flag("--num-layers-at-end-in-bf16", details.last_layers_bf16, 1)
     yield from switch("--fp8-output-proj", details.output_projection)
+    yield from flag("--fp8-amax-history-len", details.amax_history, 1)
+    yield from flag("--fp8-amax-compute-algo", details.amax, "most_recent")
 
 
 def _offload(options: MegatronOptions) -> Iterator[str]:
@@ -125,6 +150,7 @@ def _offload(options: MegatronOptions) -> Iterator[str]:
         yield from ("--fine-grained-activation-offloading", "--offload-modules", *activations.modules)
         yield from flag("--activation-offload-fraction", activations.fraction, 1.0)
         yield from flag("--fine-grained-offloading-max-inflight-offloads", activations.inflight)
+        yield from switch("--delay-offload-until-cuda-graph", activations.delayed)
     yield from flag("--cpu-offloading-num-layers", activations.layers, 0)
     if optimizer.fraction:
         yield "--optimizer-cpu-offload"
@@ -143,6 +169,8 @@ def _fsdp(options: MegatronOptions) -> Iterator[str]:
     yield from switch("--fsdp-db-use-persist-buf-on-alloc-fail", fsdp.persistent_fallback)
     yield from switch("--keep-fp8-transpose-cache", fsdp.transpose_cache)
     yield from flag("--outer-dp-sharding-strategy", "optim" if fsdp.outer_optimizer else "no_shard", "no_shard")
+    yield from switch("--init-model-with-meta-device", fsdp.meta_device)
+    yield from flag("--suggested-communication-unit-size", fsdp.unit_size)
 
 
 def _overlap(overlap: TpOverlap) -> Iterator[str]:

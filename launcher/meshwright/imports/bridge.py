@@ -135,6 +135,11 @@ def _rope(said: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
+def _number_or_switch(value: Any) -> Any:
+    """Bridge's own recipes write 100 where it is a switch (recipes/common.py:70)."""
+    return value > 0 if isinstance(value, int) else value
+
+
 _BUFFERS = "tp_comm_overlap_cfg"
 _MADE = "a function or an object of Python, which follows from the rest"
 _COPIED = "Bridge fills it in from the rest"
@@ -188,6 +193,10 @@ BRIDGE = Shape(
         "scheduler.end_weight_decay": To("weight_decay"),
         "scheduler.start_weight_decay": To("weight_decay"),
         "scheduler.max_steps": To("lr_decay_iters"),
+        "dist.enable_megatron_core_experimental": To("enable_experimental", on),
+        "ddp.bucket_size": To("ddp_bucket_size"),
+        "comm_overlap.bucket_size": To("ddp_bucket_size"),
+        "train.manual_gc_eval": To("manual_gc_eval", _number_or_switch),
     },
     reasons={
         "_target_": _CLASS,

@@ -132,8 +132,8 @@ def _fate(name: str, a: Arguments, values: Mapping[str, Any]) -> str:
 
 def _unread(name: str, a: Arguments) -> str | None:
     """Why an argument says nothing beside the others."""
-    if name == "tp_comm_overlap_cfg" and not a("tp_comm_overlap"):
-        return "nothing overlaps: tp_comm_overlap is off"
+    if reason := megatron_techniques.unread(name, a):
+        return reason
     wanted = name in megatron_logging.UNRECORDED and megatron_logging.recorded(a)
     return "one step of the first rank of each stage is recorded here" if wanted else None
 

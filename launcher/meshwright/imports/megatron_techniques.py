@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshwright.imports.megatron_arguments import Arguments
 from meshwright.imports.megatron_files import modules, overlapped, preset
 
-__all__ = ["CARRIED", "PLAIN", "implied", "of_muon", "techniques"]
+__all__ = ["CARRIED", "PLAIN", "implied", "of_muon", "techniques", "unread"]
 
 _HERE = "backend.megatron"
 
@@ -17,6 +18,9 @@ PLAIN = {
     f"{_HERE}.quantization.output_projection": "fp8_output_proj",
     f"{_HERE}.cuda_graphs.kind": "cuda_graph_impl",
     f"{_HERE}.cuda_graphs.modules": "cuda_graph_modules",
+    f"{_HERE}.experimental": "enable_experimental",
+    f"{_HERE}.per_token_loss": "calculate_per_token_loss",
+    f"{_HERE}.megatron_fsdp.meta_device": "init_model_with_meta_device",
     f"{_HERE}.activation_offload.layers": "cpu_offloading_num_layers",
     f"{_HERE}.activation_offload.fraction": "activation_offload_fraction",
     f"{_HERE}.activation_offload.inflight": "fine_grained_offloading_max_inflight_offloads",
@@ -40,6 +44,30 @@ PLAIN = {
     f"{_HERE}.empty_cache": "empty_unused_memory_level",
 }
 """One argument each, the same value."""
+
+_WHERE: Mapping[str, tuple[str, Callable[[Arguments], bool], str]] = {
+    f"{_HERE}.bucket": ("ddp_bucket_size", lambda a: bool(a("overlap_grad_reduce")), "nothing is reduced in buckets"),
+    f"{_HERE}.megatron_fsdp.unit_size": (
+        "suggested_communication_unit_size",
+        lambda a: bool(a("use_megatron_fsdp")),
+        "Megatron-FSDP is off",
+    ),
+    f"{_HERE}.cuda_graphs.warmup": (
+        "cuda_graph_warmup_steps",
+        lambda a: a("cuda_graph_impl") != "none",
+        "there are no graphs",
+    ),
+    f"{_HERE}.quantization.amax_history": ("fp8_amax_history_len", lambda a: _delayed(a), "no scale is delayed"),
+    f"{_HERE}.quantization.amax": ("fp8_amax_compute_algo", lambda a: _delayed(a), "no scale is delayed"),
+    f"{_HERE}.activation_offload.delayed": (
+        "delay_offload_until_cuda_graph",
+        lambda a: bool(a("fine_grained_activation_offloading") and a("cuda_graph_impl") == "transformer_engine"),
+        "nothing is offloaded beside graphs of layers",
+    ),
+    f"{_HERE}.garbage.interval": ("manual_gc_interval", lambda a: bool(a("manual_gc")), "manual_gc is off"),
+    f"{_HERE}.garbage.evaluation": ("manual_gc_eval", lambda a: bool(a("manual_gc")), "manual_gc is off"),
+}
+"""One argument each, read where another one is, and why not elsewhere."""
 
 _MUON = {
     "nesterov": "muon_nesterov",
@@ -66,6 +94,9 @@ CARRIED = {
     f"{_HERE}.tp_overlap.products": "tp_comm_overlap_cfg",
     f"{_HERE}.groups.sharp": "use_sharp sharp_enabled_group",
     f"{_HERE}.groups.high_priority": "high_priority_stream_groups",
+    f"{_HERE}.decay_qk_norms": "apply_wd_to_qk_layernorm no_weight_decay_cond_type",
+    **{path: argument for path, (argument, _, _) in _WHERE.items()},
+    f"{_HERE}.garbage.interval": "manual_gc manual_gc_interval",
     **{f"{_HERE}.muon.{name}": argument for name, argument in _MUON.items()},
 }
 
@@ -76,6 +107,8 @@ def techniques(a: Arguments) -> dict[str, Any]:
     return {
         **{path: a(name) for path, name in PLAIN.items()},
         **({f"{_HERE}.muon.{name}": a(argument) for name, argument in _MUON.items()} if of_muon(a) else {}),
+        **{path: a(name) for path, (name, read, _) in _WHERE.items() if read(a)},
+        f"{_HERE}.decay_qk_norms": a("apply_wd_to_qk_layernorm") or a("no_weight_decay_cond_type") == _DECAYS,
         f"{_HERE}.groups.sharp": (a("sharp_enabled_group") or "dp") if a("use_sharp") else "none",
         f"{_HERE}.groups.high_priority": a("high_priority_stream_groups") or [],
         f"{_HERE}.quantization.param_gather": a("fp8_param_gather") or a("fp4_param_gather"),
@@ -91,6 +124,20 @@ def techniques(a: Arguments) -> dict[str, Any]:
         f"{_HERE}.megatron_fsdp.outer_optimizer": a("outer_dp_sharding_strategy") == "optim",
         f"{_HERE}.optimizer_offload.fraction": a("optimizer_offload_fraction") if a("optimizer_cpu_offload") else 0.0,
     }
+
+
+_DECAYS = "apply_wd_to_qk_layernorm"  # the only condition that Megatron knows (training/arguments.py:1343)
+
+
+def _delayed(a: Arguments) -> bool:
+    return bool(a("fp8")) and a("fp8_recipe") == "delayed"
+
+
+def unread(name: str, a: Arguments) -> str | None:
+    """Why an argument says nothing beside the others."""
+    if name == "tp_comm_overlap_cfg" and not a("tp_comm_overlap"):
+        return "nothing overlaps: tp_comm_overlap is off"
+    return next((why for argument, read, why in _WHERE.values() if argument == name and not read(a)), None)
 
 
 def _buffers(a: Arguments) -> dict[str, Any]:

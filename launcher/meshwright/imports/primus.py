@@ -87,7 +87,7 @@ PRIMUS = Shape(
                     "enable_turbo_attention_float8",
                     "moe_router_force_load_balancing_type",
                 ),
-                *("disable_parameter_transpose_cache", "apply_rope_fusion", "enable_experimental"),
+                *("disable_parameter_transpose_cache", "apply_rope_fusion"),
             ),
             KERNELS,
         ),

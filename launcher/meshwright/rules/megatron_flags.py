@@ -108,7 +108,8 @@ _FLAGS = {
     "backend.megatron.optimizer_gradients": "main-grads-dtype",
     "backend.megatron.megatron_fsdp": (
         "fsdp-double-buffer use-nccl-ub fsdp-manual-registration outer-dp-sharding-strategy keep-fp8-transpose-cache "
-        "disable-symmetric-registration megatron-fsdp-max-pool-double-buffer fsdp-db-use-persist-buf-on-alloc-fail"
+        "disable-symmetric-registration megatron-fsdp-max-pool-double-buffer fsdp-db-use-persist-buf-on-alloc-fail "
+        "init-model-with-meta-device suggested-communication-unit-size"
     ),
     "backend.megatron.checkpoint_parallel_load": "ckpt-fully-parallel-load",
     "backend.megatron.checkpoint_reshardable": "dist-ckpt-optim-fully-reshardable",
@@ -140,16 +141,25 @@ _FLAGS = {
     "backend.megatron.experts.stash_gpu": "moe-paged-stash-buffer-size-factor-cuda",
     "backend.megatron.experts.stash_host": "moe-paged-stash-buffer-size-factor-cpu",
     "backend.megatron.op_fuser": "use-transformer-engine-op-fuser",
+    "backend.megatron.experimental": "enable-experimental",
+    "backend.megatron.per_token_loss": "calculate-per-token-loss",
+    "backend.megatron.bucket": "ddp-bucket-size",
+    "backend.megatron.decay_qk_norms": "apply-wd-to-qk-layernorm no-weight-decay-cond-type",
+    "backend.megatron.garbage.interval": "manual-gc manual-gc-interval",
+    "backend.megatron.garbage.evaluation": "no-manual-gc-eval",
     "backend.megatron.delay_wgrad": "delay-wgrad-compute",
     "backend.megatron.gather_with_step": "overlap-param-gather-with-optimizer-step",
     "backend.megatron.cuda_graphs.kind": "cuda-graph-impl enable-cuda-graph external-cuda-graph",
     "backend.megatron.cuda_graphs.modules": "cuda-graph-modules cuda-graph-scope",
+    "backend.megatron.cuda_graphs.warmup": "cuda-graph-warmup-steps",
     "backend.megatron.quantization.param_gather": "fp8-param-gather fp4-param-gather",
     "backend.megatron.quantization.reuse_gradient_buffer": "reuse-grad-buf-for-mxfp8-param-ag",
     "backend.megatron.quantization.first_layers_bf16": "first-last-layers-bf16 num-layers-at-start-in-bf16",
     "backend.megatron.quantization.last_layers_bf16": "num-layers-at-end-in-bf16",
     "backend.megatron.quantization.output_projection": "fp8-output-proj",
     "backend.megatron.quantization.modules": "te-precision-config-file",
+    "backend.megatron.quantization.amax_history": "fp8-amax-history-len",
+    "backend.megatron.quantization.amax": "fp8-amax-compute-algo",
     "backend.megatron.tp_overlap": (
         "tp-comm-overlap-cfg tp-comm-bootstrap-backend no-tp-comm-overlap-ag disable-tp-comm-overlap-ag "
         "no-tp-comm-overlap-rs disable-tp-comm-overlap-rs tp-comm-overlap-rs-dgrad no-tp-comm-bulk-dgrad "
@@ -159,6 +169,7 @@ _FLAGS = {
     "backend.megatron.activation_offload.fraction": "activation-offload-fraction",
     "backend.megatron.activation_offload.inflight": "fine-grained-offloading-max-inflight-offloads",
     "backend.megatron.activation_offload.layers": "cpu-offloading-num-layers",
+    "backend.megatron.activation_offload.delayed": "delay-offload-until-cuda-graph",
     "backend.megatron.optimizer_offload.fraction": "optimizer-cpu-offload optimizer-offload-fraction",
     "backend.megatron.optimizer_offload.overlap": "overlap-cpu-optimizer-d2h-h2d",
 }

@@ -1,4 +1,7 @@
-"""How Megatron's groups are made, what its checkpoints hold. Places: megatron-core 0.19.2, below ``megatron/``."""
+"""How Megatron's groups are made, what its checkpoints hold, when its host collects garbage.
+
+Places: megatron-core 0.19.2, below ``megatron/``.
+"""
 
 from __future__ import annotations
 
@@ -76,6 +79,14 @@ RULES: tuple[Rule, ...] = (
         "{spec.parallelism.optimizer_instances})",
         "core/parallel_state.py:785",
         any_of(off("groups.sharp", "dp"), change(parallelism__optimizer_instances=2)),
+    ),
+    option_rule(
+        "garbage",
+        "garbage.evaluation",
+        lambda r: options_of(r).garbage.evaluation or options_of(r).garbage.interval is not None,
+        "validations are left out of collections that are asked for (garbage.interval)",
+        "training/training.py:4013; ours: it would be lost",
+        any_of(off("garbage.evaluation", True), off("garbage.interval", 0)),
     ),
     option_rule(
         "parallel_load",

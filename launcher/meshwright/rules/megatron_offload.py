@@ -45,6 +45,18 @@ def _offload_in_graphs(r: Layout) -> bool:
     return graphs.kind == "transformer_engine" or offload.inflight is not None
 
 
+def _warms_up(r: Layout) -> bool:
+    graphs = options_of(r).cuda_graphs
+    if graphs.kind == "none":
+        return graphs.warmup == 3
+    return graphs.warmup > 0 or not options_of(r).activation_offload.modules
+
+
+def _delayed_by_graphs(r: Layout) -> bool:
+    offload = options_of(r).activation_offload
+    return not offload.delayed or (bool(offload.modules) and options_of(r).cuda_graphs.kind == "transformer_engine")
+
+
 def _layers_offload(r: Layout) -> Number:
     options = options_of(r)
     layers = options.activation_offload.layers
@@ -92,6 +104,24 @@ RULES: tuple[Rule, ...] = (
         change(
             backend__megatron__activation_offload__fraction=1.0, backend__megatron__activation_offload__inflight=None
         ),
+    ),
+    option_rule(
+        "offload_delayed",
+        "activation_offload.delayed",
+        _delayed_by_graphs,
+        "copies of modules wait for a graph of a layer (cuda_graphs.kind=transformer_engine, it is "
+        "{backend.megatron.cuda_graphs.kind})",
+        "core/transformer/transformer_layer.py:1233; ours: it would be lost",
+        off("activation_offload.delayed"),
+    ),
+    option_rule(
+        "graphs_warmup",
+        "cuda_graphs.warmup",
+        _warms_up,
+        "graphs (cuda_graphs.kind, it is {backend.megatron.cuda_graphs.kind}) are captured after these steps, of which "
+        "activation_offload.modules want one",
+        ":2630; core/transformer/transformer_layer.py:1511; without graphs ours: it would be lost",
+        off("cuda_graphs.warmup", 3),
     ),
     option_rule(
         "offload_layers",

@@ -117,6 +117,22 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     option_rule(
+        "amax_history",
+        "quantization.amax_history",
+        lambda r: (
+            r.training.precision == "fp8_delayed"
+            or (options_of(r).quantization.amax_history == 1 and options_of(r).quantization.amax == "most_recent")
+        ),
+        "scales of earlier steps' largest values are delayed scaling's (fp8_delayed), not {training.precision}'s",
+        "core/fp8_utils.py:733; ours: they would be lost",
+        any_of(
+            change(
+                backend__megatron__quantization__amax_history=1, backend__megatron__quantization__amax="most_recent"
+            ),
+            change(training__precision="fp8_delayed"),
+        ),
+    ),
+    option_rule(
         "output_projection",
         "quantization.output_projection",
         lambda r: not options_of(r).quantization.output_projection or r.training.precision == "mxfp8",

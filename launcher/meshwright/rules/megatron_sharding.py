@@ -1,4 +1,4 @@
-"""Megatron-FSDP's buffers, and the precision of what the sharded optimizer keeps.
+"""Megatron-FSDP's buffers, what gradients are summed in, and the precision of what the sharded optimizer keeps.
 
 Places: megatron-core 0.19.2, below ``megatron/``.
 """
@@ -86,6 +86,52 @@ RULES: tuple[Rule, ...] = (
         "{spec.parallelism.optimizer_instances}) and Megatron-FSDP shards everything (zero = 3, it is {zero})",
         "training/arguments.py:3026; core/distributed/fsdp/src/megatron_fsdp/fully_shard.py:347",
         any_of(off("megatron_fsdp.outer_optimizer"), change(parallelism__zero=3, parallelism__optimizer_instances=2)),
+    ),
+    option_rule(
+        "meta_device",
+        "megatron_fsdp.meta_device",
+        lambda r: implies(options_of(r).megatron_fsdp.meta_device, by_megatron_fsdp(r, 2)),
+        "Megatron-FSDP draws weights where it shards them (zero = 2 or 3, it is {zero}, fsdp={backend.megatron.fsdp}); "
+        "elsewhere they would be what the memory holds",
+        "training/training.py:1826 (to_empty_if_meta_device); training/arguments.py:1160",
+        any_of(off("megatron_fsdp.meta_device"), change(parallelism__zero=3)),
+    ),
+    option_rule(
+        "unit_size",
+        "megatron_fsdp.unit_size",
+        lambda r: implies(options_of(r).megatron_fsdp.unit_size is not None, by_megatron_fsdp(r, 2)),
+        "Megatron-FSDP communicates in units, which realises zero = 2 and 3 (zero = {zero}, "
+        "fsdp={backend.megatron.fsdp})",
+        "core/distributed/fsdp/src/megatron_fsdp/megatron_fsdp.py:420; ours: it would be lost",
+        any_of(off("megatron_fsdp.unit_size", None), change(parallelism__zero=3)),
+    ),
+    option_rule(
+        "bucket",
+        "bucket",
+        lambda r: (
+            options_of(r).bucket is None
+            or (r.spec.parallelism.overlap_grad_reduce & ((r.zero < 2) | (options_of(r).fsdp == "megatron")))
+        ),
+        "gradients are reduced in buckets beside the backward pass (overlap_grad_reduce, it is "
+        "{spec.parallelism.overlap_grad_reduce}), and by torch's FSDP2 layer by layer",
+        "training/training.py:1552; ours: it would be lost",
+        any_of(off("bucket", None), change(parallelism__overlap_grad_reduce=True)),
+    ),
+    option_rule(
+        "per_token_loss",
+        "per_token_loss",
+        lambda r: implies(options_of(r).per_token_loss, (r.zero < 2) | (options_of(r).fsdp == "megatron")),
+        "torch's FSDP2 (zero = {zero}) divides by its ranks while it sums, and has no gradients to divide again",
+        "core/distributed/finalize_model_grads.py:696; data_parallel_base.py:45 does nothing",
+        any_of(off("per_token_loss"), off("fsdp", "megatron")),
+    ),
+    option_rule(
+        "decay_qk_norms",
+        "decay_qk_norms",
+        lambda r: not options_of(r).decay_qk_norms or r.model.qk_norm not in ("none", "l2"),
+        "queries and keys have no norms with weights to decay (model.qk_norm={model.qk_norm})",
+        "core/optimizer/__init__.py:105; ours: it would be lost",
+        off("decay_qk_norms"),
     ),
     option_rule(
         "master",

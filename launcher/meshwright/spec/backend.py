@@ -15,6 +15,7 @@ from meshwright.spec.techniques import (
     DeepSpeedCheckpoint,
     ExpertOptions,
     FsdpOptions,
+    Garbage,
     MuonOptions,
     OptimizerOffload,
     ProcessGroups,
@@ -51,6 +52,11 @@ class MegatronOptions:
     op_fuser: bool = False  # Transformer Engine's operations, fused across an expert's MLP
     delay_wgrad: bool = False  # weight gradients wait for the all-to-all that parallelism.overlap_ep hides
     gather_with_step: bool = False  # parameters are gathered while the optimizer steps
+    experimental: bool = False  # Megatron's experiments: kernels that pad routing maps and read DeepEP's indices
+    per_token_loss: bool = False  # gradients are divided by a step's tokens at its end, not by ranks and micro-batches
+    bucket: int | None = None  # elements reduced at once; None: 40 million, or a million for each replica
+    decay_qk_norms: bool = False  # weight decay of the norms of queries and keys, too
+    garbage: Garbage = field(default_factory=Garbage)
     cuda_graphs: CudaGraphs = field(default_factory=CudaGraphs)
     experts: ExpertOptions = field(default_factory=ExpertOptions)
     quantization: Quantization = field(default_factory=Quantization)

@@ -65,14 +65,15 @@ _TABLE: tuple[tuple[Effect, str, str], ...] = (
         "fsdp transformer attention moe_dispatcher moe_grouped_gemm moe_permute_fusion vocab_divisor checkpoint_format "
         "gradient_accumulation_fusion cross_entropy_fusion precision_aware_optimizer spec model moe_flex_backend "
         "moe_flex_sms moe_router_fusion moe_shared_expert_overlap moe_paged_stash op_fuser delay_wgrad "
-        "gather_with_step cuda_graphs activation_offload optimizer_offload "
+        "gather_with_step cuda_graphs activation_offload optimizer_offload experimental bucket garbage "
         "megatron_fsdp dsa_kernels groups tp_overlap checkpoint_parallel_load checkpoint_reshardable empty_cache",
     ),
     # tokens beyond a capacity are dropped; flags may mean anything: ``effect_of_flags``
     (
         "learned",
         "backend.megatron",
-        "optimizer_moments optimizer_master optimizer_gradients quantization moe_rank_capacity muon extra",
+        "optimizer_moments optimizer_master optimizer_gradients quantization moe_rank_capacity muon extra "
+        "per_token_loss decay_qk_norms",
     ),  # see ``effect_of_flags``
     ("learned", "backend.megatron.experts", "balanced padded padded_to_capacity interleave"),
     (

@@ -14,6 +14,7 @@ __all__ = [
     "DeepSpeedCheckpoint",
     "ExpertOptions",
     "FsdpOptions",
+    "Garbage",
     "ModulePrecision",
     "MuonOptions",
     "OptimizerOffload",
@@ -32,6 +33,7 @@ class CudaGraphs:
 
     kind: Literal["none", "local", "transformer_engine", "full_iteration"] = "none"
     modules: tuple[str, ...] = ()  # attn mlp moe moe_router moe_preprocess mamba; empty: whole layers
+    warmup: int = 3  # steps before they are captured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class Quantization:
     last_layers_bf16: int = 0
     output_projection: bool = False  # mxfp8: the head, too
     modules: tuple[ModulePrecision, ...] = ()  # in layers that are not kept in bf16
+    amax_history: int = 1  # steps whose largest values make a scale, where it is delayed
+    amax: Literal["most_recent", "max"] = "most_recent"  # which of them does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,7 @@ class ActivationOffload:
     fraction: float = 1.0  # of these
     inflight: int | None = None  # copies of one module under way; full-iteration graphs must say it
     layers: int = 0  # instead of modules: whole layers, without a pipeline
+    delayed: bool = False  # copies are issued behind the next graph of a layer, when the host waits anyway
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,16 @@ class FsdpOptions:
     persistent_fallback: bool = False  # what is no layer, and finds no place in these, keeps a buffer of its own
     transpose_cache: bool = False  # 8-bit weights keep their transposes between the two passes
     outer_optimizer: bool = False  # optimizer states are sharded over the replicas of optimizer_instances, too
+    meta_device: bool = False  # weights are drawn where they are sharded, never whole on a GPU
+    unit_size: int | None = None  # elements under reduction, half as many gathered ahead; None: 1e9, or two layers'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """When the host collects Python's garbage: at the same steps everywhere, where it is asked to."""
+
+    interval: int | None = None  # steps between two collections; 0: around validations alone; None: when Python wants
+    evaluation: bool = True  # before and after each validation, too
 
 
 @dataclass(frozen=True, kw_only=True)

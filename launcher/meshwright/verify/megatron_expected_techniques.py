@@ -22,6 +22,7 @@ def expected_techniques(plan: Plan) -> dict[str, Any]:
         **_muon(plan),
         **_groups(plan),
         **_checkpoints(plan),
+        **_step(plan),
     }
 
 
@@ -75,6 +76,7 @@ def _techniques(plan: Plan) -> dict[str, Any]:
     }
     return {
         "cuda_graph_impl": o.cuda_graphs.kind,
+        "cuda_graph_warmup_steps": o.cuda_graphs.warmup,
         "delay_wgrad_compute": o.delay_wgrad,
         "overlap_param_gather_with_optimizer_step": o.gather_with_step,
         "use_transformer_engine_op_fuser": o.op_fuser,
@@ -84,6 +86,8 @@ def _techniques(plan: Plan) -> dict[str, Any]:
         "reuse_grad_buf_for_mxfp8_param_ag": details.reuse_gradient_buffer,
         "first_last_layers_bf16": kept,
         "fp8_output_proj": details.output_projection,
+        "fp8_amax_history_len": details.amax_history,
+        "fp8_amax_compute_algo": details.amax,
         **(counts if kept else {}),
     }
 
@@ -98,6 +102,7 @@ def _offload(plan: Plan) -> dict[str, Any]:
         "activation_offload_fraction": activations.fraction,
         "fine_grained_offloading_max_inflight_offloads": activations.inflight,
         "cpu_offloading_num_layers": activations.layers,
+        "delay_offload_until_cuda_graph": activations.delayed,
         "optimizer_cpu_offload": optimizer.fraction > 0,
         "overlap_cpu_optimizer_d2h_h2d": optimizer.overlap,
         **part,
@@ -115,6 +120,8 @@ def _fsdp(plan: Plan) -> dict[str, Any]:
         "megatron_fsdp_max_pool_double_buffer": fsdp.pooled_buffers,
         "fsdp_db_use_persist_buf_on_alloc_fail": fsdp.persistent_fallback,
         "outer_dp_sharding_strategy": "optim" if fsdp.outer_optimizer else "no_shard",
+        "init_model_with_meta_device": fsdp.meta_device,
+        "suggested_communication_unit_size": fsdp.unit_size,
     }
 
 
@@ -173,4 +180,17 @@ def _checkpoints(plan: Plan) -> dict[str, Any]:
         "ckpt_fully_parallel_load": options.checkpoint_parallel_load,
         "dist_ckpt_optim_fully_reshardable": options.checkpoint_reshardable,
         "empty_unused_memory_level": options.empty_cache,
+    }
+
+
+def _step(plan: Plan) -> dict[str, Any]:
+    options = plan.spec.backend.megatron
+    return {
+        "enable_experimental": options.experimental,
+        "calculate_per_token_loss": options.per_token_loss,
+        "ddp_bucket_size": options.bucket,
+        "apply_wd_to_qk_layernorm": options.decay_qk_norms,
+        "manual_gc": options.garbage.interval is not None,
+        "manual_gc_interval": options.garbage.interval or 0,
+        "manual_gc_eval": options.garbage.evaluation,
     }
