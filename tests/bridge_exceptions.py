@@ -49,7 +49,7 @@ NO_ARGUMENT = {
 """Keys that Megatron-LM has no argument for."""
 
 _AHEAD = "Megatron-LM refuses it where gradients are reduced at the end alone (arguments.py:994)"
-_LOOP = "how often the host collects garbage or ends, not what the GPUs run"
+_LOOP = "how the host ends, not what the GPUs run"
 _DECAY = "their scheduler multiplies the decay in this way at every step; a run on random data does not show it"
 _BESIDE = "GPTModel builds no multi-token prediction beside delta nets (models/gpt/gpt_layer_specs.py:572)"
 
@@ -57,20 +57,12 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "ddp.average_in_collective": (
         (True, False, "the mean is taken before the collective, which sends the same bytes"),
     ),
-    "ddp.bucket_size": ((134217728, None, "Megatron-LM's own bucket grows with the data-parallel degree"),),
+    "ddp.bucket_size": ((134217728, None, "nothing is reduced beside the backward pass, so that no bucket is read"),),
     "ddp.check_for_nan_in_grad": ((False, True, "a run of ours stops at a gradient that is no number"),),
     "ddp.overlap_param_gather": ((True, False, _AHEAD),),
-    "ddp.suggested_communication_unit_size": ((800000000, None, "no option of ours: Megatron-FSDP's own size"),),
     "ddp.use_custom_fsdp": ((False, True, "the former name of use_megatron_fsdp, which Megatron-LM sets beside it"),),
     "dist.distributed_timeout_minutes": tuple(
         (n, 10, "how long a collective that hangs is waited for") for n in (15, 220)
-    ),
-    "dist.enable_megatron_core_experimental": (
-        (
-            True,
-            False,
-            "no option of ours: kernels that pad routing maps and read DeepEP's indices (token_dispatcher.py)",
-        ),
     ),
     "dist.high_priority_stream_groups": tuple(
         ([], groups, "what Megatron-LM adds for FSDP on Blackwell (arguments.py:1446)")
@@ -78,16 +70,10 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     ),
     "model.apply_rope_fusion": ((True, False, "for MLA Megatron-core fuses YaRN alone, which needs its experiments"),),
     "model.attention_backend": ((None, "auto", "None lets Transformer Engine choose, too"),),
-    "model.calculate_per_token_loss": ((True, False, "sequences of one length: the mean is the same"),),
     "model.cross_entropy_fusion_impl": (("te", "native", "Megatron-LM refuses te as unstable (arguments.py:1643)"),),
-    "model.cuda_graph_warmup_steps": ((2, 3, "no option of ours: before the measured steps"),),
-    "model.delay_offload_until_cuda_graph": ((True, False, "no option of ours: when copies to the host are issued"),),
     "model.fp8": (("hybrid", "e4m3", "scales of blocks leave E4M3 range enough (DeepSeek-V3, section 3.3.2)"),),
-    "model.fp8_amax_compute_algo": (("max", "most_recent", "no option of ours: Megatron-LM's default"),),
-    "model.fp8_amax_history_len": ((1024, 1, "no option of ours: Megatron-LM's default"),),
     "model.fp8_dot_product_attention": ((True, False, "no option of ours; the recipe's differences say so"),),
     "model.gradient_accumulation_fusion": ((True, False, "below Megatron-FSDP ours is off"),),
-    "model.init_model_with_meta_device": ((True, False, "where weights are drawn before the first step"),),
     "model.moe_pad_experts_for_cuda_graph_inference": ((True, False, "inference alone reads it"),),
     "model.mtp_num_layers": ((1, None, _BESIDE),),
     "model.pipeline_model_parallel_layout": (("Et*4|(t*7|)*5t*8|tmL", "Et*4|(t*7|)*5t*8|tL", _BESIDE),),
@@ -106,7 +92,6 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.moe_router_group_topk": ((1, None, "one group of one: no groups"),),
     "model.moe_router_num_groups": ((1, None, "one group of one: no groups"),),
     "model.use_te_rng_tracker": ((True, False, "no graph holds its state in this recipe"),),
-    "optimizer.apply_wd_to_qk_layernorm": ((True, False, "no option of ours: decay on two norms' weights"),),
     "optimizer.barrier_with_L1_time": ((False, True, "timers that ours does not print"),),
     "optimizer.main_grads_dtype": (("bfloat16", "float32", "with FSDP the master gradients are Megatron-FSDP's"),),
     "optimizer.optimizer": (("dist_muon", "muon", "Megatron-LM's name beside use_distributed_optimizer"),),
@@ -123,9 +108,7 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "train.eval_iters": ((0, 100, "ours has no validation to count them for"),),
     "train.exit_signal": ((15, "SIGTERM", "the same signal by its name"),),
     "train.exit_signal_handler": ((False, True, _LOOP),),
-    "train.manual_gc": ((True, False, _LOOP),),
-    "train.manual_gc_eval": ((100, True, _LOOP), (5, True, _LOOP)),
-    "train.manual_gc_interval": ((100, 0, _LOOP), (5, 0, _LOOP)),
+    "train.manual_gc_eval": tuple((n, True, "a number where Megatron has a switch: on") for n in (100, 5)),
     "validation.eval_iters": ((32, 100, "ours has no validation to count them for"),),
 }
 """(theirs, ours, reason) by key."""
