@@ -29,11 +29,12 @@ others published, with their sources in `sources.csv` beside it. Errors are pred
 The nine constants of a machine (docs/cost.md) were fitted on the rows of that machine, with a prior that weighs as much
 as one row. So the tables "Step time" and "Peak memory" show the fit and not a forecast; "Groups kept out" is the
 forecast (a machine that is not in it was refitted without keeping groups out). What holds for all machines, the host's
-time of routing and of an expert and the bytes of experts' biases, was settled on `nvidia-megatron-bridge`,
+time of an exchange and of an expert and the bytes of experts' biases, was settled on `nvidia-megatron-bridge`,
 `simumax-b200` and our own runs together; what DeepEP and HybridEP spare of it on step 4 of `megatron_dsv3_gb200`, what
 recomputed latent attention costs the host on its step 5. Both fits of B200 begin at the constants of GB200: the prior
-is what others measured on the same chip. SimuMax's has what it measured of its own machine in place of these: large
-products reach 0.49 of the peak there, NVIDIA's 0.6 and more. Of
+is what others measured on the same chip. SimuMax's has what it measured of its own machine in place of these, but for
+products: the largest reach 0.49 of the peak by themselves there, and its runs ask for 0.55 and more. What a router and
+a linear take of the host was counted, and read, elsewhere (docs/cost.md). Of
 `megatron_dsv3_gb200` no fit has seen more than the host's time, settled on
 its first five rows (from its seventh on the host is the cluster's); the mixtures of `nvidia-dgxc-benchmarking` on GB200
 are predicted with it, and that of Megatron-Bridge 25.09 on H100 with as many times its cluster's. No fit has seen the

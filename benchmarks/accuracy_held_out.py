@@ -68,7 +68,7 @@ left:
   that of Hagemann et al., at 2K and 8K;
 * `overlap` of A100, 0.39, was fitted without FSDP, which hides more of its traffic (`fms-fsdp`);
 * InternEvo's steps with states over more than 128 GPUs take longer with each doubling, which no constant says;
-* Qwen3 235B on GB200 and GB300, 39 and 53 % slow (`megatron-moe-modelzoo`), waits for the host in the prediction alone;
+* Qwen3 235B on GB200 and GB300, 51 and 41 % slow (`megatron-moe-modelzoo`), waits for the host in the prediction alone;
 * 70B and 34B at 8K (`xtuner`), a third too fast: its fabric is not published;
 * `llama7b-deepspeed-a800`, a third slower than `xtuner`'s same model, of which nothing says why.
 

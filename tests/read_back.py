@@ -7,15 +7,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from meshwright.emit.megatron import flags
+from meshwright.emit.megatron_files import megatron_files
 from meshwright.imports.found import Place, Source, together
 from meshwright.imports.read import imported
 from meshwright.imports.run import described
 from meshwright.jobs.run_folder import files
+from meshwright.layout.in_folder import in_folder
 from meshwright.layout.plan import Plan
 from meshwright.resolver import resolve
 from meshwright.spec import Spec
 
-__all__ = ["again", "differences", "plan_of", "words_of", "written"]
+__all__ = ["again", "differences", "plan_of", "words_in", "words_of", "written"]
 
 SAID_ELSEWHERE = {
     "name": "the file's name",
@@ -34,8 +37,16 @@ SAID_ELSEWHERE = {
 """What Megatron's arguments do not carry, or say otherwise, with the reason."""
 
 
-def words_of(*flags: str) -> list[tuple[str, Place]]:
-    return [(word, Place("args.txt", number)) for number, word in enumerate(flags, 1)]
+def words_of(*words: str) -> list[tuple[str, Place]]:
+    return [(word, Place("args.txt", number)) for number, word in enumerate(words, 1)]
+
+
+def words_in(folder: Path, plan: Plan) -> list[tuple[str, Place]]:
+    """Megatron's arguments as a script in ``folder`` has them, beside the files that they name."""
+    for name, text in megatron_files(plan).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return [(word, Place(str(folder / "run.sh"), n)) for n, word in enumerate(in_folder(flags(plan), "."), 1)]
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

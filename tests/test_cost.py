@@ -13,11 +13,12 @@ import pytest
 
 from meshwright.cost import cost, estimate
 from meshwright.cost.counts import hardware_flops, training_flops
+from meshwright.cost.data_parallel import data_volume
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import scene
 from meshwright.cost.memory import GIB, Memory, memory
 from meshwright.cost.stage_loads import stages_of
-from meshwright.cost.traffic import data_volume, traffic
+from meshwright.cost.traffic import traffic
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
 from meshwright.resolver import layout, resolve

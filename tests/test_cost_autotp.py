@@ -57,7 +57,7 @@ def test_logits_that_stay_cut_are_half_as_many_and_are_not_gathered() -> None:
 def test_gradients_of_inputs_are_reduced_beside_others_where_it_is_asked() -> None:
     plain, beside = (costed("model=llama3_8b", *CUT, *more).step for more in ((), (f"{D}autotp.overlap=true",)))
     assert beside.tensor < plain.tensor
-    assert beside.compute == plain.compute
+    assert beside.compute == pytest.approx(plain.compute)
 
 
 def test_autocast_multiplies_16_bits_of_weights_in_32() -> None:

@@ -206,6 +206,15 @@ def test_experts_padded_to_a_capacity_are_started_without_their_counts() -> None
     assert runs_ahead.backward == waits.backward
 
 
+def test_another_micro_batch_fills_the_wait_for_counts() -> None:
+    s = _graphs(of(MOE, ep=8), "transformer_engine", ("attn", "moe_router", "moe_preprocess"))
+    p = replace(s.layout.spec.parallelism, overlap_ep=True)
+    overlapped = replace(s, layout=replace(s.layout, spec=replace(s.layout.spec, parallelism=p)))
+    alone, beside_another = (layer(one, one.layers[0]) for one in (s, overlapped))
+    assert beside_another.forward < alone.forward
+    assert beside_another.behind == 0 < alone.behind
+
+
 def test_what_experts_send_back_is_not_hidden_behind_their_start() -> None:
     """The next counts, and so the next experts, come after it."""
     words = ["model=deepseek_v3", "cluster=gb200_nvl72", "cluster.gpus=64", "parallelism.ep=64", "software=ngc"]

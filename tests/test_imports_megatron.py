@@ -22,7 +22,7 @@ from meshwright.layout.length import UNSTATED_STEPS
 from meshwright.resolver import resolve
 from meshwright.rules.megatron_flags import KEYS
 from meshwright.spec import Spec
-from read_back import differences, plan_of, words_of
+from read_back import differences, plan_of, words_in, words_of
 from samples import stages_for
 
 SAMPLE = 10  # one of as many in `make test`
@@ -35,9 +35,9 @@ def cases() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("spec", cases())
-def test_what_was_compiled_gives_the_same_plan(spec: Spec) -> None:
+def test_what_was_compiled_gives_the_same_plan(spec: Spec, tmp_path: Path) -> None:
     plan = resolve(spec)
-    source = of_flags(words_of(*flags(plan)), "args", plan.grid.world)
+    source = of_flags(words_in(tmp_path, plan), "args", plan.grid.world)
     again = plan_of(source, spec)
     assert flags(again) == flags(plan)
     assert (again.grid, again.batch, again.stages) == (plan.grid, plan.batch, plan.stages)

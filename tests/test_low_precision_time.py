@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 import pytest
 
 from meshwright.cost import cost
+from meshwright.cost.data_parallel import between
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import scene
 from meshwright.cost.products import casts, peak, weight_bytes
-from meshwright.cost.time import between
 from meshwright.layout.plan import Plan
 from meshwright.loading import load
 from meshwright.measured.rows import Row, cluster_named, environments, usable

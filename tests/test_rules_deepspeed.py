@@ -129,6 +129,7 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.deepep": {"model": MIXTRAL, "backend.deepspeed.moe_dispatcher": "deepep"},
     "deepspeed.recompute": {"parallelism.recompute": "selective"},
     "deepspeed.entry": {"launch": Launch(entry="pretrain_gpt.py")},
+    "deepspeed.qk_clip": {"training.optimizer.name": "muon", "training.optimizer.qk_clip": 100.0},
     "deepspeed.autocast": {AUTOCAST: "bf16"},
     "deepspeed.autocast_quantized": {
         AUTOCAST: "bf16",

@@ -21,12 +21,12 @@ from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.imports.found import Place
 from meshwright.imports.megatron import of_flags
 from meshwright.jobs.readme import readme
-from meshwright.layout.in_folder import in_folder
 from meshwright.model.user_buffers import buffer_bytes, presets, products
 from meshwright.resolver import layout, override, refusals, resolve
 from meshwright.spec import Spec
 from meshwright.spec.model import Moe
 from meshwright.spec.techniques import ModulePrecision, OverlappedProduct, TpOverlap
+from read_back import words_in
 
 B = "backend.megatron."
 PRESET = "userbuffers_bf16_h100_h8192_tp4_mbs1_seqlen8192"
@@ -154,12 +154,7 @@ def test_what_a_file_says_is_compared_and_explained() -> None:
 
 
 def imported(plan: Any, folder: Path) -> dict[str, Any]:
-    for name, text in FILES["megatron"](plan).items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    words = [(word, Place(str(folder / "run.sh"), 1)) for word in in_folder(flags(plan), ".")]
-    return dict(of_flags(words, "a command", 8).values)
+    return dict(of_flags(words_in(folder, plan), "a command", 8).values)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +241,7 @@ def test_a_rule_for_a_layer_that_is_kept_in_bf16_counts_no_second_time() -> None
     layers = small_model().layers
     assert (ruled.coded_bytes, ruled.kernels) == (kept.coded_bytes, kept.kernels)
     assert further.coded_bytes < kept.coded_bytes
-    assert dict(further.own_precision)["attention.output"] == (("bf16", pytest.approx(1 / (layers - 1))),)
+    assert dict(dict(further.own_precision)["attention.output"]) == {"bf16": pytest.approx(1 / (layers - 1))}
     kept_bytes = further.kernels.input_bytes("attention.output")
     assert kept_bytes == pytest.approx(2 * 2 / layers + 0.5625 * (1 - 2 / layers))
 

@@ -77,7 +77,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     operations = tuple(operations)
     kernels = [_kernel(s, o) for o in operations]
     once, host = sum(map(_forward, kernels)), sum(k.launch for k in kernels)
-    behind = _behind_counts(operations, kernels) * s.framework.reads_counts
+    behind = _behind_counts(operations, kernels) * _waits_for_counts(s)
     forward = maximum(once, host, behind)
     twice = 2.5 if s.framework.kernels.flash else 2
     moved = sum(2 * k.memory + k.returned for k in kernels)
@@ -90,6 +90,11 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     idle = (forward - once, waiting, (r == 2) * (forward - once))
     computed = where(r == 2, forward, where(r == 1, both - backward, 0 * forward))
     return Seconds(forward, backward, computed + tiled, idle, behind)
+
+
+def _waits_for_counts(s: Scene) -> bool:
+    """Whether the device is idle until experts are started; another micro-batch beside this one fills the wait."""
+    return s.framework.reads_counts and not s.layout.spec.parallelism.overlap_ep
 
 
 def _repeated(s: Scene, operations: Sequence[Operation], kernels: Sequence[_Kernel]) -> tuple[Number, Number]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from meshwright.cost.checkpoints import advised_interval, checkpoints
 from meshwright.cost.duration import Duration, duration, together
+from meshwright.cost.flows import Flow
 from meshwright.cost.memory import Memory
 from meshwright.cost.plan_cost import Cost, cost
-from meshwright.cost.traffic import Flow
 from meshwright.layout.plan import Plan, Stage
 
 __all__ = ["cost_summary", "plan_summary", "run_summary"]

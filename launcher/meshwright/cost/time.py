@@ -8,29 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered, messages, offload
+from meshwright.cost import data_parallel, gathered, messages, offload
 from meshwright.cost.collectives import (
-    beside,
-    copies_groups,
-    data_group,
-    expert_data_group,
     group,
     pipeline_group,
     point_to_point,
     ring,
 )
 from meshwright.cost.compute import Seconds, head
+from meshwright.cost.data_parallel import Held, runs
 from meshwright.cost.inputs import Load, Scene, recomputed_part
 from meshwright.cost.layer_time import LayerTime, Triple, layer_time
 from meshwright.cost.memory import stage_parameters
-from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.numbers import Number, maximum, where
 from meshwright.cost.pipeline_time import Placed, Work, bound
 from meshwright.cost.stage_loads import Stages
-from meshwright.cost.traffic import runs, scatters
-from meshwright.rules import Layout
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["StageTime", "Step", "between", "sends", "stage_times", "step", "times_of_one"]
+__all__ = ["StageTime", "Step", "sends", "stage_times", "step", "times_of_one"]
 
 
 @dataclass(frozen=True)
@@ -148,7 +143,7 @@ def step(s: Scene, stages: Stages) -> Step:
         bubble=least - busy - m * waits,
         data=maximum(
             *(
-                _data(s, here, t) + gathered.exposed(s, load, t.forward, t.backward)
+                data_parallel.seconds(s, here, t.forward, t.backward) + gathered.exposed(s, load, t.forward, t.backward)
                 for load, here, t in zip(stages.loads, held, times, strict=True)
             )
         ),
@@ -163,73 +158,6 @@ def sends(s: Scene) -> tuple[Number, Number]:
     interleaved = (1 - r.spec.parallelism.overlap_p2p) * 2.0 * r.vpp * once
     waits = where(r.vpp > 1, interleaved, 2 * once)
     return waits, where(waits > 0, 0 * once, once)
-
-
-Held = tuple[Number, Number]  # parameters of one rank of a stage, and of these routed experts'
-
-
-def _data(s: Scene, held: Held, time: StageTime) -> Number:
-    """Exposed reduction of gradients and gathering of parameters of one stage."""
-    r, p = s.layout, s.layout.spec.parallelism
-    each, after = s.framework.reduce_bytes, s.framework.reduces_after
-    reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
-    hidden = r.cluster.efficiency.overlap
-    volume = where(r.zero >= 1, (1 + after) * reduce, (1 if s.framework.sums_in_switches else 2) * reduce)
-    reduced = volume - p.overlap_grad_reduce * (1 - after) * minimum(hidden * volume, between(r, time.backward))
-    gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, time.forward))
-    gathered = gathered * (1 - hidden * _with_step(s))
-    once = scatters(s) * reduced + (r.zero >= 1) * runs(s) * gathered
-    alone = (s.replicas > 1) + 0
-    return alone * (where(r.zero >= 3, _sharded(s, held, gather, time), once) + _among_copies(s, held, time))
-
-
-def _among_copies(s: Scene, held: Held, time: StageTime) -> Number:
-    """Once a step the copies of a shard sum its gradients; or each steps a part, and all gather the new weights."""
-    each = s.framework.reduce_bytes
-    if s.owners is not s.sharers:
-        each = (each + (s.framework.gather_bytes or s.width)) / 2
-    shards = ((held[0] - held[1]) / s.sharers[0], held[1] / s.sharers[1])
-    seconds = sum(ring(s, g, each * shard, passes=2) for g, shard in zip(copies_groups(s), shards, strict=True))
-    hidden = s.layout.spec.parallelism.overlap_grad_reduce + 0
-    many = s.layout.spec.parallelism.optimizer_instances > 1
-    return many * (hidden * beside(s, seconds, time.backward) + (1 - hidden) * seconds)
-
-
-def between(r: Layout, once: Number) -> Number:
-    """Seconds beside which a stage's gradients are reduced, or its parameters gathered; ``once``: of a micro-batch.
-
-    Interleaved, each chunk's go while a group of micro-batches passes the next chunk (megatron-core 0.19.2
-    core/pipeline_parallel/schedules.py:1315 and :1419).
-    """
-    group = minimum(r.spec.parallelism.microbatch_group or r.pp, r.microbatches)
-    return once * (1 + (r.vpp - 1) * group) / r.vpp
-
-
-def _with_step(s: Scene) -> bool:
-    """Whether what the forward does not hide of gathering runs beside the optimizer's step."""
-    return s.layout.backend.name == "megatron" and s.layout.backend.megatron.gather_with_step
-
-
-def _over_replicas(s: Scene, held: Held, each: float) -> Number:
-    """Seconds to gather or scatter ``each`` byte of the stage's parameters over the ranks that share them."""
-    everything, experts = held
-    return ring(s, data_group(s), each * (everything - experts)) + ring(s, expert_data_group(s), each * experts)
-
-
-def _sharded(s: Scene, held: Held, gather: Number, time: StageTime) -> Number:
-    """ZeRO-3: parameters gathered forward and backward, gradients scattered, in every micro-batch; mostly hidden.
-
-    Where some ranks hold a second copy, only a step's first forward gathers from all (runtime/zero/stage3.py:2846).
-    """
-    r, ranks = s.layout, s.framework.secondary
-    again = gather
-    if ranks > 1:
-        again = ring(s, group(s, ranks + 0 * r.dp, r.tp), (s.framework.gather_bytes or s.width) * held[0])
-    scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
-    scatter = scatter * (2 if s.framework.reduces_whole else 1)
-    forward = beside(s, gather, time.forward) + (r.microbatches - 1) * beside(s, again, time.forward)
-    alone = (r.microbatches - scatters(s)) * beside(s, again, time.backward)
-    return forward + alone + scatters(s) * beside(s, again + scatter, time.backward)
 
 
 def _optimizer(s: Scene, load: Load, held: Held) -> Number:
