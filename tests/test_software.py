@@ -136,7 +136,8 @@ def test_every_default_that_the_software_decides_is_null_in_the_configuration() 
 
     backend = compose(H100)["backend"]
     null = {(name, key) for name in ("megatron", "deepspeed") for key, value in backend[name].items() if value is None}
-    left_to_megatron = {("megatron", name) for name in ("checkpoint_format", "moe_flex_sms", "moe_rank_capacity")}
+    open_to_it = ("bucket", "checkpoint_format", "moe_flex_sms", "moe_rank_capacity")
+    left_to_megatron = {("megatron", name) for name in open_to_it}
     assert {(default.backend, default.option) for default in DEFAULTS} == null - left_to_megatron
 
 
