@@ -209,3 +209,14 @@ def test_a_capacity_is_kept_where_every_rank_routes_whole_sequences(degrees, kep
     assert {mini.backend.megatron.experts.padded_to_capacity for mini in minis} == {kept is not None}
     said = [line for line in substitutions(original, minis) if line.startswith("no token is dropped")]
     assert len(said) == (kept is None)
+
+
+@pytest.mark.parametrize(("zero", "kept"), [(1, True), (3, False)])
+def test_a_loss_per_token_is_kept_where_gradients_can_be_divided_by_it(zero: int, kept: bool) -> None:
+    original = override(spec(small_model(), 8, global_batch=16, zero=zero), "backend.megatron.per_token_loss", True)
+    minis = miniature(original)
+    assert [mini.backend.megatron.per_token_loss for mini in (one_process(minis[0]), *minis)] == [kept] * (
+        len(minis) + 1
+    )
+    said = [line for line in substitutions(original, minis) if line.startswith("gradients divided by ranks")]
+    assert bool(said) != kept

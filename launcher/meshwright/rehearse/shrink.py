@@ -71,6 +71,8 @@ def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
     yield from _without_a_gpu(spec.parallelism)
     if spec.backend.megatron.extra:
         yield f"without the extra flags {' '.join(spec.backend.megatron.extra)}"
+    if spec.backend.megatron.per_token_loss and not minis[0].backend.megatron.per_token_loss:
+        yield "gradients divided by ranks and micro-batches: torch's FSDP2 has none to divide by tokens"
 
 
 def _in_training(spec: Spec, small: Training) -> Iterator[str]:
@@ -209,6 +211,7 @@ def _backend(spec: Spec) -> Backend:
             experts=ExpertOptions(padded_to_capacity=_padded(spec)),
             vocab_divisor=VOCAB // 4,
             gradient_accumulation_fusion=False,
+            per_token_loss=backend.megatron.per_token_loss and spec.parallelism.zero < 2,
             spec=backend.megatron.spec,
         ),
         deepspeed=small_options(backend.deepspeed, SEQUENCE // min(2, spec.parallelism.cp)),
