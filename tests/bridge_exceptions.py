@@ -68,7 +68,7 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
         ([], groups, "what Megatron-LM adds for FSDP on Blackwell (arguments.py:1446)")
         for groups in (["dp_cp"], ["dp_cp", "ep_dp"])
     ),
-    "model.apply_rope_fusion": ((True, False, "for MLA Megatron-core fuses YaRN alone, which needs its experiments"),),
+    "model.apply_rope_fusion": ((True, False, "for MLA Megatron-core fuses YaRN alone (transformer_config.py:2966)"),),
     "model.attention_backend": ((None, "auto", "None lets Transformer Engine choose, too"),),
     "model.cross_entropy_fusion_impl": (("te", "native", "Megatron-LM refuses te as unstable (arguments.py:1643)"),),
     "model.fp8": (("hybrid", "e4m3", "scales of blocks leave E4M3 range enough (DeepSeek-V3, section 3.3.2)"),),
