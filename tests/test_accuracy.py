@@ -112,8 +112,8 @@ def test_runs_that_ran_are_not_said_to_be_too_large(source: str, share: float) -
 
 
 def test_the_document_lists_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    records = read(ROWS)
-    monkeypatch.setattr("meshwright.measured.validate.judge_rows", lambda *_: judged_and_skipped())
+    records, known = read(ROWS), judged_and_skipped()
+    monkeypatch.setattr("meshwright.measured.validate.judge_rows", lambda *_: known)
     result = document((), ())
     told = [row["row_id"] for row in result["rows"]] + [skip["row_id"] for skip in result["skipped"]]
     assert sorted(told) == sorted(record["row_id"] for record in records)

@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from meshwright.cost import gathered, tiles
+from meshwright.cost import gathered, workspace
 from meshwright.cost.activation_offload import coming, leaving
 from meshwright.cost.buckets import buckets, reducing
 from meshwright.cost.inputs import Load, Pair, Scene, built, recomputed_part
-from meshwright.cost.numbers import Number, maximum, minimum, where
-from meshwright.cost.saved import beside, context_copies, layer_input, saved, static_tensors, unpaged
+from meshwright.cost.numbers import GIB, Number, maximum, where
+from meshwright.cost.saved import beside, context_copies, layer_input, saved
 from meshwright.model.count import cuts_words
-from meshwright.model.layers import LayerKind, parts
-from meshwright.model.operations import Degrees, Operation, embedding, final_norm, mtp_joint, parameters
+from meshwright.model.operations import embedding, final_norm, mtp_joint, parameters
 from meshwright.spec.frozen import dataclass
-from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["GIB", "Memory", "allocatable", "memories", "memory", "stage_parameters"]
 
-GIB = 2**30
 USABLE = 0.945
 """Part of a GPU's memory that the allocator gets to use: the CUDA context, NCCL and fragmentation take the rest (set
 where runs of Hagemann et al. 2023 begin to fail, on 80 GB)."""
@@ -74,9 +71,9 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     f = s.framework
     zero = s.layout.zero
     activations, recomputed = _activations(s, load, each)
-    logits = load.head * (_logits(s) + load.mtp * _predicted(s))
-    passing = _workspace(s, load) + reducing(s) + recomputed + coming(s, load)
-    working = maximum(0, passing - load.head * _logits(s)) + beside(s, load)
+    logits = load.head * (workspace.logits(s) + load.mtp * workspace.predicted(s))
+    passing = workspace.backward(s, load) + reducing(s) + recomputed + coming(s, load)
+    working = maximum(0, passing - load.head * workspace.logits(s)) + beside(s, load)
     step = f.step_bytes * _shards(dense, experts, s.owners, zero >= 1)
     return Memory(
         weights=_weights(s, load, dense, experts),
@@ -85,8 +82,11 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
         activations=activations,
         logits=logits,
         workspace=working + maximum(0, step - activations - logits - working),
-        communication=_gathered(s, load) + buckets(s) + gathered.buffers(s, load) + _registered(s, load),
-        framework=_framework(s, load),
+        communication=workspace.layers_gathered(s, load)
+        + buckets(s)
+        + gathered.buffers(s, load)
+        + workspace.registered(s, load),
+        framework=workspace.kernels(s, load),
     )
 
 
@@ -186,101 +186,3 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
     ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden
     stay = (where(full, inputs, kept) + ends) * load.in_flight - leaving(s, load)
     return maximum(0, stay), where(full, working, 0 * working)
-
-
-def _logits(s: Scene) -> Number:
-    """Logits, their soft cap and the loss, the head's weight gradient before it is added, and a few hidden states."""
-    model, f = s.layout.model, s.framework
-    hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.words
-    seen = s.vocab if f.gathered_loss else rows
-    gathered = (s.degrees.sequence > 1) * 2 * hidden
-    loss = (f.loss_bytes + 2 * (model.final_softcap is not None)) / f.tiles[0]
-    return loss * s.tokens * seen + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
-
-
-def _predicted(s: Scene) -> Number:
-    """What head and loss keep for one predicting layer, of which all stand before the backward begins.
-
-    The gradient in place of the logits, else fp32 probabilities (core/transformer/multi_token_prediction.py:840).
-    """
-    kept = 2.0 if s.framework.fused_loss else 4.0
-    return s.tokens * (kept * s.vocab / s.words + s.width * s.layout.model.hidden / s.degrees.sequence)
-
-
-def _workspace(s: Scene, load: Load) -> Number:
-    """Gradients flowing through the widest operation of one layer, where no head needs more."""
-    model = s.layout.model
-    width = load.largest(maximum(0, *(tiles.widest(s, part) for part in parts(kind))) for kind in s.kinds)
-    sent = load.largest(_sent(s, kind) for kind in s.kinds)
-    return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + sent + unpaged(s, load)
-
-
-def _sent(s: Scene, kind: LayerKind) -> Number:
-    """Of a layer with experts, gradients of the tokens sent to them: exchange and sorting each read and write one.
-
-    Four in all are what SimuMax measured of the first stage of DeepSeek V2 beside everything else (31.6 GiB).
-    """
-    if not any(part.routed for part in parts(kind)):
-        return 0
-    moe, d = s.layout.model.moe, s.degrees
-    assert moe is not None
-    rows = moe.topk * d.load * s.framework.expert_room * s.tokens
-    return 4 * s.width * rows * s.layout.model.hidden * d.etp / d.tp
-
-
-def _framework(s: Scene, load: Load) -> Number:
-    """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
-    fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _dispatcher(s, load)
-    fixed = fixed + static_tensors(s, load)
-    d = s.degrees
-    return fixed + s.framework.dummy_gradients * 2 * load.largest(_shapes(operations, d) for operations in s.layers)
-
-
-def _dispatcher(s: Scene, load: Load) -> Number:
-    """Buffers that all layers with experts share."""
-    group = minimum(s.domain, s.layout.ep * s.layout.etp)
-    hidden = s.width * s.layout.model.hidden * s.tokens / s.layout.tp
-    return s.framework.dispatcher_copies * hidden * group + 0 * load.layers
-
-
-def _shapes(operations: Iterable[Operation], d: Degrees) -> Number:
-    total: Number = 0
-    for operation in operations:
-        for weight in operation.weights:
-            if weight.name.endswith((".weight", "experts.up", "experts.down")) and "norm" not in weight.name:
-                total = total + weight.elements / (d.tp if weight.shard == "tp" else d.etp)
-    return total
-
-
-def _gathered(s: Scene, load: Load) -> Number:
-    """ZeRO-3 gathers two layers at a time, and reduces the gradients of one; double buffers hold those of two.
-
-    Megatron-FSDP's are of the type that gradients are reduced in (megatron_fsdp/param_and_grad_buffer.py:2310).
-    DeepSpeed keeps up to ``max_live_parameters`` and prefetches (deepspeed/runtime/zero/partitioned_param_coordinator).
-    """
-    d, r = s.degrees, s.layout
-    layer = maximum(*(everything for everything, _ in s.parameters)) if len(s.parameters) > 1 else s.parameters[0][0]
-    ends = s.vocab * r.model.hidden / d.tp
-    live = 2 * layer + load.head * ends + load.embedding * ends
-    if r.backend.name == "deepspeed":
-        o = r.backend.deepspeed
-        live = maximum(live, minimum(load.layers * layer + ends, o.max_live_parameters + o.prefetch_bucket))
-    own = r.backend.name == "megatron" and r.backend.megatron.fsdp == "megatron"
-    twice = own and r.backend.megatron.megatron_fsdp.double_buffer
-    gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
-    low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
-    return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
-
-
-def _registered(s: Scene, load: Load) -> Number:
-    """User buffers, which stand beside what the allocator counts."""
-    if not s.framework.registers:
-        return 0 * load.layers
-    from meshwright.model.user_buffers import buffer_bytes
-
-    layout, eight = s.layout, s.layout.training.precision in FP8_RECIPES
-    details = layout.backend.megatron.quantization
-    both = eight and details.first_layers_bf16 + details.last_layers_bf16 > 0
-    kinds = (eight, False) if both else (eight,)
-    there = (layout.tp > 1) * layout.model.hidden * s.tokens
-    return buffer_bytes(layout.backend.megatron.tp_overlap, there, layout.tp, kinds) + 0 * load.layers

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Number", "clip", "interpolate", "log2", "maximum", "minimum", "where"]
+__all__ = ["GIB", "Number", "clip", "interpolate", "log2", "maximum", "minimum", "where"]
 
+GIB = 2**30
 Number = Any  # an int, float or bool, or a NumPy array of them
 
 _SCALARS = (int, float, bool)
