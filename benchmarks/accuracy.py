@@ -117,7 +117,7 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
 * **Llama 3.1 405B in 4 bits on GB300**: a tenth too fast, the releases of 26.02 a seventh. `matmul` is one part of the
   peak in all precisions, and was settled on 70B.
 * **Llama 4 Maverick on GB200 in fp8** (DGX Cloud): a fifth too slow, without graphs, where the host sets the pace.
-* **Automodel**: Nemotron 3 a fifth too slow, pipelines and gpt-oss a sixth too fast, DeepSeek V3 on 1,024 GPUs a
+* **Automodel**: Nemotron 3 a fifth too slow, pipelines and gpt-oss a seventh too fast, DeepSeek V3 on 1,024 GPUs a
   quarter. That its pipelines run dry after each 8 micro-batches is counted, and what FSDP2 sends; not what its host
   does more than Megatron's, of which nothing is published. Counted as ZeRO-3, gathering in every micro-batch, which
   its recipes switch off, DeepSeek V3 was met within a tenth: by chance.

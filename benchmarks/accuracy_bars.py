@@ -26,12 +26,13 @@ from meshwright.spec import Spec
 __all__ = ["bars", "recipes"]
 
 GIB = 2**30
-BRIDGE, DGXC = "nvidia-megatron-bridge", "nvidia-dgxc-benchmarking"
+BRIDGE, DGXC, AUTOMODEL = "nvidia-megatron-bridge", "nvidia-dgxc-benchmarking", "nvidia-automodel"
 EIGHT = ("fp8_tensorwise", "fp8_delayed", "fp8_blockwise", "mxfp8")
 
 BARS: tuple[tuple[str, Callable[[Row], bool], float, float], ...] = (
     ("Megatron-Bridge, all GPUs and precisions", lambda row: row.source == BRIDGE, 0.08, 0.20),
     ("DGX Cloud, mixtures", lambda row: row.source == DGXC and _moe(row), 0.10, 0.20),
+    ("Automodel", lambda row: row.source == AUTOMODEL, 0.10, 0.20),
     (
         "dense in 8 bits, NVIDIA's sources",
         lambda row: not _moe(row) and row.spec.training.precision in EIGHT,
@@ -65,7 +66,7 @@ def bars(judged: Sequence[Judged]) -> str:
 def _unseen(judged: Sequence[Judged]) -> Iterator[tuple[Row, float]]:
     """NVIDIA's rows with their errors: kept out of their machine's fit, or of a machine that has none."""
     noted = json.loads(LEFT_OUT.read_text())
-    timed = [j for j in judged if j.measured_time and j.row.source in (BRIDGE, DGXC, "nvidia-nemo-docs")]
+    timed = [j for j in judged if j.measured_time and j.row.source in (BRIDGE, DGXC, AUTOMODEL, "nvidia-nemo-docs")]
     seen: set[str] = set()
     for name, environment in ENVIRONMENTS.items():
         kept = {group: iter(errors) for group, errors in noted.get(name, {}).items()}

@@ -88,6 +88,7 @@ def test_two_layers_fewer_than_divide_leave_a_place_at_each_end(layers):
     [
         ("H100-80GB", "flash_attention_2", 0.35),
         ("H100-80GB", "SDPA flash", 0.35),
+        ("H100-80GB", "FlexAttn", 0.3045),
         ("H100-80GB", "flash_attention_3", cluster_named("dgx_h100").efficiency.attention),
         ("H100-80GB", "", cluster_named("dgx_h100").efficiency.attention),
         ("B200", "FA2", 0.154),

@@ -16,6 +16,9 @@ _FLASH_2_TFLOPS = 0.35 * 989.4
 """Of FlashAttention-2 on an H100, 35 % of its peak (arXiv:2407.08608, abstract): it issues products as on Ampere.
 
 That it reaches no more on later GPUs is inferred."""
+_FLEX = re.compile(r"flex")
+_OF_FLASH_2 = 0.87
+"""Of that rate flex attention's: 90 % forward and 85 % backward (pytorch.org/blog/flexattention)."""
 
 
 def as_said(cluster: Cluster, record: Mapping[str, str]) -> Cluster:
@@ -23,8 +26,10 @@ def as_said(cluster: Cluster, record: Mapping[str, str]) -> Cluster:
     fabric = number(record, "inter_gb_s")
     if fabric is not None:
         cluster = replace(cluster, inter=replace(cluster.inter, bandwidth_gb_s=fabric))
-    gpu = cluster.accelerator
-    if not _FLASH_2.search(said(record, "attn_impl").lower()) or float(gpu.capability) < 9:
+    attention, gpu = said(record, "attn_impl").lower(), cluster.accelerator
+    flex = _FLEX.search(attention) is not None
+    if not (flex or _FLASH_2.search(attention)) or float(gpu.capability) < 9:
         return cluster
-    slower = min(cluster.efficiency.attention, _FLASH_2_TFLOPS / gpu.bf16_tflops)
+    reached = _FLASH_2_TFLOPS * (_OF_FLASH_2 if flex else 1)
+    slower = min(cluster.efficiency.attention, reached / gpu.bf16_tflops)
     return replace(cluster, efficiency=replace(cluster.efficiency, attention=slower))
