@@ -58,12 +58,13 @@ import json, sys; from pathlib import Path; from meshwright.train.megatron impor
 print(json.dumps(command_line(Path(sys.argv[1]))))
 """
 FORKS = """
-import json, os, sys
+import json, os, signal, sys
 from megatron.training import initialize
 done = {}
 for name, (code, word) in json.loads(sys.argv[1]).items():
     sys.stdout.flush()
     if (fork := os.fork()) == 0:
+        os.setsid()  # what it starts ends with it: torch's compilers wait for more where nobody ends them
         said = os.open(name, os.O_WRONLY | os.O_CREAT)
         os.dup2(said, 1), os.dup2(said, 2)
         sys.argv = ["-c", word]
@@ -71,6 +72,10 @@ for name, (code, word) in json.loads(sys.argv[1]).items():
         sys.stdout.flush()
         os._exit(0)
     done[name] = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+    try:
+        os.killpg(fork, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 print(json.dumps(done))
 """
 """Runs programs as forks of one process that has imported Megatron, which takes longer than all of them."""
