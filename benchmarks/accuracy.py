@@ -109,8 +109,8 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
   What the host does for counts that nobody needs (`ROUTING`) is taken to be the same; on H100 the host of 25.09 is
   taken from DeepSeek V3, whose experts were not padded. With graphs of whole layers, on B200 and GB200, the 30B is a
   fifth too fast instead.
-* **Qwen3-30B on H100, 26.02**: three tenths too fast. The release after it is 1.8 times as fast in the same layout, with
-  HybridEP for DeepEP and nothing overlapped, and predicted a quarter too slow: we say one time for both.
+* **Qwen3-30B on H100, 26.02**: three tenths too fast. The release after it is 1.8 times as fast in the same layout,
+  with HybridEP for DeepEP and nothing overlapped, and predicted a quarter too slow: we say one time for both.
 * **Nemotron 3 on GB300 and B300**: a fifth too fast, of Nano and Super, less on GB200 and B200. What mamba_ssm's
   kernels move is counted, in `memory` as other kernels reach it; what they compute, as fast as attention does. On H100,
   where the scan's time is published, that is so; on Blackwell we found no measurement of it.
