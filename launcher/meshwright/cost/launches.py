@@ -78,9 +78,13 @@ def beside(s: Scene, o: Operation) -> float:
 def router(moe: Moe, fused: bool) -> float:
     """Calls of torch in a router's forward."""
     calls = ROUTER[fused]
-    losses = moe.aux_loss > 0 and moe.balancing != "none"
     scored, grouped = moe.score != "softmax" or moe.router_bias, moe.groups > 1
-    more = (calls.losses * losses, calls.scored * scored, calls.grouped * grouped, calls.z_loss * (moe.z_loss > 0))
+    more = (
+        calls.losses * moe.has_auxiliary_loss,
+        calls.scored * scored,
+        calls.grouped * grouped,
+        calls.z_loss * (moe.z_loss > 0),
+    )
     return calls.always + sum(more)
 
 

@@ -93,6 +93,11 @@ class Moe:
     output_norm: bool = False  # a norm behind the experts, before the residual (A.X K1)
     weights_on_input: bool = False  # a token is multiplied by its weight before the expert, not behind it (Llama 4)
 
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        """Whether a loss evens the experts' load."""
+        return self.aux_loss > 0 and self.balancing not in ("none", "quantile_balancing", "sinkhorn")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:

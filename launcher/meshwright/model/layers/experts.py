@@ -67,8 +67,7 @@ def _scores(moe: Moe) -> Iterator[Tensor]:
     """
     apart = moe.score != "softmax"  # scores that do not sum to one, and are divided by their sum
     first = not apart and moe.score_before_topk and not moe.normalize_topk
-    losses = moe.aux_loss > 0 and moe.balancing not in ("none", "quantile_balancing", "sinkhorn")
-    whole, chosen = losses + (apart or first), (not first) * 4 * moe.topk
+    whole, chosen = moe.has_auxiliary_loss + (apart or first), (not first) * 4 * moe.topk
     yield Tensor(whole * 4 * (moe.experts + apart) + chosen, "sequence", "moe")
     yield Tensor((4 if apart else 2) * moe.topk, "routed", "moe")
 
