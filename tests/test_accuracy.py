@@ -243,14 +243,19 @@ HELD_OUT = {
 }
 
 
+def assert_within(errors: list[float], bars: tuple[float, float]) -> None:
+    """Median and ninth of ten."""
+    ninth = sorted(errors)[min(len(errors) - 1, int(0.9 * len(errors)))]
+    assert median(errors) <= bars[0]
+    assert ninth <= bars[1]
+
+
 @pytest.mark.parametrize(("group", "bars"), HELD_OUT.items())
 def test_groups_that_no_fit_has_seen(group: str, bars: tuple[float, float]) -> None:
     """Median and ninth of ten; docs/accuracy.md says what they were before anything was mended."""
-    errors = sorted(
-        abs(j.step_time / j.measured_time - 1) for j in judged() if j.row.group == group and j.measured_time
+    assert_within(
+        [abs(j.step_time / j.measured_time - 1) for j in judged() if j.row.group == group and j.measured_time], bars
     )
-    assert median(errors) <= bars[0]
-    assert errors[min(len(errors) - 1, int(0.9 * len(errors)))] <= bars[1]
 
 
 STRANGERS = {
@@ -266,9 +271,7 @@ STRANGERS = {
 @pytest.mark.parametrize(("source", "bars"), STRANGERS.items())
 def test_rows_of_strangers_by_their_frameworks(source: str, bars: tuple[float, float]) -> None:
     """Median and ninth of ten of sources that have no practice of their own; the same as above."""
-    errors = sorted(abs(error) for error in time_errors(source))
-    assert median(errors) <= bars[0]
-    assert errors[min(len(errors) - 1, int(0.9 * len(errors)))] <= bars[1]
+    assert_within(time_errors(source), bars)
 
 
 def test_automodel_is_met_by_the_cluster_s_constants() -> None:
