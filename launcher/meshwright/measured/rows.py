@@ -189,7 +189,10 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     eager = {} if "compile" in said(record, "fusions").split("+") else practice.eager
     own: dict[str, object] = {"captured": _captured(record, usual), "registers": False}  # peaks are the allocator's
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
-    kernels = replace(usual.kernels, **{**practice.kernels, **eager, **norm})
+    own["batch_first"] = usual.batch_first or practice.fsdp == "torch"
+    own["ends_early"] = usual.ends_early or (practice.fsdp == "torch" and _gpu(record) not in practice.whole_layers)
+    latent = practice.latent if spec.model.mla else {}
+    kernels = replace(usual.kernels, **{**practice.kernels, **latent, **eager, **norm})
     changes = practice.changes if spec.model.moe else {**practice.changes, **practice.dense}
     return replace(usual, **{**own, **changes}, kernels=kernels)
 
