@@ -31,7 +31,7 @@ as one row. So the tables "Step time" and "Peak memory" show the fit and not a f
 forecast (a machine that is not in it was refitted without keeping groups out). What holds for all machines, the host's
 time of an exchange and of an expert and the bytes of experts' biases, was settled on `nvidia-megatron-bridge`,
 `simumax-b200` and our own runs together; what DeepEP and HybridEP spare of it on step 4 of `megatron_dsv3_gb200`, what
-recomputed latent attention costs the host on its step 5. Both fits of B200 begin at the constants of GB200: the prior
+recomputed latent attention costs the host on its step 5. Both fits of B200, and that of GB300, begin at the constants of GB200: the prior
 is what others measured on the same chip. SimuMax's has what it measured of its own machine in place of these, but for
 products: the largest reach 0.49 of the peak by themselves there, and its runs ask for 0.55 and more. What a router and
 a linear take of the host was counted, and read, elsewhere (docs/cost.md). Of
