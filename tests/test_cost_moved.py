@@ -18,9 +18,9 @@ from meshwright.cost.compute import layer
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import Scene, scene
 from meshwright.cost.recomputation import needless
+from meshwright.model.kinds import kinds
 from meshwright.model.layers.latent_attention import LATENT_ATTENTION
 from meshwright.model.operation import FUSED, Kernels, Operation, Tensor
-from meshwright.model.kinds import kinds
 from meshwright.model.operations import decoder_layer
 from meshwright.resolver import layout, normalise
 from meshwright.spec import Backend
