@@ -14,10 +14,10 @@ import pytest
 
 from builders import small_model, spec
 from meshwright.cost import estimate
-from meshwright.cost.compute import head, layer
+from meshwright.cost.compute import head, layer, roofline
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import Scene, scene
-from meshwright.cost.launches import CHECKPOINT, LINEAR, LOW, beside, repeated, router
+from meshwright.cost.launches import CHECKPOINT, LINEAR, LOW, ROTARY, beside, repeated, router
 from meshwright.cost.launches import LATENT as LATENT_OPERATIONS
 from meshwright.cost.layer_time import layer_time
 from meshwright.loading import load
@@ -69,6 +69,21 @@ def test_narrow_heads_do_fewer_products_for_each_exponential(capability: str, sl
 
     assert seconds(64) / seconds(128) == pytest.approx(slower, abs=0.02)
     assert seconds(256) == pytest.approx(seconds(128))
+
+
+def test_a_scan_moves_its_bytes_at_half_the_rate_on_blackwell() -> None:
+    """What only moves takes twice as long there; no other operation does."""
+
+    def seconds(name: str, capability: str) -> float:
+        nemotron = load(["model=nemotron_3_nano_30b_a3b", "cluster=dgx_h100", "cluster.gpus=8"]).stages[0]
+        gpu = replace(nemotron.cluster.accelerator, capability=capability)
+        s = scene(layout(normalise(replace(nemotron, cluster=replace(nemotron.cluster, accelerator=gpu)))))
+        (found,) = {o for operations in s.layers for o in operations if o.name == name}
+        return float(roofline(s, found).in_moving)
+
+    hopper, blackwell = (seconds("mamba.core", capability) for capability in ("9.0", "10.0"))
+    assert blackwell == pytest.approx(2 * hopper, rel=0.1)  # kernels begin and end as fast
+    assert seconds("mamba.convolution", "10.0") == seconds("mamba.convolution", "9.0")
 
 
 def test_a_soft_cap_has_a_slower_kernel_and_more_passes_over_the_logits() -> None:
@@ -152,11 +167,11 @@ def _recomputing(modules: tuple[str, ...], captured: tuple[str, ...] = ()) -> Sc
 
 
 def test_the_host_starts_again_what_is_recomputed() -> None:
-    """Products of the up-projection, what surrounds them, and the checkpoint itself."""
+    """Products of the up-projection, what surrounds and turns them, and the checkpoint itself."""
     scenes = [_recomputing(modules) for modules in ((), ("mla_up_proj",))]
     hookless = [replace(s, framework=replace(s.framework, gradient_launches=0.0)) for s in scenes]
     kept, again = (layer(s, s.layers[0]) for s in hookless)
-    started = 2 * (1 + LINEAR) + LATENT_OPERATIONS + CHECKPOINT
+    started = 2 * (1 + LINEAR) + LATENT_OPERATIONS + ROTARY + CHECKPOINT
     host = started * scenes[0].layout.cluster.efficiency.launch_us * 1e-6
     assert kept.idle[1] > 0
     assert again.total - kept.total == pytest.approx(host)

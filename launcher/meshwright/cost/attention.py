@@ -10,7 +10,7 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.operations import Operation
 from meshwright.spec import Model
 
-__all__ = ["narrow", "peak", "rate", "seen"]
+__all__ = ["narrow", "peak", "rate", "scanning", "seen"]
 
 FITTED_CHANNELS = 128  # of a head, in most rows that efficiency.attention was fitted on
 EXPONENTIALS = {"9": 3.9e12, "10": 4.4e12}
@@ -22,6 +22,10 @@ H100 (docs/gpu.md)."""
 SOFTMAX = 2.0
 """Work on a score in exponentials' time: FlashAttention-3's causal forward at 4K on H100 reaches 1.4 times less with 64
 channels than with 128 (arXiv:2407.08608, figure 5)."""
+SCAN_ON_BLACKWELL = 0.5
+"""Part of what other kernels reach of the memory's rate that mamba_ssm's scan reaches there; on Hopper it reaches all
+(``model.layers.mamba``). Settled on Megatron-Bridge's five rows of Nemotron 3 Nano on GB200; on B200, B300 and GB300,
+and of Super, it is a prediction. Why is not known: its Triton kernels are as they were written for Hopper."""
 TILE = 128  # keys that attention's kernels compute at a time: a window's edge is masked, not skipped
 
 
@@ -47,6 +51,12 @@ def seen(s: Scene, window: int | None) -> Number:
         return 1
     inside = minimum(window + TILE, sequence)  # kernels compute whole tiles
     return (2 * inside - inside * inside / sequence) / sequence
+
+
+def scanning(s: Scene, o: Operation) -> float:
+    """Part of the rate that kernels reach at which the operation's move their bytes: less for a scan on Blackwell."""
+    newer = float(s.layout.cluster.accelerator.capability) >= 10
+    return SCAN_ON_BLACKWELL if newer and o.name == "mamba.core" else 1.0
 
 
 def narrow(s: Scene, o: Operation) -> Number:

@@ -155,7 +155,7 @@ def head(s: Scene) -> Seconds:
 def _kernel(s: Scene, o: Operation) -> _Kernel:
     layout = s.layout
     e, gpu = layout.cluster.efficiency, layout.cluster.accelerator
-    rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
+    rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory * attention.scanning(s, o)
     elements = _touched(s, o)
     kernels = o.kernels + _pieces(s, o)
     fused = s.framework.kernels.flash and not o.dense
