@@ -33,14 +33,13 @@ forecast (a machine that is not in it was refitted without keeping groups out). 
 time of an exchange and of an expert and the bytes of experts' biases, was settled on `nvidia-megatron-bridge`,
 `simumax-b200` and our own runs together; what DeepEP and HybridEP spare of it on step 4 of `megatron_dsv3_gb200`, what
 recomputed latent attention costs the host on its step 5. Both fits of B200, and that of GB300, begin at the constants
-of GB200: the prior is what others measured on the same chip. SimuMax's has what it measured of its own machine in
-place of these, but for products: the largest reach 0.49 of the peak by themselves there, and its runs ask for 0.55 and
-more. What a router and a linear take of the host was counted, and read, elsewhere (docs/cost.md). Of
-`megatron_dsv3_gb200` no fit has seen more than the host's time, settled on
-its first five rows (from its seventh on the host is the cluster's); the mixtures of `nvidia-dgxc-benchmarking` on GB200
-are predicted with it, and that of Megatron-Bridge 25.09 on H100 with as many times its cluster's. No fit has seen the
-groups of "Held out" below, nor `korthikanti2022` and `llama3_paper`, but these are no blind test either: the weight of
-`megatron_sc21`, the bounds on
+of GB200: the prior is what others measured on the same chip, or on the same memory. SimuMax's has what it measured of
+its own machine in place of these, but for products: the largest reach 0.49 of the peak by themselves there, and its
+runs ask for 0.55 and more. What a router and a linear take of the host was counted, and read, elsewhere (docs/cost.md).
+Of `megatron_dsv3_gb200` no fit has seen more than the host's time, settled on its first five rows (from its seventh on
+the host is the cluster's); the mixtures of `nvidia-dgxc-benchmarking` on GB200 are predicted with it, and that of
+Megatron-Bridge 25.09 on H100 with as many times its cluster's. No fit has seen the groups of "Held out" below, nor
+`korthikanti2022` and `llama3_paper`, but these are no blind test either: the weight of `megatron_sc21`, the bounds on
 `matmul` and `intra_link` in the A100 fit, and what is assumed of each source's kernels were settled while looking at
 the former, and the constants of `grand_teton_h100` are those of three candidates that come nearest to the latter.
 
@@ -133,10 +132,9 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
 * **Llama 3.1 405B in 4 bits on GB300**: a tenth too fast, the releases of 26.02 a seventh. `matmul` is one part of the
   peak in all precisions, and was settled on 70B.
 * **Llama 4 Maverick on GB200 in fp8** (DGX Cloud): a fifth too slow, without graphs, where the host sets the pace.
-* **Automodel**: Nemotron 3 a fifth too slow, pipelines and gpt-oss a seventh too fast, DeepSeek V3 on 1,024 GPUs a
-  quarter. That its pipelines run dry after each 8 micro-batches is counted, and what FSDP2 sends; not what its host
-  does more than Megatron's, of which nothing is published. Counted as ZeRO-3, gathering in every micro-batch, which
-  its recipes switch off, DeepSeek V3 was met within a tenth: by chance.
+* **Automodel's pipelines**: a tenth too fast. That they run dry after each 8 micro-batches is counted, and that each
+  stage waits for what it reduces, gathers and hands over; not what its host does more than Megatron's, nor Python's
+  garbage collection, which each rank did when it pleased until February 2026.
 * **MT-NLG, GLM-130B**: older DeepSpeed pipelines; predicted too fast by a fifth and more.
 """
 

@@ -18,9 +18,9 @@ from meshwright.cost.compute import layer
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import Scene, scene
 from meshwright.cost.recomputation import needless
+from meshwright.model.kinds import kinds
 from meshwright.model.layers.latent_attention import LATENT_ATTENTION
 from meshwright.model.operation import FUSED, Kernels, Operation, Tensor
-from meshwright.model.kinds import kinds
 from meshwright.model.operations import decoder_layer
 from meshwright.resolver import layout, normalise
 from meshwright.spec import Backend
@@ -84,8 +84,8 @@ def named(operations: tuple[Operation, ...], name: str) -> Operation:
     return found
 
 
-def first_layer(model: Model, **kernels: bool) -> tuple[Operation, ...]:
-    return decoder_layer(model, kinds(model)[0], replace(FUSED, **kernels))
+def first_layer(model: Model, kernels: Kernels) -> tuple[Operation, ...]:
+    return decoder_layer(model, kinds(model)[0], kernels)
 
 
 def size(tensors: tuple[Tensor, ...]) -> float:
@@ -108,7 +108,7 @@ def test_megatron_turns_and_joins_latent_attention_in_so_many_bytes() -> None:
     sizes = (heads, content + turned), (heads, content + values), (1, turned)
     counted = both_ways(joined, *(leaf(tokens, 1, *each) for each in sizes))
     ours = _around_latent(MLA, replace(FUSED, rope=False))
-    assert ours == tuple(pytest.approx(each / tokens, rel=0.02) for each in counted)
+    assert ours == pytest.approx(tuple(each / tokens for each in counted), rel=0.02)
 
 
 def _around_latent(model: Model, kernels: Kernels) -> tuple[float, float]:
@@ -137,10 +137,10 @@ def test_transformers_turn_queries_and_keys_in_so_many_bytes() -> None:
     queries, keys = leaf(1, 32, tokens, channels), leaf(1, 8, tokens, channels)
     counted = both_ways(lambda q, k: apply_rotary_pos_emb(q, k, angles, angles), queries, keys)
     model = small_model(heads=32, kv_heads=8, head_dim=channels)
-    turning = named(first_layer(model, rope=False), "attention.positions")
+    turning = named(first_layer(model, replace(FUSED, rope=False)), "attention.positions")
     forward = size(turning.moved)
     ours = forward, 2 * forward + size(turning.returned)
-    assert ours == tuple(pytest.approx(each / tokens, rel=0.02) for each in counted)
+    assert ours == pytest.approx(tuple(each / tokens for each in counted), rel=0.02)
 
 
 def test_megatron_compiles_a_squared_relu_and_transformers_do_not() -> None:
@@ -153,7 +153,8 @@ def test_megatron_compiles_a_squared_relu_and_transformers_do_not() -> None:
     with moved() as apart:
         ACT2FN["relu2"](x)
     model = small_model(activation="squared_relu", ffn=256)
-    one, two = (named(first_layer(model, activation=fused), "mlp.activation") for fused in (True, False))
+    kernels = FUSED, replace(FUSED, activation=False)
+    one, two = (named(first_layer(model, each), "mlp.activation") for each in kernels)
     assert size(two.moved) == 2 * size(one.moved) == apart.bytes / 64
 
 
@@ -177,7 +178,8 @@ def test_a_checkpoint_ends_ahead_of_the_last_product(product: Callable[..., Any]
     weights = leaf(8, 8), leaf(8, 8)
 
     def block(x: torch.Tensor) -> torch.Tensor:
-        return x + product(torch.relu(product(x, weights[0])), weights[1])
+        given: torch.Tensor = product(torch.relu(product(x, weights[0])), weights[1])
+        return x + given
 
     with moved() as mode:
         checkpoint(block, leaf(4, 8), use_reentrant=False).sum().backward()

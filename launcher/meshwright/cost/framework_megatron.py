@@ -7,7 +7,7 @@ from typing import Any
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.low_precision import CODED, cast_bytes, directions, gathered_bytes, holds_codes, low_bytes
-from meshwright.model.megatron_classes import predicts_in_bf16
+from meshwright.model.megatron_classes import predicts_in_bf16, turns_at_once
 from meshwright.model.operation import Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes, step_bytes
 from meshwright.rules import Layout
@@ -40,6 +40,8 @@ def _kernels(layout: Layout) -> Kernels:
     options, local = layout.backend.megatron, _local(layout)
     return Kernels(
         flash=not _unfused(layout),
+        # what YaRN's pieces cost other attention is in the bytes of gpt-oss' biases, which were settled on its rows
+        rope=layout.model.mla is None or turns_at_once(layout.model),
         norm=not (local and layout.cluster.accelerator.platform == "cpu"),  # torch's RMSNorm, one kernel on GPUs alone
         joined=not local,
         eight_bit=_low(layout),

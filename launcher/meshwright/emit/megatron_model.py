@@ -10,6 +10,7 @@ from meshwright.emit.megatron_hybrid import hybrid, hybrid_flags, layers_built
 from meshwright.emit.megatron_moe import experts_flags
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import layer_kinds
+from meshwright.model.megatron_classes import turns_at_once
 from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, parts, spec_name
 from meshwright.spec.model import Model, Rope, RopeScaling
 
@@ -138,8 +139,7 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
     elif model.mla:
         yarn = scaling is not None and scaling.kind == "yarn"
         yield from flag("--rope-type", "yarn" if yarn else "rope")
-        # MLA fuses only YaRN (transformer_config.py:2967), and nothing beside an indexer (:2838)
-        yield from switch("--no-rope-fusion", not yarn or model.indexer is not None)
+        yield from switch("--no-rope-fusion", not turns_at_once(model))
         yield from flag("--rotary-scaling-factor", scaling.factor if scaling else 1.0, 1.0)
         if scaling:
             yield from flag("--mscale", scaling.mscale, 1.0)
@@ -154,7 +154,6 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
 
 
 def _yarn(scaling: RopeScaling) -> Iterator[str]:
-    """Of attention with heads, which Transformer Engine's fused kernel does not scale (rope_utils.py:303)."""
     yield "--no-rope-fusion"
     yield from flag("--rotary-scaling-factor", scaling.factor, 1.0)
     yield from flag("--yarn-original-max-position-embeddings", scaling.original_positions, 4096)

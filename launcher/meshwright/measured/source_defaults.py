@@ -27,7 +27,7 @@ class Practice:
     dense: Mapping[str, Any] = field(default_factory=dict)  # beside these, of models without experts
     kernels: Mapping[str, bool] = field(default_factory=dict)
     eager: Mapping[str, bool] = field(default_factory=dict)  # of these, where torch.compile joins nothing
-    latent: Mapping[str, bool] = field(default_factory=dict)  # of these, in models with latent attention
+    turned_apart: tuple[str, ...] = ()  # beginnings of models whose latent attention is not turned by one kernel
     fused_loss: bool = False
     remainders_until: str = ""  # the last release that kept of a master copy the 16 bits a bf16 weight lacks
     sixteen_bit_states: tuple[str, ...] = ()  # models, with the GPU, whose optimizer keeps two moments alone, in bf16
@@ -191,7 +191,7 @@ PRACTICES: Mapping[str, Practice] = {
     # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two; its
     # model has no fused rope (nemo/collections/llm/gpt/model/deepseek.py)
     "nvidia-dgxc-benchmarking": replace(
-        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, latent={"rope": False}
+        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, turned_apart=("deepseek",)
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
     # Megatron-FSDP: fsdp_double_buffer (scripts/performance/configs/llama*, v0.2.0 to v0.5.0; nccl_ub sets it)
@@ -200,11 +200,13 @@ PRACTICES: Mapping[str, Practice] = {
     ),
     # what its verification cards and skills measured: what its performance and library recipes differ in is of the
     # recipe that each names (src/megatron/bridge/perf_recipes, recipes, both at 067f987df). Peaks are what it logs
-    # behind the second step (training/utils/train_utils.py:1139), graphs by layer are captured behind the third
+    # behind the second step (training/utils/train_utils.py:1139), graphs by layer are captured behind the third. In
+    # its library latent attention has no fused rope (models/deepseek/deepseek_v3_bridge.py:78)
     "nvidia-bridge-cards": replace(
         _RECIPES,
         short_ends=0,
         released="released_cards",
+        turned_apart=("moonlight",),
         small_states=True,
         changes={"holds_graphs": False},
     ),

@@ -43,7 +43,8 @@ def _windowed(model: Model, kernels: Kernels) -> Iterator[Operation]:
 def _turning(channels: int) -> Operation:
     """Rotary positions kernel by kernel, of so many channels of queries and keys.
 
-    20 bytes of each forward and 28 backward, counted as torch dispatches transformers' ``apply_rotary_pos_emb``.
+    20 bytes of each forward and 28 backward, counted as torch dispatches transformers' ``apply_rotary_pos_emb``;
+    Megatron's own moves a quarter more (core/models/common/embeddings/rope_utils.py).
     """
     moved, returned = Tensor(20 * channels, "tp"), Tensor((28 - 2 * 20) * channels, "tp")
     return Operation("attention.positions", moved=(moved,), returned=(returned,), kernels=10)
