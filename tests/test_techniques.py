@@ -129,6 +129,15 @@ def test_what_is_computed_again_does_not_leave_a_second_time(module: str, recomp
     assert alone - both == pytest.approx(0 if module == "core_attn" else saved, abs=0.03 * saved)
 
 
+def test_experts_one_after_the_other_keep_the_host_busy() -> None:
+    """Two linears and an activation for each of 16 experts a layer instead of two products; none shares a workspace."""
+    words = ("model=qwen3_30b_a3b", "cluster=dgx_h100", "cluster.gpus=64", "parallelism=zero1", "parallelism.ep=8")
+    grouped, apart = (cost(planned(*words, *more)) for more in ((), (f"{B}moe_grouped_gemm=false",)))
+    more = 48 * 16 * 2 * (1.5 + 1.7 - 1.6) * 17.1e-6
+    assert apart.step.compute - grouped.step.compute >= 3 * 0.9 * more
+    assert grouped.stages[0].framework - apart.stages[0].framework == 4 * 32 * 2**20
+
+
 def test_a_module_sends_what_it_reads_and_not_what_it_gives() -> None:
     """Bytes of a token and layer: a norm's 7168 channels, experts' gate and up, queries, keys and values."""
     sent = {
