@@ -9,6 +9,7 @@ from meshwright.rules import (
     megatron_hybrid,
     megatron_mixers,
     megatron_quantization,
+    megatron_recompute,
     megatron_router,
     megatron_sparse,
     megatron_techniques,
@@ -188,5 +189,6 @@ RULES: tuple[Rule, ...] = (
     *megatron_sparse.RULES,
     *megatron_training.RULES,
     *megatron_quantization.ON_GPUS,
+    *megatron_recompute.RULES,
     *megatron_techniques.RULES,
 )
