@@ -209,6 +209,15 @@ def test_a_token_crosses_to_a_node_once_with_deepep() -> None:
     assert expert(deep) * 56 / 64 == 8 * 7 / 8 * hidden(deep)  # eight experts, a copy each
 
 
+@pytest.mark.parametrize(("ranks", "domains"), [(16, 2 * (1 - 1 / 70)), (32, 4 * (1 - 15 / 70)), (64, 4), (128, 8)])
+def test_groups_of_experts_lie_on_as_many_nodes_as_hold_them(ranks: int, domains: float) -> None:
+    """4 of 8 groups: all on one of two nodes in one draw of 70; of sixteen nodes, each group on two."""
+    deep = scene(layout(planned(*HOPPER, f"{B}moe_dispatcher=flex").spec))
+    nodes = ranks / 8
+    drawn = min(domains, nodes * (1 - (1 - 1 / nodes) ** 8))
+    assert between_nodes(deep, group(deep, ranks, 1)) == pytest.approx(drawn * (nodes - 1) / nodes * hidden(deep))
+
+
 def test_fewer_bytes_between_nodes_take_less_time() -> None:
     plain, deep = (cost(planned(*HOPPER, f"{B}moe_dispatcher={kind}")).step.expert for kind in ("alltoall", "flex"))
     assert deep < 0.7 * plain
