@@ -52,6 +52,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "amax_history": {BITS + "amax_history": 1024},
     "output_projection": {T + "precision": "fp8_blockwise", BITS + "output_projection": True},
     "offload_modules": {OFFLOAD + "modules": ("attn_proj",)},
+    "offload_recomputed": {OFFLOAD + "modules": ("core_attn",), **SELECTIVE},
     "offload_graphs": {
         OFFLOAD + "modules": ("core_attn",),
         GRAPH + "kind": "local",
@@ -151,6 +152,7 @@ OURS = {
     "stash_size": "it would be lost",
     "reuse_gradient_buffer": "the data-parallel configuration says so when it wraps the model",
     "offload_part": "it would be lost",
+    "offload_recomputed": "it would be lost",
     "offload_overlap": "it would be lost",
     "offload_delayed": "it would be lost",
     "amax_history": "it would be lost",

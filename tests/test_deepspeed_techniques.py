@@ -76,6 +76,11 @@ def test_superoffload_hides_the_step_behind_the_backward() -> None:
     assert 0 < hidden.step.offload < plain.step.offload < clipped.step.offload  # on fewer cores
     assert any("taken back, which takes the CPU" in note for note in hidden.notes)
     assert any("clip=0 lets it step beside" in note for note in clipped.notes)
+    groups = cost(planned(*words, on, unclipped, f"{D}sub_group_size=100_000_000"))
+    assert groups.step.offload <= hidden.step.offload
+    alone = cost(planned(*words, on, f"{D}sub_group_size=10_000_000_000"))
+    assert any("only sub-group" in note for note in alone.notes)
+    assert not any("only sub-group" in note for note in groups.notes)
     section = config(planned(*words, f"{D}super_offload=true"))["zero_optimization"]["offload_optimizer"]
     assert section["super_offload"] is True
     assert section["cpuadam_cores_perc"] == 0.8

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from drawn_layouts import MLA
 from meshwright.emit.megatron import flags
 from meshwright.layout.plan import Plan
 from meshwright.resolver import override, refusals, resolve
@@ -23,12 +24,14 @@ from test_megatron_agreement import LATER, Outcome, unchecked
 
 pytest.importorskip("megatron.core", reason="megatron-core is not installed")
 
-RECOMPUTED = ("core_attn", "moe_act", "layernorm", "mlp", "moe", "shared_experts")
+RECOMPUTED = ("core_attn", "moe_act", "layernorm", "mlp", "mla_up_proj", "moe", "shared_experts")
 LATE: set[str] = set().union(*LATER.values()) | {
     *(f"megatron.{part}" for part in OURS),
     "megatron.offload_modules",  # experts' modules of a model without any: nothing would be offloaded
     "megatron.host_optimizer",  # of FSDP2, whose optimizer is not the one that the host steps
     "gtp.fused_mlp",  # the layer says so when it is built
+    "gtp.biases",  # the bias does not fit at the first step
+    "megatron.mla_bias",  # no flag says it
 }
 """Rules whose broken layouts Megatron's parser takes."""
 
@@ -58,7 +61,7 @@ def _recompute(rng: random.Random, moe: bool) -> dict[str, Any]:
     found: dict[str, Any] = {P + "recompute": said}
     if said == "full":
         return {**found, P + "recompute_method": "uniform", P + "recompute_layers": 1}
-    modules = _some(rng, RECOMPUTED if moe else RECOMPUTED[:1] + RECOMPUTED[2:4])
+    modules = _some(rng, RECOMPUTED if moe else RECOMPUTED[:1] + RECOMPUTED[2:5])
     return found | ({P + "recompute_modules": rng.choice([None, modules])} if said == "selective" else {})
 
 
@@ -95,6 +98,9 @@ def _rest(rng: random.Random, moe: bool) -> dict[str, Any]:
         {P + "zero": 3, B + "fsdp": "torch"},
         {P + "gtp": 2},
         {B + "transformer": "local"},
+        {B + "moe_grouped_gemm": False},
+        {T + "precision": "fp8_delayed"},
+        {"model.mla": MLA},
         {"model.mtp": 1},
         {HOST + "fraction": 1.0, B + "precision_aware_optimizer": True},
     ]

@@ -113,6 +113,7 @@ TRAPS: Mapping[str, Mapping[str, Any]] = {
     "deepspeed.tiled_loss": {f"{TILES}.loss": 4, "model": MIXTRAL},
     "deepspeed.tiled_mlp": {f"{TILES}.mlp": 4, "model": MIXTRAL},
     "deepspeed.tiles": {f"{TILES}.loss": 1024},
+    "deepspeed.sequence_exchange": {"parallelism.cp": 2, "parallelism.cp_comm": "all_gather"},
     "deepspeed.zenflow": {
         f"{OFFLOAD}.device": "cpu",
         "backend.deepspeed.zenflow.topk": 0.1,

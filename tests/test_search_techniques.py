@@ -31,12 +31,23 @@ def test_an_unknown_technique_is_refused_with_the_nearest() -> None:
         asked_of(["cuda_graph"])
 
 
+def test_a_technique_of_the_other_backend_is_refused_not_left_out() -> None:
+    spec = load(list(WORDS)).stages[0]
+    with pytest.raises(ConfigError, match="zenflow is of backend=deepspeed, and backend=megatron is searched"):
+        with_techniques(space(spec, {}), ["zenflow"])
+    with pytest.raises(ConfigError, match=r"write search\.techniques=none"):
+        with_techniques(space(spec, {}), ["router_fusion", "none"])
+    assert {one.backend for one in asked_of(["all"], "deepspeed")} == {"deepspeed"}
+
+
 def test_all_and_none_are_said_by_a_word() -> None:
     for word, names in (("all", ["all"]), ("none", []), ("[dispatcher]", ["dispatcher"])):
         said = load([*WORDS, f"search.techniques={word}"]).options.search.techniques
         assert asked_of(said) == asked_of(names)
     with pytest.raises(ConfigError, match="expected a list, got 'dispatcher'"):
         load([*WORDS, "search.techniques=dispatcher"])
+    with pytest.raises(ConfigError, match=r"expected a list, got null; write \[\]"):
+        load([*WORDS, "search.techniques=null"])
 
 
 def test_bundles_have_nothing_that_the_nodes_lack() -> None:

@@ -107,6 +107,66 @@ def test_activations_on_the_host_leave_the_gpu_but_for_the_layers_under_way() ->
     assert cost(planned(*V3, AWAY, f"{B}activation_offload.fraction=0.5")).host.activations == away.host.activations / 2
 
 
+def activations(*words: str) -> float:
+    kept: float = cost(planned(*V3, *words)).stages[0].activations
+    return kept
+
+
+def offloaded(*modules: str) -> str:
+    return f"{B}activation_offload.modules=[{','.join(modules)}]"
+
+
+@pytest.mark.parametrize(
+    ("module", "recomputed"), [("core_attn", "mla_up_proj"), ("moe_act", "moe_act"), ("attn_norm", "layernorm")]
+)
+def test_what_is_computed_again_does_not_leave_a_second_time(module: str, recomputed: str) -> None:
+    """Latent attention's up-projection makes queries, keys and values; activations and norms what is read behind."""
+    again = ("parallelism.recompute=selective", f"parallelism.recompute_modules=[{recomputed}]")
+    both, alone = activations(*again, offloaded(module)), activations(offloaded(module))
+    saved = activations() - activations(*again)
+    assert 0 < both <= min(alone, activations(*again))
+    # all but what is under way in two layers of 61
+    assert alone - both == pytest.approx(0 if module == "core_attn" else saved, abs=0.03 * saved)
+
+
+def test_experts_one_after_the_other_keep_the_host_busy() -> None:
+    """Two linears and an activation for each of 16 experts a layer instead of two products; none shares a workspace."""
+    words = ("model=qwen3_30b_a3b", "cluster=dgx_h100", "cluster.gpus=64", "parallelism=zero1", "parallelism.ep=8")
+    grouped, apart = (cost(planned(*words, *more)) for more in ((), (f"{B}moe_grouped_gemm=false",)))
+    more = 48 * 16 * 2 * (1.5 + 1.7 - 1.6) * 17.1e-6
+    assert apart.step.compute - grouped.step.compute >= 3 * 0.9 * more
+    assert grouped.stages[0].framework - apart.stages[0].framework == 4 * 32 * 2**20
+
+
+def test_a_module_sends_what_it_reads_and_not_what_it_gives() -> None:
+    """Bytes of a token and layer: a norm's 7168 channels, experts' gate and up, queries, keys and values."""
+    sent = {
+        "attn_norm": 2 * 7168,
+        "qkv_linear": 2 * 7168 + 4 * (1536 + 512),
+        "core_attn": 128 * (2 * (192 + 192 + 128) + 4),
+    }
+    norms = cost(planned(*V3, offloaded("attn_norm"))).host.activations
+    for module, each in sent.items():
+        assert cost(planned(*V3, offloaded(module))).host.activations == pytest.approx(norms * each / 14336)
+    experts = [cost(planned(*V3, offloaded(module))).host.activations for module in ("expert_fc1", "moe_act")]
+    assert experts[1] / experts[0] == pytest.approx(2 * 2048 / 7168)
+
+
+def test_attentions_output_leaves_when_its_projection_lets_it_go() -> None:
+    one, both = activations(offloaded("core_attn")), activations(offloaded("core_attn", "attn_proj"))
+    output = 128 * 128 / 7168 * (activations() - activations(offloaded("attn_norm")))
+    assert one - both == pytest.approx(output)
+
+
+def test_a_norm_inside_the_linear_behind_it_is_the_linears() -> None:
+    here, norm, linear = (
+        cost(planned(*DENSE, *more)).stages[0].activations
+        for more in ((), (offloaded("attn_norm", "mlp_norm"),), (offloaded("qkv_linear"),))
+    )
+    assert here == norm
+    assert here - linear == pytest.approx(30 * 2 * 2 * 4096 * 8192)  # 32 layers, two of them under way
+
+
 def test_whole_layers_on_the_host_are_not_under_way_at_the_loss() -> None:
     here, away = (cost(planned(*DENSE, *more)).stages[0] for more in ((), (f"{B}activation_offload.layers=16",)))
     layers = here.activations - 8 * 8192  # beside them, the words that the embedding was given
@@ -147,6 +207,15 @@ def test_a_token_crosses_to_a_node_once_with_deepep() -> None:
     assert between_nodes(plain, eight_nodes) is None
     assert between_nodes(deep, eight_nodes) == pytest.approx(4 * 7 / 8 * hidden(deep))  # routed to 4 of 8 groups
     assert expert(deep) * 56 / 64 == 8 * 7 / 8 * hidden(deep)  # eight experts, a copy each
+
+
+@pytest.mark.parametrize(("ranks", "domains"), [(16, 2 * (1 - 1 / 70)), (32, 4 * (1 - 15 / 70)), (64, 4), (128, 8)])
+def test_groups_of_experts_lie_on_as_many_nodes_as_hold_them(ranks: int, domains: float) -> None:
+    """4 of 8 groups: all on one of two nodes in one draw of 70; of sixteen nodes, each group on two."""
+    deep = scene(layout(planned(*HOPPER, f"{B}moe_dispatcher=flex").spec))
+    nodes = ranks / 8
+    drawn = min(domains, nodes * (1 - (1 - 1 / nodes) ** 8))
+    assert between_nodes(deep, group(deep, ranks, 1)) == pytest.approx(drawn * (nodes - 1) / nodes * hidden(deep))
 
 
 def test_fewer_bytes_between_nodes_take_less_time() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ConfigError", "Problem", "Repair", "assignments", "distinct"]
+__all__ = ["ConfigError", "Problem", "Repair", "assignments", "distinct", "literal"]
 
 Repair = Mapping[str, object]
 """Override paths and the values to set, for example ``{"parallelism.pp": 14}``."""
@@ -46,7 +46,7 @@ def distinct(problems: Iterable[Problem]) -> list[Problem]:
 def assignments(repair: Repair) -> str:
     """``repair`` as words for the command line."""
     return " ".join(
-        f"\"{path}='{value}'\"" if _needs_quotes(value) else f"{path}={_literal(value)}"
+        f"\"{path}='{value}'\"" if _needs_quotes(value) else f"{path}={literal(value)}"
         for path, value in repair.items()
     )
 
@@ -56,8 +56,8 @@ def _needs_quotes(value: object) -> bool:
     return isinstance(value, str) and not set("()|*").isdisjoint(value)
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
     """A value as Hydra's grammar reads it."""
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_literal, value))}]"
+        return f"[{','.join(map(literal, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

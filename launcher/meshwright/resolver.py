@@ -134,7 +134,7 @@ def _repairs(spec: Spec, rule: Rule, wrong: list[Rule], backend: str) -> list[Re
     partial: list[Repair] = []
     for repair in islice(rule.repairs(layout(normalise(spec))), TRIED_REPAIRS):
         left = _broken_after(spec, repair, backend)
-        if left <= others:
+        if left <= others and repair not in whole + partial:
             (partial if left else whole).append(repair)
         if len(whole) == SHOWN_REPAIRS:
             break

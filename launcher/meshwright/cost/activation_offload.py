@@ -7,25 +7,39 @@ Megatron copies the inputs of named modules out during the forward pass and back
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.numbers import Number, maximum, minimum
-from meshwright.model.operations import Operation
+from meshwright.cost.saved import room, saved
+from meshwright.model.operations import Operation, Tensor
 
 __all__ = ["coming", "copied", "leaving", "offloads_activations"]
 
-_SAVED_BY = {
-    "attn_norm": "attention.norm",
-    "qkv_linear": "attention.qkv",
-    "core_attn": "attention.core",
-    "attn_proj": "attention.out",
-    "mlp_norm": "mlp.norm",
-    "expert_fc1": "experts.up",
-    "moe_act": "experts.activation",
-    "fused_group_mlp": "experts.",
+_PROJECTED = ("attention.qkv", "attention.query", "attention.key", "attention.kv")
+
+_READS = {
+    "attn_norm": ("attention.norm",),
+    "qkv_linear": _PROJECTED,
+    "core_attn": ("attention.core",),
+    "mlp_norm": ("mlp.norm",),
+    "expert_fc1": ("experts.up",),
+    "moe_act": ("experts.activation",),
+    "fused_group_mlp": ("experts.",),
 }
-"""The operation whose saved tensors are the module's input, by the beginning of its name."""
+"""Operations that keep what a module reads, by the beginning of their names."""
+
+_GIVES = {
+    "qkv_linear": ("attention.norm", *_PROJECTED),
+    "attn_proj": ("attention.core",),
+    "fused_group_mlp": ("experts.",),
+}
+"""Operations that give it. Attention's output is read by its projection, too: without ``attn_proj`` it stays."""
+
+_NORMS = ("attention.norm", "mlp.norm")
+
+Chosen = Callable[[Operation, Tensor], bool]
 
 _BESIDE = 2  # layers whose copies are under way
 
@@ -37,16 +51,52 @@ def offloads_activations(s: Scene) -> bool:
 
 
 def copied(s: Scene, load: Load) -> Number:
-    """Bytes of one micro-batch that leave the GPU on the stage ``load``."""
+    """Bytes of one micro-batch that go to the host from the stage ``load``, computed again though some may be."""
+    return _of_stage(s, load, _seen)
+
+
+def _of_stage(s: Scene, load: Load, count: Callable[[Scene, Sequence[Operation]], Number]) -> Number:
+    """Bytes that ``count`` finds in the inputs of named modules, or in all that some whole layers keep."""
     offload = s.layout.backend.megatron.activation_offload
     if offload.layers:
-        everything = load.total(_bytes(s, operations, ("",)) for operations in s.layers)
-        return everything * minimum(1, offload.layers / maximum(1, load.layers))
-    return offload.fraction * load.total(_bytes(s, each, _begins(s, each)) for each in s.layers)
+        part = minimum(1, offload.layers / maximum(1, load.layers))
+        return part * load.total(count(s, _only(each, lambda *_: True)) for each in s.layers)
+    return offload.fraction * load.total(count(s, _only(each, _inputs(s, each))) for each in s.layers)
 
 
-def _begins(s: Scene, operations: Iterable[Operation]) -> tuple[str, ...]:
-    """Of one layer, but for norms at the edge of a graph, which Megatron leaves on the GPU.
+def _only(operations: Iterable[Operation], chosen: Chosen) -> tuple[Operation, ...]:
+    """With these of their tensors alone; attention's scores, where they are kept at all, stay."""
+    return tuple(replace(o, saved=tuple(t for t in o.saved if chosen(o, t) and not t.squared)) for o in operations)
+
+
+def _seen(s: Scene, operations: Sequence[Operation]) -> Number:
+    """Bytes of one layer and micro-batch that hooks see (``on_save_for_backward``)."""
+    each = sum(t.on_rank(s.degrees) * room(s, o) for o in operations for t in o.saved if not t.entering)
+    return each * s.tokens * s.width / 2
+
+
+def _inputs(s: Scene, operations: Sequence[Operation]) -> Chosen:
+    """Whether a tensor of one layer is the input of a named module.
+
+    A norm that is one module with the linear behind it is none of its own (``IdentityOp``): what it reads is the
+    linear's.
+    """
+    modules = _away(s, operations)
+    reads, gives = (tuple(name for m in modules for name in of.get(m, ())) for of in (_READS, _GIVES))
+    alone = {o.name for o in operations for t in o.saved if t.recompute == "layernorm"}
+
+    def is_input(o: Operation, t: Tensor) -> bool:
+        if t.given:
+            return o.name.startswith(gives)
+        if o.name in _NORMS and o.name not in alone:
+            return "qkv_linear" in modules and o.name == "attention.norm"
+        return o.name.startswith(reads)
+
+    return is_input
+
+
+def _away(s: Scene, operations: Sequence[Operation]) -> tuple[str, ...]:
+    """Modules of one layer, but for norms at the edge of a graph, which Megatron leaves on the GPU.
 
     A graph of attention holds the norm before it, and the one behind it ends a graph or begins another
     (megatron/core/transformer/transformer_layer.py:1459).
@@ -56,14 +106,17 @@ def _begins(s: Scene, operations: Iterable[Operation]) -> tuple[str, ...]:
     routed = any(o.name == "router" for o in operations)
     edge = graphs & {"attn", "moe_router"} if routed else len(graphs & {"attn", "mlp"}) == 1
     stays = {"attn_norm": "attn" in graphs, "mlp_norm": bool(edge)}
-    return tuple(_SAVED_BY[module] for module in modules if not stays.get(module, False))
+    return tuple(module for module in modules if not stays.get(module, False))
 
 
 def leaving(s: Scene, load: Load) -> Number:
-    """Bytes that the GPU does not hold at its peak: of all micro-batches in flight, but for modules under way."""
+    """Bytes that the GPU does not hold at its peak: of all micro-batches in flight, but for modules under way.
+
+    What is computed again anyway is not there a second time to leave.
+    """
     if not offloads_activations(s):
         return 0 * load.layers
-    everything = copied(s, load) * load.in_flight
+    everything = _of_stage(s, load, saved) * load.in_flight
     return everything if _whole_layers(s) else maximum(0, everything - _beside(s, load))
 
 
@@ -81,10 +134,4 @@ def _whole_layers(s: Scene) -> bool:
 
 
 def _beside(s: Scene, load: Load) -> Number:
-    return _BESIDE * copied(s, load) / maximum(1, load.layers)
-
-
-def _bytes(s: Scene, operations: Iterable[Operation], begins: tuple[str, ...]) -> Number:
-    """Of one layer and micro-batch; attention's scores, where they are kept at all, stay."""
-    tensors = (t for o in operations if o.name.startswith(begins) for t in o.saved if not (t.squared or t.entering))
-    return sum(t.on_rank(s.degrees) for t in tensors) * s.tokens * s.width / 2
+    return _BESIDE * _of_stage(s, load, saved) / maximum(1, load.layers)

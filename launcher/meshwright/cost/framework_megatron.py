@@ -158,7 +158,7 @@ def _buffers(layout: Layout) -> dict[str, Any]:
         # with Megatron-FSDP nothing is added by products (emit/megatron_kwargs.py)
         "dummy_gradients": (not local and options.gradient_accumulation_fusion) * (layout.zero < 2),
         "dispatcher_copies": 2.0 if layout.model.moe and _hybrid(options) else 0.0,
-        "grouped_workspace": 0.0 if local or not layout.model.moe else _GROUPED,
+        "grouped_workspace": _GROUPED if layout.model.moe and options.moe_grouped_gemm and not local else 0.0,
         "expert_room": options.moe_rank_capacity or 1.0,
         "expert_pages": options.experts.stash_gpu if options.moe_paged_stash else 0.0,
         **({} if local else {"memory_spread": _ENGINE_SPREAD}),

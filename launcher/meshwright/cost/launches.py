@@ -108,13 +108,27 @@ def _moe(s: Scene) -> Moe:
 
 def _linear(s: Scene, o: Operation) -> float:
     """Of a linear of Transformer Engine."""
-    linears = sum(w.shard != "expert" and is_matrix(w.name) for w in o.weights)
-    low = s.framework.casts is not None and any(o.casts)
-    return linears * (LINEAR + LOW * low) if s.framework.kernels.joined else 0.0
+    return sum(w.shard != "expert" and is_matrix(w.name) for w in o.weights) * _module(s, o)
 
 
 def by_weight(s: Scene, o: Operation) -> Number:
     """What the host does for each weight by itself, and for each expert's, in operations' worth of its time."""
     experts = sum(w.copies // s.layout.ep for w in o.weights if w.shard == "expert")
     others = sum(w.shard != "expert" and is_matrix(w.name) for w in o.weights)
-    return s.framework.expert_launches * experts + s.framework.gradient_launches * (experts + others)
+    return _by_expert(s, o) * experts + s.framework.gradient_launches * (experts + others)
+
+
+def _by_expert(s: Scene, o: Operation) -> float:
+    """Of each expert's weight: a part of one grouped product, or a linear of its own and half of an activation.
+
+    Ungrouped experts are MLPs one after the other (megatron/core/transformer/moe/experts.py ``SequentialMLP``).
+    """
+    if s.layout.backend.name != "megatron" or s.layout.backend.megatron.moe_grouped_gemm:
+        return s.framework.expert_launches
+    return 1.5 + _module(s, o)
+
+
+def _module(s: Scene, o: Operation) -> float:
+    """Of a module of Transformer Engine's around a product."""
+    low = s.framework.casts is not None and any(o.casts)
+    return LINEAR + LOW * low if s.framework.kernels.joined else 0.0

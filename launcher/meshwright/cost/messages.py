@@ -91,9 +91,7 @@ def between_nodes(s: Scene, g: Group) -> Number | None:
     if moe is None or not s.framework.sends_once:
         return None
     nodes = g.size / g.near
-    reached = _reached(s, moe, nodes, nodes)
-    if moe.groups > 1:
-        reached = minimum(reached, maximum(1, moe.group_topk * nodes / moe.groups))
+    reached = minimum(_reached(s, moe, nodes, nodes), _allowed(moe, nodes))
     return reached * (nodes - 1) / nodes * _sent(s, moe) / s.layout.tp
 
 
@@ -104,8 +102,22 @@ def copies(s: Scene, g: Group) -> Number:
     """
     moe = s.layout.model.moe
     assert moe is not None
-    allowed = maximum(1, g.size * (moe.group_topk / moe.groups if moe.groups > 1 else 1))
-    return _reached(s, moe, g.size, allowed) * _sent(s, moe) / s.layout.tp
+    return _reached(s, moe, g.size, _allowed(moe, g.size)) * _sent(s, moe) / s.layout.tp
+
+
+def _allowed(moe: Moe, parts: Number) -> Number:
+    """Of ``parts`` of the experts, those that hold one of the groups that a token's experts are chosen from.
+
+    Where a part holds several groups, as many as so many groups drawn alike lie on: a part is left out with the
+    probability that all of them are among the others'.
+    """
+    if moe.groups == 1:
+        return parts
+    own = moe.groups / parts
+    missed: Number = 1.0
+    for drawn in range(moe.group_topk):
+        missed = missed * maximum(0, moe.groups - own - drawn) / (moe.groups - drawn)
+    return where(parts > moe.groups, moe.group_topk * parts / moe.groups, parts * (1 - missed))
 
 
 def _reached(s: Scene, moe: Moe, parts: Number, allowed: Number) -> Number:

@@ -134,6 +134,8 @@ def notes(s: Scene) -> Iterator[str]:
         yield "whether the host holds what is offloaded is not checked: cluster.host_memory_gib is not stated"
     if r.backend.name != "deepspeed":
         return
+    if o.super_offload and owned(r) <= o.sub_group_size:
+        yield "SuperOffload steps a rank's only sub-group behind the backward pass: a smaller sub_group_size makes more"
     if o.super_offload and r.training.optimizer.clip:
         yield (
             "SuperOffload steps after the backward pass, for it clips gradients, whose norm comes last "

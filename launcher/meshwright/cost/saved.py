@@ -16,13 +16,13 @@ from meshwright.cost.numbers import Number, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Operation, Tensor
 
-__all__ = ["beside", "context_copies", "layer_input", "pages_on_host", "saved", "static_tensors", "unpaged"]
+__all__ = ["beside", "context_copies", "layer_input", "pages_on_host", "room", "saved", "static_tensors", "unpaged"]
 
 
 def saved(s: Scene, operations: Sequence[Operation]) -> Number:
     """Bytes that one layer keeps of one micro-batch, under the layout's recomputation."""
     each = [(o, t) for o in operations for t in o.saved if not tiles.in_tiles(s, o)]
-    tensors = [(t, t.on_rank(s.degrees) * _room(s, o)) for o, t in each]
+    tensors = [(t, t.on_rank(s.degrees) * room(s, o)) for o, t in each]
     sequence = s.layout.training.sequence
     whole = [size * sequence if t.squared else size for t, size in tensors]
     none = sum(size for size, (_, t) in zip(whole, each, strict=True) if not t.entering)
@@ -51,7 +51,7 @@ def _leaves_a_graph(s: Scene, o: Operation) -> bool:
     return graphs.kind == "transformer_engine" and not ("moe_preprocess" in graphs.modules and sorts)
 
 
-def _room(s: Scene, o: Operation) -> float:
+def room(s: Scene, o: Operation) -> float:
     """Of what an expert keeps, times the tokens it would get were they dealt evenly: its pages, else its capacity."""
     return s.framework.expert_pages or s.framework.expert_room if o.name.startswith("experts.") else 1.0
 

@@ -146,7 +146,8 @@ class Tensor:
     """Bytes for each token of a micro-batch; ``squared`` ones are multiplied by the sequence length as well.
 
     ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``);
-    ``entering`` the one whose recomputation alone keeps it, to begin again with.
+    ``entering`` the one whose recomputation alone keeps it, to begin again with. ``given``: what the operation gives,
+    which the next one reads; else what it read or made on the way.
     """
 
     size: float
@@ -154,6 +155,7 @@ class Tensor:
     recompute: str = ""
     squared: bool = False
     entering: str = ""
+    given: bool = False
 
     def on_rank(self, degrees: Degrees) -> Number:
         """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""

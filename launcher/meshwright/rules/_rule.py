@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
+from string import Formatter
 from typing import Any
 
-from meshwright.errors import Problem, Repair
+from meshwright.errors import Problem, Repair, literal
 from meshwright.layout.grid import Grid
 from meshwright.spec import Backend, Cluster, Model, Spec, Training
 from meshwright.spec.frozen import dataclass
@@ -144,7 +145,7 @@ class Rule:
 
     def problem(self, layout: Layout, repairs: tuple[Repair, ...] = ()) -> Problem:
         """What to tell the user about a layout that breaks this rule."""
-        text = self.message(layout) if callable(self.message) else self.message.format(**_names(layout))
+        text = self.message(layout) if callable(self.message) else _Words().vformat(self.message, (), _names(layout))
         return Problem(self.path, text, self.id, repairs)
 
     def for_backends(self, *names: str) -> Rule:
@@ -181,6 +182,14 @@ def megatron_rule(
         source=source,
         repairs=repairs,
     )
+
+
+class _Words(Formatter):
+    """Lists, switches and what is not set, as one types them."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        typed = value is None or isinstance(value, bool | tuple)
+        return literal(value) if typed and not format_spec else super().format_field(value, format_spec)
 
 
 def _names(layout: Layout) -> dict[str, Any]:

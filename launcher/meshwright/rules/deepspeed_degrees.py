@@ -155,6 +155,16 @@ _EXPERTS = (
 
 _SEQUENCE = (
     Rule(
+        id="deepspeed.sequence_exchange",
+        path="parallelism.cp_comm",
+        backends=DEEPSPEED,
+        holds=lambda r: (r.cp == 1) | (r.spec.parallelism.cp_comm in ("a2a", "p2p")),
+        message="cp_comm={spec.parallelism.cp_comm} is Megatron's: over cp = {cp} ranks Ulysses exchanges heads, all "
+        "at once",
+        source="runtime/sequence_parallel/ulysses_sp.py:194; ours: it would be lost, but for the default",
+        repairs=change(parallelism__cp_comm="a2a", parallelism__cp_levels=()),
+    ),
+    Rule(
         id="deepspeed.ulysses",
         path="parallelism.cp",
         backends=DEEPSPEED,

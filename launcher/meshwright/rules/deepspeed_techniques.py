@@ -5,6 +5,9 @@ Places: DeepSpeed 0.19.8, below ``deepspeed/``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from meshwright.errors import Repair
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import DEEPSPEED, Layout, Number, Rule, implies
 from meshwright.spec import DeepSpeedOptions
@@ -50,6 +53,18 @@ def _zenflow(r: Layout) -> Number:
 
 
 _NO_ZENFLOW = change(backend__deepspeed__zenflow__topk=None)
+
+
+def _steps_once(r: Layout) -> Iterable[Repair]:
+    """A micro-batch as large as the step, or a step as small; columns chosen no more often than the CPU steps."""
+    zenflow = _options(r).zenflow
+    if r.microbatches > 1:
+        yield {"training.micro_batch": r.micro_batch * r.microbatches, "training.microbatches": None}
+        yield {"training.global_batch": r.micro_batch * r.data, "training.microbatches": None}
+    if zenflow.select_interval < zenflow.update_interval:
+        yield {"backend.deepspeed.zenflow.select_interval": zenflow.update_interval}
+
+
 _NO_SUPER = change(backend__deepspeed__super_offload=False)
 _NOT_COMPILED = change(
     backend__deepspeed__deep_compile__enabled=False, backend__deepspeed__deep_compile__offload="none"
@@ -103,7 +118,7 @@ _HOST = (
         "update_interval = {backend.deepspeed.zenflow.update_interval}",
         source="runtime/zenflow/zenflow_stage_1_and_2.py:116; runtime/zenflow/engine.py:57, :65, which takes its "
         "interval for the accumulation's",
-        repairs=_NO_ZENFLOW,
+        repairs=any_of(_steps_once, _NO_ZENFLOW),
     ),
     Rule(
         id="deepspeed.super_offload",

@@ -10,6 +10,7 @@ from meshwright.rules import (
     megatron_hybrid,
     megatron_mixers,
     megatron_quantization,
+    megatron_recompute,
     megatron_router,
     megatron_sparse,
     megatron_techniques,
@@ -190,5 +191,6 @@ RULES: tuple[Rule, ...] = (
     *megatron_training.RULES,
     *megatron_extra.RULES,
     *megatron_quantization.ON_GPUS,
+    *megatron_recompute.RULES,
     *megatron_techniques.RULES,
 )

@@ -20,6 +20,14 @@ def _stays(r: Layout) -> Iterable[Repair]:
     yield {f"backend.megatron.activation_offload.{name}": value for name, value in (("modules", ()), ("layers", 0))}
 
 
+_RECOMPUTES_NOTHING = change(
+    parallelism__recompute="none",
+    parallelism__recompute_method=None,
+    parallelism__recompute_layers=None,
+    parallelism__recompute_modules=None,
+)
+
+
 def _modules_offload(r: Layout) -> Number:
     options = options_of(r)
     modules = set(options.activation_offload.modules)
@@ -32,6 +40,13 @@ def _modules_offload(r: Layout) -> Number:
     known = modules <= set(OFFLOADED) and (r.model.moe is not None or not inside)
     kernels = options.transformer == "transformer_engine" and not (inside and options.moe_paged_stash)
     return (known and whole and fused and kernels) & implies(bool(inside), covered == 0)
+
+
+def _is_kept(r: Layout) -> Number:
+    """Whether a forward pass keeps what named modules read: attention that is repeated hands it to none of them."""
+    modules, repeated = options_of(r).activation_offload.modules, r.spec.parallelism.recompute_modules or ("core_attn",)
+    within = (r.recompute == 1) & ("core_attn" in modules and "core_attn" in repeated)
+    return not modules or (r.recompute != 2) & (within == 0)
 
 
 def _offload_in_graphs(r: Layout) -> bool:
@@ -82,6 +97,16 @@ RULES: tuple[Rule, ...] = (
         "moe_paged_stash do not cover, fused_group_mlp alone with op_fuser; by transformer=transformer_engine",
         ":1848-1900, :1912; training/arguments.py:1854",
         _stays,
+    ),
+    option_rule(
+        "offload_recomputed",
+        "activation_offload.modules",
+        _is_kept,
+        "{backend.megatron.activation_offload.modules} with recompute={spec.parallelism.recompute}: of whole layers "
+        "and of core_attn, where they are computed again, no module keeps what it reads",
+        "core/transformer/attention.py:1544; core/tensor_parallel/random.py:685: no hook sees what is kept without "
+        "gradients; ours: it would be lost",
+        any_of(_stays, _RECOMPUTES_NOTHING),
     ),
     option_rule(
         "offload_graphs",

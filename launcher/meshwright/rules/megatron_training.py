@@ -23,6 +23,13 @@ def _plain_muon(r: Layout) -> Iterable[Repair]:
     return ({path: default for path, _, default in changed},)
 
 
+def _all_in_fp32(r: Layout) -> Iterable[Repair]:
+    """The plain optimizer, whose states and gradients have 32 bits each."""
+    small = (f"optimizer_{which}" for which in ("moments", "master", "gradients"))
+    changed = {f"backend.megatron.{name}": "fp32" for name in small if getattr(r.backend.megatron, name) != "fp32"}
+    yield {"backend.megatron.precision_aware_optimizer": False, **changed}
+
+
 def _fsdp2(part: str, path: str, fits: Callable[[Layout], Number], what: str, line: int) -> Rule:
     return Rule(
         id=f"megatron.fsdp2_{part}",
@@ -112,7 +119,7 @@ _SHARDING = (
         holds=lambda r: implies(r.backend.megatron.precision_aware_optimizer, r.zero >= 1),
         message="the precision-aware optimizer is a distributed optimizer: zero >= 1, zero = {zero}",
         source="core/optimizer/optimizer_config.py:434",
-        repairs=any_of(change(backend__megatron__precision_aware_optimizer=False), change(parallelism__zero=1)),
+        repairs=any_of(_all_in_fp32, change(parallelism__zero=1)),
     ),
     Rule(
         id="megatron.precision_aware_adam",
@@ -123,10 +130,7 @@ _SHARDING = (
         ),
         message="the precision-aware optimizer is an Adam, the optimizer is {training.optimizer.name}",
         source="core/optimizer/optimizer_config.py:431",
-        repairs=any_of(
-            change(backend__megatron__precision_aware_optimizer=False, backend__megatron__optimizer_moments="fp32"),
-            change(training__optimizer__name="adamw"),
-        ),
+        repairs=any_of(_all_in_fp32, change(training__optimizer__name="adamw")),
     ),
     Rule(
         id="megatron.moments",

@@ -10,7 +10,7 @@ from typing import Any
 from meshwright.cost import estimate
 from meshwright.cost.brought import brought
 from meshwright.cost.memory import GIB
-from meshwright.cost.techniques import TECHNIQUES, Technique, applied, used
+from meshwright.cost.techniques import TECHNIQUES, Technique, applied, of_backend, used
 from meshwright.errors import ConfigError, Problem
 from meshwright.resolver import layout, normalise, override, refusals
 from meshwright.rules.requirements import lacking
@@ -30,25 +30,25 @@ _TILES = ("tiled_loss", "tiled_mlp")
 _ON_THE_HOST = ("host_optimizer", "super_offload", "zenflow")  # the same, of DeepSpeed
 
 
-def asked_of(names: Sequence[str]) -> tuple[Technique, ...]:
-    """The techniques that ``search.techniques`` names; of a bare word, all or none.
+def asked_of(names: Sequence[str], backend: str = "megatron") -> tuple[Technique, ...]:
+    """The techniques of ``backend`` that ``search.techniques`` names; of a bare word, all or none.
 
     Raises:
-        ConfigError: for a name that is none.
+        ConfigError: for a name that is none of its.
 
     """
-    known = {one.name: one for one in TECHNIQUES}
+    known = {one.name: one for one in of_backend(backend)}
     if isinstance(names, str):
         names = (ALL,) if names == ALL else ()
-    problems = [_unknown(i, name, known) for i, name in enumerate(names) if name not in (*known, ALL)]
+    problems = [_unknown(i, name, known, backend) for i, name in enumerate(names) if name not in (*known, ALL)]
     if problems:
         raise ConfigError(problems)
-    return TECHNIQUES if ALL in names else tuple(known[name] for name in dict.fromkeys(names))
+    return tuple(known[name] for name in (known if ALL in names else dict.fromkeys(names)))
 
 
 def with_techniques(around: Space, names: Sequence[str]) -> Space:
     """``around`` with every layout under the techniques that are named, too."""
-    return replace(around, bundles=bundles(around.current, asked_of(names)))
+    return replace(around, bundles=bundles(around.current, asked_of(names, around.current.backend.name)))
 
 
 def bundles(spec: Spec, asked: Sequence[Technique]) -> tuple[Change, ...]:
@@ -57,7 +57,7 @@ def bundles(spec: Spec, asked: Sequence[Technique]) -> tuple[Change, ...]:
     None; all that cost no time, with either way of using the dispatch's; with each that trades time for memory besides.
     Nothing that needs what the nodes lack.
     """
-    asked = [one for one in asked if one.backend == spec.backend.name and _there(spec, one.on(spec))]
+    asked = [one for one in asked if _there(spec, one.on(spec))]
     costs = (*_COSTLY, *_ON_THE_HOST, *_TILES)
     free = [one for one in asked if one.name not in (*_NOT_TOGETHER, *costs)]
     either = [one for one in asked if one.name in _NOT_TOGETHER]
@@ -79,7 +79,7 @@ def reasons(winner: Spec, asked: Sequence[Technique]) -> Iterator[str]:
     yield from brought(winner)
     here, taken = estimate(layout(winner)), {one.name for one in used(winner)}
     for one in asked:
-        change = one.on(winner) if one.backend == winner.backend.name else {}
+        change = one.on(winner)
         if one.name in taken or not change:
             continue
         with_it = applied(winner, change)
@@ -103,7 +103,14 @@ def _with(spec: Spec, change: Change) -> Spec:
     return spec
 
 
-def _unknown(i: int, name: str, known: Mapping[str, Technique]) -> Problem:
+def _unknown(i: int, name: str, known: Mapping[str, Technique], backend: str) -> Problem:
+    path, rule = f"search.techniques[{i}]", "search.techniques"
+    if name == "none":
+        return Problem(path, "none is no technique among others; write search.techniques=none", rule)
+    others = [one.backend for one in TECHNIQUES if one.name == name]
+    if others:
+        hint = f"leave it out, or search backend={others[0]}"
+        return Problem(path, f"{name} is of backend={others[0]}, and backend={backend} is searched; {hint}", rule)
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {ALL}, {', '.join(known)}"
-    return Problem(f"search.techniques[{i}]", f"{name!r} is no technique; {hint}", "search.techniques")
+    return Problem(path, f"{name!r} is no technique of {backend}; {hint}", rule)

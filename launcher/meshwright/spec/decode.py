@@ -108,7 +108,10 @@ def _value(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:
 
 def _sequence(hint: Any, value: Any, path: str, problems: list[Problem]) -> Any:
     if not isinstance(value, Sequence) or isinstance(value, str):
-        problems.append(Problem(path, f"expected a list, got {value!r}; write [{value}]"))
+        listed = "[]" if value is None else f"[{value}]"
+        problems.append(
+            Problem(path, f"expected a list, got {'null' if value is None else repr(value)}; write {listed}")
+        )
         return ()
     return tuple(_value(hint, item, f"{path}[{i}]", problems) for i, item in enumerate(value))
 

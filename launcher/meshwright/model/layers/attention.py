@@ -61,9 +61,9 @@ def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels,
     repeated = kernels.casts and not kernels.flash and model.mla is None
     entering = 3 * outputs if repeated else inputs
     # with latent attention, they can be projected up again (megatron/core/transformer/multi_latent_attention.py)
-    saved = [Tensor(2 * entering, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp")]
+    saved = [Tensor(2 * entering, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp", given=True)]
     if kernels.eight_bit:  # the projection keeps its own copy of the output
-        saved.append(Tensor(kernels.input_bytes("attention.output") * outputs, "tp"))
+        saved.append(Tensor(kernels.input_bytes("attention.output") * outputs, "tp", given=True))
     turned = inputs if model.mla is None else model.heads * model.mla.qk_rope_dim  # of keys, one head for all
     rope = 4 * turned if model.positions == "rope" and (kernels.rope or model.mla) else 0
     moved = [Tensor(2 * inputs + 2 * outputs + rope, "tp")]

@@ -36,7 +36,7 @@ def norm(
     wide, fused = times * size, kernels.norm or model.norm.startswith("layernorm")
     pieces = (Tensor(_pieces(model, kernels) * wide, cut, recompute),)
     coded = kernels.input_bytes(name.removesuffix("norm"))
-    output = Tensor(coded * wide, "gathered" if cut == "sequence" else cut, recompute)
+    output = Tensor(coded * wide, "gathered" if cut == "sequence" else cut, recompute, given=True)
     entered = (Tensor(2 * wide, cut),) if alone and (fused or not kernels.casts) else ()
     kept = (*entered, *(() if fused else pieces), *((output,) if multiplied else ()))
     moved = (Tensor((4 if fused else 34) * wide, cut),)
@@ -108,7 +108,7 @@ def activation(
     second = (Tensor(2 * ffn, cut, f"{module} second_matmul"),) if model.gated else ()
     inner = (Tensor(between + added, cut, own),) if pieced else ()  # made again where the activation is
     given = kernels.input_bytes(name.replace("activation", "down")) * ffn + (2 * ffn if plain else 0)
-    saved = (Tensor(2 * ffn, cut, module), *inner, *second, Tensor(given, cut, own))
+    saved = (Tensor(2 * ffn, cut, module), *inner, *second, Tensor(given, cut, own, given=True))
     if kernels.fused_experts and module == "moe":  # in the products before and behind it
         return Operation(name, weights, saved, kernels=0)
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, cut),))
