@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshwright.resolver import override, refusals
-from test_megatron_techniques import MOE, SELECTIVE, B, P, T, described
+from techniques_taken import MOE, SELECTIVE, B, P, T, described
 
 MODULES = P + "recompute_modules"
 TRAPS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {

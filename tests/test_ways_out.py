@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshwright.resolver import override, refusals
-from test_megatron_techniques import GRAPH, SELECTIVE, B, P, T, described
+from techniques_taken import GRAPH, SELECTIVE, B, P, T, described
 
 HALVED: Mapping[str, Any] = {
     B + "precision_aware_optimizer": True,

@@ -74,9 +74,9 @@ RULES: tuple[Rule, ...] = (
         ":2461, :2445; core/transformer/enums.py CudaGraphModule",
         any_of(
             change(backend__megatron__cuda_graphs__kind="transformer_engine"),
-            lambda r: (_modules(*(one for one in _graphs(r).modules if one in CAPTURED)),),
+            lambda r: (holding(*(one for one in graphs(r).modules if one in CAPTURED)),),
             change(backend__megatron__cuda_graphs__modules=()),
-            _NONE,
+            NO_GRAPHS,
         ),
     ),
     graph_rule(
