@@ -23,7 +23,7 @@ from meshwright.model.layers.latent_attention import LATENT_ATTENTION
 from meshwright.model.operation import FUSED, Kernels, Operation, Tensor
 from meshwright.model.operations import decoder_layer
 from meshwright.resolver import layout, normalise
-from meshwright.spec import Backend
+from meshwright.spec import Backend, MegatronOptions
 from meshwright.spec.model import Mla, Model, Moe
 
 VIEWS = ("view", "split", "transpose", "slice", "expand", "unsqueeze", "detach", "reshape", "alias", "t", "select")
@@ -230,3 +230,29 @@ def test_a_pipeline_of_torchs_waits_for_each_stage_in_turn() -> None:
     alone, four = (float(estimate(numbers, framework).parts.data) for framework in (once, often))
     assert four == pytest.approx(4 * alone)
     assert alone > 4 * float(estimate(numbers, replace(usual, overlaps_gather=False)).parts.data)
+
+
+def test_what_zero_3_does_not_overlap_is_all_waited_for() -> None:
+    """Either switch exposes what it is about, of every micro-batch; PyTorch's FSDP has no such switches."""
+
+    def data(**overlaps: bool) -> float:
+        usual = spec(small_model(), 8, zero=3, global_batch=32, **overlaps)
+        return float(estimate(layout(normalise(replace(usual, backend=Backend(name="deepspeed"))))).parts.data)
+
+    gathered, scattered, both = (
+        data(**dict.fromkeys(names, False)) - data()
+        for names in (
+            ("overlap_param_gather",),
+            ("overlap_grad_reduce",),
+            ("overlap_param_gather", "overlap_grad_reduce"),
+        )
+    )
+    assert gathered > scattered > 0  # twice what is gathered, in 16 bits
+    assert both == pytest.approx(gathered + scattered)
+    torchs = Backend(megatron=MegatronOptions(fsdp="torch"))
+    times = (
+        spec(small_model(), 8, zero=3, global_batch=32, overlap_param_gather=on, overlap_grad_reduce=on)
+        for on in (True, False)
+    )
+    one, other = (float(estimate(layout(normalise(replace(each, backend=torchs)))).parts.data) for each in times)
+    assert one == other

@@ -198,6 +198,16 @@ def _sharded(s: Scene, held: Held, gather: Number, forward: Number, backward: Nu
         again = ring(s, group(s, ranks + 0 * r.dp, r.tp), (s.framework.gather_bytes or s.width) * held[0])
     scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
     scatter = scatter * (2 if s.framework.reduces_whole else 1)
-    forward = _exposed(s, gather, forward) + (r.microbatches - 1) * _exposed(s, again, forward)
-    alone = (r.microbatches - scatters(s)) * _exposed(s, again, backward)
-    return forward + alone + scatters(s) * _exposed(s, again + scatter, backward)
+    ahead, behind = _side_by_side(s)
+    first, later = (_exposed(s, ahead * one, forward) + (1 - ahead) * one for one in (gather, again))
+    alone = _exposed(s, ahead * again, backward)
+    both = _exposed(s, ahead * again + behind * scatter, backward) + (1 - behind) * scatter
+    back = (r.microbatches - scatters(s)) * alone + scatters(s) * both + r.microbatches * (1 - ahead) * again
+    return first + (r.microbatches - 1) * later + back
+
+
+def _side_by_side(s: Scene) -> tuple[bool, bool]:
+    """Whether parameters are gathered, and gradients scattered, beside compute: always by PyTorch's FSDP."""
+    p, backend = s.layout.spec.parallelism, s.layout.backend
+    always = backend.name == "megatron" and backend.megatron.fsdp == "torch"
+    return always or p.overlap_param_gather, always or p.overlap_grad_reduce
