@@ -9,6 +9,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,10 @@ def _nothing(*_: object, **__: object) -> None:
 
 
 def _package(name: str, path: str | None, **attributes: Callable[..., object]) -> None:
-    module = types.ModuleType(name)
-    if path is not None:
-        module.__path__ = [path]
+    """Stands in for what a package's own ``__init__`` makes, with a spec: who looks for it finds where it lies."""
+    spec = ModuleSpec(name, None)
+    spec.submodule_search_locations = None if path is None else [path]
+    module = importlib.util.module_from_spec(spec)
     module.__dict__.update(attributes)
     sys.modules[name] = module
     parent, _, child = name.rpartition(".")
