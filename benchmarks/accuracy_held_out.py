@@ -74,10 +74,10 @@ left:
 * `llama7b-deepspeed-a800`, a third slower than `xtuner`'s same model, of which nothing says why.
 
 Nemotron 3 Ultra came last, and nothing was changed with it at hand: Megatron-Bridge's two rows were met 0.2 % fast on
-GB300 and 7.2 % on GB200, the tenth row of `nvidia-automodel` 11.5 % fast. What is not its layout's in the prediction:
-the experts' input waits on the host, which its recipes leave on the GPU, and states are not sharded over its replicas.
-Memory is counted too high by these states on GB200 (179 GiB, where its recipe's plan has 106), and of Automodel by
-gradients and logits that one micro-batch and a fused loss do not keep.
+GB300 and 7.2 % on GB200, the tenth row of `nvidia-automodel` 11.5 % fast. Two errors meet in the former: no column says
+that the experts' input stays on the GPU, as its recipes have it, nor that states are sharded over its replicas; read
+so, they would be 7 and 12 % fast. Memory is counted too high by these states on GB200 (179 GiB, where its recipe's plan
+has 106), and of Automodel by gradients and logits that one micro-batch and a fused loss do not keep.
 
 The FSDP row of `megatron-moe-modelzoo` has the `tp` of its script, 1, where its table says 2: with 2 its weights and
 gradients would need the whole fabric. Colossal-AI's table of H200 and B200 is left out: it has 150,032 MiB of a GPU of
