@@ -10,6 +10,7 @@ from typing import Any
 
 from accuracy_bars import bars, recipes
 from accuracy_held_out import held_out
+from accuracy_memory import MEMORY
 from accuracy_techniques import published, told_apart, what_they_bring
 
 import meshwright
@@ -31,15 +32,14 @@ as one row. So the tables "Step time" and "Peak memory" show the fit and not a f
 forecast (a machine that is not in it was refitted without keeping groups out). What holds for all machines, the host's
 time of an exchange and of an expert and the bytes of experts' biases, was settled on `nvidia-megatron-bridge`,
 `simumax-b200` and our own runs together; what DeepEP and HybridEP spare of it on step 4 of `megatron_dsv3_gb200`, what
-recomputed latent attention costs the host on its step 5. Both fits of B200 begin at the constants of GB200: the prior
-is what others measured on the same chip. SimuMax's has what it measured of its own machine in place of these, but for
-products: the largest reach 0.49 of the peak by themselves there, and its runs ask for 0.55 and more. What a router and
-a linear take of the host was counted, and read, elsewhere (docs/cost.md). Of
-`megatron_dsv3_gb200` no fit has seen more than the host's time, settled on
-its first five rows (from its seventh on the host is the cluster's); the mixtures of `nvidia-dgxc-benchmarking` on GB200
-are predicted with it, and that of Megatron-Bridge 25.09 on H100 with as many times its cluster's. No fit has seen the
-groups of "Held out" below, nor `korthikanti2022` and `llama3_paper`, but these are no blind test either: the weight of
-`megatron_sc21`, the bounds on
+recomputed latent attention costs the host on its step 5. Both fits of B200, and that of GB300, begin at the constants
+of GB200: the prior is what others measured on the same chip, or on the same memory. SimuMax's has what it measured of
+its own machine in place of these, but for products: the largest reach 0.49 of the peak by themselves there, and its
+runs ask for 0.55 and more. What a router and a linear take of the host was counted, and read, elsewhere (docs/cost.md).
+Of `megatron_dsv3_gb200` no fit has seen more than the host's time, settled on its first five rows (from its seventh on
+the host is the cluster's); the mixtures of `nvidia-dgxc-benchmarking` on GB200 are predicted with it, and that of
+Megatron-Bridge 25.09 on H100 with as many times its cluster's. No fit has seen the groups of "Held out" below, nor
+`korthikanti2022` and `llama3_paper`, but these are no blind test either: the weight of `megatron_sc21`, the bounds on
 `matmul` and `intra_link` in the A100 fit, and what is assumed of each source's kernels were settled while looking at
 the former, and the constants of `grand_teton_h100` are those of three candidates that come nearest to the latter.
 
@@ -117,81 +117,11 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
 * **Llama 3.1 405B in 4 bits on GB300**: a tenth too fast, the releases of 26.02 a seventh. `matmul` is one part of the
   peak in all precisions, and was settled on 70B.
 * **Llama 4 Maverick on GB200 in fp8** (DGX Cloud): a fifth too slow, without graphs, where the host sets the pace.
-* **Automodel**: Nemotron 3 a fifth too slow, pipelines and gpt-oss a seventh too fast, DeepSeek V3 on 1,024 GPUs a
-  quarter. That its pipelines run dry after each 8 micro-batches is counted, and what FSDP2 sends; not what its host
-  does more than Megatron's, of which nothing is published. Counted as ZeRO-3, gathering in every micro-batch, which
-  its recipes switch off, DeepSeek V3 was met within a tenth: by chance.
+* **Automodel's pipelines**: a tenth too fast. That they run dry after each 8 micro-batches is counted, and that each
+  stage waits for what it reduces, gathers and hands over; not what its host does more than Megatron's, nor Python's
+  garbage collection, which each rank did when it pleased until February 2026.
 * **MT-NLG, GLM-130B**: older DeepSpeed pipelines; predicted too fast by a fifth and more.
 """
-
-MEMORY = """\
-## Memory that was looked into
-
-* **Korthikanti et al. 2022** without recomputation: what Figure 1 shows is their own equation, not a measurement,
-  `s*b*h*(10 + 24/t + 5*a*s/(h*t))` bytes a layer (their equation 2: attention unfused, dropout on, its mask kept). With
-  their kernels assumed, ours is 2 % above it; with today's fused attention it was a third below. A test keeps it so.
-* **BLOOM in bf16**: DeepSpeed's `BF16_Optimizer` sums gradients in fp32 buffers as large as the model
-  (`fp32_groups_gradients_flat`) and keeps the 16-bit ones that the backward makes (`update_hp_grads` adds them, with
-  `clear_lp_grads=False`): `2 + 2 + 4 + 12/dp` bytes a parameter, where Megatron's own bf16 takes `2 + 4 + 12/dp`.
-* **What experts gave** was counted as kept: Megatron multiplies scores inside the activation, so nothing keeps it
-  (core/transformer/moe/experts.py:830). With it our own run of Qwen3's experts was 1.7 % above the measured peak,
-  without it 1.1 %; the first stage of SimuMax's DeepSeek V2 was 2.2 % below, and is 0.3 % with the exchange's buffers
-  in the backward, which are counted since.
-* **Norms of queries and keys** were counted as keeping what they give; a Megatron layer's saved tensors on a CPU say
-  that rotary positions, which it goes to, keep nothing of it. Our own run of Qwen3's experts is 0.8 % above the
-  measured peak.
-* **Attention's output beside a ring of keys** was counted twice: Transformer Engine keeps the tensor that it returns,
-  but where heads are exchanged (SimuMax's rows, all four). Long contexts of the Megatron-MoE-ModelZoo lay 7 GiB too
-  high.
-* **Megatron-FSDP**'s buffers of gradients are of the type that gradients are reduced in, and layers that wait on the
-  host are not under way at the loss: 5 GiB of Llama 3 70B on GB200, which is still about even. Its 80 layers'
-  activations alone are 145 GiB in 8 bits, counted tensor by tensor; the preset fills the GPU, as does NeMo's without
-  offload.
-* **Embedding and head** were counted in 8 bits where products are. They are no linears of Transformer Engine's: 2 GiB
-  of Llama 3 8B, whose words are an eighth of it, where 8-bit copies stand beside 16 bits.
-* **NeMo 1's optimizer** (until 24.12) keeps of a master copy what a bf16 weight lacks, 10 bytes a parameter instead of
-  12 (`store_param_remainders`). Its 8-bit runs on H100 that keep 16-bit weights, too (24.05 and 24.07), lie within 6 %
-  of the limit all the same: GPT-3 175B, Nemotron-4 8B, and Llama 3 8B with an unfused loss.
-* **Megatron-Bridge's cards** (25 peaks, of 16B to 120B). As everything stood 13 of 24 lay within 7 %, the median off
-  by 6.1 %. Read wrong: its log's gigabytes are of 10^9 bytes (the cards call them GiB; from 100 on they have two
-  places, as its rounding gives them); they are logged behind the second step, before graphs are captured; its optimizer
-  keeps whole fp32 masters in bf16 (4 GiB of Qwen3 30B-A3B); one recipe sums in fp32. So read, but counted as it was, 19
-  of 24 lay within 7 %, the median off by 5.1 %. Counted wrong: what heads and losses of predicting layers keep (8 GiB
-  of Nemotron 3.5 Lightning on GB200), the step's fp32 copies of bf16 gradients (the peak of Moonlight once anything is
-  recomputed), Megatron-FSDP's weights in mxfp8 (7 GiB). Now it is 21 of 24, the median off by 2.0 %; a 25th, read and
-  predicted after all that, was met within 2.1 %. What is left: three rows of Llama 3 70B with graphs of its MLPs, 16
-  to 18 % high (why is not known; no row without graphs is), Moonlight 4 to 5 % low and one unfused loss 6 % low (both
-  with a router left to itself, which deals unevenly at first). Two of Nemotron 3 Nano that ran out of memory in the
-  second step had logged the first's peak, without moments: 61.7 and 57.8 GiB, within 1 %. What stays between steps of
-  Qwen3 30B-A3B, 47.2 x 10^9 bytes, is met within 0.2 %.
-* **CUDA graphs by layer** were counted as a copy of each layer's input. What stays is what layers and shared experts
-  give, and a mask of all pairs of tokens that nothing reads: of Llama 3 70B on 64 GB200 in nvfp4 (20 layers, a pipeline
-  of 4) 11.5 GiB, where Megatron-Bridge's docs/performance-guide.md says "typically a few gigabytes", and "over 10GB"
-  with a pipeline. Static experts, which graphs of an iteration stand on, take 8 GiB of DeepSeek V3 on GB200 and GB300.
-* **Nemotron-4 340B on 128 H100** (NeMo 1) was said not to fit: its optimizer's `dtype` is bf16, as its parameters', so
-  that it keeps two 16-bit moments and no master copy, 4 bytes a parameter (NeMo's `setup_optimization`). NeMo 2's,
-  with fp32 states, is published from 256 GPUs on.
-* **Norms on both sides, parallel residuals, shared experts** (`tests/test_cost_against_megatron.py`): nothing keeps
-  what a norm before an addition gave; two norms of one input keep it once; `moe` and `shared_experts` free shared
-  experts, `mlp` does not. Recomputed attention begins with turned queries and keys and with values that are a part of
-  their projection, which keeps the whole: 2 GiB of Nemotron-4 340B on H100, which is about even since.
-* **Automodel's mixtures** were counted with fp32 shards, fp32 moments and a loss in fp32, 5 of 9 rows as not fitting.
-  All are of 16 bits there, but FSDP2 sums in fp32, whole, what it shares of gradients until the last micro-batch.
-  gpt-oss-120b with two sequences and nothing recomputed fills its GPUs; its recipe has had one since August 2026.
-* **Llama 3 70B on GB200 in fp8**, the two layouts that are about even, was gone through in NVIDIA's scripts and in
-  Megatron-FSDP: no product adds to gradients there (1.6 GiB of dummy gradients less); embedding and head stay gathered,
-  each with a buffer of gradients that goes when it is reduced, as each is more than a bucket
-  (megatron/training/training.py:1562, param_and_grad_buffer.py:1852 of 0.19.2). Nothing else is counted that is not
-  held; its presets' double buffers (1.6 GiB) were not, and are since. Of 405B on GB200 (tp 4, pp 16, vpp 4) all is held
-  as well: its fullest stage, the second, keeps 19.25 micro-batches of 8 layers, 132 of the 170 GiB; its presets
-  recompute and offload nothing (v0.3.1 to v0.5.0), and its optimizer's states are fp32.
-* **Hagemann et al.'s 13B on 32 A100**: their own loss, in fp32, takes more than ours, and with the plain norm, 4.7 GiB
-  more, the same layout ran out of memory. It fills its GPUs.
-* **BLOOM's prequel without ZeRO** (one row, 72 GB, 28 % low): against the same layout with ZeRO-1 it holds 18 bytes a
-  parameter more, of which sharding over 4 ranks explains 9. DeepSpeed's unsharded fp16 optimizer flattens gradients to
-  fp32 before its step; how much of that stands beside the activations' peak its code does not fix.
-"""
-
 
 CORRECTED = """\
 ## Published layouts that contradict themselves

@@ -67,16 +67,17 @@ left:
 
 * on A100, attention over 32K tokens and more is predicted up to half slower than `xtuner` published: its constant is
   that of Hagemann et al., at 2K and 8K;
-* `overlap` of A100, 0.39, was fitted without FSDP, which hides more of its traffic (`fms-fsdp`);
+* FSDP over 128 A100 is a seventh too slow (`fms-fsdp`): what hides its traffic, 0.55 at least, is of three other
+  fabrics, and compiled layers are faster still;
 * InternEvo's steps with states over more than 128 GPUs take longer with each doubling, which no constant says;
-* Qwen3 235B on GB200 and GB300, 51 and 41 % slow (`megatron-moe-modelzoo`), waits for the host in the prediction alone;
+* Qwen3 235B on GB200 and GB300, 50 and 44 % slow (`megatron-moe-modelzoo`), waits for the host in the prediction alone;
 * 70B and 34B at 8K (`xtuner`), a third too fast: its fabric is not published;
 * `llama7b-deepspeed-a800`, a third slower than `xtuner`'s same model, of which nothing says why.
 
 Nemotron 3 Ultra came last, and nothing was changed with it at hand: Megatron-Bridge's two rows were met 0.2 % fast on
 GB300 and 7.2 % on GB200, the tenth row of `nvidia-automodel` 11.5 % fast. Two errors meet in the former: no column says
 that the experts' input stays on the GPU, as its recipes have it, nor that states are sharded over its replicas; read
-so, they would be 7 and 12 % fast. Memory is counted too high by these states on GB200 (179 GiB, where its recipe's plan
+so, they would have been 7 and 12 % fast. Memory is counted too high by these states on GB200 (179 GiB, where its recipe's plan
 has 106), and of Automodel by gradients and logits that one micro-batch and a fused loss do not keep.
 
 The FSDP row of `megatron-moe-modelzoo` has the `tp` of its script, 1, where its table says 2: with 2 its weights and
@@ -84,10 +85,16 @@ gradients would need the whole fabric. Colossal-AI's table of H200 and B200 is l
 143,771, and 812 TFLOP/s of another.
 
 Of `nvidia-bridge-cards` (Megatron-Bridge's verification cards and skills) nothing was mended that changes a step's
-time but how its library recipes are read (gradients in fp32, an unfused loss, fixed capacities). Its runs on real data
+time but how its library recipes are read (gradients in fp32, an unfused loss, fixed capacities, rotary positions kernel
+by kernel: Moonlight, which waits for the host for half a second, was 18 % low without). Its runs on real data
 with a router left to itself are a quarter of it, and among the worst: gpt-oss-120b on 64 H100 (47 % low), Megatron-FSDP
-on GB200 (24 % low). Of those with a router that is forced, HybridEP on H100 beside experts is 40 % high. Steps of
-Moonlight, half a second that waits for the host, are 18 % low.
+on GB200 (24 % low). Of those with a router that is forced, HybridEP on H100 beside experts is 40 % high.
+
+What of `nvidia-automodel` was wrong stood in its code of the month that each row was measured in, and in PyTorch's: a
+checkpoint that ends with the last tensor its backward needs (torch/utils/checkpoint.py; so `fms-fsdp`, too), pipelines
+that wait, stage by stage, for what each reduces and gathers, and for each hand-over (torch 2.8's
+torch/distributed/pipelining), biases added expert by expert, shared experts beside the exchange, no turning of
+sequences around Mamba, rotary positions kernel by kernel. It was 14.5 / 25.9 % before that.
 """
 
 

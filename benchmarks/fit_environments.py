@@ -73,7 +73,7 @@ ENVIRONMENTS = {
     "dgx_h100": _nvidia("H100-80GB"),
     "dgx_b200": _nvidia("B200", like="gb200_nvl72"),
     "gb200_nvl72": _nvidia("GB200"),
-    "gb300_nvl72": _nvidia("GB300"),
+    "gb300_nvl72": _nvidia("GB300", like="gb200_nvl72"),
     "simumax-b200 B200": Environment({"simumax-b200": 0.0}, "B200", like="gb200_nvl72", measured=SIMUMAX),
     "hagemann2023 A100-80GB": Environment({"hagemann2023": 0.0}, "A100", like="dgx_a100_80gb"),
     "llm-foundry A100-80GB": Environment({"llm-foundry": 0.0}, "A100-80GB"),

@@ -9,7 +9,7 @@ import meshwright
 from meshwright.measured.rows import read
 from meshwright.measured.validate import Judged, judge
 
-__all__ = ["ROWS", "judged", "judged_and_skipped"]
+__all__ = ["ROWS", "judged", "judged_and_skipped", "of"]
 
 ROWS = Path(meshwright.__file__).parent / "data" / "measured.csv"
 
@@ -23,3 +23,8 @@ def judged_and_skipped() -> tuple[list[Judged], list[dict[str, str]]]:
 def judged() -> tuple[Judged, ...]:
     """Those that can be costed."""
     return tuple(judged_and_skipped()[0])
+
+
+def of(source: str) -> list[Judged]:
+    """Those that one source published."""
+    return [j for j in judged() if j.row.source == source]

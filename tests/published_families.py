@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from published import Published, bigscience, megatron
-from published_forms import (
-    AXOLOTL,
-    CHAT,
-    FREQUENCY,
-    FULL,
-    MOE,
-    NEMO_GPT,
-    NEOX_LLAMA,
-    OWN_TOKENS,
-    PAI_MODEL,
-    QWEN3_4B,
-    QWEN3_30B,
-    SC21,
-    VERL_GRPO,
-    ZOO_MODEL,
-    fork,
-    rollout,
-)
+from published import Published
+from published_forms import AXOLOTL, CHAT, NEMO_GPT, NEOX_LLAMA, PAI_MODEL, SC21, ZOO_MODEL
 
 PAI = "alibaba/Pai-Megatron-Patch @a098ca5"
 ZOO = "yanring/Megatron-MoE-ModelZoo @e865051"
-FORK = "deepspeedai/Megatron-DeepSpeed @4efb479"
-SCIENCE = "bigscience-workshop/bigscience @9e64ede"
-SLIME = "THUDM/slime @624b824"
 NEOX = "EleutherAI/gpt-neox @ea7aefd"
 NEMO = "NVIDIA/NeMo-Framework-Launcher @26e42fa"
-VERL = "volcengine/verl @b178a3c"
 
 FAMILIES = {
     "qwen3_30b_by_words": Published(
@@ -88,115 +67,6 @@ FAMILIES = {
         {"parameters": 140.6, "layout": (2, 8, 8, 8), "batch": (1, 256, 4096), "lr": 1.2e-5},
         ("cluster.gpus=128", "model.vocab=32000"),
         {"TP": "2", "PP": "8", "EP": "8", "MBS": "1", "GBS": "256"},
-    ),
-    "fork_llama2": Published(
-        f"{FORK} examples_deepspeed/pretrain_llama2_distributed.sh",
-        "pretrain_llama2_distributed.sh",
-        megatron(
-            8,
-            "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2 --num-layers 24 --hidden-size 2048 "
-            "--ffn-hidden-size 5504 --num-attention-heads 16 --num-key-value-heads 4 --micro-batch-size 4 "
-            "--global-batch-size 32 --seq-length 2048 --max-position-embeddings 2048 --train-iters 250000 --lr 3e-4 "
-            "--lr-warmup-iters 2000 --lr-decay-style cosine --min-lr 3e-5 --weight-decay 0.1 --clip-grad 1 --bf16 "
-            "--no-query-key-layer-scaling --attention-dropout 0 --hidden-dropout 0 --use-rotary-position-embeddings "
-            "--untie-embeddings-and-output-weights --swiglu --normalization rmsnorm --disable-bias-linear",
-            "--deepspeed --deepspeed_config=ds.json --zero-stage=0 --no-pipeline-parallel",
-        ).replace("rmsnorm", "RMSNorm"),
-        {"parameters": 1.2, "layout": (2, 2, 2, 1), "zero": 0, "batch": (4, 32, 2048), "warmup": 2000},
-        ("model.vocab=32000",),
-    ),
-    "fork_moe_128": Published(
-        f"{FORK} examples_deepspeed/MoE/ds_pretrain_gpt_1.3B_MoE128.sh, 64 GPUs; 52B: Rajbhandari et al. 2022",
-        "moe.sh",
-        fork(
-            "--num_nodes 8 --num_gpus 8",
-            f"{OWN_TOKENS}{MOE}--tensor-model-parallel-size 1 --num-layers 24 --hidden-size 2048 "
-            "--num-attention-heads 16 --seq-length 2048 --max-position-embeddings 2048 --micro-batch-size 8 "
-            "--global-batch-size 512 --train-tokens 300000000000 --lr-decay-tokens 300000000000 "
-            "--lr-warmup-tokens 375000000 --lr 1.2e-4 --min-lr 1.0e-6 --weight-decay 0.1 --fp16 --no-pipeline-parallel "
-            "--checkpoint-activations --log-batch-size-to-tensorboard",
-        ),
-        {"parameters": 52.5, "layout": (1, 1, 64, 64), "zero": 0, "recompute": "full", "steps": 286_102, "warmup": 357},
-    ),
-    "fork_13b": Published(
-        f"{FORK} examples_deepspeed/rebase/ds_pretrain_gpt_13B.sh",
-        "ds_pretrain_gpt_13B.sh",
-        fork(
-            "--hostfile hosts --num_nodes 8 --num_gpus 8",
-            f"{OWN_TOKENS}--tensor-model-parallel-size 4 --pipeline-model-parallel-size 8 --num-layers 40 "
-            "--hidden-size 5120 --num-attention-heads 40 --seq-length 2048 --max-position-embeddings 2048 "
-            "--micro-batch-size 2 --global-batch-size 1024 --train-tokens 300000000000 --lr-decay-tokens 260000000000 "
-            "--lr-warmup-tokens 3000000000 --lr 1.0e-4 --min-lr 1.0e-6 --weight-decay 0.1 --fp16 --zero-stage 1 "
-            "--init-method-std 0.008 --checkpoint-activations --data-impl mmap",
-        ),
-        {"parameters": 12.9, "layout": (4, 8, 2, 1), "zero": 1, "steps": 143_051, "warmup": 1430, "lr": 1e-4},
-    ),
-    "tr3_1b3": Published(
-        f"{SCIENCE} train/tr3-1B3-baseline/tr3-1B3-modeling-baseline.slurm",
-        "tr3.slurm",
-        bigscience(
-            16,
-            4,
-            "--tensor-model-parallel-size 4 --pipeline-model-parallel-size 4 --num-layers 24 --hidden-size 2048 "
-            "--num-attention-heads 16 --seq-length 2048 --max-position-embeddings 2048 --micro-batch-size 16 "
-            "--global-batch-size 1024 --train-samples 146_484_375 --lr 1e-4 --lr-warmup-samples 183_105 --fp16 "
-            "--lr-decay-style cosine --checkpoint-activations --zero-stage 1 --tokenizer-type PretrainedFromHF "
-            "--tokenizer-name-or-path t5-small",
-        ),
-        {"layout": (4, 4, 4, 1), "zero": 1, "steps": 143_051, "warmup": 178, "recompute": "full"},
-        ("model.vocab=32128",),
-    ),
-    "tr7_alibi": Published(
-        f"{SCIENCE} train/tr7-alibi/tr7c-1B3-modeling-alibi.slurm",
-        "tr7.slurm",
-        bigscience(
-            16,
-            4,
-            "--tensor-model-parallel-size 4 --pipeline-model-parallel-size 4 --num-layers 24 --hidden-size 2048 "
-            "--num-attention-heads 16 --seq-length 2048 --max-position-embeddings 2048 --micro-batch-size 8 "
-            "--rampup-batch-size 32 32 2_000_000 --global-batch-size 512 --train-samples 73_242_187 --lr 2e-4 --fp16 "
-            "--lr-warmup-samples 183_105 --lr-decay-style cosine --checkpoint-activations --zero-stage 1 "
-            "--position-embedding-type alibi --vocab-file v --merge-file m --log-level info --codecarbon-dir out",
-        ),
-        {"parameters": 1.3, "layout": (4, 4, 4, 1), "steps": 152_973, "precision": "fp16"},
-    ),
-    "bloom_7b1": Published(
-        f"{SCIENCE} train/tr11-176B-ml/smaller_models/tr11f-6B3-ml.slurm",
-        "tr11f.slurm",
-        bigscience(
-            32,
-            4,
-            "--pp-partition-method 'type:transformer|embedding' --tensor-model-parallel-size 4 "
-            "--pipeline-model-parallel-size 4 --num-layers 30 --hidden-size 4096 --num-attention-heads 32 --lr 1.2e-4 "
-            "--seq-length 2048 --max-position-embeddings 2048 --micro-batch-size 1 "
-            "--rampup-batch-size 192 16 9_765_625 --global-batch-size 512 --train-samples 220_000_000 --fp16 "
-            "--checkpoint-activations "
-            "--embed-layernorm --position-embedding-type alibi --pad-vocab-size-to 250880 --zero-stage 0 "
-            "--tokenizer-type PretrainedFromHF "
-            "--lr-decay-style cosine --sync-tp-duplicated-parameters",
-        )
-        .replace("'type", "'\\''type")
-        .replace("ding'", "ding'\\''"),
-        {"parameters": 7.1, "layout": (4, 4, 8, 1), "zero": 0, "recompute": "full", "precision": "fp16"},
-    ),
-    "slime_qwen3_30b": Published(
-        f"{SLIME} scripts/run-qwen3-30B-A3B.sh and scripts/models/qwen3-30B-A3B.sh",
-        "run-qwen3-30B-A3B.sh",
-        rollout(
-            "8",
-            QWEN3_30B,
-            f"--tensor-model-parallel-size 4 --sequence-parallel --expert-model-parallel-size 8 {FULL} "
-            "--expert-tensor-parallel-size 1 --moe-token-dispatcher-type alltoall",
-        ).replace("pkill -9 sglang\n", FREQUENCY),
-        {"parameters": 30.5, "layout": (4, 1, 2, 8), "zero": 1, "batch": (1, 256, 8192), "precision": "bf16"},
-    ),
-    "slime_qwen3_4b": Published(
-        f"{SLIME} scripts/run-qwen3-4B.sh",
-        "run-qwen3-4B.sh",
-        rollout("${NUM_GPUS}", QWEN3_4B, f"--tensor-model-parallel-size 2 --sequence-parallel {FULL}"),
-        {"parameters": 4.0, "layout": (2, 1, 4, 1), "zero": 1, "recompute": "full", "lr": 1e-6},
-        (),
-        {"NUM_GPUS": "8"},
     ),
     "sc21_figure_11": Published(
         "NVIDIA/Megatron-LM @d98e8a6 examples/academic_paper_scripts/sc21/run_figure_11.sh with CONFIG.sh and SRUN.sh",
@@ -292,22 +162,6 @@ FAMILIES = {
             "  tokenizer: {library: huggingface, type: mistralai/Mixtral-8x7B-v0.1}\n",
         ),
         {"parameters": 46.7, "layout": (1, 4, 16, 8), "zero": 1, "warmup": 636, "activation": "swiglu"},
-    ),
-    "verl_qwen2_7b": Published(
-        f"{VERL} examples/grpo_trainer/run_qwen2-7b_math_megatron.sh",
-        "run_qwen2-7b.sh",
-        VERL_GRPO.format(
-            prompt=1024, answer=1024, model="Qwen/Qwen2-7B-Instruct", batch=256, micro=4, pp=2, tp=2, ep=1
-        ),
-        {"parameters": 7.6, "layout": (2, 2, 2, 1), "batch": (4, 256, 2048), "lr": 1e-6, "zero": 1},
-    ),
-    "verl_qwen3_30b": Published(
-        f"{VERL} examples/grpo_trainer/run_qwen3moe-30b_megatron_96gb.sh",
-        "run_qwen3moe-30b.sh",
-        VERL_GRPO.format(
-            prompt=2048, answer=8192, model="Qwen/Qwen3-30B-A3B-Base", batch=128, micro=2, pp=1, tp=1, ep=8
-        ),
-        {"parameters": 30.5, "layout": (1, 1, 8, 8), "batch": (2, 128, 10240), "precision": "bf16"},
     ),
     "axolotl_llama3_8b": Published(
         "axolotl-ai-cloud/axolotl @067b021 examples/llama-3/fft-8b.yaml, with FSDP and a length",

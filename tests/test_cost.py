@@ -186,7 +186,7 @@ def test_gradients_that_are_summed_whole_are_scattered_once_and_held_whole() -> 
 def test_a_pipeline_that_runs_dry_idles_as_often() -> None:
     """Of 32 micro-batches each 8 are a pipeline of their own: four times the bubble of 8, and all is sent as often."""
     short, long = (layout(planned("parallelism.pp=4", f"training.global_batch={n}").spec) for n in (128, 512))
-    few, often = estimate(short).parts, estimate(long, replace(framework_of(long), emptied_every=8)).parts
+    few, often = (estimate(one, replace(framework_of(one), emptied_every=8)).parts for one in (short, long))
     assert (short.microbatches, long.microbatches) == (8, 32)
     assert (often.bubble, often.compute, often.data) == pytest.approx((4 * few.bubble, 4 * few.compute, 4 * few.data))
     assert estimate(long).step_time < estimate(long, replace(framework_of(long), emptied_every=8)).step_time

@@ -16,9 +16,10 @@ from meshwright.rules.megatron_offload import OFFLOADED
 from meshwright.spec import Spec
 from meshwright.spec.techniques import CudaGraphs
 from meshwright.verify.pool import Crash, fork_map
+from techniques_refused import OURS
+from techniques_taken import BITS, FED, GRAPH, HOST, HYBRID, MOE, OFFLOAD, STATIC, B, P, T, described
 from test_hybrid import LAYOUTS
 from test_megatron_agreement import LATER, Outcome, unchecked
-from test_megatron_techniques import BITS, FED, GRAPH, HOST, HYBRID, MOE, OFFLOAD, OURS, STATIC, B, P, T, described
 
 pytest.importorskip("megatron.core", reason="megatron-core is not installed")
 

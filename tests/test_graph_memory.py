@@ -11,7 +11,7 @@ from meshwright.cost import cost
 from meshwright.cost.inputs import Scene, scene
 from meshwright.cost.saved import saved
 from meshwright.resolver import layout, normalise, resolve
-from test_megatron_techniques import DENSE, FED, GRAPH, HYBRID, MOE, MXFP8, OFFLOAD, ROUTER, STATIC, B, P, described
+from techniques_taken import DENSE, FED, GRAPH, HYBRID, MOE, MXFP8, OFFLOAD, ROUTER, STATIC, B, P, described
 
 TOKENS = SEQUENCE = 512
 HIDDEN, LAYERS = 128, 8

@@ -287,21 +287,3 @@ def drawn(count: int) -> list[Plan]:
         if not refusals(candidate, "megatron"):
             found.append(resolve(candidate))
     return found
-
-
-def test_the_quadratic_scan_is_the_recurrence() -> None:
-    torch = pytest.importorskip("torch")
-    from meshwright.train.local_scans import scan
-
-    torch.manual_seed(0)
-    batch, tokens, heads, channels, groups, state = 2, 9, 4, 3, 2, 5
-    x, step = torch.randn(batch, tokens, heads, channels), torch.rand(batch, tokens, heads)
-    decay, (written, read) = -torch.rand(heads), torch.randn(2, batch, tokens, groups, state)
-    here = torch.zeros(batch, heads, channels, state)
-    found = []
-    for t in range(tokens):
-        into, out = (part[:, t].repeat_interleave(heads // groups, 1) for part in (written, read))
-        here = here * (step[:, t] * decay).exp()[..., None, None]
-        here = here + (step[:, t, :, None] * x[:, t])[..., None] * into[:, :, None]
-        found.append((here * out[:, :, None]).sum(-1))
-    torch.testing.assert_close(scan(x, step, decay, written, read), torch.stack(found, 1))

@@ -14,7 +14,6 @@ import pytest
 from meshwright.emit.megatron_kwargs import kwargs
 from meshwright.loading import load
 from meshwright.model.huggingface import read
-from meshwright.model.layers.lightning import BLOCK
 from meshwright.model.megatron_parts import MODULE, parts, read_name, spec_name
 from meshwright.resolver import refusals, resolve
 from meshwright.spec.decode import decode
@@ -260,48 +259,6 @@ def test_same_weights_same_logits(names: list[str]) -> None:
     assert {name: one for name, one in found.items() if isinstance(one, Crash)} == {}
     logits = {name: one for name, one in found.items() if not isinstance(one, Crash)}
     assert {name: one for name, one in logits.items() if not one[0] < 1e-4 * one[1] or one[1] < 0.1} == {}
-
-
-def test_alibi_slopes_are_bloom_s() -> None:
-    pytest.importorskip("megatron.core")
-    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
-
-    torch = pytest.importorskip("torch")
-    from meshwright.train.attention import alibi_slopes
-
-    for heads in (8, 16, 112):
-        theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1]
-        assert torch.allclose(alibi_slopes(heads), theirs)
-
-
-@pytest.mark.parametrize("back", [None, 7])
-def test_attention_with_a_soft_cap_is_the_same_on_a_gpu(back: int | None) -> None:
-    """Flex attention, which a GPU runs, against what is written out for a CPU."""
-    pytest.importorskip("megatron.core")
-    torch = pytest.importorskip("torch")
-    from meshwright.train.attention import flexible, written_out
-
-    query, key, value = (torch.randn(2, heads, 128, 16) * 8 for heads in (4, 2, 2))
-    with torch.no_grad():
-        assert torch.allclose(
-            flexible(query, key, value, 0.5, back, 50.0), written_out(query, key, value, 0.5, back, 50.0), atol=1e-4
-        )
-
-
-def test_lightning_attention_in_blocks_is_the_recurrence() -> None:
-    """A length that is no multiple of a block, in which states fade from token to token."""
-    pytest.importorskip("megatron.core")
-    torch = pytest.importorskip("torch")
-    from meshwright.train.lightning import attend, rates
-
-    torch.manual_seed(0)
-    query, key, value = torch.randn(3, 2, 4, 2 * BLOCK + 44, 6)
-    fading = rates(4, 1, 3)
-    state, found = torch.zeros(2, 4, 6, 6), []
-    for q, k, v in zip(query.unbind(2), key.unbind(2), value.unbind(2), strict=True):
-        state = state * torch.exp(-fading).view(4, 1, 1) + k.unsqueeze(-1) * v.unsqueeze(-2)
-        found.append((q.unsqueeze(-2) @ state).squeeze(-2))
-    torch.testing.assert_close(attend(query, key, value, fading), torch.stack(found, 2), rtol=1e-4, atol=1e-4)
 
 
 def test_a_name_carries_the_parts() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import small_model, spec
-from meshwright.emit.megatron_model import moe_pattern, windows
+from meshwright.emit.megatron_model import windows
+from meshwright.emit.megatron_moe import moe_pattern
 from meshwright.errors import ConfigError
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds, layer_kinds, running_counts

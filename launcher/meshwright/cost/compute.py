@@ -13,6 +13,7 @@ from meshwright.cost.counts import recomputed
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, where
 from meshwright.cost.products import casts, low_peak, peak, weight_bytes
+from meshwright.cost.recomputation import needless
 from meshwright.cost.tiles import in_tiles
 from meshwright.model.operations import Operation
 from meshwright.model.work import is_matrix
@@ -87,8 +88,11 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     r, (repeated, launched) = s.layout.recompute, _repeated(s, operations, kernels)
     both = maximum(device + repeated, 2 * host + launched)
     waiting = where(r == 1, both - device - repeated, backward - device)
-    idle = (forward - once, waiting, (r == 2) * (forward - once))
-    computed = where(r == 2, forward, where(r == 1, both - backward, 0 * forward))
+    left_out = needless(s, operations)
+    spared = sum(_forward(k) for o, k in zip(operations, kernels, strict=True) if o.name in left_out)
+    again = maximum(once - spared, host, behind)
+    idle = (forward - once, waiting, (r == 2) * (again - once + spared))
+    computed = where(r == 2, again, where(r == 1, both - backward, 0 * forward))
     return Seconds(forward, backward, computed + tiled, idle, behind)
 
 
@@ -194,7 +198,8 @@ def _moved(s: Scene, o: Operation) -> Number:
     """Bytes that the kernels read and write, the weights among them, in as many bits as their products take."""
     squared = s.layout.training.sequence * (1 + _pieces(s, o))
     each = sum(t.on_rank(s.degrees) * (squared if t.squared else 1) for t in o.moved)
-    turned = sum(t.on_rank(s.degrees) for t in o.turned) * (s.layout.micro_batch > 1)
+    several = (s.layout.micro_batch > 1) * (not s.framework.batch_first)
+    turned = sum(t.on_rank(s.degrees) for t in o.turned) * several
     return s.tokens * (each + turned) + weight_bytes(s, o) * _touched(s, o)
 
 

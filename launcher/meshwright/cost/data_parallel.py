@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meshwright.cost.collectives import beside, copies_groups, data_group, expert_data_group, group, ring
+from meshwright.cost.collectives import copies_groups, data_group, expert_data_group, group, ring
 from meshwright.cost.flows import Flow, flow, share
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.memory import stage_parameters
@@ -122,19 +122,36 @@ def data_volume(zero: Number, microbatches: Number = 1, gradient: float = 2.0, w
 
 
 def seconds(s: Scene, held: Held, forward: Number, backward: Number) -> Number:
-    """Exposed reduction of gradients and gathering of parameters of one stage."""
+    """Exposed reduction of gradients and gathering of parameters of one stage.
+
+    torch's pipelines wait for a chunk's reduction behind its last backward (pipelining/stage.py of 2.8,
+    ``run_post_backward``), as its first forward does for its weights: one stage after the other, for what each hands
+    over comes behind.
+    """
     r, p = s.layout, s.layout.spec.parallelism
     each, after = s.framework.reduce_bytes, s.framework.reduces_after
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
-    hidden = r.cluster.efficiency.overlap
+    hidden = _hidden(s)
     volume = where(r.zero >= 1, (1 + after) * reduce, (1 if s.framework.sums_in_switches else 2) * reduce)
     reduced = volume - p.overlap_grad_reduce * (1 - after) * minimum(hidden * volume, between(r, backward))
     gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, forward))
     gathered = gathered * (1 - hidden * _with_step(s))
     once = scatters(s) * reduced + (r.zero >= 1) * runs(s) * gathered
+    if s.framework.emptied_every:
+        once = where(r.pp > 1, runs(s) * r.pp * (volume + gathered), once)
     alone = (s.replicas > 1) + 0
     each_pass = where(r.zero >= 3, _sharded(s, held, gather, forward, backward), once)
     return alone * (each_pass + _among_copies(s, held, backward))
+
+
+def _hidden(s: Scene) -> Number:
+    """Part of what is sent that runs beside compute, if there is enough of that."""
+    return maximum(s.layout.cluster.efficiency.overlap, s.framework.hides)
+
+
+def _exposed(s: Scene, sent: Number, computed: Number) -> Number:
+    """Of the seconds that something is ``sent``, those that a pass of ``computed`` seconds does not hide."""
+    return maximum(sent * (1 - _hidden(s)), sent - computed)
 
 
 def _among_copies(s: Scene, held: Held, backward: Number) -> Number:
@@ -146,7 +163,7 @@ def _among_copies(s: Scene, held: Held, backward: Number) -> Number:
     seconds = sum(ring(s, g, each * shard, passes=2) for g, shard in zip(copies_groups(s), shards, strict=True))
     hidden = s.layout.spec.parallelism.overlap_grad_reduce + 0
     many = s.layout.spec.parallelism.optimizer_instances > 1
-    return many * (hidden * beside(s, seconds, backward) + (1 - hidden) * seconds)
+    return many * (hidden * _exposed(s, seconds, backward) + (1 - hidden) * seconds)
 
 
 def between(r: Layout, once: Number) -> Number:
@@ -181,6 +198,6 @@ def _sharded(s: Scene, held: Held, gather: Number, forward: Number, backward: Nu
         again = ring(s, group(s, ranks + 0 * r.dp, r.tp), (s.framework.gather_bytes or s.width) * held[0])
     scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
     scatter = scatter * (2 if s.framework.reduces_whole else 1)
-    forward = beside(s, gather, forward) + (r.microbatches - 1) * beside(s, again, forward)
-    alone = (r.microbatches - scatters(s)) * beside(s, again, backward)
-    return forward + alone + scatters(s) * beside(s, again + scatter, backward)
+    forward = _exposed(s, gather, forward) + (r.microbatches - 1) * _exposed(s, again, forward)
+    alone = (r.microbatches - scatters(s)) * _exposed(s, again, backward)
+    return forward + alone + scatters(s) * _exposed(s, again + scatter, backward)

@@ -47,8 +47,11 @@ class Framework:
     step_bytes: Number = 0.0  # of a parameter, beside its states while the optimizer steps
     reduce_bytes: float = 4.0  # of a gradient on the wire
     fsdp2: Number = False  # ZeRO-2 keeps a gathered 16-bit copy beside the shards
+    hides: Number = 0.0  # part of what ranks with the same weights exchange that runs beside compute, at least
     whole_gradients: float = 0.0  # ZeRO-2 and 3 sum what is shared in so many bytes, and scatter it once a step
     emptied_every: int = 0  # micro-batches, after which a pipeline runs dry, reduces and gathers anew; 0: with the step
+    batch_first: bool = False  # hidden states lie sequence by sequence; Megatron's, token by token of all sequences
+    ends_early: bool = False  # what is recomputed ends with the last tensor that a backward needs (``recomputation``)
     regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
     boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     fixed_gib: float = 0.0  # allocated whatever the layout

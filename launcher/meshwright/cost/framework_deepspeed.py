@@ -28,7 +28,9 @@ def deepspeed(layout: Layout) -> dict[str, Any]:
     flash = options.attention != "eager"
     return _states(layout) | {
         "tiles": (options.tiling.loss, options.tiling.mlp),
-        "kernels": Kernels(flash=flash, activation=False, norm=False, weighs_outputs=True, casts=True),
+        "kernels": Kernels(flash=flash, activation=False, norm=False, rope=False, weighs_outputs=True, casts=True),
+        "batch_first": True,
+        "ends_early": True,  # use_reentrant: False (train/deepspeed_engine.py)
         "loss_bytes": 16.0,
         "exchanges_heads": True,
         "sends_once": deepep,

@@ -7,7 +7,7 @@ from typing import Any
 from meshwright.cost.captured import captured
 from meshwright.cost.numbers import Number, where
 from meshwright.model.low_precision import CODED, cast_bytes, directions, gathered_bytes, holds_codes, low_bytes
-from meshwright.model.megatron_classes import predicts_in_bf16
+from meshwright.model.megatron_classes import predicts_in_bf16, turns_at_once
 from meshwright.model.operation import Kernels
 from meshwright.model.optimizer_state import Moments, state_bytes, step_bytes
 from meshwright.rules import Layout
@@ -24,6 +24,12 @@ Megatron-Bridge's cards, 16B to 120B) 27 as they stood when they were first read
 be missing is counted (docs/gpu.md, docs/accuracy.md)."""
 
 
+_PREFETCHED = 0.55
+"""Part of what PyTorch's FSDP sends that runs beside products: the least of what was fitted to its runs, llm-foundry's
+on A100 and H100 and torchtitan's on H100 (data/environments.yaml, conf/cluster/grand_teton_h100_96gb.yaml). What
+Megatron hid of its all-reduces, which the A100's own constant is of, says less."""
+
+
 def megatron(layout: Layout) -> dict[str, Any]:
     """Of Framework, what Megatron-core does by the layout's options."""
     parts = _loss(layout) | _states_of(layout) | _buffers(layout) | _done(layout)
@@ -34,6 +40,8 @@ def _kernels(layout: Layout) -> Kernels:
     options, local = layout.backend.megatron, _local(layout)
     return Kernels(
         flash=not _unfused(layout),
+        # what YaRN's pieces cost other attention is in the bytes of gpt-oss' biases, which were settled on its rows
+        rope=layout.model.mla is None or turns_at_once(layout.model),
         norm=not (local and layout.cluster.accelerator.platform == "cpu"),  # torch's RMSNorm, one kernel on GPUs alone
         joined=not local,
         eight_bit=_low(layout),
@@ -112,6 +120,7 @@ def _states_of(layout: Layout) -> dict[str, Any]:
         "sums_in_switches": options.groups.sharp == "dp",
         "reduce_bytes": _reduced(layout),
         "fsdp2": fsdp2,
+        "hides": where(fsdp2, _PREFETCHED, 0.0),
     }
 
 

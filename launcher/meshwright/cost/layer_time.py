@@ -7,6 +7,7 @@ from meshwright.cost.collectives import Group, all_to_all, context_group, contex
 from meshwright.cost.compute import Seconds, layer, weight_gradients
 from meshwright.cost.inputs import Scene
 from meshwright.cost.numbers import Number, maximum, minimum, where
+from meshwright.cost.recomputation import needless
 from meshwright.model.layers import LayerKind
 from meshwright.model.operations import Operation
 from meshwright.spec.frozen import dataclass
@@ -97,7 +98,8 @@ def _expert(s: Scene, kind: LayerKind, operations: tuple[Operation, ...]) -> Tri
     shared, gradients = _shared_beside(s, operations), _gradients_beside(s, operations)
     forward = once - minimum(overlap * once, shared)
     backward = back - minimum(overlap * back, 2 * shared) - minimum(overlap * back / 2, gradients)
-    return forward, backward, messages.again(s, "moe") * forward
+    half = (s.layout.recompute == 2) * ("combine" in needless(s, operations)) / 2
+    return forward, backward, (messages.again(s, "moe") - half) * forward
 
 
 def _side_by_side(s: Scene) -> float:

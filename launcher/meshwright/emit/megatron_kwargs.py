@@ -17,7 +17,7 @@ from meshwright.emit.megatron_hybrid import hybrid, hybrid_pattern
 from meshwright.emit.megatron_kwargs_model import layers, sizes
 from meshwright.emit.megatron_techniques import technique_flags
 from meshwright.layout.plan import Plan
-from meshwright.spec.model import RopeScaling
+from meshwright.model.megatron_classes import turns_at_once
 from meshwright.spec.parallelism import PipelineSplit
 from meshwright.spec.training import FP8_RECIPES
 
@@ -120,7 +120,6 @@ def _recompute(plan: Plan) -> Kwargs:
 def _kernels(plan: Plan) -> Kwargs:
     """The command line's defaults where the dataclass has others (megatron/training/argument_utils.py)."""
     model, megatron = plan.spec.model, plan.spec.backend.megatron
-    scaling = model.rope.scaling
     return {
         "transformer_impl": megatron.transformer,
         "attention_backend": megatron.attention,
@@ -130,17 +129,11 @@ def _kernels(plan: Plan) -> Kwargs:
         "bias_activation_fusion": model.activation == "swiglu"
         or (model.activation == "gelu_tanh" and model.linear_bias),
         "bias_dropout_fusion": True,
-        "apply_rope_fusion": model.positions == "rope"
-        and model.indexer is None
-        and (model.mla is not None) == _is_yarn(scaling),
+        "apply_rope_fusion": model.positions == "rope" and turns_at_once(model),
         "attention_softmax_in_fp32": False,
         "persist_layer_norm": True,
         "deallocate_pipeline_outputs": True,
     }
-
-
-def _is_yarn(scaling: RopeScaling | None) -> bool:
-    return scaling is not None and scaling.kind == "yarn"
 
 
 def _data_parallel(plan: Plan) -> Kwargs:

@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_kwargs, layers_built
-from meshwright.emit.megatron_model import (
-    moe_pattern,
-    score_said,
-    scores_as_usual,
-    weighs_squares,
-    windows,
-    without_positions,
-)
+from meshwright.emit.megatron_model import scores_as_usual, windows, without_positions
+from meshwright.emit.megatron_moe import moe_pattern, score_said, weighs_squares
 from meshwright.layout.plan import Plan
 from meshwright.model.kinds import kinds
 from meshwright.model.megatron_parts import parts

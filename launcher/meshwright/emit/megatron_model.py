@@ -7,21 +7,14 @@ from math import isclose
 
 from meshwright.emit._flags import flag, switch
 from meshwright.emit.megatron_hybrid import hybrid, hybrid_flags, layers_built
+from meshwright.emit.megatron_moe import experts_flags
 from meshwright.layout.plan import Plan
-from meshwright.model.kinds import kinds, layer_kinds
+from meshwright.model.kinds import layer_kinds
+from meshwright.model.megatron_classes import turns_at_once
 from meshwright.model.megatron_parts import HYBRID_MODULE, MODULE, parts, spec_name
-from meshwright.spec.model import Model, Moe, Rope, RopeScaling
+from meshwright.spec.model import Model, Rope, RopeScaling
 
-__all__ = [
-    "UNFUSED",
-    "model_flags",
-    "moe_pattern",
-    "score_said",
-    "scores_as_usual",
-    "weighs_squares",
-    "windows",
-    "without_positions",
-]
+__all__ = ["UNFUSED", "model_flags", "scores_as_usual", "windows", "without_positions"]
 
 
 def model_flags(plan: Plan) -> Iterator[str]:
@@ -33,7 +26,7 @@ def model_flags(plan: Plan) -> Iterator[str]:
     yield from _positions(model)
     yield from _mlp(model)
     yield from _norms(model)
-    yield from _experts(plan)
+    yield from experts_flags(plan)
     yield from hybrid_flags(plan)
     yield from flag("--mtp-num-layers", model.mtp, 0)
     if model.mtp:
@@ -146,8 +139,7 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
     elif model.mla:
         yarn = scaling is not None and scaling.kind == "yarn"
         yield from flag("--rope-type", "yarn" if yarn else "rope")
-        # MLA fuses only YaRN (transformer_config.py:2967), and nothing beside an indexer (:2838)
-        yield from switch("--no-rope-fusion", not yarn or model.indexer is not None)
+        yield from switch("--no-rope-fusion", not turns_at_once(model))
         yield from flag("--rotary-scaling-factor", scaling.factor if scaling else 1.0, 1.0)
         if scaling:
             yield from flag("--mscale", scaling.mscale, 1.0)
@@ -162,7 +154,6 @@ def _rope(model: Model, rope: Rope) -> Iterator[str]:
 
 
 def _yarn(scaling: RopeScaling) -> Iterator[str]:
-    """Of attention with heads, which Transformer Engine's fused kernel does not scale (rope_utils.py:303)."""
     yield "--no-rope-fusion"
     yield from flag("--rotary-scaling-factor", scaling.factor, 1.0)
     yield from flag("--yarn-original-max-position-embeddings", scaling.original_positions, 4096)
@@ -195,65 +186,6 @@ def _norms(model: Model) -> Iterator[str]:
     yield from flag("--normalization", {"rmsnorm": "RMSNorm"}.get(model.norm, "LayerNorm"), "LayerNorm")
     yield from flag("--norm-epsilon", model.norm_eps, 1e-5)
     yield from switch("--apply-layernorm-1p", model.norm_zero_centered)
-
-
-def moe_pattern(model: Model) -> str:
-    """1 for each MoE layer, 0 for each dense one, as the expression Megatron evaluates."""
-    routed = [int(kind.ffn == "experts") for kind in layer_kinds(model)]
-    return "[" + ",".join(map(str, routed)) + "]"
-
-
-def _experts(plan: Plan) -> Iterator[str]:
-    moe, megatron = plan.spec.model.moe, plan.spec.backend.megatron
-    if moe is None:
-        return
-    yield from flag("--num-experts", moe.experts)
-    yield from flag("--moe-ffn-hidden-size", moe.ffn)
-    if not (hybrid(plan) or all(kind.ffn == "experts" for kind in kinds(plan.spec.model))):
-        yield from flag("--moe-layer-freq", moe_pattern(plan.spec.model))
-    yield from flag("--moe-latent-size", moe.latent)
-    yield from flag("--moe-shared-expert-intermediate-size", moe.shared_ffn or None)
-    yield from switch("--moe-shared-expert-gate", moe.shared_gate)
-    yield from switch("--moe-apply-probs-on-input", moe.weights_on_input)
-    yield from _router(moe)
-    yield from flag("--moe-token-dispatcher-type", megatron.moe_dispatcher, "allgather")
-    yield from switch("--moe-grouped-gemm", megatron.moe_grouped_gemm)
-    yield from switch("--moe-permute-fusion", megatron.moe_permute_fusion)
-    yield from switch("--use-fused-weighted-squared-relu", weighs_squares(plan.spec.model))
-    yield from flag("--moe-expert-capacity-factor", moe.capacity_factor)
-    yield from flag("--moe-token-drop-policy", moe.drop_policy, "probs")
-
-
-def weighs_squares(model: Model) -> bool:
-    """Whether one kernel does experts' squared ReLU and weighs it: it takes no bias (moe/experts.py:850)."""
-    return model.moe is not None and model.activation == "squared_relu" and not model.linear_bias
-
-
-def score_said(moe: Moe) -> str:
-    """With a bias, softmax is our router's (train/routers.py): Megatron wants another to be said."""
-    return "sigmoid" if moe.router_bias and moe.score == "softmax" else moe.score
-
-
-def _router(moe: Moe) -> Iterator[str]:
-    yield from flag("--moe-router-topk", moe.topk, 2)
-    yield from flag("--moe-router-score-function", score_said(moe), "softmax")
-    # a softmax over all experts, normalised over the chosen ones, is the softmax over the chosen ones
-    yield from switch(
-        "--moe-router-pre-softmax", moe.score == "softmax" and not (moe.normalize_topk or moe.router_bias)
-    )
-    yield from flag("--moe-router-load-balancing-type", moe.balancing, "aux_loss")
-    yield from flag("--moe-router-quantile-balancing-ema", moe.quantile_ema, 0.0)
-    yield from flag("--moe-aux-loss-coeff", moe.aux_loss, 0.0)
-    yield from flag("--moe-z-loss-coeff", moe.z_loss, 0.0)
-    if moe.groups > 1:
-        yield from flag("--moe-router-num-groups", moe.groups)
-        yield from flag("--moe-router-group-topk", moe.group_topk)
-    yield from flag("--moe-router-topk-scaling-factor", moe.scaling, 1.0)
-    if moe.router_bias:
-        yield "--moe-router-enable-expert-bias"
-        yield from flag("--moe-router-bias-update-rate", moe.bias_update_rate, 1e-3)
-    if moe.score != "softmax" or moe.router_bias:
-        yield from flag("--moe-router-dtype", "fp32")  # DeepSeek-V3 scores in fp32
 
 
 def _kernels(plan: Plan) -> Sequence[str]:

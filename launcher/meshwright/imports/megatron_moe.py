@@ -1,4 +1,4 @@
-"""Megatron-LM's arguments -> our ``model.moe``: the emitter read backwards (emit/megatron_model.py ``_experts``)."""
+"""Megatron-LM's arguments -> our ``model.moe``: the emitter read backwards (emit/megatron_moe.py)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,10 @@ _FSDP = replace(PRACTICES["torchtitan"], cluster={})
 # torch._grouped_mm: products of all experts in one call (torchtitan@b5bcd76 torchtitan/models/common/moe.py:95;
 # prime-rl@d8f290e src/prime_rl/trainer/config.py, moe_use_grouped_mm)
 _GROUPED = replace(_FSDP, changes={**_FSDP.changes, "expert_launches": 0.0})
-_DEEPSPEED = Practice(deepspeed=True, zero=3, transformer_engine=False, grad_reduce="bf16")
+# transformers' checkpoints were reentrant until its version 5: all of a layer is run again
+_DEEPSPEED = Practice(
+    deepspeed=True, zero=3, transformer_engine=False, grad_reduce="bf16", changes={"ends_early": False}
+)
 # InternEvo@c628a8c configs/7B_sft.py: bf16 gradients, reduced beside the backward pass; flash-attn's norm, rotary
 # positions, activation and loss, each one kernel; nothing is added by products (internlm/core/parallel/comm/utils.py)
 _INTERNEVO = Practice(

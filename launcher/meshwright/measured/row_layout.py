@@ -156,7 +156,7 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
     attention = said(record, "attn_impl")
     old = practice.dropout > 0 and "flash" not in attention
     unfused = old or attention in ("torch", "fused", "local") or attention.startswith("unfused")
-    engine = practice.transformer_engine and attention != "local"
+    engine = practice.transformer_engine and (practice.dense_engine or routed(record)) and attention != "local"
     added = said(record, "gradients").endswith(" added")  # to their buffer by a kernel of their own
     loss = said(record, "loss")
     megatron = MegatronOptions(

@@ -189,9 +189,18 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     eager = {} if "compile" in said(record, "fusions").split("+") else practice.eager
     own: dict[str, object] = {"captured": _captured(record, usual), "registers": False}  # peaks are the allocator's
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
-    kernels = replace(usual.kernels, **{**practice.kernels, **eager, **norm})
+    own["batch_first"] = usual.batch_first or practice.fsdp == "torch"
+    own["ends_early"] = usual.ends_early or (practice.fsdp == "torch" and _gpu(record) not in practice.whole_layers)
+    kernels = replace(usual.kernels, **{**practice.kernels, **_turned(spec, record, practice), **eager, **norm})
     changes = practice.changes if spec.model.moe else {**practice.changes, **practice.dense}
     return replace(usual, **{**own, **changes}, kernels=kernels)
+
+
+def _turned(spec: Spec, record: Mapping[str, str], practice: Practice) -> dict[str, bool]:
+    """Whether one kernel turns and joins latent attention's: as NVIDIA's recipes have it, whose models stretch it."""
+    if spec.model.mla is None or practice.deepspeed:
+        return {}
+    return {"rope": not said(record, "model").lower().startswith(practice.turned_apart)}
 
 
 def _states(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> Number:

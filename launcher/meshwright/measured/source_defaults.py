@@ -18,13 +18,16 @@ class Practice:
 
     cluster: Mapping[str, str] = field(default_factory=dict)  # other than gpu_names says, by the column ``gpu``
     fsdp: str = "megatron"
+    whole_layers: tuple[str, ...] = ()  # GPUs that torch before 2.1 was measured on, whose checkpoints ran all again
     deepspeed: bool = False
     transformer_engine: bool = True
+    dense_engine: bool = True  # models without experts are made of its layers, too
     grad_reduce: str = "fp32"
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
     dense: Mapping[str, Any] = field(default_factory=dict)  # beside these, of models without experts
     kernels: Mapping[str, bool] = field(default_factory=dict)
     eager: Mapping[str, bool] = field(default_factory=dict)  # of these, where torch.compile joins nothing
+    turned_apart: tuple[str, ...] = ()  # beginnings of models whose latent attention is not turned by one kernel
     fused_loss: bool = False
     remainders_until: str = ""  # the last release that kept of a master copy the 16 bits a bf16 weight lacks
     sixteen_bit_states: tuple[str, ...] = ()  # models, with the GPU, whose optimizer keeps two moments alone, in bf16
@@ -128,12 +131,19 @@ PRACTICES: Mapping[str, Practice] = {
         changes={"reads_counts": False, "overlaps_gradients": False},
         kernels={"permute": True},
     ),
-    # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient
-    "llm-foundry": Practice(fsdp="torch", zero=3, transformer_engine=False, changes={"loss_bytes": 4.0}),
+    # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient; its tables of
+    # A100 are of May 2023 (5f43bf160), with torch 1.13, of H100 of October (b2a43a147), with 2.1
+    "llm-foundry": Practice(
+        fsdp="torch",
+        whole_layers=("A100-40GB", "A100-80GB"),
+        zero=3,
+        transformer_engine=False,
+        changes={"loss_bytes": 4.0},
+    ),
     "torchtitan": replace(
         _FSDP2,
         # its models call torch's own RMSNorm and silu(w1(x)) * w3(x): kernel by kernel where nothing is compiled
-        eager={"norm": False, "activation": False},
+        eager={"norm": False, "activation": False, "rope": False},
         cluster={"H100-96GB HBM2e 500W": "grand_teton_h100_96gb"},
     ),
     "megatron-core-golden": replace(DEFAULT, measured_stage="last"),
@@ -142,19 +152,26 @@ PRACTICES: Mapping[str, Practice] = {
         _FSDP2, changes={"weight_bytes": 2.0, "gradient_bytes": 2.0, "optimizer_bytes": 4.0, "fsdp2": False}
     ),
     # Automodel examples/llm_benchmark/*_te_deepep.yaml: experts' products in one call for all of them (experts: gmm,
-    # torch_mm; nemo_automodel/components/moe/experts.py adds biases to all at once); a gate that deals tokens out
+    # torch_mm), their biases expert by expert until August 2026 (components/moe/layers.py ``_apply_bias`` at 89e3a9fdd,
+    # of October 2025, as gpt-oss, DeepSeek, Kimi and Qwen were measured); tokens are sorted by one kernel
+    # (moe_permute_fusion, :420), shared experts run beside the exchange (:780), rotary positions are complex products
+    # (components/moe/rope_utils.py); a gate that deals tokens out
     # (fake_balanced_gate; components/moe/layers.py). Parameters are in bf16 (_transformers/auto_model.py:846); so are
     # the moments of torch.optim.Adam and a shard's gradients, without a master copy. What FSDP2 shares of gradients
     # stays whole, in fp32, until the last micro-batch (defer_fsdp_grad_sync, components/distributed/utils.py:236;
     # components/moe/fsdp_mixin.py); each 8 sequences of a rank (local_batch_size) are a pipeline of their own, which
-    # reduces and reshards (the latter at v0.2.0, :61). Nothing is added by products. The loss stays in 16 bits
+    # reduces and reshards (the latter at v0.2.0, :61): torch 2.8's, whose stages wait for one another's hand-overs
+    # (torch/distributed/pipelining/schedules.py:1542). Nothing is added by products. The loss stays in 16 bits
     # (fp32_upcast: false): logits, their logarithms and two gradients. Only Super and gpt-oss-120b are resharded behind
     # the forward (their recipes at c0e4fe1b and v0.2.0): the others' zero_stage is 2. Llama 3 70B is resharded, reduced
-    # at once (defer_fsdp_grad_sync: False), its loss upcast; the moments of Transformer Engine's FusedAdam are fp32
+    # at once (defer_fsdp_grad_sync: False), its loss upcast, its layers torch's own, compiled; the moments of
+    # Transformer Engine's FusedAdam are fp32 (custom_llama3_1_70b_pretrain_benchmark_8nodes.yaml at 2013a4dd6)
     "nvidia-automodel": replace(
         _FSDP2,
         transformer_engine=True,
-        assumed={"dispatcher": "deepep"},
+        dense_engine=False,
+        overlap_pipeline=False,
+        assumed={"dispatcher": "deepep", "fusions": "permute", "overlap": "shared"},
         changes={
             **UNFUSED,
             "expert_launches": 0.0,
@@ -167,12 +184,12 @@ PRACTICES: Mapping[str, Practice] = {
             "loss_bytes": 8.0,
         },
         dense={"optimizer_bytes": 8.0, "loss_bytes": 14.0, "whole_gradients": 0.0},
-        kernels={"norm": True, "pieced_biases": False},
+        eager={"rope": False},
     ),
     # NeMo@7a8f1cc7 scripts/performance/llm/pretrain_deepseek_v3.py: the first stage lacks one layer, the last two; its
     # model has no fused rope (nemo/collections/llm/gpt/model/deepseek.py)
     "nvidia-dgxc-benchmarking": replace(
-        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, kernels={"rope": False}
+        _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, turned_apart=("deepseek",)
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
     # Megatron-FSDP: fsdp_double_buffer (scripts/performance/configs/llama*, v0.2.0 to v0.5.0; nccl_ub sets it)
@@ -181,11 +198,13 @@ PRACTICES: Mapping[str, Practice] = {
     ),
     # what its verification cards and skills measured: what its performance and library recipes differ in is of the
     # recipe that each names (src/megatron/bridge/perf_recipes, recipes, both at 067f987df). Peaks are what it logs
-    # behind the second step (training/utils/train_utils.py:1139), graphs by layer are captured behind the third
+    # behind the second step (training/utils/train_utils.py:1139), graphs by layer are captured behind the third. In
+    # its library latent attention has no fused rope (models/deepseek/deepseek_v3_bridge.py:78)
     "nvidia-bridge-cards": replace(
         _RECIPES,
         short_ends=0,
         released="released_cards",
+        turned_apart=("moonlight",),
         small_states=True,
         changes={"holds_graphs": False},
     ),

@@ -7,7 +7,7 @@ from meshwright.model.layers.part import NONE
 from meshwright.spec.backend import MegatronOptions
 from meshwright.spec.model import Model
 
-__all__ = ["HYBRID_MIXERS", "is_hybrid", "needs_hybrid", "predicts_in_bf16"]
+__all__ = ["HYBRID_MIXERS", "is_hybrid", "needs_hybrid", "predicts_in_bf16", "turns_at_once"]
 
 HYBRID_MIXERS = ("attention", "latent_attention", "sparse_attention", "delta_net", "mamba")
 """Mixers that HybridModel builds (megatron/core/models/hybrid/hybrid_layer_specs.py); windows are GPTModel's."""
@@ -47,3 +47,14 @@ def predicts_in_bf16(model: Model, options: MegatronOptions, precision: str) -> 
     (core/models/hybrid/hybrid_block.py:337).
     """
     return precision == "nvfp4" and not is_hybrid(model, options)
+
+
+def turns_at_once(model: Model) -> bool:
+    """Whether queries and keys are turned by one kernel, which Megatron has not for all rotary positions.
+
+    Latent attention's takes YaRN alone (transformer_config.py:2967), and nothing beside an indexer (:2838); Transformer
+    Engine's, which other attention takes, does not scale as YaRN does (rope_utils.py:303).
+    """
+    scaling = model.rope.scaling
+    stretched = scaling is not None and scaling.kind == "yarn"
+    return model.indexer is None and (model.mla is not None) == stretched

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from meshwright.rules._repairs import Proposals
 from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
 from meshwright.spec import MegatronOptions
+from meshwright.spec.techniques import ExpertOptions
 
-__all__ = ["by_megatron_fsdp", "off", "option_rule", "options_of"]
+__all__ = ["by_flex", "by_megatron_fsdp", "experts_of", "flex_backend", "off", "option_rule", "options_of"]
 
 _CONFIG = "core/transformer/transformer_config.py"
 
@@ -21,6 +22,21 @@ def options_of(r: Layout) -> MegatronOptions:
 def by_megatron_fsdp(r: Layout, least: int) -> Number:
     """Whether Megatron-FSDP realises at least so much of ZeRO."""
     return (options_of(r).fsdp == "megatron") & (r.zero >= least)
+
+
+def by_flex(r: Layout) -> bool:
+    """Whether experts get their tokens by the flexible dispatcher."""
+    return r.model.moe is not None and options_of(r).moe_dispatcher == "flex"
+
+
+def flex_backend(r: Layout) -> str | None:
+    """Whose kernels that dispatcher calls; None without it."""
+    return options_of(r).moe_flex_backend if by_flex(r) else None
+
+
+def experts_of(r: Layout) -> ExpertOptions:
+    """What is said of experts; nothing where there are none."""
+    return options_of(r).experts if r.model.moe is not None else ExpertOptions()
 
 
 def option_rule(

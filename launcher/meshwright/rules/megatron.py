@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from meshwright.model.megatron_parts import GLOBAL, parts
 from meshwright.rules import (
+    megatron_extra,
     megatron_hybrid,
     megatron_mixers,
     megatron_quantization,
@@ -187,6 +188,7 @@ RULES: tuple[Rule, ...] = (
     *megatron_mixers.RULES,
     *megatron_sparse.RULES,
     *megatron_training.RULES,
+    *megatron_extra.RULES,
     *megatron_quantization.ON_GPUS,
     *megatron_techniques.RULES,
 )

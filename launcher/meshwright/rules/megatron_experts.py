@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from meshwright.rules._megatron_option import off, option_rule, options_of
+from meshwright.rules import megatron_capacity
+from meshwright.rules._megatron_option import by_flex, experts_of, flex_backend, off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
-from meshwright.rules._rule import MEGATRON, Layout, Number, Rule
+from meshwright.rules._rule import Layout, Number, Rule
 from meshwright.spec.techniques import ExpertOptions
 from meshwright.spec.training import FP8_RECIPES
 
 __all__ = ["RULES", "experts_load", "static_experts"]
 
 _PLAIN = ExpertOptions()
-
-
-def _flex(r: Layout) -> bool:
-    return r.model.moe is not None and options_of(r).moe_dispatcher == "flex"
-
-
-def _backend(r: Layout) -> str | None:
-    return options_of(r).moe_flex_backend if _flex(r) else None
 
 
 def _shared_beside(r: Layout) -> Number:
@@ -35,18 +28,8 @@ def _static(r: Layout) -> bool:
     return (
         options.moe_rank_capacity is None
         or r.model.moe is None
-        or (options.op_fuser and _backend(r) in ("hybridep", "ncclep"))
+        or (options.op_fuser and flex_backend(r) in ("hybridep", "ncclep"))
     )
-
-
-def _fed(r: Layout) -> ExpertOptions:
-    """What is said of experts; nothing where there are none."""
-    return options_of(r).experts if r.model.moe is not None else ExpertOptions()
-
-
-def _capacity(r: Layout) -> float:
-    """Of an even share, what an expert takes at most; 0 without a bound."""
-    return (r.model.moe.capacity_factor or 0.0) if r.model.moe is not None else 0.0
 
 
 def _few_bits(r: Layout) -> bool:
@@ -58,7 +41,7 @@ def static_experts(r: Layout) -> bool:
 
     An all-gather counts what comes all the same (core/transformer/moe/token_dispatcher.py:317).
     """
-    return _fed(r).padded_to_capacity and options_of(r).moe_dispatcher != "allgather"
+    return experts_of(r).padded_to_capacity and options_of(r).moe_dispatcher != "allgather"
 
 
 def experts_load(r: Layout) -> Number:
@@ -72,20 +55,14 @@ def experts_load(r: Layout) -> Number:
         return 1
     sent = r.micro_batch * r.training.sequence / r.cp / (1 + (r.sp != 0) * (r.tp - 1)) * moe.topk
     taken = -(-sent / moe.experts * moe.capacity_factor // 1) * moe.experts / sent
-    return taken if _fed(r).padded_to_capacity else taken - (taken > 1) * (taken - 1)
+    return taken if experts_of(r).padded_to_capacity else taken - (taken > 1) * (taken - 1)
 
-
-_ALLTOALL = change(
-    backend__megatron__moe_dispatcher="alltoall",
-    backend__megatron__moe_flex_backend="deepep",
-    backend__megatron__moe_flex_sms=None,
-)
 
 RULES: tuple[Rule, ...] = (
     option_rule(
         "flex_backend",
         "moe_flex_backend",
-        lambda r: r.model.moe is None or _flex(r) or options_of(r).moe_flex_backend == "deepep",
+        lambda r: r.model.moe is None or by_flex(r) or options_of(r).moe_flex_backend == "deepep",
         "moe_dispatcher=flex alone calls {backend.megatron.moe_flex_backend}, not {backend.megatron.moe_dispatcher}",
         ":1609; for hybridep ours: it would be lost",
         any_of(off("moe_dispatcher", "flex"), off("moe_flex_backend", "deepep")),
@@ -93,7 +70,7 @@ RULES: tuple[Rule, ...] = (
     option_rule(
         "flex_sms",
         "moe_flex_sms",
-        lambda r: r.model.moe is None or _flex(r) or options_of(r).moe_flex_sms is None,
+        lambda r: r.model.moe is None or by_flex(r) or options_of(r).moe_flex_sms is None,
         "only moe_dispatcher=flex takes a number of multiprocessors",
         "ours: it would be lost",
         any_of(off("moe_flex_sms", None), off("moe_dispatcher", "flex")),
@@ -101,7 +78,7 @@ RULES: tuple[Rule, ...] = (
     option_rule(
         "ncclep",
         "moe_flex_backend",
-        lambda r: _backend(r) != "ncclep" or options_of(r).moe_rank_capacity is not None,
+        lambda r: flex_backend(r) != "ncclep" or options_of(r).moe_rank_capacity is not None,
         "NCCL EP sizes its buffers by moe_rank_capacity, which is not set",
         "core/transformer/moe/token_dispatcher.py:1564",
         any_of(off("moe_flex_backend", "hybridep"), off("moe_flex_backend", "deepep")),
@@ -170,64 +147,16 @@ RULES: tuple[Rule, ...] = (
     option_rule(
         "padded",
         "experts.padded",
-        lambda r: not _fed(r).padded or (_few_bits(r) and options_of(r).moe_dispatcher != "allgather"),
+        lambda r: not experts_of(r).padded or (_few_bits(r) and options_of(r).moe_dispatcher != "allgather"),
         "tokens are padded for products in 8 or 4 bits, not {training.precision}, by alltoall or flex",
         ":2316",
         any_of(off("experts.padded"), off("moe_dispatcher", "alltoall")),
     ),
-    Rule(
-        id="megatron.capacity_balancing",
-        path="model.moe.capacity_factor",
-        backends=MEGATRON,
-        holds=lambda r: not _capacity(r) or r.model.moe.balancing != "sinkhorn",  # type: ignore[union-attr]
-        message="a capacity goes with aux_loss, seq_aux_loss, global_aux_loss or none, not {model.moe.balancing}",
-        source="core/transformer/transformer_config.py:1681",
-        repairs=any_of(change(model__moe__capacity_factor=None), change(model__moe__balancing="aux_loss")),
-    ),
-    option_rule(
-        "ncclep_capacity",
-        "moe_flex_backend",
-        lambda r: not _capacity(r) or _backend(r) != "ncclep",
-        "NCCL EP sends a token to topk experts whatever model.moe.capacity_factor={model.moe.capacity_factor} drops or "
-        "pads: where a choice was dropped, to one of no weight",
-        "core/transformer/moe/token_dispatcher.py:1590, where DeepEP leaves such choices out (:1293); Megatron does "
-        "not refuse it",
-        any_of(off("moe_flex_backend", "hybridep"), _ALLTOALL, change(model__moe__capacity_factor=None)),
-    ),
-    option_rule(
-        "padded_to_capacity",
-        "experts.padded_to_capacity",
-        lambda r: not _fed(r).padded_to_capacity or _capacity(r) > 0,
-        "experts are padded to a capacity, and model.moe.capacity_factor, which says it, is not set",
-        ":1686",
-        any_of(off("experts.padded_to_capacity"), change(model__moe__capacity_factor=1.0)),
-    ),
-    option_rule(
-        "padding_dispatcher",
-        "experts.padded_to_capacity",
-        lambda r: not _fed(r).padded_to_capacity or _backend(r) != "deepep",
-        "experts are padded by alltoall, allgather, or flex with hybridep, not deepep",
-        ":1601",
-        any_of(off("experts.padded_to_capacity"), off("moe_flex_backend", "hybridep"), _ALLTOALL),
-    ),
-    option_rule(
-        "padded_once",
-        "experts.padded_to_capacity",
-        lambda r: (
-            not _fed(r).padded_to_capacity
-            or (not _fed(r).padded and (options_of(r).moe_rank_capacity is None or _backend(r) == "ncclep"))
-        ),
-        "experts that are padded to a capacity are not padded for few bits besides, nor is a rank's part bounded again",
-        "core/transformer/moe/token_dispatcher.py:511, :1117; ours: sizes would disagree, or one would be lost",
-        any_of(
-            off("experts.padded_to_capacity"),
-            change(backend__megatron__experts__padded=False, backend__megatron__moe_rank_capacity=None),
-        ),
-    ),
+    *megatron_capacity.RULES,
     option_rule(
         "priority_stream",
         "experts.priority_stream",
-        lambda r: not _fed(r).priority_stream or r.spec.parallelism.overlap_ep,
+        lambda r: not experts_of(r).priority_stream or r.spec.parallelism.overlap_ep,
         "the stream is that of an all-to-all hidden by overlap_ep, which is off",
         "core/pipeline_parallel/combined_1f1b.py:67; ours: it would be lost",
         any_of(off("experts.priority_stream"), change(parallelism__overlap_ep=True)),
@@ -235,7 +164,10 @@ RULES: tuple[Rule, ...] = (
     option_rule(
         "in_dispatch",
         "experts.permute_in_dispatch",
-        lambda r: _backend(r) == "hybridep" or (not _fed(r).permute_in_dispatch and _fed(r).preprocessing_sms == 108),
+        lambda r: (
+            flex_backend(r) == "hybridep"
+            or (not experts_of(r).permute_in_dispatch and experts_of(r).preprocessing_sms == 108)
+        ),
         "HybridEP alone sorts in the dispatch and counts tokens on preprocessing_sms: moe_dispatcher=flex, "
         "moe_flex_backend=hybridep",
         "core/transformer/moe/token_dispatcher.py:1154; ours: it would be lost",
@@ -249,7 +181,7 @@ RULES: tuple[Rule, ...] = (
     option_rule(
         "stash_size",
         "experts.stash_gpu",
-        lambda r: options_of(r).moe_paged_stash or (_fed(r).stash_gpu, _fed(r).stash_host) == (1.1, 0.0),
+        lambda r: options_of(r).moe_paged_stash or (experts_of(r).stash_gpu, experts_of(r).stash_host) == (1.1, 0.0),
         "stash_gpu and stash_host size the pages of moe_paged_stash, which is off",
         "core/transformer/moe/paged_stash.py:910; ours: it would be lost",
         change(backend__megatron__experts__stash_gpu=1.1, backend__megatron__experts__stash_host=0.0),

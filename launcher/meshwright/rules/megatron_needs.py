@@ -12,7 +12,6 @@ __all__ = ["NEEDS"]
 
 _TE = "pip install --no-build-isolation 'transformer-engine[pytorch]'"
 _B = "backend.megatron."
-_EXTENSION = "pip install 'nvidia-resiliency-ext>=0.6.0', whose wheels need glibc 2.39 (Ubuntu 24.04)"
 
 
 def _row(
@@ -242,25 +241,5 @@ NEEDS: tuple[Requirement, ...] = (
         f"{_B}extra=[]",
         "core/utils.py:1717 (torch.cuda.temperature)",
         "pip install nvidia-ml-py",
-    ),
-    _row(
-        "resiliency",
-        "launch.resiliency.launcher=ft_launcher",
-        lambda spec: spec.launch.resiliency.launcher == "ft_launcher",
-        "launch.resiliency.launcher=torchrun",
-        "training/ft_integration.py:126 passes num_warmup_iters, which nvidia-resiliency-ext 0.6.0 takes "
-        "(fault_tolerance/rank_monitor_client.py:399) and 0.5.0 does not (:325)",
-        _EXTENSION,
-        "0.6.0",
-    ),
-    _row(
-        "resiliency",
-        f"{_B}extra=[--inprocess-restart]",
-        lambda spec: "--inprocess-restart" in spec.backend.megatron.extra,
-        f"{_B}extra=[]",
-        "training/inprocess_restart.py:18, which without it warns and goes on; 0.4.1 has all that it names "
-        "(inprocess/nested_restarter.py:62)",
-        _EXTENSION,
-        "0.4.1",
     ),
 )

@@ -9,6 +9,7 @@ from meshwright.errors import Problem
 from meshwright.rules._requirement import Default, Requirement
 from meshwright.rules.deepspeed_needs import NEEDS as DEEPSPEED
 from meshwright.rules.megatron_needs import NEEDS as MEGATRON
+from meshwright.rules.resiliency_needs import NEEDS as RESILIENCY
 from meshwright.spec import Spec
 from meshwright.spec.software import COMPONENTS
 
@@ -34,7 +35,7 @@ DEFAULTS = (
     Default(backend="deepspeed", option="torch_adam", component="nvcc", there=False, absent=True, unknown=False),
 )
 
-REQUIREMENTS: tuple[Requirement, ...] = (*MEGATRON, *DEEPSPEED)
+REQUIREMENTS: tuple[Requirement, ...] = (*MEGATRON, *RESILIENCY, *DEEPSPEED)
 
 
 _ROCM = {

@@ -25,6 +25,8 @@ def attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
             size, times = (heads * model.head_dim, 1) if full else (model.head_dim, heads)
             shard: Shard = "tp" if full else "replicated"
             yield norm(model, f"attention.{name}_norm", size, "tp", kernels, times, shard=shard, multiplied=False)
+    if model.positions == "rope" and not kernels.rope:
+        yield _turning(queries + keys)
     yield core(model, queries + 2 * keys, queries, 2 * queries, kernels, queries + gates + keys)
     if gates:  # keeps the gate and what it multiplies
         yield Operation("attention.gate", saved=(Tensor(4 * queries, "tp"),), moved=(Tensor(6 * queries, "tp"),))
@@ -36,6 +38,16 @@ def _windowed(model: Model, kernels: Kernels) -> Iterator[Operation]:
     for operation in attention(model, kernels):
         windowed = operation.name == "attention.core"  # by name: of rows alike in structure the scores are an array
         yield replace(operation, window=model.sliding_window) if windowed else operation
+
+
+def _turning(channels: int) -> Operation:
+    """Rotary positions kernel by kernel, of so many channels of queries and keys.
+
+    20 bytes of each forward and 28 backward, counted as torch dispatches transformers' ``apply_rotary_pos_emb``;
+    Megatron's own moves a quarter more (core/models/common/embeddings/rope_utils.py).
+    """
+    moved, returned = Tensor(20 * channels, "tp"), Tensor((28 - 2 * 20) * channels, "tp")
+    return Operation("attention.positions", moved=(moved,), returned=(returned,), kernels=10)
 
 
 def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels, beside: int = 0) -> Operation:
@@ -53,7 +65,7 @@ def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels,
     if kernels.eight_bit:  # the projection keeps its own copy of the output
         saved.append(Tensor(kernels.input_bytes("attention.output") * outputs, "tp"))
     turned = inputs if model.mla is None else model.heads * model.mla.qk_rope_dim  # of keys, one head for all
-    rope = 4 * turned if model.positions == "rope" else 0
+    rope = 4 * turned if model.positions == "rope" and (kernels.rope or model.mla) else 0
     moved = [Tensor(2 * inputs + 2 * outputs + rope, "tp")]
     if kernels.flash:
         saved.append(Tensor(4 * model.heads, "tp", "core_attn"))

@@ -17,12 +17,12 @@ __all__ = ["LATENT_ATTENTION", "compressed", "latent", "projections"]
 def _latent_attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     mla = latent(model)
     queries, values = model.heads * (mla.qk_nope_dim + mla.qk_rope_dim), model.heads * mla.v_dim
-    yield from projections(model)
+    yield from projections(model, kernels)
     yield core(model, 2 * queries + values, values, queries + values, kernels)
     yield linear("attention.output", values, model.hidden, row=True)
 
 
-def projections(model: Model) -> Iterator[Operation]:
+def projections(model: Model, kernels: Kernels) -> Iterator[Operation]:
     """Queries, keys and values, compressed and up again."""
     mla = latent(model)
     queries = model.heads * (mla.qk_nope_dim + mla.qk_rope_dim)
@@ -36,7 +36,25 @@ def projections(model: Model) -> Iterator[Operation]:
     yield norm(model, "attention.kv_norm", mla.kv_lora_rank)
     up = linear("attention.kv_up", mla.kv_lora_rank, model.heads * (mla.qk_nope_dim + mla.v_dim))
     positions = Tensor(2 * mla.qk_rope_dim, "replicated", entering="mla_up_proj")  # of keys, before they are turned
-    yield replace(up, saved=(positions,))
+    forward, backward = _joined(model, mla, kernels)
+    beside = Tensor(backward - 2 * forward, "tp")
+    yield replace(up, saved=(positions,), moved=(*up.moved, Tensor(forward, "tp")), returned=(beside,))
+
+
+def _joined(model: Model, mla: Mla, kernels: Kernels) -> tuple[int, int]:
+    """Bytes moved, forward and backward, to make queries, keys and values of what was projected up.
+
+    With a kernel for it, keys and values are read and written (megatron/core/fusions/fused_mla_yarn_rope_apply.py);
+    turned queries are counted with attention. Without, queries and keys are joined and values made contiguous, and
+    turning takes 29 bytes a channel (core/models/common/embeddings/rope_utils.py); the backward's 30 and what is summed
+    over heads: counted as torch dispatches them.
+    """
+    content, turned, values = mla.qk_nope_dim, mla.qk_rope_dim, mla.v_dim
+    each = 4 * (content + values) + 2 * turned
+    if kernels.rope:
+        return model.heads * each, model.heads * each
+    forward = 8 * content + 31 * turned + 4 * values
+    return model.heads * forward, model.heads * (8 * content + 38 * turned + 4 * values)
 
 
 def latent(model: Model) -> Mla:

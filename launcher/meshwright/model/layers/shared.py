@@ -101,7 +101,8 @@ def activation(
     added = between if kernels.activation else 0
     weighed = model.activation in ("swiglu", "quick_geglu", "squared_relu")
     plain = module == "moe" and not (weighed or kernels.weighs_outputs)
-    pieces = 2 * ffn if model.activation == "squared_relu" else 0  # a relu and a power (megatron/core/activations.py)
+    squared = model.activation == "squared_relu" and not kernels.activation
+    pieces = 2 * ffn if squared else 0  # a relu and a power, which Megatron compiles (core/activations.py, jit_fuser)
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     cut: Cut = "expert" if module == "moe" else "tp"
     second = (Tensor(2 * ffn, cut, f"{module} second_matmul"),) if model.gated else ()

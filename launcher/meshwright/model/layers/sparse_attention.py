@@ -24,7 +24,7 @@ __all__ = ["SPARSE_ATTENTION"]
 
 
 def _sparse_attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
-    yield from projections(model)
+    yield from projections(model, kernels)
     yield from _indexer(model, kernels)
     yield _core(model, kernels)
     yield linear("attention.output", model.heads * latent(model).v_dim, model.hidden, row=True)
