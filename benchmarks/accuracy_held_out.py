@@ -77,8 +77,8 @@ left:
 Nemotron 3 Ultra came last, and nothing was changed with it at hand: Megatron-Bridge's two rows were met 0.2 % fast on
 GB300 and 7.2 % on GB200, the tenth row of `nvidia-automodel` 11.5 % fast. Two errors meet in the former: no column says
 that the experts' input stays on the GPU, as its recipes have it, nor that states are sharded over its replicas; read
-so, they would have been 7 and 12 % fast. Memory is counted too high by these states on GB200 (179 GiB, where its recipe's plan
-has 106), and of Automodel by gradients and logits that one micro-batch and a fused loss do not keep.
+so, they would have been 7 and 12 % fast. Memory is counted too high by these states on GB200 (179 GiB, where its
+recipe's plan has 106), and of Automodel by gradients and logits that one micro-batch and a fused loss do not keep.
 
 The FSDP row of `megatron-moe-modelzoo` has the `tp` of its script, 1, where its table says 2: with 2 its weights and
 gradients would need the whole fabric. Colossal-AI's table of H200 and B200 is left out: it has 150,032 MiB of a GPU of
