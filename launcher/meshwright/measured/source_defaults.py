@@ -122,13 +122,15 @@ PRACTICES: Mapping[str, Practice] = {
         kernels={"residual": False, "norm": False},
     ),
     # SimuMax@4dcaae5 simu_tools/megatron_scripts/scripts/run_pretrain_deepseekv2.sh: experts padded to a capacity of 1,
-    # tokens sorted by one kernel; docs/b200/b200_real_repro_guide.md, 3.3: paths that overlap are off
+    # tokens sorted by one kernel; docs/b200/b200_real_repro_guide.md, 3.3: user buffers are off. Without them, too,
+    # Transformer Engine's linears gather their inputs again and scatter their gradients beside the backward's products
+    # (transformer_engine/pytorch/module/linear.py of 2.11, async_op=True); CUDA_DEVICE_MAX_CONNECTIONS is 1
     "simumax-b200": Practice(
         fused_loss=True,
         overlap_data=False,
         overlap_pipeline=False,
         cp_comm="a2a",
-        changes={"reads_counts": False, "overlaps_gradients": False},
+        changes={"reads_counts": False},
         kernels={"permute": True},
     ),
     # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient; its tables of
