@@ -23,6 +23,7 @@ FIRST = {
     "nvidia-megatron-bridge qwen3-235b-a22b": (7.7, 55.6),
     "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (19.4, 26.5),
     "nvidia-megatron-bridge nemotron-3-super-120b": (8.7, 28.2),
+    "nvidia-megatron-bridge nemotron-3-ultra-550b": (3.7, 7.2),
     "nvidia-dgxc-benchmarking llama3.1-405b": (2.9, 10.0),
     "nvidia-dgxc-benchmarking nemotron4-15b": (2.4, 5.2),
     "nvidia-dgxc-benchmarking grok1-314b": (16.1, 76.9),
@@ -72,6 +73,12 @@ left:
 * Qwen3 235B on GB200 and GB300, 50 and 44 % slow (`megatron-moe-modelzoo`), waits for the host in the prediction alone;
 * 70B and 34B at 8K (`xtuner`), a third too fast: its fabric is not published;
 * `llama7b-deepspeed-a800`, a third slower than `xtuner`'s same model, of which nothing says why.
+
+Nemotron 3 Ultra came last, and nothing was changed with it at hand: Megatron-Bridge's two rows were met 0.2 % fast on
+GB300 and 7.2 % on GB200, the tenth row of `nvidia-automodel` 11.5 % fast. Two errors meet in the former: no column says
+that the experts' input stays on the GPU, as its recipes have it, nor that states are sharded over its replicas; read
+so, they would have been 7 and 12 % fast. Memory is counted too high by these states on GB200 (179 GiB, where its
+recipe's plan has 106), and of Automodel by gradients and logits that one micro-batch and a fused loss do not keep.
 
 The FSDP row of `megatron-moe-modelzoo` has the `tp` of its script, 1, where its table says 2: with 2 its weights and
 gradients would need the whole fabric. Colossal-AI's table of H200 and B200 is left out: it has 150,032 MiB of a GPU of

@@ -90,7 +90,8 @@ def main(clone: str) -> None:
     rows: list[dict[str, str]] = []
     for release, tag in RELEASES.items():
         rows += _of_release(release, _presets(clone, tag))
-    rows = list({tuple(row[c] for c in COLUMNS[:10]): row for row in (*rows, *_before_presets())}.values())
+    rows += (*_before_presets(), *_after_presets())
+    rows = list({tuple(row[c] for c in COLUMNS[:10]): row for row in rows}.values())
     rows.sort(key=lambda row: [row[c] for c in COLUMNS[:10]])
     with TARGET.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
@@ -121,6 +122,21 @@ def _before_presets() -> Iterator[dict[str, str]]:
         degrees = dict(zip(_LAYOUT, map(str, layout), strict=True))
         for precision in ("fp8_tensorwise", "mxfp8"):
             yield {"model": model, "gpu": gpu, "precision": precision, **degrees, **techniques}
+
+
+def _after_presets() -> Iterator[dict[str, str]]:
+    """Of container 26.08, what its tag has no preset of: Nemotron 3 Ultra.
+
+    src/megatron/bridge/perf_recipes/nemotronh at 067f987df, whose docs/performance-summary.md has these rows.
+    """
+    techniques = {
+        **{"recompute": "selective:moe_act", "graphs": "none", "offload": "fused_group_mlp", "overlap": "none"},
+        **{"dispatcher": "hybridep", "fusions": "router+permute+experts", "mtp": "2:*E", "bf16_layers": "4"},
+    }
+    for gpu, tp in (("GB200", 2), ("GB300", 1)):
+        degrees = dict(zip(_LAYOUT, map(str, (tp, 1, 1, 1, 64, 1)), strict=True))
+        named = {"model": "nemotron_3_ultra", "gpu": gpu, "precision": "mxfp8", "release": "26.08", "tp_overlap": "off"}
+        yield {**named, **degrees, **techniques}
 
 
 def _changes(rows: list[dict[str, str]]) -> Iterator[dict[str, str]]:

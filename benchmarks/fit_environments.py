@@ -33,7 +33,7 @@ HELD_OUT = frozenset(
             f"nvidia-megatron-bridge {model}"
             for model in ("llama3.1-405b", "qwen3-30b-a3b", "qwen3-235b-a22b", "kimi-k2")
         ),
-        *(f"nvidia-megatron-bridge nemotron-3-{model}" for model in ("nano-30b-a3b", "super-120b")),
+        *(f"nvidia-megatron-bridge nemotron-3-{model}" for model in ("nano-30b-a3b", "super-120b", "ultra-550b")),
         *(f"nvidia-dgxc-benchmarking {m}" for m in ("llama3.1-405b", "nemotron4-15b", "grok1-314b", "llama4-maverick")),
     )
 )

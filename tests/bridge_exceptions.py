@@ -59,14 +59,23 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     ),
     "ddp.bucket_size": ((134217728, None, "nothing is reduced beside the backward pass, so that no bucket is read"),),
     "ddp.check_for_nan_in_grad": ((False, True, "a run of ours stops at a gradient that is no number"),),
+    "ddp.megatron_fsdp_grad_comm_dtype": (
+        ("bfloat16", None, "None sends gradients as they are kept (megatron_fsdp/mixed_precision.py:402)"),
+    ),
+    "ddp.megatron_fsdp_main_grads_dtype": (
+        ("bfloat16", None, "None: as parameters are, of those in 8 bits bf16 (param_and_grad_buffer.py:2310)"),
+    ),
+    "ddp.num_buckets": (
+        (48, None, "Megatron-FSDP sends layer by layer; it parts what is no layer (param_and_grad_buffer.py:1857)"),
+    ),
     "ddp.overlap_param_gather": ((True, False, _AHEAD),),
     "ddp.use_custom_fsdp": ((False, True, "the former name of use_megatron_fsdp, which Megatron-LM sets beside it"),),
     "dist.distributed_timeout_minutes": tuple(
         (n, 10, "how long a collective that hangs is waited for") for n in (15, 220)
     ),
     "dist.high_priority_stream_groups": tuple(
-        ([], groups, "what Megatron-LM adds for FSDP on Blackwell (arguments.py:1446)")
-        for groups in (["dp_cp"], ["dp_cp", "ep_dp"])
+        (theirs, [*theirs, *added], "what Megatron-LM adds for FSDP on Blackwell (arguments.py:1446)")
+        for theirs, added in (([], ["dp_cp"]), ([], ["dp_cp", "ep_dp"]), (["ep"], ["dp_cp", "ep_dp"]))
     ),
     "model.apply_rope_fusion": ((True, False, "for MLA Megatron-core fuses YaRN alone (transformer_config.py:2966)"),),
     "model.attention_backend": ((None, "auto", "None lets Transformer Engine choose, too"),),
@@ -74,6 +83,10 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.fp8": (("hybrid", "e4m3", "scales of blocks leave E4M3 range enough (DeepSeek-V3, section 3.3.2)"),),
     "model.fp8_dot_product_attention": ((True, False, "no option of ours; the recipe's differences say so"),),
     "model.gradient_accumulation_fusion": ((True, False, "below Megatron-FSDP ours is off"),),
+    "model.min_offloaded_tensor_size": tuple(
+        (n, 1048576, "no option of ours: the input of the experts' first product waits on the host, too")
+        for n in (350000000, 500000000)
+    ),
     "model.moe_pad_experts_for_cuda_graph_inference": ((True, False, "inference alone reads it"),),
     "model.mtp_num_layers": ((1, None, _BESIDE),),
     "model.pipeline_model_parallel_layout": (("Et*4|(t*7|)*5t*8|tmL", "Et*4|(t*7|)*5t*8|tL", _BESIDE),),
@@ -128,6 +141,5 @@ WITHOUT_RECIPE = {
     r"nemotronh_56b_pretrain_256gpu_.*_bf16": "192 sequences do not divide by 128 data-parallel ranks",
     r"gpt_oss_20b_.*": "a warm-up longer than the schedule, or sequences of the data unlike the model's",
     r"llama3_8b_pretrain_8gpu_r100_.*": "a Vera Rubin GPU, as vr200's are, of which conf/cluster has none",
-    r"nemotron_3_ultra_.*": "a model that conf/model lacks: its config.json stands only on its hub",
 }
 """Their functions that no recipe of ours is, and why."""

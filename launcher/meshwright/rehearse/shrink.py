@@ -66,13 +66,13 @@ def substitutions(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
     yield from _in_training(spec, minis[0].training)
     if spec.backend.name == "deepspeed":
         yield from of_deepspeed(spec.backend.deepspeed)
-    yield from _in_layout(spec, minis[0])
+    yield from _in_layout(spec, minis)
     yield from _in_the_model(spec, minis[0].model)
     yield from _without_a_gpu(spec.parallelism)
     if spec.backend.megatron.extra:
         yield f"without the extra flags {' '.join(spec.backend.megatron.extra)}"
     if spec.backend.megatron.per_token_loss and not minis[0].backend.megatron.per_token_loss:
-        yield "gradients divided by ranks and micro-batches: torch's FSDP2 has none to divide by tokens"
+        yield "gradients divided by ranks and micro-batches: not all that stands in for Megatron-FSDP divides by tokens"
 
 
 def _in_training(spec: Spec, small: Training) -> Iterator[str]:
@@ -85,13 +85,20 @@ def _in_training(spec: Spec, small: Training) -> Iterator[str]:
         yield f"AdamW instead of {training.optimizer.name}"
 
 
-def _in_layout(spec: Spec, small: Spec) -> Iterator[str]:
+def _in_layout(spec: Spec, minis: tuple[Spec, ...]) -> Iterator[str]:
     p = spec.parallelism
     if p.zero >= 2 and spec.backend.name == "megatron":
-        kind = "DeepSpeed" if small.backend.name == "deepspeed" else "torch's FSDP2"
-        yield f"ZeRO {p.zero} by {kind}: Megatron-FSDP needs GPUs"
-    if p.cp > 1 and p.cp_comm != small.parallelism.cp_comm:
+        yield _instead_of_fsdp(p.zero, minis)
+    if p.cp > 1 and p.cp_comm != minis[0].parallelism.cp_comm:
         yield f"context parallelism by all-gather instead of {p.cp_comm}"
+
+
+def _instead_of_fsdp(zero: int, minis: tuple[Spec, ...]) -> str:
+    stages = {mini.parallelism.zero for mini in minis}
+    if max(stages) == 1:
+        return f"ZeRO 1 instead of {zero}: Megatron-FSDP needs GPUs, and torch's FSDP2 has no ranks of experts"
+    kind = "DeepSpeed" if any(mini.backend.name == "deepspeed" for mini in minis) else "torch's FSDP2"
+    return f"ZeRO {zero} by {kind}: Megatron-FSDP needs GPUs"
 
 
 def _in_the_model(spec: Spec, small: Model) -> Iterator[str]:
@@ -219,16 +226,21 @@ def _backend(spec: Spec) -> Backend:
 
 
 def _on_a_backend(mini: Spec) -> Spec:
-    """The miniature itself; its FSDP by DeepSpeed where torch's FSDP2 cannot.
+    """The miniature itself; its FSDP by DeepSpeed where torch's FSDP2 cannot, else by ZeRO 1.
+
+    With ep = 1 torch's is not refused, but loads experts' and Mamba's weights as if it had not cut them: an invalid
+    access pattern, and an assertion (megatron/core/dist_checkpointing/validation.py, core/ssm/mamba_mixer.py:1413).
 
     Raises:
-        ConfigError: where neither can.
+        ConfigError: where none can.
 
     """
     problems = refusals(mini, mini.backend.name)
-    other = replace(mini, backend=replace(mini.backend, name="deepspeed"))
-    if problems and mini.parallelism.zero >= 2 and not refusals(other, "deepspeed"):
-        return other
+    deepspeeds = replace(mini, backend=replace(mini.backend, name="deepspeed"))
+    whole = replace(mini, parallelism=replace(mini.parallelism, zero=1))
+    for instead in (deepspeeds, whole) if problems and mini.parallelism.zero >= 2 else ():
+        if not refusals(instead, instead.backend.name):
+            return instead
     if problems:
         raise ConfigError(problems)
     return mini
