@@ -105,8 +105,12 @@ def _weights(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
 
 
 def _summed_whole(s: Scene, dense: Number, experts: Number) -> Number:
-    """FSDP2 keeps them unsharded, in the type it reduces, until it may (``to_accumulated_grad_if_needed``)."""
-    return (s.layout.zero >= 2) * s.framework.whole_gradients * _shared(s, dense, experts)
+    """FSDP2 keeps them unsharded, in the type it reduces, until it may (``to_accumulated_grad_if_needed``).
+
+    A single micro-batch's are scattered layer by layer.
+    """
+    several = s.layout.microbatches > 1
+    return (s.layout.zero >= 2) * several * s.framework.whole_gradients * _shared(s, dense, experts)
 
 
 def _shared(s: Scene, dense: Number, experts: Number) -> Number:

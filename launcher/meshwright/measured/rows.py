@@ -193,7 +193,8 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     own["ends_early"] = usual.ends_early or (practice.fsdp == "torch" and _gpu(record) not in practice.whole_layers)
     kernels = replace(usual.kernels, **{**practice.kernels, **_turned(spec, record, practice), **eager, **norm})
     changes = practice.changes if spec.model.moe else {**practice.changes, **practice.dense}
-    return replace(usual, **{**own, **changes}, kernels=kernels)
+    linear = {"loss_bytes": 0.0} if said(record, "loss") == "linear" else {}  # joined to the head, without its logits
+    return replace(usual, **{**own, **changes, **linear}, kernels=kernels)
 
 
 def _turned(spec: Spec, record: Mapping[str, str], practice: Practice) -> dict[str, bool]:
