@@ -119,7 +119,9 @@ Ours are of the fit; the first line's rows were seen by no fit (see above).
   `launch_us` refitted, the rows of DeepSeek V3 are met no better, and these no better either. A profile of Qwen3 30B on
   H100 (Megatron-Bridge's skill for expert-parallel overlap) has HybridEP's dispatch at 30 operations' time, where 56
   are charged; with 30, more for each expert's weight in 8 bits and refitted, rows of H100 and GB200 come nearer, those
-  of B200 go as far away.
+  of B200 go as far away. With a backward of 1.5 or 1.75 of a forward's host time, refitted, Qwen3 on GB200 is 21 % slow
+  instead of 35 and what H100's fit has not seen of this source is met within 3.8 % instead of 9.3, but SimuMax's and
+  vTrain's rows, and those of library recipes (Moonlight 19 % fast), are met worse: not taken.
 * **Qwen3 by Megatron-Bridge 25.09 without graphs**, experts padded to a capacity: a quarter too slow on B200, where it
   was two fifths as long as the host was taken to count what nobody needs; on H100 the host of 25.09 is
   taken from DeepSeek V3, whose experts were not padded. With graphs of whole layers, on B200 and GB200, the 30B is a
