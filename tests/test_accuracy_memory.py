@@ -137,7 +137,6 @@ def test_nothing_that_ran_anywhere_is_said_to_be_impossible() -> None:
 
 TOO_FULL = {
     "nvidia_automodel-h010": "its one micro-batch keeps no whole gradients (159 GiB), its loss no logits (19 GiB)",
-    "nvidia_megatron_bridge-h168": "no column says that states are sharded over its replicas, too (74 GiB)",
 }
 """Rows that ran, of Nemotron 3 Ultra, and what is counted of them that was not there."""
 
