@@ -75,10 +75,11 @@ left:
 * `llama7b-deepspeed-a800`, a third slower than `xtuner`'s same model, of which nothing says why.
 
 Nemotron 3 Ultra came last, and nothing was changed with it at hand: Megatron-Bridge's two rows were met 0.2 % fast on
-GB300 and 7.2 % on GB200, the tenth row of `nvidia-automodel` 11.5 % fast. Two errors meet in the former: no column says
-that the experts' input stays on the GPU, as its recipes have it, nor that states are sharded over its replicas; read
-so, they would have been 7 and 12 % fast. Memory is counted too high by these states on GB200 (179 GiB, where its
-recipe's plan has 106), and of Automodel by gradients and logits that one micro-batch and a fused loss do not keep.
+GB300 and 7.2 % on GB200, the tenth row of `nvidia-automodel` 11.5 % fast. Errors met in the former: no column said that
+the experts' input stays on the GPU, as its recipes have it, that states are sharded over its replicas, and that nothing
+is buffered twice. All three are read from its release now: its rows are 3.6 and 9.0 % fast, and take 212 GiB of a GB300
+and 135 of a GB200, as its recipes' plans do, where 269 and 201 were counted. Memory of Automodel is counted too high by
+gradients and logits that one micro-batch and a fused loss do not keep.
 
 The FSDP row of `megatron-moe-modelzoo` has the `tp` of its script, 1, where its table says 2: with 2 its weights and
 gradients would need the whole fabric. Colossal-AI's table of H200 and B200 is left out: it has 150,032 MiB of a GPU of

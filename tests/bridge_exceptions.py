@@ -83,10 +83,6 @@ DIFFERENT: dict[str, tuple[tuple[Any, Any, str], ...]] = {
     "model.fp8": (("hybrid", "e4m3", "scales of blocks leave E4M3 range enough (DeepSeek-V3, section 3.3.2)"),),
     "model.fp8_dot_product_attention": ((True, False, "no option of ours; the recipe's differences say so"),),
     "model.gradient_accumulation_fusion": ((True, False, "below Megatron-FSDP ours is off"),),
-    "model.min_offloaded_tensor_size": tuple(
-        (n, 1048576, "no option of ours: the input of the experts' first product waits on the host, too")
-        for n in (350000000, 500000000)
-    ),
     "model.moe_pad_experts_for_cuda_graph_inference": ((True, False, "inference alone reads it"),),
     "model.mtp_num_layers": ((1, None, _BESIDE),),
     "model.pipeline_model_parallel_layout": (("Et*4|(t*7|)*5t*8|tmL", "Et*4|(t*7|)*5t*8|tL", _BESIDE),),

@@ -118,6 +118,7 @@ GOOD: Mapping[str, Mapping[str, Any]] = {
     },
     "nvfp4": {T + "precision": "nvfp4", BITS + "param_gather": True, BITS + "last_layers_bf16": 2},
     "activations on the host": {OFFLOAD + "modules": ("core_attn", "attn_proj", "moe_act"), OFFLOAD + "fraction": 0.5},
+    "large ones alone": {OFFLOAD + "modules": ("moe_act",), OFFLOAD + "min_elements": 350_000_000},
     "copies behind graphs": {
         OFFLOAD + "modules": ("expert_fc1",),
         OFFLOAD + "delayed": True,

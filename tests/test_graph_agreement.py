@@ -29,6 +29,7 @@ LATE: set[str] = set().union(*LATER.values()) | {
     *(f"megatron.{part}" for part in OURS),
     "megatron.offload_modules",  # experts' modules of a model without any: nothing would be offloaded
     "megatron.host_optimizer",  # of FSDP2, whose optimizer is not the one that the host steps
+    "megatron.fsdp2_experts_checkpoint",  # experts' checkpoints say so: test_fsdp2_checkpoints.py
     "gtp.fused_mlp",  # the layer says so when it is built
     "gtp.biases",  # the bias does not fit at the first step
     "megatron.mla_bias",  # no flag says it

@@ -19,7 +19,6 @@ from meshwright.spec.model import Moe
 EXPERTS = small_model(moe=Moe(experts=4, topk=2, ffn=256))
 
 PASSED = [
-    "--min-offloaded-tensor-size=1000000",
     "--disable-bf16-reduced-precision-matmul",
     "--moe-paged-stash-page-size 128",
     "--moe-input-jitter-eps 0.01",

@@ -189,6 +189,7 @@ SUMMED: dict[str, dict[str, Any]] = {
     "copies behind graphs": {
         "model.moe": MOE,
         f"{B}activation_offload.modules": ("expert_fc1",),
+        f"{B}activation_offload.min_elements": 0,
         f"{B}activation_offload.delayed": True,
         f"{B}cuda_graphs.kind": "transformer_engine",
         f"{B}cuda_graphs.modules": ("attn",),

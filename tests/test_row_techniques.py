@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import meshwright
 from meshwright.measured.predict import predict
 from meshwright.measured.row_model import known_model
-from meshwright.measured.rows import Row, usable
-from meshwright.spec.techniques import ActivationOffload, CudaGraphs
+from meshwright.measured.rows import Row, read, usable
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, FsdpOptions
 
 DEEPSEEK = {
     "row_id": "a",
@@ -80,7 +82,9 @@ def test_layers_recomputed_or_offloaded_are_counted():
     p = row(recompute="full:5layers").spec.parallelism
     assert (p.recompute, p.recompute_method, p.recompute_layers) == ("full", "block", 5)
     assert options(offload="40 layers").activation_offload == ActivationOffload(layers=40)
-    assert options(offload="core_attn+moe_act").activation_offload.modules == ("core_attn", "moe_act")
+    large = options(offload="core_attn+moe_act:350000000").activation_offload
+    assert (large.modules, large.min_elements) == (("core_attn", "moe_act"), 350_000_000)
+    assert options(offload="moe_act").activation_offload == ActivationOffload(modules=("moe_act",))
 
 
 def test_layers_that_do_not_divide_leave_the_ends_short():
@@ -201,11 +205,21 @@ def test_experts_are_cut_as_all_else_where_nothing_says_how():
     assert row(**cells, source="nvidia-automodel").spec.parallelism.etp == 1
 
 
-def test_megatron_fsdp_of_bridge_has_double_buffers():
-    """Its presets, and whatever registers NCCL's buffers."""
-    assert not options(zero_stage="1").megatron_fsdp.double_buffer
-    assert options(zero_stage="3").megatron_fsdp.double_buffer
-    assert not options(zero_stage="3", source="nvidia-nemo-docs").megatron_fsdp.double_buffer
+def test_what_megatron_fsdp_does_beside_is_said_or_of_the_release():
+    """Llama's presets and what registers NCCL's buffers have two of each; Nemotron 3 Ultra's shard over replicas."""
+    both = FsdpOptions(double_buffer=True, outer_optimizer=True)
+    assert options(zero_stage="3", fsdp="double_buffer+outer_optimizer").megatron_fsdp == both
+    assert options(zero_stage="1", fsdp="double_buffer").megatron_fsdp == FsdpOptions()
+    assert options(zero_stage="3", fsdp="none").megatron_fsdp == options(zero_stage="3").megatron_fsdp == FsdpOptions()
+    _, ((_, _, why),) = usable([{**DEEPSEEK, "zero_stage": "3", "fsdp": "triple"}])
+    assert why == "fsdp = triple is none of none, double_buffer and outer_optimizer"
+    file = Path(meshwright.__file__).parent / "data/measured.csv"
+    rows, _ = usable([r for r in read(file) if r["row_id"].endswith(("bridge-0074", "bridge-0260", "bridge-h168"))])
+    llama, small, ultra = (row.spec.backend.megatron for row in rows)
+    assert llama.megatron_fsdp == small.megatron_fsdp == FsdpOptions(double_buffer=True)
+    assert ultra.megatron_fsdp == FsdpOptions(outer_optimizer=True)
+    assert ultra.activation_offload.min_elements == 350_000_000
+    assert not ultra.quantization.reuse_gradient_buffer  # gradients are sharded
 
 
 def test_kimi_k2_has_its_own_latent_attention_and_muon():

@@ -143,13 +143,40 @@ def test_a_module_sends_what_it_reads_and_not_what_it_gives() -> None:
     sent = {
         "attn_norm": 2 * 7168,
         "qkv_linear": 2 * 7168 + 4 * (1536 + 512),
-        "core_attn": 128 * (2 * (192 + 192 + 128) + 4),
+        "core_attn": 128 * 2 * (192 + 192 + 128),  # four bytes a head and token are half a million elements: they stay
     }
     norms = cost(planned(*V3, offloaded("attn_norm"))).host.activations
     for module, each in sent.items():
         assert cost(planned(*V3, offloaded(module))).host.activations == pytest.approx(norms * each / 14336)
     experts = [cost(planned(*V3, offloaded(module))).host.activations for module in ("expert_fc1", "moe_act")]
     assert experts[1] / experts[0] == pytest.approx(2 * 2048 / 7168)
+
+
+def test_a_tensor_of_fewer_elements_than_asked_stays() -> None:
+    """Elements of one tensor on one rank: gate and up are one, of experts' tokens that 4,096 are sent as 8 each."""
+    both, one = 4096 * 8 * 2 * 2048, 4096 * 8 * 7168
+
+    def away(module: str, least: int, *more: str) -> float:
+        words = (offloaded(module), f"{B}activation_offload.min_elements={least}", *more)
+        found: float = cost(planned(*V3, f"{B}experts.balanced=true", *words)).host.activations
+        return found
+
+    assert 0 < away("moe_act", both) == away("moe_act", 0)
+    assert away("expert_fc1", one + 1) == 0 < away("expert_fc1", one)
+    assert away("moe_act", both + 1) == 0
+    assert 0 < away("core_attn", 4096 * 128 * 192) < away("core_attn", 4096 * 128 * 128) < away("core_attn", 0)
+
+
+def test_elements_are_counted_and_not_bytes() -> None:
+    """Of 8 bits as many as of 16, but two of 4 bits are one."""
+    least = f"{B}activation_offload.min_elements={4096 * 8 * 7168}"
+    sent = {
+        precision: cost(
+            planned(*V3, f"{B}experts.balanced=true", f"training.precision={precision}", offloaded("expert_fc1"), least)
+        ).host.activations
+        for precision in ("bf16", "mxfp8", "nvfp4")
+    }
+    assert sent["bf16"] > sent["mxfp8"] > 0 == sent["nvfp4"]
 
 
 def test_attentions_output_leaves_when_its_projection_lets_it_go() -> None:

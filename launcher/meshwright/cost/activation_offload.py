@@ -39,7 +39,7 @@ _GIVES = {
 
 _NORMS = ("attention.norm", "mlp.norm")
 
-Chosen = Callable[[Operation, Tensor], bool]
+Part = Callable[[Operation, Tensor], Number]
 
 _BESIDE = 2  # layers whose copies are under way
 
@@ -60,13 +60,16 @@ def _of_stage(s: Scene, load: Load, count: Callable[[Scene, Sequence[Operation]]
     offload = s.layout.backend.megatron.activation_offload
     if offload.layers:
         part = minimum(1, offload.layers / maximum(1, load.layers))
-        return part * load.total(count(s, _only(each, lambda *_: True)) for each in s.layers)
+        return part * load.total(count(s, _only(each, lambda *_: 1)) for each in s.layers)
     return offload.fraction * load.total(count(s, _only(each, _inputs(s, each))) for each in s.layers)
 
 
-def _only(operations: Iterable[Operation], chosen: Chosen) -> tuple[Operation, ...]:
-    """With these of their tensors alone; attention's scores, where they are kept at all, stay."""
-    return tuple(replace(o, saved=tuple(t for t in o.saved if chosen(o, t) and not t.squared)) for o in operations)
+def _only(operations: Iterable[Operation], part: Part) -> tuple[Operation, ...]:
+    """With these parts of their tensors alone; attention's scores, where they are kept at all, stay."""
+    return tuple(
+        replace(o, saved=tuple(replace(t, size=t.size * part(o, t)) for t in o.saved if not t.squared))
+        for o in operations
+    )
 
 
 def _seen(s: Scene, operations: Sequence[Operation]) -> Number:
@@ -75,8 +78,18 @@ def _seen(s: Scene, operations: Sequence[Operation]) -> Number:
     return each * s.tokens * s.width / 2
 
 
-def _inputs(s: Scene, operations: Sequence[Operation]) -> Chosen:
-    """Whether a tensor of one layer is the input of a named module.
+def _large(s: Scene, o: Operation, t: Tensor) -> Number:
+    """The part of ``t`` in tensors large enough to leave (fine_grained_activation_offload.py:993).
+
+    Of 8 and 4 bits it is data and scales that are asked apart; the scales count with their data here.
+    """
+    widths, least = t.widths or (t.size / 2,), s.layout.backend.megatron.activation_offload.min_elements
+    rows = t.on_rank(s.degrees) / t.size * room(s, o) * s.tokens if t.size else 0
+    return sum(width * (width * rows >= least) for width in widths) / (sum(widths) or 1)
+
+
+def _inputs(s: Scene, operations: Sequence[Operation]) -> Part:
+    """What leaves of a tensor of one layer: as much of a named module's input as is large enough.
 
     A norm that is one module with the linear behind it is none of its own (``IdentityOp``): what it reads is the
     linear's.
@@ -92,7 +105,7 @@ def _inputs(s: Scene, operations: Sequence[Operation]) -> Chosen:
             return "qkv_linear" in modules and o.name == "attention.norm"
         return o.name.startswith(reads)
 
-    return is_input
+    return lambda o, t: _large(s, o, t) if is_input(o, t) else 0
 
 
 def _away(s: Scene, operations: Sequence[Operation]) -> tuple[str, ...]:

@@ -147,6 +147,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         {
             f"{_B}activation_offload.modules": (),
             f"{_B}activation_offload.fraction": 1.0,
+            f"{_B}activation_offload.min_elements": 1_048_576,
             f"{_B}activation_offload.inflight": None,
             f"{_B}activation_offload.layers": 0,
         },

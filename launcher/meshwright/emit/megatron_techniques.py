@@ -149,6 +149,7 @@ def _offload(options: MegatronOptions) -> Iterator[str]:
     if activations.modules:
         yield from ("--fine-grained-activation-offloading", "--offload-modules", *activations.modules)
         yield from flag("--activation-offload-fraction", activations.fraction, 1.0)
+        yield from flag("--min-offloaded-tensor-size", activations.min_elements, 1_048_576)
         yield from flag("--fine-grained-offloading-max-inflight-offloads", activations.inflight)
         yield from switch("--delay-offload-until-cuda-graph", activations.delayed)
     yield from flag("--cpu-offloading-num-layers", activations.layers, 0)

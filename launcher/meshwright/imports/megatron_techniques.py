@@ -59,6 +59,11 @@ _WHERE: Mapping[str, tuple[str, Callable[[Arguments], bool], str]] = {
     ),
     f"{_HERE}.quantization.amax_history": ("fp8_amax_history_len", lambda a: _delayed(a), "no scale is delayed"),
     f"{_HERE}.quantization.amax": ("fp8_amax_compute_algo", lambda a: _delayed(a), "no scale is delayed"),
+    f"{_HERE}.activation_offload.min_elements": (
+        "min_offloaded_tensor_size",
+        lambda a: bool(a("fine_grained_activation_offloading")),
+        "no module's inputs are offloaded",
+    ),
     f"{_HERE}.activation_offload.delayed": (
         "delay_offload_until_cuda_graph",
         lambda a: bool(a("fine_grained_activation_offloading") and a("cuda_graph_impl") == "transformer_engine"),

@@ -14,7 +14,7 @@ __all__ = ["TECHNIQUES", "filled"]
 
 TECHNIQUES = (
     *("recompute", "graphs", "dispatcher", "fusions", "overlap", "offload"),
-    *("mtp", "capacity", "optimizer", "bf16_layers", "tp_overlap"),
+    *("mtp", "capacity", "optimizer", "bf16_layers", "tp_overlap", "fsdp"),
 )
 """Columns that say what was switched on."""
 LAYOUT = ("tp", "pp", "vpp", "cp", "ep", "mbs")

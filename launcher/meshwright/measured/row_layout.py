@@ -7,7 +7,14 @@ from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
 from meshwright.measured.row_model import known_model, routed
-from meshwright.measured.row_techniques import optimizer_of, overlaps, overlaps_tensor, technique_options, weights_of
+from meshwright.measured.row_techniques import (
+    fsdp_of,
+    optimizer_of,
+    overlaps,
+    overlaps_tensor,
+    technique_options,
+    weights_of,
+)
 from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Optimizer, Parallelism, PipelineSplit, Training
 from meshwright.spec.techniques import FsdpOptions, Quantization
@@ -158,15 +165,15 @@ def backend(record: Mapping[str, str], practice: Practice) -> Backend:
     unfused = old or attention in ("torch", "fused", "local") or attention.startswith("unfused")
     engine = practice.transformer_engine and (practice.dense_engine or routed(record)) and attention != "local"
     added = said(record, "gradients").endswith(" added")  # to their buffer by a kernel of their own
-    loss = said(record, "loss")
+    loss, stage = said(record, "loss"), stage_of(record, practice)
     megatron = MegatronOptions(
         fsdp=practice.fsdp,  # type: ignore[arg-type]
         transformer="transformer_engine" if engine else "local",
         gradient_accumulation_fusion=engine and not added,
         attention="unfused" if unfused else "auto",
         cross_entropy_fusion=loss == "fused" if loss else practice.fused_loss,
-        quantization=weights_of(record, precision_of(record)) if practice.low_weights else Quantization(),
-        megatron_fsdp=FsdpOptions(double_buffer=practice.double_buffers and stage_of(record, practice) > 1),
+        quantization=weights_of(record, precision_of(record), stage) if practice.low_weights else Quantization(),
+        megatron_fsdp=fsdp_of(record) if stage > 1 and practice.fsdp == "megatron" else FsdpOptions(),
         **(optimizer_of(record) if practice.small_states or said(record, "states") else {}),
         **technique_options(record, routed(record)),
     )

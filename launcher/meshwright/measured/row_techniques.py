@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshwright.measured.cells import count, number, said
-from meshwright.spec.techniques import ActivationOffload, CudaGraphs, ExpertOptions, Quantization
+from meshwright.spec.techniques import ActivationOffload, CudaGraphs, ExpertOptions, FsdpOptions, Quantization
 
-__all__ = ["capacity_of", "optimizer_of", "overlaps", "overlaps_tensor", "technique_options", "weights_of"]
+__all__ = ["capacity_of", "fsdp_of", "optimizer_of", "overlaps", "overlaps_tensor", "technique_options", "weights_of"]
 
 _FLEX = ("deepep", "hybridep")
 _STATIC = {
@@ -57,16 +57,30 @@ def overlaps_tensor(record: Mapping[str, str]) -> bool:
     return "tp" in _words(record, "overlap")
 
 
-def weights_of(record: Mapping[str, str], precision: str) -> Quantization:
+def weights_of(record: Mapping[str, str], precision: str, stage: int) -> Quantization:
     """As Megatron-Bridge's recipes have them: 8-bit ones are gathered as such, 4-bit ones since its release 26.06.
 
-    Its ``training/mixed_precision.py`` at each tag; mxfp8's go through the gradients' buffer but for sharded gradients.
+    Its ``training/mixed_precision.py`` at each tag; mxfp8's go through the gradients' buffer but where a ``stage`` of
+    ZeRO shards these.
     """
     four = precision == "nvfp4" and said(record, "release") >= "26.06"
     low = four or precision in ("fp8_tensorwise", "fp8_delayed", "mxfp8")
     last = count(record, "bf16_layers", 0, least=0)
-    reused = precision == "mxfp8" and not _sharded(record)
+    reused = precision == "mxfp8" and stage < 2
     return Quantization(param_gather=low, reuse_gradient_buffer=reused, last_layers_bf16=last)
+
+
+def fsdp_of(record: Mapping[str, str]) -> FsdpOptions:
+    """What Megatron-FSDP does beside sharding: ``double_buffer``, ``outer_optimizer``, both joined by ``+``, ``none``.
+
+    Raises:
+        ValueError: where the cell means nothing.
+
+    """
+    words = _words(record, "fsdp") - {"", "none"}
+    if not words <= {"double_buffer", "outer_optimizer"}:
+        raise ValueError(f"fsdp = {said(record, 'fsdp')} is none of none, double_buffer and outer_optimizer")
+    return FsdpOptions(**dict.fromkeys(words, True))
 
 
 def optimizer_of(record: Mapping[str, str]) -> dict[str, Any]:
@@ -82,11 +96,6 @@ def optimizer_of(record: Mapping[str, str]) -> dict[str, Any]:
     if master not in ("fp32", "fp16") or moments not in ("fp32", "bf16"):
         raise ValueError(f"states = {master}+{moments}: fp32 or fp16 of the master, and of the moments fp32 or bf16")
     return {"precision_aware_optimizer": master == "fp16", "optimizer_moments": moments, "optimizer_master": master}
-
-
-def _sharded(record: Mapping[str, str]) -> bool:
-    stage = said(record, "zero_stage").lower().removesuffix(".0")
-    return stage.startswith("fsdp") or stage[-1:] in ("2", "3")
 
 
 def _of_experts(record: Mapping[str, str]) -> dict[str, Any]:
@@ -114,13 +123,15 @@ def _graphs(record: Mapping[str, str]) -> CudaGraphs:
 
 
 def _offload(record: Mapping[str, str]) -> ActivationOffload:
-    """``40 layers``, or modules joined by ``+``."""
+    """``40 layers``, or modules joined by ``+``, behind a colon the elements of a tensor that leaves, at least."""
     words = said(record, "offload")
     if words in ("", "none"):
         return ActivationOffload()
     if words.endswith("layers"):
         return ActivationOffload(layers=int(words.split()[0]))
-    return ActivationOffload(modules=tuple(words.split("+")))
+    modules, _, least = words.partition(":")
+    elements = count({"offload": least}, "offload", ActivationOffload().min_elements, least=0)
+    return ActivationOffload(modules=tuple(modules.split("+")), min_elements=elements)
 
 
 def _words(record: Mapping[str, str], column: str) -> set[str]:

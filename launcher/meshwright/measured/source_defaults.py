@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
+from meshwright.cost.framework import SPREAD
 from meshwright.cost.framework_megatron import HOOKED
 from meshwright.spec.frozen import dataclass
 
@@ -43,7 +44,6 @@ class Practice:
     zero: int = 0  # where the column is empty
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
-    double_buffers: bool = False  # of Megatron-FSDP
     small_states: bool = False  # its recipes keep optimizer states in fewer bits
     assumed: Mapping[str, str] = field(default_factory=dict)  # by column: what an empty one means
     released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean
@@ -182,6 +182,7 @@ PRACTICES: Mapping[str, Practice] = {
             "gradient_bytes": 2.0,
             "whole_gradients": 4.0,
             "emptied_every": 8,
+            "memory_spread": SPREAD,  # its modules are its own, of which no peak is published
             "optimizer_bytes": 4.0,
             "loss_bytes": 8.0,
         },
@@ -194,10 +195,7 @@ PRACTICES: Mapping[str, Practice] = {
         _RECIPES, short_ends=1, released="released_nemo", sixteen_bit_states=_LARGEST, turned_apart=("deepseek",)
     ),
     # src/megatron/bridge/recipes/deepseek/deepseek_v3.py: the last stage has prediction and loss instead
-    # Megatron-FSDP: fsdp_double_buffer (scripts/performance/configs/llama*, v0.2.0 to v0.5.0; nccl_ub sets it)
-    "nvidia-megatron-bridge": replace(
-        _RECIPES, short_ends=0, released="released", small_states=True, double_buffers=True
-    ),
+    "nvidia-megatron-bridge": replace(_RECIPES, short_ends=0, released="released", small_states=True),
     # what its verification cards and skills measured: what its performance and library recipes differ in is of the
     # recipe that each names (src/megatron/bridge/perf_recipes, recipes, both at 067f987df). Peaks are what it logs
     # behind the second step (training/utils/train_utils.py:1139), graphs by layer are captured behind the third. In

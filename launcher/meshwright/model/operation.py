@@ -101,6 +101,10 @@ class Kernels:
         own = next((size for name, size in self.kept if _is_meant(name, product)), None)
         return (self.low_bytes if self.eight_bit else 2) if own is None else own
 
+    def input_width(self, product: str, channels: float) -> float:
+        """Elements as torch counts those of ``channels`` that only a ``product`` keeps: two of 4 bits are one."""
+        return channels if self.input_bytes(product) >= 1 else channels / 2
+
 
 def _is_meant(name: str, product: str) -> bool:
     enters = product.endswith(".") and not name.endswith((".output", ".down"))
@@ -147,7 +151,8 @@ class Tensor:
 
     ``recompute`` names the module whose selective recomputation frees it (Megatron's ``--recompute-modules``);
     ``entering`` the one whose recomputation alone keeps it, to begin again with. ``given``: what the operation gives,
-    which the next one reads; else what it read or made on the way.
+    which the next one reads; else what it read or made on the way. ``widths``: for each token, elements of each of the
+    tensors that stand here as one; none said: one of 16 bits.
     """
 
     size: float
@@ -156,6 +161,7 @@ class Tensor:
     squared: bool = False
     entering: str = ""
     given: bool = False
+    widths: tuple[float, ...] = ()
 
     def on_rank(self, degrees: Degrees) -> Number:
         """Bytes for each token on one rank; a routed token is copied to every rank of its etp group."""

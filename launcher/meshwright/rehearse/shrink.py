@@ -228,9 +228,6 @@ def _backend(spec: Spec) -> Backend:
 def _on_a_backend(mini: Spec) -> Spec:
     """The miniature itself; its FSDP by DeepSpeed where torch's FSDP2 cannot, else by ZeRO 1.
 
-    With ep = 1 torch's is not refused, but loads experts' and Mamba's weights as if it had not cut them: an invalid
-    access pattern, and an assertion (megatron/core/dist_checkpointing/validation.py, core/ssm/mamba_mixer.py:1413).
-
     Raises:
         ConfigError: where none can.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from meshwright.model.megatron_parts import GLOBAL, parts
 from meshwright.rules import (
     megatron_extra,
+    megatron_fsdp2,
     megatron_hybrid,
     megatron_mixers,
     megatron_quantization,
@@ -188,6 +189,7 @@ RULES: tuple[Rule, ...] = (
     *megatron_hybrid.RULES,
     *megatron_mixers.RULES,
     *megatron_sparse.RULES,
+    *megatron_fsdp2.RULES,
     *megatron_training.RULES,
     *megatron_extra.RULES,
     *megatron_quantization.ON_GPUS,

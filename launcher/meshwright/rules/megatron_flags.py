@@ -167,6 +167,7 @@ _FLAGS = {
     ),
     "backend.megatron.activation_offload.modules": "fine-grained-activation-offloading offload-modules",
     "backend.megatron.activation_offload.fraction": "activation-offload-fraction",
+    "backend.megatron.activation_offload.min_elements": "min-offloaded-tensor-size",
     "backend.megatron.activation_offload.inflight": "fine-grained-offloading-max-inflight-offloads",
     "backend.megatron.activation_offload.layers": "cpu-offloading-num-layers",
     "backend.megatron.activation_offload.delayed": "delay-offload-until-cuda-graph",

@@ -8,6 +8,7 @@ from meshwright.errors import Repair
 from meshwright.rules._megatron_option import off, option_rule, options_of
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import Layout, Number, Rule, implies
+from meshwright.spec.techniques import ActivationOffload
 
 __all__ = ["OFFLOADED", "RULES"]
 
@@ -58,6 +59,14 @@ def _offload_in_graphs(r: Layout) -> bool:
     if graphs.kind == "local":
         return set(offload.modules) <= _OF_EXPERTS and bool(graphs.modules)
     return graphs.kind == "transformer_engine" or offload.inflight is not None
+
+
+_OF_MODULES = {"fraction": 1.0, "min_elements": ActivationOffload().min_elements, "inflight": None}
+
+
+def _parts_are_of_modules(r: Layout) -> bool:
+    offload = options_of(r).activation_offload
+    return bool(offload.modules) or all(getattr(offload, name) == value for name, value in _OF_MODULES.items())
 
 
 def _warms_up(r: Layout) -> bool:
@@ -120,15 +129,12 @@ RULES: tuple[Rule, ...] = (
     option_rule(
         "offload_part",
         "activation_offload.fraction",
-        lambda r: (
-            bool(options_of(r).activation_offload.modules)
-            or (options_of(r).activation_offload.fraction == 1 and options_of(r).activation_offload.inflight is None)
-        ),
-        "fraction and inflight are of modules, and none is named",
+        _parts_are_of_modules,
+        "fraction={backend.megatron.activation_offload.fraction}, "
+        "min_elements={backend.megatron.activation_offload.min_elements} and "
+        "inflight={backend.megatron.activation_offload.inflight} are of modules, and none is named",
         "ours: they would be lost",
-        change(
-            backend__megatron__activation_offload__fraction=1.0, backend__megatron__activation_offload__inflight=None
-        ),
+        change(**{f"backend__megatron__activation_offload__{name}": value for name, value in _OF_MODULES.items()}),
     ),
     option_rule(
         "offload_delayed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from meshwright.errors import Repair
 from meshwright.rules._repairs import any_of, change
@@ -12,10 +12,6 @@ from meshwright.spec.techniques import MuonOptions
 from meshwright.spec.training import MATRIX_OPTIMIZERS
 
 __all__ = ["RULES"]
-
-
-def _torch_fsdp(r: Layout) -> Number:
-    return (r.zero >= 2) & (r.backend.megatron.fsdp == "torch")
 
 
 def _plain_muon(r: Layout) -> Iterable[Repair]:
@@ -30,22 +26,7 @@ def _all_in_fp32(r: Layout) -> Iterable[Repair]:
     yield {"backend.megatron.precision_aware_optimizer": False, **changed}
 
 
-def _fsdp2(part: str, path: str, fits: Callable[[Layout], Number], what: str, line: int) -> Rule:
-    return Rule(
-        id=f"megatron.fsdp2_{part}",
-        path=path,
-        backends=MEGATRON,
-        holds=lambda r: implies(_torch_fsdp(r), fits(r)),
-        message=f"torch's FSDP2 in Megatron does not go with {what}",
-        source=f"training/arguments.py:{line}",
-        repairs=any_of(change(backend__megatron__fsdp="megatron"), change(parallelism__zero=1)),
-    )
-
-
 _SHARDING = (
-    _fsdp2("experts", "parallelism.ep", lambda r: r.ep == 1, "ep = {ep}", 1002),
-    _fsdp2("tied", "model.tied_embeddings", lambda r: not r.model.tied_embeddings, "tied embeddings", 1010),
-    _fsdp2("fp16", "training.precision", lambda r: r.training.precision != "fp16", "fp16", 1012),
     Rule(
         id="megatron.fsdp_checkpoint",
         path="backend.megatron.checkpoint_format",

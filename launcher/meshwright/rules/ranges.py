@@ -114,7 +114,7 @@ _TABLE: tuple[tuple[Range, str, str], ...] = (
     (_COUNT, "backend.megatron.muon", "steps"),
     (_COUNT, "backend.megatron.groups", "timeout_minutes"),
     (_AMOUNT, "backend.megatron.muon", "extra_scale"),
-    (_NONE_OR_MORE, "backend.megatron.activation_offload", "inflight layers"),
+    (_NONE_OR_MORE, "backend.megatron.activation_offload", "inflight layers min_elements"),
     (_PART, "backend.megatron.activation_offload", "fraction"),
     (_PART, "backend.megatron.optimizer_offload", "fraction"),
     (_NONE_OR_MORE, "backend.deepspeed", "reduce_bucket allgather_bucket prefetch_bucket persistence_threshold"),

@@ -81,6 +81,7 @@ class ActivationOffload:
 
     modules: tuple[str, ...] = ()  # whose inputs leave; see rules.megatron_offload.OFFLOADED
     fraction: float = 1.0  # of these
+    min_elements: int = 1_048_576  # of a tensor of theirs, on one GPU; a smaller one stays
     inflight: int | None = None  # copies of one module under way; full-iteration graphs must say it
     layers: int = 0  # instead of modules: whole layers, without a pipeline
     delayed: bool = False  # copies are issued behind the next graph of a layer, when the host waits anyway

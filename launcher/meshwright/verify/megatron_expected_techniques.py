@@ -100,6 +100,7 @@ def _offload(plan: Plan) -> dict[str, Any]:
         "fine_grained_activation_offloading": bool(activations.modules),
         "offload_modules": list(activations.modules),
         "activation_offload_fraction": activations.fraction,
+        "min_offloaded_tensor_size": activations.min_elements,
         "fine_grained_offloading_max_inflight_offloads": activations.inflight,
         "cpu_offloading_num_layers": activations.layers,
         "delay_offload_until_cuda_graph": activations.delayed,

@@ -27,7 +27,7 @@ def attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
             yield norm(model, f"attention.{name}_norm", size, "tp", kernels, times, shard=shard, multiplied=False)
     if model.positions == "rope" and not kernels.rope:
         yield _turning(queries + keys)
-    yield core(model, queries + 2 * keys, queries, 2 * queries, kernels, queries + gates + keys)
+    yield core(model, (queries, keys, keys), queries, 2 * queries, kernels, queries + gates + keys)
     if gates:  # keeps the gate and what it multiplies
         yield Operation("attention.gate", saved=(Tensor(4 * queries, "tp"),), moved=(Tensor(6 * queries, "tp"),))
     last = model.linear_bias and model.attention_bias != "none"
@@ -50,25 +50,30 @@ def _turning(channels: int) -> Operation:
     return Operation("attention.positions", moved=(moved,), returned=(returned,), kernels=10)
 
 
-def core(model: Model, inputs: int, outputs: int, scores: int, kernels: Kernels, beside: int = 0) -> Operation:
+def core(
+    model: Model, read: tuple[int, ...], outputs: int, scores: int, kernels: Kernels, beside: int = 0
+) -> Operation:
     """Rope and the attention itself: keeps query, key, value and its output, and the scores where not flash.
 
-    ``beside``: channels of the projection that values are a part of. Where attention is recomputed, what it begins with
-    are turned queries and keys, and that part of the projection, which keeps the whole.
+    ``read``: channels of query, key and value. ``beside``: channels of the projection that values are a part of. Where
+    attention is recomputed, what it begins with are turned queries and keys, and that part of the projection, which
+    keeps the whole.
     Unfused attention keeps the probabilities (2 bytes), and with dropout its mask (1) and what it left (2):
     Korthikanti et al. 2022, section 4.1. A soft cap keeps its tanh (2).
     """
-    repeated = kernels.casts and not kernels.flash and model.mla is None
-    entering = 3 * outputs if repeated else inputs
+    repeated, inputs = kernels.casts and not kernels.flash and model.mla is None, sum(read)
+    entering = 3 * (outputs,) if repeated else read
     # with latent attention, they can be projected up again (megatron/core/transformer/multi_latent_attention.py)
-    saved = [Tensor(2 * entering, "tp", "mla_up_proj" if model.mla else ""), Tensor(2 * outputs, "tp", given=True)]
+    again = "mla_up_proj" if model.mla else ""
+    saved = [Tensor(2 * sum(entering), "tp", again, widths=entering), Tensor(2 * outputs, "tp", given=True)]
     if kernels.eight_bit:  # the projection keeps its own copy of the output
-        saved.append(Tensor(kernels.input_bytes("attention.output") * outputs, "tp", given=True))
+        elements = kernels.input_width("attention.output", outputs)
+        saved.append(Tensor(kernels.input_bytes("attention.output") * outputs, "tp", given=True, widths=(elements,)))
     turned = inputs if model.mla is None else model.heads * model.mla.qk_rope_dim  # of keys, one head for all
     rope = 4 * turned if model.positions == "rope" and (kernels.rope or model.mla) else 0
     moved = [Tensor(2 * inputs + 2 * outputs + rope, "tp")]
     if kernels.flash:
-        saved.append(Tensor(4 * model.heads, "tp", "core_attn"))
+        saved.append(Tensor(4 * model.heads, "tp", "core_attn", widths=(model.heads,)))
     else:
         dropout = 3 if drops(model.attention_dropout) else 0
         capped = model.attention_softcap is not None

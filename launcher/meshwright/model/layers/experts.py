@@ -76,7 +76,8 @@ def _products(model: Model, moe: Moe, kernels: Kernels, hidden: int) -> Iterator
     """The experts' own MLPs, on ``hidden`` channels of each token as often as it is routed."""
     k, columns = moe.topk, moe.ffn * (2 if model.gated else 1)
     routed = Tensor(2 * k * hidden, "routed", "moe")
-    kept = Tensor(kernels.input_bytes("experts.up") * k * hidden, "routed", "moe")
+    elements = kernels.input_width("experts.up", k * hidden)
+    kept = Tensor(kernels.input_bytes("experts.up") * k * hidden, "routed", "moe", widths=(elements,))
     up, down = (
         Weight("experts.up", hidden * columns, "expert", moe.experts, columns),
         Weight("experts.down", moe.ffn * hidden, "expert", moe.experts, hidden, inputs_cut=True),

@@ -18,7 +18,7 @@ def _latent_attention(model: Model, kernels: Kernels) -> Iterator[Operation]:
     mla = latent(model)
     queries, values = model.heads * (mla.qk_nope_dim + mla.qk_rope_dim), model.heads * mla.v_dim
     yield from projections(model, kernels)
-    yield core(model, 2 * queries + values, values, queries + values, kernels)
+    yield core(model, (queries, queries, values), values, queries + values, kernels)
     yield linear("attention.output", values, model.hidden, row=True)
 
 

@@ -35,8 +35,9 @@ def norm(
     """
     wide, fused = times * size, kernels.norm or model.norm.startswith("layernorm")
     pieces = (Tensor(_pieces(model, kernels) * wide, cut, recompute),)
-    coded = kernels.input_bytes(name.removesuffix("norm"))
-    output = Tensor(coded * wide, "gathered" if cut == "sequence" else cut, recompute, given=True)
+    product, after = name.removesuffix("norm"), "gathered" if cut == "sequence" else cut
+    coded, elements = kernels.input_bytes(product) * wide, kernels.input_width(product, wide)
+    output = Tensor(coded, after, recompute, given=True, widths=(elements,))
     entered = (Tensor(2 * wide, cut),) if alone and (fused or not kernels.casts) else ()
     kept = (*entered, *(() if fused else pieces), *((output,) if multiplied else ()))
     moved = (Tensor((4 if fused else 34) * wide, cut),)
@@ -105,10 +106,12 @@ def activation(
     pieces = 2 * ffn if squared else 0  # a relu and a power, which Megatron compiles (core/activations.py, jit_fuser)
     own = f"{module} {'moe_act' if module == 'moe' else 'act'}"
     cut: Cut = "expert" if module == "moe" else "tp"
-    second = (Tensor(2 * ffn, cut, f"{module} second_matmul"),) if model.gated else ()
-    inner = (Tensor(between + added, cut, own),) if pieced else ()  # made again where the activation is
-    given = kernels.input_bytes(name.replace("activation", "down")) * ffn + (2 * ffn if plain else 0)
-    saved = (Tensor(2 * ffn, cut, module), *inner, *second, Tensor(given, cut, own, given=True))
+    second = (Tensor(2 * ffn, cut, f"{module} second_matmul", widths=(up,)),) if model.gated else ()
+    inner = (Tensor(between + added, cut, own, widths=(ffn,)),) if pieced else ()  # made again where the activation is
+    product = name.replace("activation", "down")
+    given, elements = kernels.input_bytes(product) * ffn + (2 * ffn if plain else 0), kernels.input_width(product, ffn)
+    output = Tensor(given, cut, own, given=True, widths=(elements,))
+    saved = (Tensor(2 * ffn, cut, module, widths=(up,)), *inner, *second, output)
     if kernels.fused_experts and module == "moe":  # in the products before and behind it
         return Operation(name, weights, saved, kernels=0)
     return Operation(name, weights, saved, (Tensor(2 * up + 2 * ffn + 2 * between + 2 * pieces, cut),))

@@ -70,7 +70,7 @@ def _core(model: Model, kernels: Kernels) -> Operation:
     absorbed = model.heads * (mla.kv_lora_rank + mla.qk_rope_dim)
     read = model.heads * mla.kv_lora_rank
     asked, scores = queries + model.heads * mla.v_dim, absorbed + read
-    found = core(model, absorbed, read, asked, replace(kernels, flash=True))
+    found = core(model, (absorbed,), read, asked, replace(kernels, flash=True))
     found = replace(found, window=_options(model).topk, computed=scores)
     if kernels.sparse:
         return found
