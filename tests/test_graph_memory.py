@@ -106,9 +106,11 @@ def test_the_norm_before_the_experts_is_not_recomputed_where_it_leaves_a_graph(
 
 
 def test_norms_at_the_edge_of_a_graph_stay_on_the_gpu() -> None:
-    bare = described({OFFLOAD + "modules": ("attn_norm", "mlp_norm", "moe_act")})
-    moved = cost(resolve(bare)).stages[0].activations
-    alone = cost(resolve(described({OFFLOAD + "modules": ("moe_act",)}))).stages[0].activations
-    inside = {OFFLOAD + "modules": ("attn_norm", "mlp_norm", "moe_act"), **graphs("transformer_engine", *ROUTER)}
+    every, one = (
+        {OFFLOAD + "modules": modules, OFFLOAD + "min_elements": 1}
+        for modules in (("attn_norm", "mlp_norm", "moe_act"), ("moe_act",))
+    )
+    moved, alone = (cost(resolve(described(named))).stages[0].activations for named in (every, one))
+    inside = {**every, **graphs("transformer_engine", *ROUTER)}
     # the one dense layer's second norm ends attention's graph, those of the others begin the router's
     assert cost(resolve(described(inside))).stages[0].activations == alone > moved

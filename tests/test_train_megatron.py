@@ -25,7 +25,7 @@ from meshwright.jobs.status import status
 from meshwright.rehearse import RankError, Rehearsal, miniature
 from meshwright.rehearse.processes import train
 from meshwright.rehearse.run import TOLERANCE, curve, prepare
-from meshwright.resolver import resolve
+from meshwright.resolver import override, resolve
 from meshwright.spec import Evaluation, RampStep, Schedule
 from meshwright.spec.model import Mla
 from meshwright.train import machine
@@ -55,6 +55,13 @@ def alone(scene):
 
 def plan_with(scene, axis):
     return next(plan for plan in scene.plans if getattr(plan.grid, axis) == 2)
+
+
+def sharded(scene):
+    """By PyTorch's FSDP2, which CPUs run, too."""
+    plan = resolve(override(plan_with(scene, "dp").spec, "parallelism.zero", 3))
+    assert plan.spec.backend.megatron.fsdp == "torch"
+    return plan
 
 
 def rehearsal(alone, *others):
@@ -122,9 +129,9 @@ def test_a_loss_that_jumps_and_one_that_is_no_number_are_said(scene, tmp_path):
     assert " in step 25, " in jumped
 
 
-@pytest.mark.parametrize("axis", ["tp", "dp"])  # dp: with the sharded optimizer
+@pytest.mark.parametrize("axis", ["tp", "dp", "fsdp2"])  # dp: with the sharded optimizer
 def test_a_run_goes_on_from_its_checkpoint(scene, alone, tmp_path, axis):
-    plan = plan_with(scene, axis)
+    plan = sharded(scene) if axis == "fsdp2" else plan_with(scene, axis)
     compile(plan, tmp_path / "run", verify=False)
     start = scene.words[:2]  # the same initial weights, but checkpoints in the run folder
     words = [str(tmp_path / "run"), *start]

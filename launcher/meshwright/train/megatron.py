@@ -49,6 +49,7 @@ from megatron.training.arguments import core_transformer_config_from_args, parse
 from meshwright.layout.in_folder import in_folder
 from meshwright.layout.length import NEVER
 from meshwright.train import (
+    fsdp2,
     machine,
     metrics,
     profiler,
@@ -91,6 +92,7 @@ def _install(folder: Path, line: Sequence[str]) -> None:
     resiliency.note_restart(folder)
     wheel.install()
     pytorch_optimizer.install()
+    fsdp2.install()
     metrics.install(folder / "metrics.jsonl")
     metrics.install_validation(folder / "metrics.jsonl", training["evaluation"]["at_end"])
     stages.install(folder, line)
