@@ -53,8 +53,11 @@ def turns_at_once(model: Model) -> bool:
     """Whether queries and keys are turned by one kernel, which Megatron has not for all rotary positions.
 
     Latent attention's takes YaRN alone (transformer_config.py:2967), and nothing beside an indexer (:2838); Transformer
-    Engine's, which other attention takes, does not scale as YaRN does (rope_utils.py:303).
+    Engine's, which other attention takes, does not scale as YaRN does (rope_utils.py:303). Without such positions there
+    is nothing to turn.
     """
+    if model.positions != "rope":
+        return True
     scaling = model.rope.scaling
     stretched = scaling is not None and scaling.kind == "yarn"
     return model.indexer is None and (model.mla is not None) == stretched
