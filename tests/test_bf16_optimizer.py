@@ -126,7 +126,7 @@ def _engine(zero: int, precision: str, sums: str, offload: str) -> Any:
 
     from meshwright.train.deepspeed_patches import without_compiler
 
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="29583")
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     without_compiler()
     model = torch.nn.Sequential(*(torch.nn.Linear(64, 64, bias=False) for _ in range(4)))
     mixed = {} if precision == "fp32" else {precision: {"enabled": True}, "data_types": {"grad_accum_dtype": sums}}

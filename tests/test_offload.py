@@ -109,7 +109,7 @@ def _weighed(case: tuple[int, dict[str, Any], str]) -> tuple[int, int]:
     from meshwright.train.deepspeed_patches import without_compiler
 
     zero, section, sums = case
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="29581")
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     without_compiler()
     model = torch.nn.Sequential(*(torch.nn.Linear(256, 256, bias=False) for _ in range(4)))
     config = {

@@ -177,7 +177,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(runs: Runs, tmp_path: Path) -
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29653"}
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     path = os.pathsep.join(sys.path)
     words = [sys.executable, "-m", PROGRAM, str(folder)]
     return subprocess.Popen(words, env={**os.environ, **alone, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
