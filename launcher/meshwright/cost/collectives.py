@@ -21,6 +21,7 @@ __all__ = [
     "data_group",
     "expert_data_group",
     "group",
+    "hides",
     "pipeline_group",
     "point_to_point",
     "ring",
@@ -139,9 +140,14 @@ def point_to_point(s: Scene, far: Number, size: Number) -> Number:
     return far * outside + (1 - far) * inside
 
 
+def hides(s: Scene) -> Number:
+    """Part of what ranks with the same weights exchange that runs beside compute, if there is enough of that."""
+    return maximum(s.layout.cluster.efficiency.overlap, s.framework.hides)
+
+
 def beside(s: Scene, sent: Number, computed: Number) -> Number:
     """Of the seconds that something is ``sent``, those that a pass of ``computed`` seconds does not hide."""
-    return maximum(sent * (1 - s.layout.cluster.efficiency.overlap), sent - computed)
+    return maximum(sent * (1 - hides(s)), sent - computed)
 
 
 def rates(s: Scene) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meshwright.cost.collectives import copies_groups, data_group, expert_data_group, group, ring
+from meshwright.cost.collectives import beside, copies_groups, data_group, expert_data_group, group, hides, ring
 from meshwright.cost.flows import Flow, flow, share
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.memory import stage_parameters
@@ -131,7 +131,7 @@ def seconds(s: Scene, held: Held, forward: Number, backward: Number) -> Number:
     r, p = s.layout, s.layout.spec.parallelism
     each, after = s.framework.reduce_bytes, s.framework.reduces_after
     reduce, gather = _over_replicas(s, held, each), _over_replicas(s, held, s.framework.gather_bytes or s.width)
-    hidden = _hidden(s)
+    hidden = hides(s)
     volume = where(r.zero >= 1, (1 + after) * reduce, (1 if s.framework.sums_in_switches else 2) * reduce)
     reduced = volume - p.overlap_grad_reduce * (1 - after) * minimum(hidden * volume, between(r, backward))
     gathered = gather - (s.framework.overlaps_gather + 0) * minimum(hidden * gather, between(r, forward))
@@ -144,16 +144,6 @@ def seconds(s: Scene, held: Held, forward: Number, backward: Number) -> Number:
     return alone * (each_pass + _among_copies(s, held, backward))
 
 
-def _hidden(s: Scene) -> Number:
-    """Part of what is sent that runs beside compute, if there is enough of that."""
-    return maximum(s.layout.cluster.efficiency.overlap, s.framework.hides)
-
-
-def _exposed(s: Scene, sent: Number, computed: Number) -> Number:
-    """Of the seconds that something is ``sent``, those that a pass of ``computed`` seconds does not hide."""
-    return maximum(sent * (1 - _hidden(s)), sent - computed)
-
-
 def _among_copies(s: Scene, held: Held, backward: Number) -> Number:
     """Once a step the copies of a shard sum its gradients; or each steps a part, and all gather the new weights."""
     each = s.framework.reduce_bytes
@@ -163,7 +153,7 @@ def _among_copies(s: Scene, held: Held, backward: Number) -> Number:
     seconds = sum(ring(s, g, each * shard, passes=2) for g, shard in zip(copies_groups(s), shards, strict=True))
     hidden = s.layout.spec.parallelism.overlap_grad_reduce + 0
     many = s.layout.spec.parallelism.optimizer_instances > 1
-    return many * (hidden * _exposed(s, seconds, backward) + (1 - hidden) * seconds)
+    return many * (hidden * beside(s, seconds, backward) + (1 - hidden) * seconds)
 
 
 def between(r: Layout, once: Number) -> Number:
@@ -199,9 +189,9 @@ def _sharded(s: Scene, held: Held, gather: Number, forward: Number, backward: Nu
     scatter = _over_replicas(s, held, s.framework.scatter_bytes or s.framework.reduce_bytes)
     scatter = scatter * (2 if s.framework.reduces_whole else 1)
     ahead, behind = _side_by_side(s)
-    first, later = (_exposed(s, ahead * one, forward) + (1 - ahead) * one for one in (gather, again))
-    alone = _exposed(s, ahead * again, backward)
-    both = _exposed(s, ahead * again + behind * scatter, backward) + (1 - behind) * scatter
+    first, later = (beside(s, ahead * one, forward) + (1 - ahead) * one for one in (gather, again))
+    alone = beside(s, ahead * again, backward)
+    both = beside(s, ahead * again + behind * scatter, backward) + (1 - behind) * scatter
     back = (r.microbatches - scatters(s)) * alone + scatters(s) * both + r.microbatches * (1 - ahead) * again
     return first + (r.microbatches - 1) * later + back
 

@@ -156,7 +156,7 @@ PRACTICES: Mapping[str, Practice] = {
     # Automodel examples/llm_benchmark/*_te_deepep.yaml: experts' products in one call for all of them (experts: gmm,
     # torch_mm), their biases expert by expert until August 2026 (components/moe/layers.py ``_apply_bias`` at 89e3a9fdd,
     # of October 2025, as gpt-oss, DeepSeek, Kimi and Qwen were measured); tokens are sorted by one kernel
-    # (moe_permute_fusion, :420), shared experts run beside the exchange (:780), rotary positions are complex products
+    # (moe_permute_fusion, :420), shared experts run beside the exchange (:915), rotary positions are complex products
     # (components/moe/rope_utils.py); a gate that deals tokens out
     # (fake_balanced_gate; components/moe/layers.py). Parameters are in bf16 (_transformers/auto_model.py:846); so are
     # the moments of torch.optim.Adam and a shard's gradients, without a master copy. What FSDP2 shares of gradients
