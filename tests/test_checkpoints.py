@@ -104,7 +104,7 @@ def test_a_save_that_hides_is_megatrons() -> None:
         backend=replace(torch.backend, megatron=replace(torch.backend.megatron, checkpoint_format="torch")),
     )
     assert [problem.rule for problem in refusals(torch, "megatron")] == ["megatron.async_save"]
-    assert [problem.rule for problem in refusals(run(async_save=True, zero=3), "megatron")] == ["megatron.async_save"]
+    assert "--async-save" in flags(resolve(run(async_save=True, zero=3)))  # Megatron-FSDP's own format is, too
 
 
 def test_multiples_are_kept_of_what_would_go() -> None:

@@ -186,6 +186,23 @@ def test_yaml_of_sections_and_of_flags(tmp_path: Path) -> None:
     assert found == {"--num-layers": "mapped", "--bf16": "mapped", "ENV_VARS.A": "dropped"}
 
 
+def test_a_text_in_brackets_is_several_words_as_megatrons_launcher_has_it(tmp_path: Path) -> None:
+    file = tmp_path / "model_config.yaml"
+    file.write_text('MODEL_ARGS:\n  --recompute-granularity: selective\n  --recompute-modules: "[layernorm moe_act]"\n')
+    assert imported([file]).values["parallelism.recompute_modules"] == ["layernorm", "moe_act"]
+
+
+def test_flags_that_megatron_takes_and_does_not_read_are_dropped_with_the_reason() -> None:
+    flags = "--dist-ckpt-optim-fully-reshardable --ckpt-fully-parallel-load"
+    plain = of_flags(words_of(*f"{LEAST} {BATCH} {flags} --ckpt-format torch".split()), "args", 8)
+    fates = {one.key: (one.fate, one.reason) for one in plain.found}
+    assert fates["--ckpt-fully-parallel-load"] == ("dropped", "only torch_dist checkpoints are read in parts")
+    assert fates["--dist-ckpt-optim-fully-reshardable"][0] == "dropped"
+    sharded = of_flags(words_of(*f"{LEAST} {BATCH} {flags} --use-distributed-optimizer".split()), "args", 8)
+    assert sharded.values["backend.megatron.checkpoint_reshardable"] is True
+    assert sharded.values["backend.megatron.checkpoint_parallel_load"] is True
+
+
 def test_what_torchs_profiler_records_and_nsys_does_not() -> None:
     steps = ("--profile-step-start", "7", "--profile-step-end", "9")
     source = of_flags(words_of(*f"{LEAST} {BATCH} --profile --use-pytorch-profiler".split(), *steps), "args", 8)

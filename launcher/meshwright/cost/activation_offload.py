@@ -65,17 +65,19 @@ def _of_stage(s: Scene, load: Load, count: Callable[[Scene, Sequence[Operation]]
 
 
 def _only(operations: Iterable[Operation], part: Part) -> tuple[Operation, ...]:
-    """With these parts of their tensors alone; attention's scores, where they are kept at all, stay."""
-    return tuple(
-        replace(o, saved=tuple(replace(t, size=t.size * part(o, t)) for t in o.saved if not t.squared))
-        for o in operations
-    )
+    """With these parts of their tensors alone."""
+    return tuple(replace(o, saved=tuple(replace(t, size=t.size * part(o, t)) for t in o.saved)) for o in operations)
 
 
 def _seen(s: Scene, operations: Sequence[Operation]) -> Number:
     """Bytes of one layer and micro-batch that hooks see (``on_save_for_backward``)."""
-    each = sum(t.on_rank(s.degrees) * room(s, o) for o in operations for t in o.saved if not t.entering)
+    each = sum(t.on_rank(s.degrees) * _rows(s, o, t) for o in operations for t in o.saved if not t.entering)
     return each * s.tokens * s.width / 2
+
+
+def _rows(s: Scene, o: Operation, t: Tensor) -> Number:
+    """Of a token: as many as an expert has room for, and of unfused attention's scores one for each key."""
+    return room(s, o) * (s.layout.training.sequence if t.squared else 1)
 
 
 def _large(s: Scene, o: Operation, t: Tensor) -> Number:
@@ -84,7 +86,7 @@ def _large(s: Scene, o: Operation, t: Tensor) -> Number:
     Of 8 and 4 bits it is data and scales that are asked apart; the scales count with their data here.
     """
     widths, least = t.widths or (t.size / 2,), s.layout.backend.megatron.activation_offload.min_elements
-    rows = t.on_rank(s.degrees) / t.size * room(s, o) * s.tokens if t.size else 0
+    rows = t.on_rank(s.degrees) / t.size * _rows(s, o, t) * s.tokens if t.size else 0
     return sum(width * (width * rows >= least) for width in widths) / (sum(widths) or 1)
 
 

@@ -32,7 +32,7 @@ class Framework:
     autocast: bool = False  # products read 16 bits of weights in fp32
     tf32: bool = False  # weights in fp32 are multiplied in TF32, which PyTorch's own products do not take
     loss_bytes: Number = 10.0
-    fused_loss: bool = False  # one kernel, which writes the gradient over the bf16 logits
+    fused_loss: bool = False  # a few kernels
     gathered_loss: bool = False
     gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all
     dummy_gradients: Number = True

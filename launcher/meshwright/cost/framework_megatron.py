@@ -15,14 +15,22 @@ from meshwright.rules.megatron_experts import static_experts
 from meshwright.spec import MegatronOptions
 from meshwright.spec.training import MATRIX_OPTIMIZERS
 
-__all__ = ["HOOKED", "megatron"]
+__all__ = ["HOOKED", "SPREAD", "megatron"]
 
-_ENGINE_SPREAD = 0.07
-"""80 % of the peaks of Transformer Engine's layers lie within its exp of ours, tensor by tensor: of the 35 that nothing
-here was settled on (three of our own runs, two of DGX Cloud, six of an 8B model in Megatron-LM's own tests, 24 of
-Megatron-Bridge's cards, 16B to 120B) 27 as they stood when they were first read rightly, 29 since what they showed to
-be missing is counted (docs/gpu.md, docs/accuracy.md)."""
+SPREAD = 0.05
+"""80 % of the peaks of Megatron's layers lie within its exp of ours, tensor by tensor, and nine of ten not above: of
+those that nothing here was settled on (three of our own runs, two of DGX Cloud, 25 of Megatron-Bridge's cards, 16B to
+120B, and Megatron-LM's own tests, docs/gpu.md, docs/accuracy.md)."""
 
+_WORKSPACES = 2 * 32 / 1024
+"""GiB that cuBLAS and Transformer Engine write to from Hopper on, 32 MiB each (``_cublas_handle_workspace``;
+transformer_engine/pytorch/module/base.py, ``get_cublas_workspace_size_bytes``)."""
+
+_LOSS, _FUSED_LOSS = 6.0, 10.0
+"""Bytes of a logit at the loss: its exponential in fp32, and in the end the gradient in 16 bits. What is fused is
+compiled, and writes a second copy where the plain code works in place (core/fusions/fused_cross_entropy.py; measured of
+both on a CPU, and of the latter in core's own tests, docs/accuracy.md). Transformer Engine's takes 2, but Megatron
+refuses it (training/arguments.py:1643)."""
 
 _PREFETCHED = 0.55
 """Part of what PyTorch's FSDP sends that runs beside products: the least of what was fitted to its runs, llm-foundry's
@@ -67,7 +75,9 @@ def _local(layout: Layout) -> bool:
 
 
 def _unfused(layout: Layout) -> bool:
-    return layout.backend.megatron.attention == "unfused" or layout.training.precision == "fp32"
+    """Megatron's own layers have no other attention (core/transformer/dot_product_attention.py)."""
+    unfused = layout.backend.megatron.attention == "unfused" or layout.training.precision == "fp32"
+    return unfused or _local(layout)
 
 
 def _low(layout: Layout) -> bool:
@@ -84,7 +94,7 @@ def _loss(layout: Layout) -> dict[str, Any]:
     """Of the head, the logits and their loss."""
     options = layout.backend.megatron
     return {
-        "loss_bytes": where(_fsdp2(layout), 14.0, 2.0 if options.cross_entropy_fusion else 6.0),
+        "loss_bytes": where(_fsdp2(layout), 14.0, _FUSED_LOSS if options.cross_entropy_fusion else _LOSS),
         "fused_loss": options.cross_entropy_fusion,
         "low_head": options.quantization.output_projection,
     }
@@ -161,7 +171,8 @@ def _buffers(layout: Layout) -> dict[str, Any]:
         "grouped_workspace": _GROUPED if layout.model.moe and options.moe_grouped_gemm and not local else 0.0,
         "expert_room": options.moe_rank_capacity or 1.0,
         "expert_pages": options.experts.stash_gpu if options.moe_paged_stash else 0.0,
-        **({} if local else {"memory_spread": _ENGINE_SPREAD}),
+        "fixed_gib": 0.0 if local or float(layout.cluster.accelerator.capability) < 9 else _WORKSPACES,
+        "memory_spread": SPREAD,
     }
 
 

@@ -28,10 +28,10 @@ def logits(s: Scene) -> Number:
 def predicted(s: Scene) -> Number:
     """What head and loss keep for one predicting layer, of which all stand before the backward begins.
 
-    The gradient in place of the logits, else fp32 probabilities (core/transformer/multi_token_prediction.py:840);
-    nothing where the loss itself keeps none.
+    fp32 probabilities (core/transformer/multi_token_prediction.py:840), or the gradient in place of the logits where
+    one kernel writes that; nothing where the loss itself keeps none.
     """
-    kept = minimum(2.0 if s.framework.fused_loss else 4.0, s.framework.loss_bytes)
+    kept = minimum(4.0, s.framework.loss_bytes)
     return s.tokens * (kept * s.vocab / s.words + s.width * s.layout.model.hidden / s.degrees.sequence)
 
 

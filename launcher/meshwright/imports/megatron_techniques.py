@@ -39,8 +39,6 @@ PLAIN = {
     f"{_HERE}.tp_overlap.bulk_wgrad": "tp_comm_bulk_wgrad",
     f"{_HERE}.groups.nccl_config": "nccl_communicator_config_path",
     f"{_HERE}.groups.timeout_minutes": "distributed_timeout_minutes",
-    f"{_HERE}.checkpoint_parallel_load": "ckpt_fully_parallel_load",
-    f"{_HERE}.checkpoint_reshardable": "dist_ckpt_optim_fully_reshardable",
     f"{_HERE}.empty_cache": "empty_unused_memory_level",
 }
 """One argument each, the same value."""
@@ -68,6 +66,16 @@ _WHERE: Mapping[str, tuple[str, Callable[[Arguments], bool], str]] = {
         "delay_offload_until_cuda_graph",
         lambda a: bool(a("fine_grained_activation_offloading") and a("cuda_graph_impl") == "transformer_engine"),
         "nothing is offloaded beside graphs of layers",
+    ),
+    f"{_HERE}.checkpoint_parallel_load": (
+        "ckpt_fully_parallel_load",
+        lambda a: a("ckpt_format") == "torch_dist",
+        "only torch_dist checkpoints are read in parts",
+    ),
+    f"{_HERE}.checkpoint_reshardable": (
+        "dist_ckpt_optim_fully_reshardable",
+        lambda a: a("ckpt_format") == "torch_dist" and bool(a("use_distributed_optimizer")),
+        "no sharded optimizer is saved in a torch_dist checkpoint",
     ),
     f"{_HERE}.garbage.interval": ("manual_gc_interval", lambda a: bool(a("manual_gc")), "manual_gc is off"),
     f"{_HERE}.garbage.evaluation": ("manual_gc_eval", lambda a: bool(a("manual_gc")), "manual_gc is off"),

@@ -80,10 +80,15 @@ def flag_words(leaves: Leaves, answers: Mapping[str, str]) -> Iterator[Word]:
     for path, one in leaves.items():
         flag = path.rpartition(".")[2]
         values = one.value if isinstance(one.value, list) else [one.value]
-        texts = [_filled(str(value), answers) for value in values if value is not True]
+        texts = [text for value in values if value is not True for text in _texts(_filled(str(value), answers))]
         if flag.startswith("--") and one.value is not False and texts != ["false"]:
             yield flag, one.place
             yield from ((text, one.place) for text in texts if text != "true")
+
+
+def _texts(text: str) -> list[str]:
+    """Its launcher takes what is in brackets for several words (functional_tests/shell_test_utils/_run_training.sh)."""
+    return text[1:-1].split() if re.fullmatch(r"\[[^]]+\]", text) else [text]
 
 
 def _filled(text: str, answers: Mapping[str, str]) -> str:

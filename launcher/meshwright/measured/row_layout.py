@@ -161,7 +161,7 @@ def precision_of(record: Mapping[str, str]) -> str:
 def backend(record: Mapping[str, str], practice: Practice) -> Backend:
     """How the framework that ran the row computes."""
     attention = said(record, "attn_impl")
-    old = practice.dropout > 0 and "flash" not in attention
+    old = not practice.transformer_engine and practice.dropout > 0 and "flash" not in attention
     unfused = old or attention in ("torch", "fused", "local") or attention.startswith("unfused")
     engine = practice.transformer_engine and (practice.dense_engine or routed(record)) and attention != "local"
     added = said(record, "gradients").endswith(" added")  # to their buffer by a kernel of their own

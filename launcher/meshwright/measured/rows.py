@@ -182,6 +182,11 @@ def environments() -> Mapping[str, Efficiency | float | None]:
     return {name: decode(Efficiency, v) if isinstance(v, dict) else v and float(v) for name, v in plain.items()}
 
 
+ENGINES_LOSS = 2.0
+"""Bytes of a logit where the column says fused: one kernel of Transformer Engine writes the gradient over it, as in all
+rows that say so (cross_entropy_fusion_impl is te in NVIDIA's recipes)."""
+
+
 def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
     usual = framework_of(layout_of(spec))
     attention = said(record, "attn_impl")
@@ -191,6 +196,12 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     own["optimizer_bytes"] = _states(spec, record, practice, usual)
     own["batch_first"] = usual.batch_first or practice.fsdp == "torch"
     own["ends_early"] = usual.ends_early or (practice.fsdp == "torch" and _gpu(record) not in practice.whole_layers)
+    if practice.memory_spread is not None:
+        own["memory_spread"] = practice.memory_spread
+    if spec.backend.megatron.cross_entropy_fusion:
+        own["loss_bytes"] = ENGINES_LOSS
+    if not practice.deepspeed:  # layers of others' own have fused attention, too
+        norm["flash"] = spec.backend.megatron.attention != "unfused" and spec.training.precision != "fp32"
     kernels = replace(usual.kernels, **{**practice.kernels, **_turned(spec, record, practice), **eager, **norm})
     changes = practice.changes if spec.model.moe else {**practice.changes, **practice.dense}
     linear = {"loss_bytes": 0.0} if said(record, "loss") == "linear" else {}  # joined to the head, without its logits

@@ -8,7 +8,6 @@ from meshwright.errors import Repair
 from meshwright.layout.length import UNSTATED_STEPS, decay_steps, steps, steps_of_tokens
 from meshwright.rules._repairs import any_of, change
 from meshwright.rules._rule import DEEPSPEED, EVERY, MEGATRON, Layout, Number, Rule
-from meshwright.rules.megatron_groups import distributed_format
 from meshwright.spec import Logging
 
 __all__ = ["RULES"]
@@ -127,9 +126,9 @@ RULES: tuple[Rule, ...] = (
         id="megatron.async_save",
         path="training.logging.async_save",
         backends=MEGATRON,
-        holds=lambda r: not r.training.logging.async_save or distributed_format(r),
-        message="only the format torch_dist is written while training goes on",
-        source="training/arguments.py:1740",
+        holds=lambda r: not r.training.logging.async_save or r.backend.megatron.checkpoint_format != "torch",
+        message="the format torch is not written while training goes on",
+        source="training/checkpointing.py:780, :849",
         repairs=change(training__logging__async_save=False),
     ),
     Rule(

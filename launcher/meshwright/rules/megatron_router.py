@@ -31,9 +31,12 @@ RULES: tuple[Rule, ...] = (
         id="megatron.top1",
         path="model.moe.normalize_topk",
         backends=MEGATRON,
-        holds=lambda r: _moe(r, lambda moe: moe.topk > 1 or moe.score != "softmax" or not moe.normalize_topk),
+        holds=lambda r: _moe(
+            r,
+            lambda moe: moe.topk > 1 or moe.score != "softmax" or not moe.normalize_topk or moe.balancing == "sinkhorn",
+        ),
         message="a softmax over one chosen expert is always 1; set normalize_topk=false for topk = 1",
-        source="core/transformer/transformer_config.py:2336",
+        source="core/transformer/transformer_config.py:2328",
         repairs=change(model__moe__normalize_topk=False),
     ),
     Rule(
