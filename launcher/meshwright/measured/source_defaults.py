@@ -109,7 +109,7 @@ PRACTICES: Mapping[str, Practice] = {
             "loss_bytes": 20.0,
             "regathers": False,
             "fixed_gib": 2.0,
-            "grouped_softmax": False,
+            "softmax_in_pieces": False,
             "fused_gradients": True,  # inferred: with a kernel for each, its rows are met worse
         },
         kernels={"residual": False, "norm": False},
