@@ -67,6 +67,15 @@ MEMORY = """\
   recompute and offload nothing (v0.3.1 to v0.5.0), and its optimizer's states are fp32.
 * **Hagemann et al.'s 13B on 32 A100**: their own loss, in fp32, takes more than ours, and with the plain norm, 4.7 GiB
   more, the same layout ran out of memory. It fills its GPUs.
+* **Hagemann et al.'s unfused attention** (118 of 603 outcomes) was said to fit where it ran out of memory. Gradients of
+  scores were left out: 4 bytes of a score at once where one kernel does softmax and mask, 8 where Megatron does them in
+  pieces, 12 in fp32 (transformers' eager attention, and theirs), counted in the modules. Beside them Megatron keeps a
+  buffer of scores: 0.1 to 1.2 GiB of BLOOM's peaks, whose mean error is 9.3 % instead of 9.6 %. Of the 118 outcomes 7
+  are misjudged instead of 9, of all 20 instead of 22. What is left are runs of 16,384 tokens a micro-batch whose peak
+  is at the loss, where nothing of attention is held; with flash attention these layouts ran. Fragments are a guess.
+  Their trainer has been published since (Aleph-Alpha/scaling, without the fused kernels of then). By its code the loss
+  has 16 bytes a logit, not 20, and layers keep other tensors of about the same size; so counted, outcomes are met
+  worse, so that these stay as they were settled.
 * **BLOOM's prequel without ZeRO** (one row, 72 GB, 28 % low): against the same layout with ZeRO-1 it holds 18 bytes a
   parameter more, of which sharding over 4 ranks explains 9. DeepSpeed's unsharded fp16 optimizer flattens gradients to
   fp32 before its step; how much of that stands beside the activations' peak its code does not fix.

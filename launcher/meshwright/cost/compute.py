@@ -207,14 +207,7 @@ def _moved(s: Scene, o: Operation) -> Number:
 
 def _pieces(s: Scene, o: Operation) -> Number:
     """Further kernels of a softmax that is not one."""
-    return PIECES * _softmax_in_pieces(s) * any(t.squared for t in o.moved)
-
-
-def _softmax_in_pieces(s: Scene) -> Number:
-    """Megatron's fused softmax takes a multiple of four heads at a time (megatron/core/fusions/fused_softmax.py)."""
-    if not s.framework.grouped_softmax:
-        return 0
-    return ((s.layout.micro_batch * s.layout.model.heads // s.layout.tp) % 4 != 0) + 0
+    return PIECES * s.framework.softmax_in_pieces * any(t.squared for t in o.moved)
 
 
 def _touched(s: Scene, o: Operation) -> Number:

@@ -55,7 +55,9 @@ class Framework:
     regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
     boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     fixed_gib: float = 0.0  # allocated whatever the layout
-    grouped_softmax: bool = False  # unfused attention takes a multiple of four heads at once, or is slow
+    softmax_in_pieces: Number = False  # unfused attention's is several kernels
+    score_bytes: Number = 12.0  # of a 16-bit score, at once, while unfused attention's softmax runs backward
+    score_buffer: float = 0.0  # of a score, which stays allocated for the product that makes it
     gather_bytes: float = 0.0  # of a weight that is gathered; 0: an activation's width
     casts: Casts | None = None  # where products are in 8 or 4 bits
     coded: tuple[float, float] = (2.0, 2.0)  # of what tp gathers with sequence parallelism: inputs, outputs' gradients

@@ -187,11 +187,23 @@ def _done(layout: Layout) -> dict[str, Any]:
         "tf32": not _local(layout) and layout.cluster.accelerator.platform == "cuda",
         "fused_gradients": options.gradient_accumulation_fusion,
         "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,
-        "grouped_softmax": _unfused(layout),
+        **(_scored(layout) if _unfused(layout) else {}),
         "exchanges_heads": p.cp_comm == "a2a",
         "overlaps_gather": _gathers_ahead(layout),
         "registers": p.overlap_tp and not _local(layout),
     }
+
+
+def _scored(layout: Layout) -> dict[str, Any]:
+    """What unfused attention does with its scores.
+
+    One kernel takes a multiple of four heads of at most 4,096 tokens in 16 bits (core/fusions/fused_softmax.py:238),
+    and writes gradients over those it is given (apex csrc/megatron/scaled_upper_triang_masked_softmax_cuda.cu). In
+    pieces, a mask is filled into a view of the scores, whose backward copies them (``CopySlices``).
+    """
+    r, length = layout, layout.training.sequence
+    pieces = (r.training.precision == "fp32") | (length > 4096) | (r.micro_batch * r.model.heads // r.tp % 4 != 0)
+    return {"softmax_in_pieces": pieces, "score_bytes": where(pieces, 8.0, 4.0), "score_buffer": 2.0}
 
 
 def _gathers_ahead(layout: Layout) -> bool:

@@ -16,7 +16,17 @@ from meshwright.cost.numbers import Number, where
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Operation, Tensor
 
-__all__ = ["beside", "context_copies", "layer_input", "pages_on_host", "room", "saved", "static_tensors", "unpaged"]
+__all__ = [
+    "FEED_FORWARD",
+    "beside",
+    "context_copies",
+    "layer_input",
+    "pages_on_host",
+    "room",
+    "saved",
+    "static_tensors",
+    "unpaged",
+]
 
 
 def saved(s: Scene, operations: Sequence[Operation]) -> Number:
@@ -73,7 +83,8 @@ def context_copies(s: Scene, kind: LayerKind) -> Number:
     return exchanged * (s.layout.cp > 1) * 2.0 * width * s.tokens / s.degrees.tp
 
 
-_EXPERTS = ("router", "dispatch", "experts.", "combine", "shared_experts.", "mlp.")
+FEED_FORWARD = ("router", "dispatch", "experts.", "combine", "shared_experts.", "mlp.")
+"""What a layer has behind attention, by the beginnings of its operations' names."""
 
 
 def beside(s: Scene, load: Load) -> Number:
@@ -84,7 +95,7 @@ def beside(s: Scene, load: Load) -> Number:
     """
     if not s.layout.spec.parallelism.overlap_ep or s.layout.backend.megatron.experts.early_release:
         return 0 * load.layers
-    mixers = (tuple(o for o in operations if not o.name.startswith(_EXPERTS)) for operations in s.layers)
+    mixers = (tuple(o for o in operations if not o.name.startswith(FEED_FORWARD)) for operations in s.layers)
     return load.largest(saved(s, operations) for operations in mixers)
 
 

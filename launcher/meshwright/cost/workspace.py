@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from meshwright.cost import tiles
 from meshwright.cost.inputs import Load, Scene
 from meshwright.cost.numbers import GIB, Number, maximum, minimum, where
-from meshwright.cost.saved import static_tensors, unpaged
+from meshwright.cost.saved import FEED_FORWARD, saved, static_tensors, unpaged
 from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation
 from meshwright.spec.training import FP8_RECIPES
@@ -40,7 +40,33 @@ def backward(s: Scene, load: Load) -> Number:
     model = s.layout.model
     width = load.largest(maximum(0, *(tiles.widest(s, part) for part in parts(kind))) for kind in s.kinds)
     sent = load.largest(_sent(s, kind) for kind in s.kinds)
-    return 2 * s.tokens * (width / s.degrees.tp + model.hidden) + sent + unpaged(s, load)
+    widest = 2 * s.tokens * (width / s.degrees.tp + model.hidden) + sent + unpaged(s, load)
+    return widest if s.framework.kernels.flash else maximum(widest, load.largest(_attending(s, o) for o in s.layers))
+
+
+def _attending(s: Scene, operations: Sequence[Operation]) -> Number:
+    """Gradients in unfused attention and the hidden states', where what is behind it in the layer is gone already.
+
+    Of probabilities, beside all that is kept, or whatever stands while softmax and mask run backward
+    (tests/attention_at_once.py counts it); before that what was recomputed for them.
+    """
+    modules = s.layout.spec.parallelism.recompute_modules or ("core_attn",)
+    pairs = s.tokens * s.layout.training.sequence * s.width / 2
+    kept = pairs * sum(t.on_rank(s.degrees) for o in operations if o.name == _SCORED for t in o.saved if t.squared)
+    beside = maximum(_scores(s, operations, s.framework.score_bytes) - kept, _scores(s, operations, 2))
+    again = (s.layout.recompute == 1) * ("core_attn" in modules) * kept
+    behind = saved(s, tuple(o for o in operations if o.name.startswith(FEED_FORWARD)))
+    return maximum(0, beside + again - behind) + 2 * s.tokens * s.layout.model.hidden
+
+
+_SCORED = "attention.core"
+
+
+def _scores(s: Scene, operations: Iterable[Operation], each: Number) -> Number:
+    """So many bytes of ``each`` 16-bit score of one layer, if its attention has scores."""
+    there = any(o.name == _SCORED and not s.framework.kernels.flash for o in operations)
+    scores = s.tokens * s.layout.training.sequence * s.layout.model.heads / s.degrees.tp
+    return there * each * s.width / 2 * scores
 
 
 def _sent(s: Scene, kind: LayerKind) -> Number:
@@ -57,9 +83,13 @@ def _sent(s: Scene, kind: LayerKind) -> Number:
 
 
 def kernels(s: Scene, load: Load) -> Number:
-    """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py)."""
+    """TE keeps one dummy weight gradient for each shape of linear (transformer_engine/pytorch/module/base.py).
+
+    Megatron's unfused attention keeps a buffer of scores (core/transformer/dot_product_attention.py:184, "mpu").
+    """
     fixed = s.framework.fixed_gib * GIB + s.framework.grouped_workspace + _dispatcher(s, load)
     fixed = fixed + static_tensors(s, load)
+    fixed = fixed + load.largest(_scores(s, operations, s.framework.score_buffer) for operations in s.layers)
     d = s.degrees
     return fixed + s.framework.dummy_gradients * 2 * load.largest(_shapes(operations, d) for operations in s.layers)
 

@@ -101,6 +101,12 @@ PRACTICES: Mapping[str, Practice] = {
     "vtrain-single": replace(_OLD, grad_reduce="bf16", recompute="full", dropout=0.0),
     "mt_nlg": _OLD,
     "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}, context_gib=3.5),
+    # its trainer as published a year later (Aleph-Alpha/scaling@737f855 src/scaling/core): scores in memory of its own
+    # (nn/attention/attention.py:145), softmax in 32 bits (masked_softmax.py:15; inferred that it was on): 12 bytes of
+    # a score at once. Each rank gathers the logits (linear/column_parallel_linear.py:285), those of two micro-batches
+    # stay (parallel_module.py:608), their fp32 logarithms and two gradients are 12 more (cross_entropy.py:24). Settled:
+    # 20 for these 16, fragments among them, and what layers keep. That code keeps SiLU's output and a whole projection
+    # for the values, but no copies of residuals, and 6 bytes for a norm, not 10: so counted its rows are met worse
     "hagemann2023": replace(
         _OLD,
         dropout=0.0,
@@ -110,7 +116,9 @@ PRACTICES: Mapping[str, Practice] = {
             "loss_bytes": 20.0,
             "regathers": False,
             "fixed_gib": 2.0,
-            "grouped_softmax": False,
+            "softmax_in_pieces": False,
+            "score_bytes": 12.0,
+            "score_buffer": 0.0,
             "fused_gradients": True,  # inferred: with a kernel for each, its rows are met worse
         },
         kernels={"residual": False, "norm": False},
