@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshwright.cost.captured import captured
+from meshwright.cost.megatron_attention import own_layers, scored, unfused
 from meshwright.cost.numbers import Number, where
 from meshwright.model.low_precision import CODED, cast_bytes, directions, gathered_bytes, holds_codes, low_bytes
 from meshwright.model.megatron_classes import predicts_in_bf16, turns_at_once
@@ -45,9 +46,9 @@ def megatron(layout: Layout) -> dict[str, Any]:
 
 
 def _kernels(layout: Layout) -> Kernels:
-    options, local = layout.backend.megatron, _local(layout)
+    options, local = layout.backend.megatron, own_layers(layout)
     return Kernels(
-        flash=not _unfused(layout),
+        flash=not unfused(layout),
         # what YaRN's pieces cost other attention is in the bytes of gpt-oss' biases, which were settled on its rows
         rope=layout.model.mla is None or turns_at_once(layout.model),
         norm=not (local and layout.cluster.accelerator.platform == "cpu"),  # torch's RMSNorm, one kernel on GPUs alone
@@ -69,20 +70,9 @@ def _kept(layout: Layout) -> float:
     return part * CODED.get(layout.training.precision, 1.0) + (1 - part) * 2.0
 
 
-def _local(layout: Layout) -> bool:
-    """Whether layers are Megatron's own, not Transformer Engine's."""
-    return layout.backend.megatron.transformer == "local"
-
-
-def _unfused(layout: Layout) -> bool:
-    """Megatron's own layers have no other attention (core/transformer/dot_product_attention.py)."""
-    unfused = layout.backend.megatron.attention == "unfused" or layout.training.precision == "fp32"
-    return unfused or _local(layout)
-
-
 def _low(layout: Layout) -> bool:
     """Whether products are in 8 bits or fewer, which only Transformer Engine's layers have."""
-    return not _local(layout) and layout.training.precision not in ("fp32", "fp16", "bf16")
+    return not own_layers(layout) and layout.training.precision not in ("fp32", "fp16", "bf16")
 
 
 def _fsdp2(layout: Layout) -> Number:
@@ -163,7 +153,7 @@ def _transposes(layout: Layout) -> float:
 
 def _buffers(layout: Layout) -> dict[str, Any]:
     """What stays allocated beside parameters and activations, and how well the whole is known."""
-    options, local = layout.backend.megatron, _local(layout)
+    options, local = layout.backend.megatron, own_layers(layout)
     return {
         # with Megatron-FSDP nothing is added by products (emit/megatron_kwargs.py)
         "dummy_gradients": (not local and options.gradient_accumulation_fusion) * (layout.zero < 2),
@@ -184,26 +174,14 @@ def _done(layout: Layout) -> dict[str, Any]:
         "captures_all": options.cuda_graphs.kind == "full_iteration",
         "sends_once": options.moe_dispatcher == "flex",
         "reads_counts": not static_experts(layout),
-        "tf32": not _local(layout) and layout.cluster.accelerator.platform == "cuda",
+        "tf32": not own_layers(layout) and layout.cluster.accelerator.platform == "cuda",
         "fused_gradients": options.gradient_accumulation_fusion,
         "gradient_launches": 0.0 if options.gradient_accumulation_fusion else HOOKED,
-        **(_scored(layout) if _unfused(layout) else {}),
+        **(scored(layout) if unfused(layout) else {}),
         "exchanges_heads": p.cp_comm == "a2a",
         "overlaps_gather": _gathers_ahead(layout),
-        "registers": p.overlap_tp and not _local(layout),
+        "registers": p.overlap_tp and not own_layers(layout),
     }
-
-
-def _scored(layout: Layout) -> dict[str, Any]:
-    """What unfused attention does with its scores.
-
-    One kernel takes a multiple of four heads of at most 4,096 tokens in 16 bits (core/fusions/fused_softmax.py:238),
-    and writes gradients over those it is given (apex csrc/megatron/scaled_upper_triang_masked_softmax_cuda.cu). In
-    pieces, a mask is filled into a view of the scores, whose backward copies them (``CopySlices``).
-    """
-    r, length = layout, layout.training.sequence
-    pieces = (r.training.precision == "fp32") | (length > 4096) | (r.micro_batch * r.model.heads // r.tp % 4 != 0)
-    return {"softmax_in_pieces": pieces, "score_bytes": where(pieces, 8.0, 4.0), "score_buffer": 2.0}
 
 
 def _gathers_ahead(layout: Layout) -> bool:
