@@ -14,9 +14,11 @@ from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import scene
 from meshwright.cost.memory import GIB, allocatable
+from meshwright.cost.saved import saved
 from meshwright.cost.stage_loads import stages_of
 from meshwright.cost.workspace import layers_gathered
 from meshwright.measured.frameworks import practice_of
+from meshwright.model.count import total_parameters
 from meshwright.resolver import layout, normalise
 from meshwright.spec import Backend, MegatronOptions, Model
 from meshwright.spec.frozen import dataclass
@@ -152,3 +154,49 @@ def test_megatron_s_loss_is_its_own_below_pytorch_s_fsdp() -> None:
     plain = spec(MODEL, 2, 128, 2, zero=3)
     own = [framework_of(layout(normalise(replace(plain, backend=backend)))) for backend in backends]
     assert own[0].loss_bytes == own[1].loss_bytes
+
+
+def test_mpt_has_the_parameters_that_its_benchmarks_print() -> None:
+    """NumParams of mosaicml/llm-foundry@5e85bd62d scripts/train/benchmarking/README.md: its linears have biases."""
+    printed = {("mpt-3b", "2048"): 2651837440, ("mpt-1b", "65536"): 1445974016, ("mpt-1b", "512"): 1312804864}
+    found = {
+        (j.row.measured["model"], j.row.measured["seq"]): int(total_parameters(j.row.spec.model))
+        for j in of("llm-foundry")
+    }
+    assert {key: found[key] for key in printed} == printed
+
+
+def test_an_mpt_block_keeps_what_is_counted() -> None:
+    """llmfoundry/models/layers/blocks.py, ffn.py and attention.py at b2a43a147, where no autocast changes a type."""
+    torch = pytest.importorskip("torch")
+    hidden, heads, tokens = 256, 4, 128
+    norms = [torch.nn.LayerNorm(hidden).bfloat16() for _ in range(2)]
+    widths = ((1, 3), (1, 1), (1, 4), (4, 1))
+    qkv, out, up, down = (torch.nn.Linear(a * hidden, b * hidden).bfloat16() for a, b in widths)
+    kept: dict[int, int] = {}
+    held = [p for module in (*norms, qkv, out, up, down) for p in module.parameters()]
+    weights = {p.untyped_storage().data_ptr() for p in held}
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tensor.is_floating_point():
+            kept[storage.data_ptr()] = storage.nbytes()
+            held.append(tensor)
+        return tensor
+
+    def block(x: Any) -> Any:
+        each = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in qkv(norms[0](x)).chunk(3, dim=2))
+        context = torch.nn.functional.scaled_dot_product_attention(*each, is_causal=True)
+        x = x + torch.nn.functional.dropout(out(context.transpose(1, 2).flatten(2)), 0.0)
+        return x + down(torch.nn.functional.gelu(up(norms[1](x))))
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        block(torch.randn(1, tokens, hidden, dtype=torch.bfloat16, requires_grad=True))
+    (row, *_) = [j.row for j in of("llm-foundry") if j.row.measured["model"] == "mpt-1b"]
+    statistics = 2 * 2 * 2 * tokens  # mean and deviation of two norms, 2 bytes each
+    model = replace(
+        row.spec.model, hidden=hidden, ffn=4 * hidden, heads=heads, kv_heads=heads, head_dim=hidden // heads
+    )
+    s = scene(layout(replace(row.spec, model=model)), row.framework)
+    counted = saved(s, s.layers[0]) / s.tokens * tokens
+    assert sum(kept.values()) == counted + statistics

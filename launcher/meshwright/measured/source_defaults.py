@@ -146,8 +146,9 @@ PRACTICES: Mapping[str, Practice] = {
         changes={"reads_counts": False},
         kernels={"permute": True},
     ),
-    # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient; its tables of
-    # A100 are of May 2023 (5f43bf160), with torch 1.13, of H100 of October (b2a43a147), with 2.1
+    # loss_fn: fused_crossentropy, flash-attn's kernel, told nothing of inplace_backward (llmfoundry/models/mpt/
+    # modeling_mpt.py:730 at b2a43a147): the logits and their gradient; its tables of A100 are of May 2023 (5f43bf160),
+    # with torch 1.13, of H100 of October (b2a43a147), with 2.1
     "llm-foundry": Practice(
         fsdp="torch",
         whole_layers=("A100-40GB", "A100-80GB"),
