@@ -74,8 +74,8 @@ MEMORY = """\
   without it. Megatron's own loss was counted as PyTorch's below `--use-torch-fsdp2`: 8 bytes a logit too much.
 * **llm-foundry** (200 rows, no peak): gone through in MPT's blocks, its loss and FSDP's units. A block keeps 32 bytes a
   token and channel, as PyTorch's saved tensors say of it (`tests/test_fsdp_peaks.py`); its fused loss the logits and
-  their gradient; weights, gradients and moments are 16 bytes of a shard, whatever is reduced in. The 20 rows above 0.9
-  of the usable memory fill their GPUs: the fullest of all, MPT 1B with 10 sequences on 32 A100 of 40 GB (35.8 of 37.8
+  their gradient; weights, gradients and moments are 16 bytes of a shard, whatever is reduced in. The 19 rows above 0.9
+  of the usable memory fill their GPUs: the fullest of all, MPT 1B with 10 sequences on 32 A100 of 40 GB (35.6 of 37.8
   GiB), runs at 141 TFLOP/s where the same on 16, 64 and 128 runs at 169 to 173, as with an allocator that retries.
   Mended were gathers of its tied embedding, and biases: its parameters are now those that its tables print. Its seven
   rows in 8 bits are counted as in 16: what Transformer Engine's linears keep there is less (all fit).
