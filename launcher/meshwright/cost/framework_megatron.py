@@ -84,7 +84,7 @@ def _loss(layout: Layout) -> dict[str, Any]:
     """Of the head, the logits and their loss."""
     options = layout.backend.megatron
     return {
-        "loss_bytes": where(_fsdp2(layout), 14.0, _FUSED_LOSS if options.cross_entropy_fusion else _LOSS),
+        "loss_bytes": _FUSED_LOSS if options.cross_entropy_fusion else _LOSS,
         "fused_loss": options.cross_entropy_fusion,
         "low_head": options.quantization.output_projection,
     }

@@ -158,9 +158,7 @@ def _ends(s: Scene, load: Load) -> Number:
     words = parameters(embedding(model, s.vocab, cuts_words(model, s.layout.backend)), d.tp, parts=d.parts)[0]
     norm = parameters(final_norm(model), d.tp)[0]
     reads_words = maximum(load.embedding, (load.mtp > 0) + 0)
-    # tied: the last stage has its own copy unless it is the first stage, too
-    own_head = where(load.embedding & (model.tied_embeddings + 0), 0, load.head)
-    return reads_words * words + load.head * norm + own_head * output_weight(s)
+    return reads_words * words + load.head * norm + workspace.untied_head(s, load) * output_weight(s)
 
 
 def output_weight(s: Scene) -> Number:

@@ -12,7 +12,7 @@ from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation
 from meshwright.spec.training import FP8_RECIPES
 
-__all__ = ["backward", "kernels", "layers_gathered", "logits", "predicted", "registered"]
+__all__ = ["backward", "kernels", "layers_gathered", "logits", "predicted", "registered", "untied_head"]
 
 
 def logits(s: Scene) -> Number:
@@ -119,7 +119,7 @@ def layers_gathered(s: Scene, load: Load) -> Number:
     d, r = s.degrees, s.layout
     layer = maximum(*(everything for everything, _ in s.parameters)) if len(s.parameters) > 1 else s.parameters[0][0]
     ends = s.vocab * r.model.hidden / d.tp
-    live = 2 * layer + load.head * ends + load.embedding * ends
+    live = 2 * layer + untied_head(s, load) * ends + load.embedding * ends
     if r.backend.name == "deepspeed":
         o = r.backend.deepspeed
         live = maximum(live, minimum(load.layers * layer + ends, o.max_live_parameters + o.prefetch_bucket))
@@ -128,6 +128,11 @@ def layers_gathered(s: Scene, load: Load) -> Number:
     gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
     return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
+
+
+def untied_head(s: Scene, load: Load) -> Number:
+    """Whether the stage has a head's weight. Tied, the last has its own copy unless it is the first, too."""
+    return where(load.embedding & (s.layout.model.tied_embeddings + 0), 0, load.head)
 
 
 def registered(s: Scene, load: Load) -> Number:

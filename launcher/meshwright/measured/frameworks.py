@@ -15,6 +15,10 @@ _FSDP = replace(PRACTICES["torchtitan"], cluster={})
 # torch._grouped_mm: products of all experts in one call (torchtitan@b5bcd76 torchtitan/models/common/moe.py:95;
 # prime-rl@d8f290e src/prime_rl/trainer/config.py, moe_use_grouped_mm)
 _GROUPED = replace(_FSDP, changes={**_FSDP.changes, "expert_launches": 0.0})
+# its SFT casts the logits of every model to fp32 (prime-rl@d8f290e src/prime_rl/trainer/models/layers/lm_head.py:25)
+# and, though it deletes ``logits`` before the backward (sft/train.py:269), ``out`` holds them until the next forward is
+# over: they stand beside their log-softmax and two gradients. Its peaks are max_memory_reserved (:324)
+_PRIME_RL = replace(_GROUPED, changes={**_GROUPED.changes, "loss_bytes": 16.0})
 # transformers' checkpoints were reentrant until its version 5: all of a layer is run again
 _DEEPSPEED = Practice(
     deepspeed=True, zero=3, transformer_engine=False, grad_reduce="bf16", changes={"ends_early": False}
@@ -37,7 +41,8 @@ _FRAMEWORKS: tuple[tuple[str, Practice], ...] = (
     (r"megatron.?bridge", PRACTICES["nvidia-megatron-bridge"]),
     (r"nemo\b", PRACTICES["nvidia-nemo-docs"]),
     (r"deepspeed|\bzero.?[123]\b|xtuner|llama.?factory|axolotl", _DEEPSPEED),
-    (r"torchtitan|prime.?rl", _GROUPED),
+    (r"prime.?rl", _PRIME_RL),
+    (r"torchtitan", _GROUPED),
     (r"fsdp|accelerate|lightning|lit.?gpt|torchtune|olmo|hsdp", _FSDP),
 )
 """(pattern in the column, what is assumed), the first that is found; DEFAULT, Megatron-core's, of all else."""

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from meshwright.cost.estimate import estimate
+from meshwright.cost.estimate import Estimate, estimate
 from meshwright.cost.framework import Framework
+from meshwright.cost.memory import allocatable
 from meshwright.measured.frameworks import practice_of
 from meshwright.measured.rows import Row, layout_of
+from meshwright.measured.source_defaults import Stage
 from meshwright.model.kinds import pattern
 from meshwright.rules import Layout
 from meshwright.spec import Model, Spec
@@ -27,17 +29,32 @@ def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
     seconds, memory = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for members, layout, framework in stack(rows):
         result = estimate(layout, framework)
-        stage, outside = _looked_at(rows[members[0]])
-        first, last = result.stages[0].total, result.stages[-1].total
-        peak = {"first": first, "last": last, "fullest": result.peak_memory}[stage]
+        stage, cached, outside = _looked_at(rows[members[0]])
+        peak = _peak(result, stage)
+        if cached:
+            peak = _reserved(layout, framework, stage, cached, peak)
         seconds[members], memory[members] = result.step_time, peak / 2**30 + outside
     return seconds, memory
 
 
-def _looked_at(row: Row) -> tuple[str, float]:
-    """Whose memory its source published, and GiB beside what the allocator holds."""
+def _looked_at(row: Row) -> tuple[Stage, float, float]:
+    """Whose memory its source published, bytes that are cached of a logit, and GiB beside what the allocator holds."""
     practice = practice_of(row.measured)
-    return practice.measured_stage, practice.context_gib
+    return practice.measured_stage, practice.cached_bytes, practice.context_gib
+
+
+def _peak(result: Estimate, stage: Stage) -> Any:
+    first, last = result.stages[0].total, result.stages[-1].total
+    return {"first": first, "last": last, "fullest": result.peak_memory}[stage]
+
+
+def _reserved(layout: Layout, framework: Framework, stage: Stage, cached: float, allocated: Any) -> Any:
+    """With what the allocator caches of logits, but for what it gives back when it lacks memory."""
+    import numpy as np
+
+    more = replace(framework, loss_bytes=framework.loss_bytes + cached * (framework.loss_bytes > 0))
+    limit = allocatable(layout.cluster.accelerator.memory_gib)
+    return np.maximum(allocated, np.minimum(_peak(estimate(layout, more), stage), limit))
 
 
 _SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "max_positions")

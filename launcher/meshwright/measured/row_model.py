@@ -71,7 +71,7 @@ def _of_family(record: Mapping[str, str], name: str, moe: Moe | None, mla: Mla |
         activation="swiglu" if gated else "squared_relu" if "nemotron" in name else "gelu",
         norm="rmsnorm" if gated else "layernorm",
         positions="rope" if gated or "nemotron" in name else "learned",
-        linear_bias=not gated and "nemotron" not in name and "mpt" not in name,
+        linear_bias=not gated and "nemotron" not in name,
         mla=mla,
         moe=moe,
         mtp=count(record, "mtp", 0, least=0),

@@ -10,7 +10,9 @@ from meshwright.cost.framework import SPREAD
 from meshwright.cost.framework_megatron import HOOKED
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["DEFAULT", "PRACTICES", "UNFUSED", "Practice"]
+__all__ = ["DEFAULT", "PRACTICES", "UNFUSED", "Practice", "Stage"]
+
+Stage = Literal["first", "last", "fullest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,9 @@ class Practice:
     assumed: Mapping[str, str] = field(default_factory=dict)  # by column: what an empty one means
     released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean
     memory_spread: float | None = SPREAD  # 80 % of peaks within its exp; None: as Megatron's layers
+    cached_bytes: float = 0.0  # of a logit, what the allocator keeps beside what is allocated, where peaks are reserved
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
-    measured_stage: Literal["first", "last", "fullest"] = "fullest"  # whose memory the source published
+    measured_stage: Stage = "fullest"  # whose memory the source published
 
 
 UNFUSED = {"fused_gradients": False, "gradient_launches": HOOKED, "dummy_gradients": False}  # without APEX
@@ -82,7 +85,17 @@ _RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, low_weights=Tru
 _LARGEST = ("nemotron4-340b H100-80GB",)
 
 _KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True})
-_FSDP2 = Practice(fsdp="torch", zero=3, transformer_engine=False, kernels={"norm": True})
+# F.cross_entropy of upcast logits, which the caller deletes before the backward (torchtitan@e846b6946 train.py:127,
+# :299): their log-softmax and two fp32 gradients. What held the logits in 16 bits stays cached; its peaks are what the
+# allocator reserves (torchtitan/metrics.py:62)
+_FSDP2 = Practice(
+    fsdp="torch",
+    zero=3,
+    transformer_engine=False,
+    changes={"loss_bytes": 12.0},
+    cached_bytes=2.0,
+    kernels={"norm": True},
+)
 
 PRACTICES: Mapping[str, Practice] = {
     "own-h100": replace(DEFAULT, changes=UNFUSED),
@@ -143,8 +156,9 @@ PRACTICES: Mapping[str, Practice] = {
         changes={"reads_counts": False},
         kernels={"permute": True},
     ),
-    # loss_fn: fused_crossentropy, flash-attn's kernel: the logits and, in their place, their gradient; its tables of
-    # A100 are of May 2023 (5f43bf160), with torch 1.13, of H100 of October (b2a43a147), with 2.1
+    # loss_fn: fused_crossentropy, flash-attn's kernel, told nothing of inplace_backward (llmfoundry/models/mpt/
+    # modeling_mpt.py:730 at b2a43a147): the logits and their gradient; its tables of A100 are of May 2023 (5f43bf160),
+    # with torch 1.13, of H100 of October (b2a43a147), with 2.1
     "llm-foundry": Practice(
         fsdp="torch",
         whole_layers=("A100-40GB", "A100-80GB"),
@@ -162,7 +176,14 @@ PRACTICES: Mapping[str, Practice] = {
     "megatron-core-golden": replace(DEFAULT, measured_stage="last", dropout=0.1),
     # parameters, gradients and Adam's moments all in bf16: 8 bytes a parameter
     "kempnerforge": replace(
-        _FSDP2, changes={"weight_bytes": 2.0, "gradient_bytes": 2.0, "optimizer_bytes": 4.0, "fsdp2": False}
+        _FSDP2,
+        changes={
+            **_FSDP2.changes,
+            "weight_bytes": 2.0,
+            "gradient_bytes": 2.0,
+            "optimizer_bytes": 4.0,
+            "fsdp2": False,
+        },
     ),
     # Automodel examples/llm_benchmark/*_te_deepep.yaml: experts' products in one call for all of them (experts: gmm,
     # torch_mm), their biases expert by expert until August 2026 (components/moe/layers.py ``_apply_bias`` at 89e3a9fdd,
@@ -184,6 +205,7 @@ PRACTICES: Mapping[str, Practice] = {
         transformer_engine=True,
         dense_engine=False,
         overlap_pipeline=False,
+        cached_bytes=0.0,
         assumed={"dispatcher": "deepep", "fusions": "permute", "overlap": "shared"},
         changes={
             **UNFUSED,
