@@ -23,7 +23,7 @@ from meshwright.measured.cells import count, flag, number, refuse_misshapen, sai
 from meshwright.measured.frameworks import practice_of
 from meshwright.measured.released import filled
 from meshwright.measured.row_layout import backend, parallelism, precision_of, training
-from meshwright.measured.row_machine import as_said
+from meshwright.measured.row_machine import as_said, attention_tflops
 from meshwright.measured.row_model import known_model, model_of
 from meshwright.measured.row_rules import refuse_impossible
 from meshwright.measured.source_defaults import Practice
@@ -96,7 +96,7 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     spec = _spec(record, practice, cluster)
     refuse_impossible(spec)
     group = f"{source} {record.get('model', '')}"
-    row = Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
+    row = Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice, cluster), record)
     _ = row.step_time, row.peak_memory, row.oom  # what is no number is refused now, not when it is compared
     return row
 
@@ -153,7 +153,7 @@ def _cluster(record: Mapping[str, str], practice: Practice, given: Cluster | Non
     if isinstance(own, float):
         own = replace(cluster.efficiency, launch_us=own)
     cluster = replace(cluster, gpus=count(record, "gpus"), efficiency=own or cluster.efficiency)
-    return cluster if isinstance(own_constants(record), Efficiency) else as_said(cluster, record)
+    return cluster if isinstance(own, Efficiency) else as_said(cluster, record)
 
 
 def own_constants(record: Mapping[str, str]) -> Efficiency | float | None:
@@ -182,7 +182,7 @@ def environments() -> Mapping[str, Efficiency | float | None]:
     return {name: decode(Efficiency, v) if isinstance(v, dict) else v and float(v) for name, v in plain.items()}
 
 
-def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
+def _framework(spec: Spec, record: Mapping[str, str], practice: Practice, given: Cluster | None) -> Framework:
     usual = framework_of(layout_of(spec))
     attention = said(record, "attn_impl")
     norm: dict[str, Any] = {"norm": True} if "RMS" in attention else {}
@@ -192,6 +192,8 @@ def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Fra
     own["batch_first"] = usual.batch_first or practice.fsdp == "torch"
     own["ends_early"] = usual.ends_early or (practice.fsdp == "torch" and _gpu(record) not in practice.whole_layers)
     kernels = replace(usual.kernels, **{**practice.kernels, **_turned(spec, record, practice), **eager, **norm})
+    if given or not isinstance(own_constants(record), Efficiency):  # which were fitted to these kernels
+        own["attention_tflops"] = attention_tflops(spec.cluster.accelerator, record)
     changes = practice.changes if spec.model.moe else {**practice.changes, **practice.dense}
     linear = {"loss_bytes": 0.0} if said(record, "loss") == "linear" else {}  # joined to the head, without its logits
     return replace(usual, **{**own, **changes, **linear}, kernels=kernels)
