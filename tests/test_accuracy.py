@@ -49,7 +49,8 @@ def test_llama_3_405b_is_near_the_paper() -> None:
         ("hagemann2023", 0.08),
         ("llm-foundry", 0.08),
         ("bigscience", 0.08),
-        ("nvidia-dgxc-benchmarking", 0.10),
+        ("nvidia-dgxc-benchmarking", 0.04),
+        ("nvidia-nemo-docs", 0.055),
     ],
 )
 def test_mean_error_of_step_time(source: str, limit: float) -> None:
@@ -74,7 +75,7 @@ def test_kendall() -> None:
 def test_megatrons_own_fp8_examples_are_met_by_constants_fitted_elsewhere() -> None:
     """No fit sees them: gradients of 16 bits, 8-bit weights, delayed scales (train_llama3_8b_h100_fp8.sh)."""
     assert {j.row.spec.training.precision for j in of("megatron_llama_fp8")} == {"fp8_delayed"}
-    assert max(time_errors("megatron_llama_fp8")) <= 0.06
+    assert max(time_errors("megatron_llama_fp8")) <= 0.04
 
 
 def test_mixtures_of_dgx_cloud_are_met_by_the_host_of_their_time() -> None:
@@ -99,17 +100,29 @@ HELD_OUT = {
     "nvidia-megatron-bridge nemotron-3-nano-30b-a3b": (0.05, 0.18),
     "nvidia-bridge-cards moonlight-16b-a3b": (0.11, 0.15),
     "nvidia-bridge-cards nemotron-3-nano-30b-a3b": (0.10, 0.21),
-    "nvidia-bridge-cards nemotron-3-super-120b": (0.06, 0.08),
-    "nvidia-bridge-cards llama3-70b": (0.04, 0.15),
+    "nvidia-bridge-cards nemotron-3-super-120b": (0.07, 0.08),
+    "nvidia-bridge-cards llama3-70b": (0.03, 0.16),
     "nvidia-bridge-cards qwen3-30b-a3b": (0.12, 0.35),
     "nvidia-bridge-cards qwen3-235b-a22b": (0.08, 0.08),
     "nvidia-bridge-cards deepseek-v3": (0.05, 0.07),
-    "nvidia-bridge-cards gpt-oss-20b": (0.07, 0.11),
-    "nvidia-dgxc-benchmarking llama3.1-405b": (0.05, 0.12),
-    "nvidia-dgxc-benchmarking nemotron4-15b": (0.04, 0.07),
-    "nvidia-dgxc-benchmarking grok1-314b": (0.08, 0.15),
+    "nvidia-bridge-cards gpt-oss-20b": (0.08, 0.10),
+    "nvidia-dgxc-benchmarking llama3.1-405b": (0.04, 0.10),
+    "nvidia-dgxc-benchmarking nemotron4-15b": (0.03, 0.05),
+    "nvidia-dgxc-benchmarking grok1-314b": (0.06, 0.13),
     "nvidia-dgxc-benchmarking llama4-maverick": (0.13, 0.25),
 }
+
+
+def test_rows_of_dgx_cloud_that_a_fit_has_seen() -> None:
+    """Its first 124: a median of 2.7 % until it was known which of them had run FlashAttention-2 (``released``)."""
+    errors = [
+        abs(j.step_time / j.measured_time - 1)
+        for j in of("nvidia-dgxc-benchmarking")
+        if j.row.group not in HELD_OUT and j.measured_time
+    ]
+    assert len(errors) == 124
+    assert median(errors) <= 0.026
+    assert mean(errors) <= 0.031
 
 
 def assert_within(errors: list[float], bars: tuple[float, float]) -> None:
@@ -129,10 +142,10 @@ def test_groups_that_no_fit_has_seen(group: str, bars: tuple[float, float]) -> N
 
 STRANGERS = {
     "megatron-moe-modelzoo": (0.10, 0.48),
-    "xtuner-megatron-moe": (0.09, 0.24),
+    "xtuner-megatron-moe": (0.07, 0.23),
     "internevo": (0.12, 0.22),
-    "fms-fsdp": (0.11, 0.22),
-    "prime-rl": (0.19, 0.38),
+    "fms-fsdp": (0.10, 0.22),
+    "prime-rl": (0.19, 0.41),
     "xtuner": (0.26, 0.44),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from math import isfinite
 
 import pytest
 
@@ -106,6 +107,29 @@ def test_rows_of_nemo_have_what_its_releases_switched_on() -> None:
     assert (old.spec.model.hidden_dropout, new.spec.model.hidden_dropout) == (0.1, 0.0)
     assert (old.framework.fused_loss, new.framework.fused_loss) == (False, True)
     assert old.spec.training.precision == "fp8_delayed"
+
+
+@pytest.mark.parametrize(
+    ("cells", "flash_2"),
+    [
+        ({"release": "24.05"}, True),
+        ({"release": "24.05", "source": "nvidia-dgxc-benchmarking", "vpp": "12"}, True),
+        ({"release": "24.12", "source": "nvidia-dgxc-benchmarking", "vpp": "6"}, False),
+        ({"release": "24.07", "model": "llama3-8b"}, True),
+        ({"release": "24.09", "source": "nvidia-dgxc-benchmarking", "model": "llama3-8b"}, False),
+        ({"release": "24.09", "source": "nvidia-dgxc-benchmarking", "model": "nemotron4-340b"}, True),
+        ({"release": "25.02.01", "source": "nvidia-dgxc-benchmarking", "model": "nemotron4-340b"}, False),
+        ({"release": "24.12", "source": "nvidia-dgxc-benchmarking", "model": "grok1-314b"}, True),
+        ({"release": "25.04", "source": "nvidia-dgxc-benchmarking", "model": "grok1-314b"}, False),
+        ({"release": "24.09", "source": "nvidia-dgxc-benchmarking", "model": "nemotron4-15b"}, False),
+        ({"release": "25.02", "gpu": "B200"}, False),
+    ],
+)
+def test_rows_of_nemo_ran_flash_attention_2_where_its_scripts_turned_cudnn_s_off(
+    cells: dict[str, str], flash_2: bool
+) -> None:
+    """NVTE_FUSED_ATTN of NeMo-Framework-Launcher and of dgxc-benchmarking, at each tag."""
+    assert isfinite(row(**cells).framework.attention_tflops) is flash_2
 
 
 def test_gradients_that_no_product_adds_to_are_added_by_kernels_of_their_own() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from meshwright.cost.attention import rate
+from meshwright.cost.inputs import scene
+from meshwright.measured.calibrate import predict_times, scenes
 from meshwright.measured.predict import predict
 from meshwright.measured.row_model import known_model
-from meshwright.measured.rows import Row, cluster_named, usable
+from meshwright.measured.rows import Row, cluster_named, layout_of, usable
 from meshwright.measured.validate import judge
 
 LLAMA = {
@@ -83,8 +88,12 @@ def test_two_layers_fewer_than_divide_leave_a_place_at_each_end(layers):
     assert (split.embedding, split.loss) == (True, True)
 
 
+def attention(found: Row) -> float:
+    return float(rate(scene(layout_of(found.spec), found.framework)))
+
+
 @pytest.mark.parametrize(
-    ("gpu", "attention", "rate"),
+    ("gpu", "kernels", "reached"),
     [
         ("H100-80GB", "flash_attention_2", 0.35),
         ("H100-80GB", "SDPA flash", 0.35),
@@ -95,13 +104,21 @@ def test_two_layers_fewer_than_divide_leave_a_place_at_each_end(layers):
         ("A100-80GB", "FA2", 0.402),
     ],
 )
-def test_flash_attention_2_is_no_faster_on_later_gpus(gpu, attention, rate):
-    assert row(gpu=gpu, attn_impl=attention).spec.cluster.efficiency.attention == pytest.approx(rate, abs=1e-3)
+def test_flash_attention_2_is_no_faster_on_later_gpus(gpu: str, kernels: str, reached: float) -> None:
+    assert attention(row(gpu=gpu, attn_impl=kernels)) == pytest.approx(reached, abs=1e-3)
 
 
-def test_constants_fitted_to_flash_attention_2_have_it_already():
-    fitted = row(source="llm-foundry", attn_impl="FA2").spec.cluster.efficiency.attention
-    assert fitted == row(source="llm-foundry").spec.cluster.efficiency.attention
+def test_constants_fitted_to_flash_attention_2_have_it_already() -> None:
+    fitted = row(source="llm-foundry", attn_impl="FA2")
+    assert attention(fitted) == fitted.spec.cluster.efficiency.attention == attention(row(source="llm-foundry"))
+
+
+def test_a_fit_knows_whose_attention_ran() -> None:
+    """Constants in which a fit tries faster attention make FlashAttention-2 no faster."""
+    rows = [row(attn_impl="flash_attention_2"), row()]
+    usual, fast = (replace(rows[0].spec.cluster.efficiency, attention=part) for part in (0.5, 0.8))
+    (old, new), (old_tried, new_tried) = (predict_times(scenes(rows), 2, tried) for tried in (usual, fast))
+    assert (old_tried == old, new_tried < new) == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,9 @@ def peak(s: Scene, o: Operation) -> Number:
 
 def rate(s: Scene) -> Number:
     """Part of the matrix peak that the model's fused attention reaches."""
-    capped = s.layout.model.attention_softcap is not None
-    return s.layout.cluster.efficiency.attention * (FLEXIBLE if capped else 1)
+    capped, cluster = s.layout.model.attention_softcap is not None, s.layout.cluster
+    limit = s.framework.attention_tflops / cluster.accelerator.bf16_tflops
+    return min(cluster.efficiency.attention, limit) * (FLEXIBLE if capped else 1)
 
 
 def seen(s: Scene, window: int | None) -> Number:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from meshwright.cost.framework_deepspeed import deepspeed
 from meshwright.cost.framework_megatron import megatron
@@ -32,6 +33,7 @@ class Framework:
     autocast: bool = False  # products read 16 bits of weights in fp32
     tf32: bool = False  # weights in fp32 are multiplied in TF32, which PyTorch's own products do not take
     loss_bytes: Number = 10.0
+    attention_tflops: float = inf  # that products of fused attention reach at most, whatever the GPU
     fused_loss: bool = False  # a few kernels
     gathered_loss: bool = False
     gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all

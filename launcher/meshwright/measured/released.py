@@ -19,8 +19,15 @@ TECHNIQUES = (
 """Columns that say what was switched on."""
 LAYOUT = ("tp", "pp", "vpp", "cp", "ep", "mbs")
 """Columns by which one preset of a model and GPU is told from another."""
-EARLIER = ("vpp", "dropout", "loss", "gradients", "states")
-"""Further columns: of NeMo's releases and of Megatron-Bridge's library recipes, which differ in them."""
+EARLIER = ("vpp", "dropout", "loss", "gradients", "states", "attn_impl")
+"""Further columns: of NeMo's releases and of Megatron-Bridge's library recipes, which differ in them.
+
+``attn_impl``: Transformer Engine takes cuDNN's attention on Hopper (v1.6 transformer_engine/pytorch/attention.py:3551),
+but FlashAttention-2 where NVTE_FUSED_ATTN is 0: in NeMo-Framework-Launcher 24.05 and 24.07 ("until we've tested it
+more", launcher_scripts/conf/config.yaml:70 and :72), in dgxc-benchmarking v24.11.1 for GPT-3 (container 24.05;
+nemo_megatron/launch.sh:55, 1 in v25.02's configure.sh:33), Nemotron-4 340B (24.09; nemotron/configure.sh:65) and Grok
+(24.09, in v25.02 24.12; grok1/configure.sh:29).
+"""
 
 COLUMNS = (*TECHNIQUES, *EARLIER)
 

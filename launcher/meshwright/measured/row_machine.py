@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 
 from meshwright.measured.cells import number, said
-from meshwright.spec import Cluster
+from meshwright.spec import Accelerator, Cluster
 
-__all__ = ["as_said"]
+__all__ = ["as_said", "attention_tflops", "gpu_of"]
 
 _FLASH_2 = re.compile(r"flash[\W_]*(attention|attn)?[\W_]*2|\bfa2|sdpa[\W_]*flash")
 _FLASH_2_TFLOPS = 0.35 * 989.4
@@ -22,14 +23,21 @@ _OF_FLASH_2 = 0.87
 
 
 def as_said(cluster: Cluster, record: Mapping[str, str]) -> Cluster:
-    """``cluster`` with what columns say of it: ``inter_gb_s`` of a GPU, each way; whose attention (``attn_impl``)."""
+    """``cluster`` with the fabric that a column says, ``inter_gb_s`` of a GPU, each way."""
     fabric = number(record, "inter_gb_s")
-    if fabric is not None:
-        cluster = replace(cluster, inter=replace(cluster.inter, bandwidth_gb_s=fabric))
-    attention, gpu = said(record, "attn_impl").lower(), cluster.accelerator
-    flex = _FLEX.search(attention) is not None
-    if not (flex or _FLASH_2.search(attention)) or float(gpu.capability) < 9:
-        return cluster
-    reached = _FLASH_2_TFLOPS * (_OF_FLASH_2 if flex else 1)
-    slower = min(cluster.efficiency.attention, reached / gpu.bf16_tflops)
-    return replace(cluster, efficiency=replace(cluster.efficiency, attention=slower))
+    return cluster if fabric is None else replace(cluster, inter=replace(cluster.inter, bandwidth_gb_s=fabric))
+
+
+def attention_tflops(gpu: Accelerator, record: Mapping[str, str]) -> float:
+    """What the products of attention by the kernels of ``attn_impl`` reach on ``gpu`` at most."""
+    attention = said(record, "attn_impl").lower()
+    if float(gpu.capability) < 9:
+        return inf
+    if _FLEX.search(attention):
+        return _FLASH_2_TFLOPS * _OF_FLASH_2
+    return _FLASH_2_TFLOPS if _FLASH_2.search(attention) else inf
+
+
+def gpu_of(record: Mapping[str, str]) -> str:
+    """The GPU's name; a question mark says that the source left it to be guessed."""
+    return said(record, "gpu").replace("?", "").replace("(", "").replace(")", "")

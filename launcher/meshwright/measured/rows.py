@@ -12,22 +12,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from meshwright.cost.framework import Framework, framework_of
-from meshwright.cost.numbers import Number
+from meshwright.cost.framework import Framework
 from meshwright.library.files import option
 from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
 from meshwright.measured.frameworks import practice_of
 from meshwright.measured.released import filled
+from meshwright.measured.row_framework import framework, layout_of
 from meshwright.measured.row_layout import backend, parallelism, precision_of, training
-from meshwright.measured.row_machine import as_said
+from meshwright.measured.row_machine import as_said, gpu_of
 from meshwright.measured.row_model import known_model, model_of
 from meshwright.measured.row_rules import refuse_impossible
 from meshwright.measured.source_defaults import Practice
-from meshwright.rules import Layout
 from meshwright.spec import Cluster, Efficiency, Launch, Spec
 from meshwright.spec.decode import decode
 from meshwright.spec.frozen import dataclass
@@ -96,7 +94,8 @@ def row_of(record: Mapping[str, str], cluster: Cluster | None = None) -> Row:
     spec = _spec(record, practice, cluster)
     refuse_impossible(spec)
     group = f"{source} {record.get('model', '')}"
-    row = Row(record.get("row_id", ""), source, group, spec, _framework(spec, record, practice), record)
+    fitted = cluster is None and isinstance(own_constants(record), Efficiency)  # to the kernels of its source
+    row = Row(record.get("row_id", ""), source, group, spec, framework(spec, record, practice, fitted), record)
     _ = row.step_time, row.peak_memory, row.oom  # what is no number is refused now, not when it is compared
     return row
 
@@ -153,22 +152,17 @@ def _cluster(record: Mapping[str, str], practice: Practice, given: Cluster | Non
     if isinstance(own, float):
         own = replace(cluster.efficiency, launch_us=own)
     cluster = replace(cluster, gpus=count(record, "gpus"), efficiency=own or cluster.efficiency)
-    return cluster if isinstance(own_constants(record), Efficiency) else as_said(cluster, record)
+    return cluster if isinstance(own, Efficiency) else as_said(cluster, record)
 
 
 def own_constants(record: Mapping[str, str]) -> Efficiency | float | None:
     """Of a row's machine, by its release where that had another host; see ``environments``."""
-    known, machine = environments(), f"{record.get('source')} {_gpu(record)}"
+    known, machine = environments(), f"{record.get('source')} {gpu_of(record)}"
     return known.get(f"{machine} {said(record, 'release')}", known.get(machine))
 
 
 def _cluster_name(record: Mapping[str, str], practice: Practice) -> str | None:
-    return practice.cluster.get(_gpu(record)) or cluster_with(_gpu(record))
-
-
-def _gpu(record: Mapping[str, str]) -> str:
-    """Its name; a question mark says that the source left it to be guessed."""
-    return said(record, "gpu").replace("?", "").replace("(", "").replace(")", "")
+    return practice.cluster.get(gpu_of(record)) or cluster_with(gpu_of(record))
 
 
 @cache
@@ -180,60 +174,6 @@ def environments() -> Mapping[str, Efficiency | float | None]:
     path = Path(__file__).parents[1] / "data" / "environments.yaml"
     plain = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
     return {name: decode(Efficiency, v) if isinstance(v, dict) else v and float(v) for name, v in plain.items()}
-
-
-ENGINES_LOSS = 2.0
-"""Bytes of a logit where the column says fused: one kernel of Transformer Engine writes the gradient over it, as in all
-rows that say so (cross_entropy_fusion_impl is te in NVIDIA's recipes)."""
-
-
-def _framework(spec: Spec, record: Mapping[str, str], practice: Practice) -> Framework:
-    usual = framework_of(layout_of(spec))
-    attention = said(record, "attn_impl")
-    norm: dict[str, Any] = {"norm": True} if "RMS" in attention else {}
-    eager = {} if "compile" in said(record, "fusions").split("+") else practice.eager
-    own: dict[str, object] = {"captured": _captured(record, usual), "registers": False}  # peaks are the allocator's
-    own["optimizer_bytes"] = _states(spec, record, practice, usual)
-    own["batch_first"] = usual.batch_first or practice.fsdp == "torch"
-    own["ends_early"] = usual.ends_early or (practice.fsdp == "torch" and _gpu(record) not in practice.whole_layers)
-    if practice.memory_spread is not None:
-        own["memory_spread"] = practice.memory_spread
-    if spec.backend.megatron.cross_entropy_fusion:
-        own["loss_bytes"] = ENGINES_LOSS
-    if not practice.deepspeed:  # layers of others' own have fused attention, too
-        norm["flash"] = spec.backend.megatron.attention != "unfused" and spec.training.precision != "fp32"
-    kernels = replace(usual.kernels, **{**practice.kernels, **_turned(spec, record, practice), **eager, **norm})
-    changes = practice.changes if spec.model.moe else {**practice.changes, **practice.dense}
-    linear = {"loss_bytes": 0.0} if said(record, "loss") == "linear" else {}  # joined to the head, without its logits
-    return replace(usual, **{**own, **changes, **linear}, kernels=kernels)
-
-
-def _turned(spec: Spec, record: Mapping[str, str], practice: Practice) -> dict[str, bool]:
-    """Whether one kernel turns and joins latent attention's: as NVIDIA's recipes have it, whose models stretch it."""
-    if spec.model.mla is None or practice.deepspeed:
-        return {}
-    return {"rope": not said(record, "model").lower().startswith(practice.turned_apart)}
-
-
-def _states(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> Number:
-    """Bytes of a parameter, where the source's optimizer was another than Megatron's."""
-    if f"{said(record, 'model')} {_gpu(record)}" in practice.sixteen_bit_states:
-        return 4.0
-    whole = not spec.backend.megatron.quantization.param_gather
-    return usual.optimizer_bytes - 2.0 * (whole and "" < said(record, "release") <= practice.remainders_until)
-
-
-def _captured(record: Mapping[str, str], usual: Framework) -> tuple[str, ...]:
-    """Operations inside graphs, but for what the column leaves out: ``attn+moe_router-shared_experts``."""
-    left_out = said(record, "graphs").partition("-")[2]
-    return tuple(name for name in usual.captured if not left_out or not name.startswith(left_out))
-
-
-def layout_of(spec: Spec) -> Layout:
-    """The numbers of one Spec whose degrees are all stated."""
-    from meshwright.resolver import layout
-
-    return layout(spec)
 
 
 def usable(
