@@ -14,7 +14,7 @@ __all__ = ["held_out"]
 CARDS = "nvidia-bridge-cards"
 STRANGERS = (
     *("nvidia-automodel", "megatron-moe-modelzoo", "xtuner-megatron-moe"),
-    *("internevo", "fms-fsdp", "prime-rl", "xtuner", "llama7b-deepspeed-a800"),
+    *("internevo", "fms-fsdp", "prime-rl", "xtuner", "llama7b-deepspeed-a800", "kempnerforge"),
 )
 """Sources that no machine's fit lists: each is a group by itself."""
 FIRST = {
@@ -36,6 +36,7 @@ FIRST = {
     "prime-rl": (30.5, 64.2),
     "xtuner": (22.9, 47.1),
     "llama7b-deepspeed-a800": (36.9, 44.0),
+    "kempnerforge": (13.7, 40.1),
     f"{CARDS} moonlight-16b-a3b": (11.1, 14.0),
     f"{CARDS} nemotron-3-nano-30b-a3b": (11.0, 24.3),
     f"{CARDS} nemotron-3-super-120b": (4.6, 17.5),
@@ -83,6 +84,11 @@ the experts' input stays on the GPU, as its recipes have it, that states are sha
 is buffered twice. All three are read from its release now: its rows are 3.6 and 9.0 % fast, and take 212 GiB of a GB300
 and 135 of a GB200, as its recipes' plans do, where 269 and 201 were counted. Memory of Automodel is counted too high by
 gradients and logits that one micro-batch and a fused loss do not keep.
+
+`kempnerforge` (PyTorch's FSDP2 on H200) came last of all, with peaks: its step times were first 13.7 / 40.1 %, and its
+peaks 48 % low in the median, as gradients that wait in fp32, whole, for the last micro-batch were not known of it. What
+is left: layers that torch compiles are faster than any that are recomputed in full (a quarter, on one to 32 GPUs), and
+keep more without FSDP; its pipelines wait for the host and have embeddings that tensor parallelism does not cut.
 
 The FSDP row of `megatron-moe-modelzoo` has the `tp` of its script, 1, where its table says 2: with 2 its weights and
 gradients would need the whole fabric. Colossal-AI's table of H200 and B200 is left out: it has 150,032 MiB of a GPU of

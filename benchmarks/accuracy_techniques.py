@@ -7,9 +7,8 @@ from itertools import pairwise
 from statistics import mean, median
 from typing import get_args
 
-from meshwright.cost.fitting import Fits, fit_probability, fits
+from meshwright.cost.fitting import Fits, fits
 from meshwright.cost.framework import SPREAD
-from meshwright.cost.memory import GIB, allocatable
 from meshwright.measured.validate import Judged
 
 __all__ = ["published", "told_apart", "what_they_bring"]
@@ -85,14 +84,9 @@ def published(judged: Sequence[Judged]) -> str:
 
 
 def _line(name: str, judged: Sequence[Judged]) -> str:
-    said = [(_word(j), _layout(j)) for j in judged]
+    said = [(fits(j.fit_probability), _layout(j)) for j in judged]
     words = ([layout for word, layout in said if word == wanted] for wanted in get_args(Fits))
     return f"| {name} | {' | '.join(f'{len(found)} ({len({*found})})' for found in words)} |"
-
-
-def _word(j: Judged) -> Fits:
-    limit = allocatable(j.row.spec.cluster.accelerator.memory_gib) / GIB
-    return fits(fit_probability(j.peak_memory, limit, j.row.framework.memory_spread))
 
 
 def _layout(j: Judged) -> tuple[str, ...]:

@@ -146,6 +146,7 @@ STRANGERS = {
     "internevo": (0.12, 0.22),
     "fms-fsdp": (0.10, 0.22),
     "prime-rl": (0.19, 0.41),
+    "kempnerforge": (0.16, 0.42),
     "xtuner": (0.26, 0.44),
 }
 

@@ -10,11 +10,11 @@ import pytest
 
 from measured_rows import judged, of
 from meshwright.cost.estimate import estimate
-from meshwright.cost.fitting import fit_probability, fits
+from meshwright.cost.fitting import fits
 from meshwright.cost.framework import SPREAD
 from meshwright.cost.memory import GIB, allocatable
 from meshwright.measured.rows import usable
-from meshwright.measured.validate import Judged, judge
+from meshwright.measured.validate import judge
 from meshwright.resolver import layout
 
 
@@ -122,7 +122,7 @@ def test_before_the_first_step_there_are_no_moments() -> None:
 )
 def test_what_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
     """About even are Llama 3 70B in 8 bits on 64 GB200 and 405B (170 GiB of 181), whatever release published them."""
-    words = Counter(fits(probability(j)) for j in of(source))
+    words = Counter(fits(j.fit_probability) for j in of(source))
     assert words["unlikely"] == 0
     assert words["about even"] <= even
 
@@ -130,12 +130,7 @@ def test_what_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
 def test_nothing_that_ran_anywhere_is_said_to_be_impossible() -> None:
     ran = [j for j in judged() if (j.measured_time or j.measured_memory) and not j.oom]
     assert len(ran) > 2000
-    assert {j.row.row_id for j in ran if fits(probability(j)) == "unlikely"} == set()
-
-
-def probability(j: Judged) -> float:
-    limit = allocatable(j.row.spec.cluster.accelerator.memory_gib) / GIB
-    return fit_probability(j.peak_memory, limit, j.row.framework.memory_spread)
+    assert {j.row.row_id for j in ran if fits(j.fit_probability) == "unlikely"} == set()
 
 
 def test_what_a_context_takes_does_not_grow_with_the_gpu() -> None:

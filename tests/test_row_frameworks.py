@@ -199,5 +199,5 @@ def test_a_fabric_and_hybrid_sharding_are_columns():
     slow, slower, within = seconds(plain, thin, shared)
     assert slower > within
     assert slower > slow
-    _, (_, memory_of_one, memory_of_two) = predict([plain, thin, shared])
+    _, (_, memory_of_one, memory_of_two), _ = predict([plain, thin, shared])
     assert memory_of_two > memory_of_one

@@ -77,7 +77,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
     step = f.step_bytes * _shards(dense, experts, s.owners, zero >= 1)
     return Memory(
         weights=_weights(s, load, dense, experts),
-        gradients=f.gradient_bytes * _shards(dense, experts, s.sharers, zero >= 2) + _summed_whole(s, dense, experts),
+        gradients=_gradients(s, dense, experts),
         optimizer=_optimizer(s, load, dense, experts),
         activations=activations,
         logits=logits,
@@ -104,13 +104,18 @@ def _weights(s: Scene, load: Load, dense: Number, experts: Number) -> Number:
     return own + _second_copy(s, dense + experts)
 
 
-def _summed_whole(s: Scene, dense: Number, experts: Number) -> Number:
+def _gradients(s: Scene, dense: Number, experts: Number) -> Number:
     """FSDP2 keeps them unsharded, in the type it reduces, until it may (``to_accumulated_grad_if_needed``).
 
-    A single micro-batch's are scattered layer by layer.
+    A single micro-batch's are scattered layer by layer. Of the others no shards are there before the last one's, but
+    where pipelines that ran dry have left some.
     """
-    several = s.layout.microbatches > 1
-    return (s.layout.zero >= 2) * several * s.framework.whole_gradients * _shared(s, dense, experts)
+    f, r = s.framework, s.layout
+    whole = (r.zero >= 2) * (r.microbatches > 1) * (f.whole_gradients > 0)
+    none_yet = whole * (1 - (f.emptied_every > 0) * (r.microbatches > f.emptied_every))
+    left = [1 - none_yet * (sharers > 1) for sharers in s.sharers]
+    shards = _shards(left[0] * dense, left[1] * experts, s.sharers, r.zero >= 2)
+    return f.gradient_bytes * shards + whole * f.whole_gradients * _shared(s, dense, experts)
 
 
 def _shared(s: Scene, dense: Number, experts: Number) -> Number:

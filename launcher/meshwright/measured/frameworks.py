@@ -6,15 +6,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from meshwright.cost.framework import SPREAD
 from meshwright.measured.cells import said
-from meshwright.measured.source_defaults import DEFAULT, PRACTICES, UNFUSED, Practice
+from meshwright.measured.practice import Practice
+from meshwright.measured.source_defaults import DEFAULT, PRACTICES, UNFUSED
 
 __all__ = ["practice_of"]
 
-_FSDP = replace(PRACTICES["torchtitan"], cluster={})
+_FSDP = replace(PRACTICES["torchtitan"], cluster={}, memory_spread=SPREAD)  # whose code was not read
 # torch._grouped_mm: products of all experts in one call (torchtitan@b5bcd76 torchtitan/models/common/moe.py:95;
 # prime-rl@d8f290e src/prime_rl/trainer/config.py, moe_use_grouped_mm)
-_GROUPED = replace(_FSDP, changes={**_FSDP.changes, "expert_launches": 0.0})
+_GROUPED = replace(PRACTICES["torchtitan"], cluster={}, changes={**_FSDP.changes, "expert_launches": 0.0})
 # its SFT casts the logits of every model to fp32 (prime-rl@d8f290e src/prime_rl/trainer/models/layers/lm_head.py:25)
 # and, though it deletes ``logits`` before the backward (sft/train.py:269), ``out`` holds them until the next forward is
 # over: they stand beside their log-softmax and two gradients. Its peaks are max_memory_reserved (:324)

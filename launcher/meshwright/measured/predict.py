@@ -10,8 +10,8 @@ from meshwright.cost.estimate import Estimate, estimate
 from meshwright.cost.framework import Framework
 from meshwright.cost.memory import allocatable
 from meshwright.measured.frameworks import practice_of
+from meshwright.measured.practice import Stage
 from meshwright.measured.rows import Row, layout_of
-from meshwright.measured.source_defaults import Stage
 from meshwright.model.kinds import pattern
 from meshwright.rules import Layout
 from meshwright.spec import Model, Spec
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["predict", "stack"]
 
 
-def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Step seconds and peak GiB of every row, as its source would have measured them."""
+def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Step seconds and peak GiB of every row, as its source measured them; GiB that the fullest rank allocates."""
     import numpy as np
 
-    seconds, memory = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    seconds, memory, allocated = (np.full(len(rows), np.nan) for _ in range(3))
     for members, layout, framework in stack(rows):
         result = estimate(layout, framework)
         stage, cached, outside = _looked_at(rows[members[0]])
@@ -34,7 +34,8 @@ def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any]]:
         if cached:
             peak = _reserved(layout, framework, stage, cached, peak)
         seconds[members], memory[members] = result.step_time, peak / 2**30 + outside
-    return seconds, memory
+        allocated[members] = result.peak_memory / 2**30
+    return seconds, memory, allocated
 
 
 def _looked_at(row: Row) -> tuple[Stage, float, float]:

@@ -9,8 +9,8 @@ from typing import Any
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.cost.numbers import Number
 from meshwright.measured.cells import said
+from meshwright.measured.practice import Practice
 from meshwright.measured.row_machine import attention_tflops, gpu_of
-from meshwright.measured.source_defaults import Practice
 from meshwright.model.operation import Kernels
 from meshwright.rules import Layout
 from meshwright.spec import Spec

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from meshwright.measured.cells import count, flag, said
+from meshwright.measured.practice import Practice
 from meshwright.measured.row_model import known_model, routed
 from meshwright.measured.row_techniques import (
     fsdp_of,
@@ -15,7 +16,6 @@ from meshwright.measured.row_techniques import (
     technique_options,
     weights_of,
 )
-from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Backend, DeepSpeedOptions, MegatronOptions, Optimizer, Parallelism, PipelineSplit, Training
 from meshwright.spec.techniques import FsdpOptions, Quantization
 

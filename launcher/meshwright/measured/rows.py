@@ -19,13 +19,13 @@ from meshwright.cost.framework import Framework
 from meshwright.library.files import option
 from meshwright.measured.cells import count, flag, number, refuse_misshapen, said
 from meshwright.measured.frameworks import practice_of
+from meshwright.measured.practice import Practice
 from meshwright.measured.released import filled
 from meshwright.measured.row_framework import framework, layout_of
 from meshwright.measured.row_layout import backend, parallelism, precision_of, training
 from meshwright.measured.row_machine import as_said, gpu_of
 from meshwright.measured.row_model import known_model, model_of
 from meshwright.measured.row_rules import refuse_impossible
-from meshwright.measured.source_defaults import Practice
 from meshwright.spec import Cluster, Efficiency, Launch, Spec
 from meshwright.spec.decode import decode
 from meshwright.spec.frozen import dataclass

@@ -3,57 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 from meshwright.cost.framework import SPREAD
 from meshwright.cost.framework_megatron import HOOKED
-from meshwright.spec.frozen import dataclass
+from meshwright.measured.practice import Practice
 
-__all__ = ["DEFAULT", "PRACTICES", "UNFUSED", "Practice", "Stage"]
-
-Stage = Literal["first", "last", "fullest"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Practice:
-    """What a framework does beside what a row's columns say."""
-
-    cluster: Mapping[str, str] = field(default_factory=dict)  # other than gpu_names says, by the column ``gpu``
-    fsdp: str = "megatron"
-    whole_layers: tuple[str, ...] = ()  # GPUs that torch before 2.1 was measured on, whose checkpoints ran all again
-    deepspeed: bool = False
-    transformer_engine: bool = True
-    dense_engine: bool = True  # models without experts are made of its layers, too
-    grad_reduce: str = "fp32"
-    changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
-    dense: Mapping[str, Any] = field(default_factory=dict)  # beside these, of models without experts
-    kernels: Mapping[str, bool] = field(default_factory=dict)
-    eager: Mapping[str, bool] = field(default_factory=dict)  # of these, where torch.compile joins nothing
-    turned_apart: tuple[str, ...] = ()  # beginnings of models whose latent attention is not turned by one kernel
-    fused_loss: bool = False
-    remainders_until: str = ""  # the last release that kept of a master copy the 16 bits a bf16 weight lacks
-    sixteen_bit_states: tuple[str, ...] = ()  # models, with the GPU, whose optimizer keeps two moments alone, in bf16
-    low_weights: bool = False  # weights are kept and gathered in 8 bits where products are
-    overlap_data: bool = True
-    overlap_tensor: bool = False
-    overlap_pipeline: bool = True
-    dropout: float = 0.0
-    cp_comm: str = "p2p"
-    recompute: str | None = None  # where the column is known to be wrong
-    sequence_parallel: bool = False  # where the column is empty
-    vpp: int = 1  # where the column is empty
-    zero: int = 0  # where the column is empty
-    even_ends: bool = False  # embedding and loss each take the place of a layer
-    short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
-    small_states: bool = False  # its recipes keep optimizer states in fewer bits
-    assumed: Mapping[str, str] = field(default_factory=dict)  # by column: what an empty one means
-    released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean
-    memory_spread: float | None = SPREAD  # 80 % of peaks within its exp; None: as Megatron's layers
-    cached_bytes: float = 0.0  # of a logit, what the allocator keeps beside what is allocated, where peaks are reserved
-    context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
-    measured_stage: Stage = "fullest"  # whose memory the source published
-
+__all__ = ["DEFAULT", "PRACTICES", "UNFUSED"]
 
 UNFUSED = {"fused_gradients": False, "gradient_launches": HOOKED, "dummy_gradients": False}  # without APEX
 _OLD = Practice(
@@ -88,7 +44,11 @@ _KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "
 # F.cross_entropy of upcast logits, which the caller deletes before the backward (torchtitan@e846b6946 train.py:127,
 # :299): their log-softmax and two fp32 gradients. What held the logits in 16 bits stays cached; its peaks are what the
 # allocator reserves (torchtitan/metrics.py:62)
+_READ = 0.07
+"""80 % of the peaks of trainers on PyTorch's FSDP whose code was read lie within its exp of ours: 35 of 44, pipelines
+and compiled layers that keep more than asked for among them (torchtitan, prime-rl, KempnerForge)."""
 _FSDP2 = Practice(
+    memory_spread=_READ,
     fsdp="torch",
     zero=3,
     transformer_engine=False,
@@ -160,6 +120,7 @@ PRACTICES: Mapping[str, Practice] = {
     # modeling_mpt.py:730 at b2a43a147): the logits and their gradient; its tables of A100 are of May 2023 (5f43bf160),
     # with torch 1.13, of H100 of October (b2a43a147), with 2.1
     "llm-foundry": Practice(
+        memory_spread=_READ,
         fsdp="torch",
         whole_layers=("A100-40GB", "A100-80GB"),
         zero=3,
@@ -174,16 +135,23 @@ PRACTICES: Mapping[str, Practice] = {
     ),
     # its tests leave both dropouts at what Megatron has them, but where they say so (hidden_dropout, attention_dropout)
     "megatron-core-golden": replace(DEFAULT, measured_stage="last", dropout=0.1),
-    # parameters, gradients and Adam's moments all in bf16: 8 bytes a parameter
+    # parameters, gradients and Adam's moments all in bf16; gradients stay whole, in fp32, until the last micro-batch
+    # (KempnerForge@5666d0d kempnerforge/training/grad.py:20, distributed/parallel.py:72 reduce_dtype). Each rank has
+    # all logits (tensor_parallel.py: the head's output is replicated), in bf16, with their logarithms and two
+    # gradients (training/loss.py:19). Peaks are what was allocated, of rank 0 (metrics/memory.py:33)
     "kempnerforge": replace(
         _FSDP2,
         changes={
-            **_FSDP2.changes,
             "weight_bytes": 2.0,
             "gradient_bytes": 2.0,
             "optimizer_bytes": 4.0,
+            "whole_gradients": 4.0,
+            "loss_bytes": 8.0,
+            "gathered_loss": True,
             "fsdp2": False,
         },
+        cached_bytes=0.0,
+        measured_stage="first",
     ),
     # Automodel examples/llm_benchmark/*_te_deepep.yaml: experts' products in one call for all of them (experts: gmm,
     # torch_mm), their biases expert by expert until August 2026 (components/moe/layers.py ``_apply_bias`` at 89e3a9fdd,
@@ -202,6 +170,7 @@ PRACTICES: Mapping[str, Practice] = {
     # Transformer Engine's FusedAdam are fp32 (custom_llama3_1_70b_pretrain_benchmark_8nodes.yaml at 2013a4dd6)
     "nvidia-automodel": replace(
         _FSDP2,
+        memory_spread=SPREAD,  # of its modules no peak is published
         transformer_engine=True,
         dense_engine=False,
         overlap_pipeline=False,

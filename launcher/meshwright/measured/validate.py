@@ -8,8 +8,8 @@ from math import exp, isfinite, log
 from statistics import mean, median
 from typing import Any
 
+from meshwright.cost.fitting import fit_probability
 from meshwright.cost.memory import GIB, allocatable
-from meshwright.measured.frameworks import practice_of
 from meshwright.measured.predict import predict
 from meshwright.measured.rows import Row, usable
 from meshwright.spec.frozen import dataclass
@@ -25,7 +25,8 @@ class Judged:
 
     row: Row
     step_time: float
-    peak_memory: float
+    peak_memory: float  # as its source looked at it
+    allocated: float  # at most, by any rank
 
     @property
     def measured_time(self) -> float | None:
@@ -44,9 +45,17 @@ class Judged:
 
     @property
     def fits(self) -> bool:
-        """Whether it should fit, by our prediction of what the allocator holds."""
-        outside = practice_of(self.row.measured).context_gib
-        return self.peak_memory - outside <= allocatable(self.row.spec.cluster.accelerator.memory_gib) / GIB
+        """Whether it should fit, by our prediction of what the allocator gives out."""
+        return self.allocated <= self._limit
+
+    @property
+    def fit_probability(self) -> float:
+        """What ``plan`` would say of it."""
+        return fit_probability(self.allocated, self._limit, self.row.framework.memory_spread)
+
+    @property
+    def _limit(self) -> float:
+        return allocatable(self.row.spec.cluster.accelerator.memory_gib) / GIB
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -62,8 +71,7 @@ def judge(records: Iterable[Mapping[str, str]]) -> tuple[list[Judged], list[dict
 
 def judge_rows(rows: Sequence[Row], skipped: Sequence[Skip]) -> tuple[list[Judged], list[dict[str, str]]]:
     """Every row with its prediction; those that cannot be costed join the ``skipped``."""
-    seconds, memory = predict(rows)
-    judged = [Judged(r, float(t), float(m)) for r, t, m in zip(rows, seconds, memory, strict=True)]
+    judged = [Judged(row, *map(float, numbers)) for row, *numbers in zip(rows, *predict(rows), strict=True)]
     large = [(j.row.row_id, j.row.source, "too large to be costed") for j in judged if not _finite(j)]
     return [j for j in judged if _finite(j)], [
         dict(zip(("row_id", "source", "reason"), skip, strict=True)) for skip in (*skipped, *large)

@@ -1,0 +1,54 @@
+"""What a framework may do beside what the columns of a measured row say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, Literal
+
+from meshwright.cost.framework import SPREAD
+from meshwright.spec.frozen import dataclass
+
+__all__ = ["Practice", "Stage"]
+
+Stage = Literal["first", "last", "fullest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Practice:
+    """What a framework does beside what a row's columns say."""
+
+    cluster: Mapping[str, str] = field(default_factory=dict)  # other than gpu_names says, by the column ``gpu``
+    fsdp: str = "megatron"
+    whole_layers: tuple[str, ...] = ()  # GPUs that torch before 2.1 was measured on, whose checkpoints ran all again
+    deepspeed: bool = False
+    transformer_engine: bool = True
+    dense_engine: bool = True  # models without experts are made of its layers, too
+    grad_reduce: str = "fp32"
+    changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
+    dense: Mapping[str, Any] = field(default_factory=dict)  # beside these, of models without experts
+    kernels: Mapping[str, bool] = field(default_factory=dict)
+    eager: Mapping[str, bool] = field(default_factory=dict)  # of these, where torch.compile joins nothing
+    turned_apart: tuple[str, ...] = ()  # beginnings of models whose latent attention is not turned by one kernel
+    fused_loss: bool = False
+    remainders_until: str = ""  # the last release that kept of a master copy the 16 bits a bf16 weight lacks
+    sixteen_bit_states: tuple[str, ...] = ()  # models, with the GPU, whose optimizer keeps two moments alone, in bf16
+    low_weights: bool = False  # weights are kept and gathered in 8 bits where products are
+    overlap_data: bool = True
+    overlap_tensor: bool = False
+    overlap_pipeline: bool = True
+    dropout: float = 0.0
+    cp_comm: str = "p2p"
+    recompute: str | None = None  # where the column is known to be wrong
+    sequence_parallel: bool = False  # where the column is empty
+    vpp: int = 1  # where the column is empty
+    zero: int = 0  # where the column is empty
+    even_ends: bool = False  # embedding and loss each take the place of a layer
+    short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
+    small_states: bool = False  # its recipes keep optimizer states in fewer bits
+    assumed: Mapping[str, str] = field(default_factory=dict)  # by column: what an empty one means
+    released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean
+    memory_spread: float | None = SPREAD  # 80 % of peaks within its exp; None: as Megatron's layers
+    cached_bytes: float = 0.0  # of a logit, what the allocator keeps beside what is allocated, where peaks are reserved
+    context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
+    measured_stage: Stage = "fullest"  # whose memory the source published
