@@ -36,6 +36,9 @@ class Framework:
     attention_tflops: float = inf  # that products of fused attention reach at most, whatever the GPU
     fused_loss: bool = False  # a few kernels
     gathered_loss: bool = False
+    gathered_bytes: float = (
+        0.0  # of such a logit beside those of the loss, where tensor-parallel ranks hold parts of it
+    )
     gathers_logits: bool = False  # the same, and time for it: the parts of the logits are gathered, each rank takes all
     dummy_gradients: Number = True
     weight_bytes: Number = 2.0

@@ -21,7 +21,8 @@ def logits(s: Scene) -> Number:
     hidden, rows = 2 * model.hidden * s.tokens, s.vocab / s.words
     seen = s.vocab if f.gathered_loss else rows
     gathered = (s.degrees.sequence > 1) * 2 * hidden
-    loss = (f.loss_bytes + 2 * (model.final_softcap is not None)) / f.tiles[0]
+    each = f.loss_bytes + (s.layout.tp > 1) * f.gathered_bytes
+    loss = (each + 2 * (model.final_softcap is not None)) / f.tiles[0]
     return loss * s.tokens * seen + 2 * model.hidden * rows + gathered + 5 * hidden / s.degrees.sequence
 
 

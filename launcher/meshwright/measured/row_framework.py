@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from meshwright.cost.framework import Framework, framework_of
+from meshwright.cost.framework import SPREAD, Framework, framework_of
 from meshwright.cost.numbers import Number
 from meshwright.measured.cells import said
 from meshwright.measured.practice import Practice
@@ -46,8 +46,8 @@ def layout_of(spec: Spec) -> Layout:
 
 def _memory(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> dict[str, Any]:
     own: dict[str, Any] = {"optimizer_bytes": _states(spec, record, practice, usual)}
-    if practice.memory_spread is not None:
-        own["memory_spread"] = practice.memory_spread
+    if practice.memory_spread is not None:  # of unfused attention less is known
+        own["memory_spread"] = practice.memory_spread if _flash(spec) else SPREAD
     if spec.backend.megatron.cross_entropy_fusion:
         own["loss_bytes"] = _ENGINES_LOSS
     return own
@@ -57,10 +57,13 @@ def _kernels(spec: Spec, record: Mapping[str, str], practice: Practice, usual: K
     """What ``practice`` says and what the columns do; layers of others' own have fused attention, too."""
     eager = {} if "compile" in said(record, "fusions").split("+") else practice.eager
     norm = {"norm": True} if "RMS" in said(record, "attn_impl") else {}
-    flash = spec.backend.megatron.attention != "unfused" and spec.training.precision != "fp32"
-    attention = {} if practice.deepspeed else {"flash": flash}
+    attention = {} if practice.deepspeed else {"flash": _flash(spec)}
     own: dict[str, Any] = {**practice.kernels, **_turned(spec, record, practice), **eager, **norm, **attention}
     return replace(usual, **own)
+
+
+def _flash(spec: Spec) -> bool:
+    return spec.backend.megatron.attention != "unfused" and spec.training.precision != "fp32"
 
 
 def _turned(spec: Spec, record: Mapping[str, str], practice: Practice) -> dict[str, bool]:
