@@ -57,6 +57,8 @@ _FSDP2 = Practice(
     kernels={"norm": True},
 )
 
+_KERNEL_BY_KERNEL = {"norm": False, "activation": False, "rope": False}  # where nothing is compiled
+
 PRACTICES: Mapping[str, Practice] = {
     "own-h100": replace(DEFAULT, changes=UNFUSED),
     "korthikanti2022": _KORTHIKANTI,
@@ -133,10 +135,13 @@ PRACTICES: Mapping[str, Practice] = {
     ),
     "torchtitan": replace(
         _FSDP2,
-        # its models call torch's own RMSNorm and silu(w1(x)) * w3(x): kernel by kernel where nothing is compiled
-        eager={"norm": False, "activation": False, "rope": False},
+        # its models call torch's own RMSNorm and silu(w1(x)) * w3(x)
+        eager=_KERNEL_BY_KERNEL,
         cluster={"H100-96GB HBM2e 500W": "grand_teton_h100_96gb"},
     ),
+    # its loss takes the bf16 logits, which ``output`` holds: with their logarithms and two gradients 8 bytes
+    # (fms-fsdp@ed74fd5 fms_fsdp/utils/train_utils.py:87)
+    "fms-fsdp": replace(_FSDP2, changes={"loss_bytes": 8.0}, eager=_KERNEL_BY_KERNEL, cached_bytes=0.0),
     # its tests leave both dropouts at what Megatron has them, but where they say so (hidden_dropout, attention_dropout)
     "megatron-core-golden": replace(DEFAULT, measured_stage="last", dropout=0.1),
     # parameters, gradients and Adam's moments all in bf16; gradients stay whole, in fp32, until the last micro-batch
