@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from meshwright.cost.framework import SPREAD
 from meshwright.cost.framework_megatron import HOOKED
 from meshwright.measured.practice import Practice
 
@@ -86,7 +85,7 @@ PRACTICES: Mapping[str, Practice] = {
     # where 80 % of its peaks lie within 8 % of ours (13B alone: 8 %, 65B alone: 6 %)
     "hagemann2023": replace(
         _OLD,
-        memory_spread=0.08,
+        memory_spread=0.077,
         dropout=0.0,
         grad_reduce="bf16",
         changes={
@@ -179,7 +178,6 @@ PRACTICES: Mapping[str, Practice] = {
     # Transformer Engine's FusedAdam are fp32 (custom_llama3_1_70b_pretrain_benchmark_8nodes.yaml at 2013a4dd6)
     "nvidia-automodel": replace(
         _FSDP2,
-        memory_spread=SPREAD,  # of its modules no peak is published
         transformer_engine=True,
         dense_engine=False,
         overlap_pipeline=False,
