@@ -13,6 +13,12 @@ MEMORY = """\
 * **BLOOM in bf16**: DeepSpeed's `BF16_Optimizer` sums gradients in fp32 buffers as large as the model
   (`fp32_groups_gradients_flat`) and keeps the 16-bit ones that the backward makes (`update_hp_grads` adds them, with
   `clear_lp_grads=False`): `2 + 2 + 4 + 12/dp` bytes a parameter, where Megatron's own bf16 takes `2 + 4 + 12/dp`.
+* **Fused losses**: Megatron's takes 10 bytes of a logit, its plain one 6 (measured of both on a CPU; its own test with
+  the former on H100 says so to the byte): compiled, it no longer works in place. Counted were 2, which are Transformer
+  Engine's, Megatron-Bridge's and NeMo's; Megatron-LM refuses that one. Qwen3 30B-A3B's preset on 8 B300 takes 37 GiB
+  more here than there, and the plain loss would spare half of it; recipes say so (`spared`).
+* **Megatron's own layers** have no fused attention (`transformer=local`), and what is offloaded takes unfused
+  attention's scores along; both were counted otherwise until Megatron-LM's tests said so.
 * **What experts gave** was counted as kept: Megatron multiplies scores inside the activation, so nothing keeps it
   (core/transformer/moe/experts.py:830). With it our own run of Qwen3's experts was 1.7 % above the measured peak,
   without it 1.1 %; the first stage of SimuMax's DeepSeek V2 was 2.2 % below, and is 0.3 % with the exchange's buffers

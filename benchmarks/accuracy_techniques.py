@@ -8,7 +8,7 @@ from statistics import mean, median
 from typing import get_args
 
 from meshwright.cost.fitting import Fits, fits
-from meshwright.cost.framework import SPREAD
+from meshwright.measured.frameworks import practice_of
 from meshwright.measured.validate import Judged
 
 __all__ = ["published", "told_apart", "what_they_bring"]
@@ -69,17 +69,17 @@ def published(judged: Sequence[Judged]) -> str:
     lines = [
         "## Published layouts that ran",
         "",
-        "What `plan` would say of them, in rows (and layouts that differ). Layers of Transformer Engine are counted",
-        "tensor by tensor, within 7 %; others' within 15 % (docs/cost.md), and their sweeps go up to the layout that",
-        "no longer fits.",
+        "What `plan` would say of them, in rows (and layouts that differ), by the interval of their kind (see above).",
+        "The sweeps among them go up to the layout that no longer fits.",
         "",
     ]
     lines += ["| source | likely | about even | unlikely |", "|---|---|---|---|"]
     others = sorted({j.row.source for j in ran} - {*NVIDIA})
     lines += [_line(source, [j for j in ran if j.row.source == source]) for source in (*NVIDIA, *others)]
-    engine = [j for j in ran if j.row.framework.memory_spread < SPREAD]
-    lines.append(_line("all of Transformer Engine's layers", engine))
-    lines.append(_line("all others", [j for j in ran if j not in engine]))
+    megatron = [j for j in ran if practice_of(j.row.measured).memory_spread is None]
+    lines.append(_line("all of Megatron's layers", megatron))
+    lines.append(_line("all others", [j for j in ran if j not in megatron]))
+    lines.append(_line("all", ran))
     return "\n".join(lines) + "\n"
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from meshwright.cost import cost
+from meshwright.cost.estimate import estimate
+from meshwright.cost.framework import framework_of
 from meshwright.cost.inputs import scene
 from meshwright.cost.memory import GIB, stage_parameters
 from meshwright.cost.saved import saved
 from meshwright.cost.stage_loads import load_of
 from meshwright.layout.plan import Plan
 from meshwright.library import files as library
-from meshwright.library.published import spared_of
+from meshwright.library.published import Spared, spared_of
 from meshwright.report.spared import theirs
 from meshwright.resolver import layout, normalise, resolve
 
@@ -87,3 +91,25 @@ def test_torchtitans_trainer_held_what_its_page_measured() -> None:
     costs = cost(planned("torchtitan_llama3_8b"))
     held = theirs(costs, library.recipe("torchtitan_llama3_8b").about.spared)
     assert held / GIB == pytest.approx(62.0, abs=0.1)
+
+
+ENGINES_LOSS = "Transformer Engine's loss"
+SPARE_IT = [
+    (name, one)
+    for name in library.names()
+    for one in library.recipe(name).about.spared
+    if one.why.startswith(ENGINES_LOSS)
+]
+
+
+@pytest.mark.parametrize(("name", "one"), SPARE_IT, ids=[f"{name}-{one.gib}" for name, one in SPARE_IT])
+def test_transformer_engines_loss_spares_eight_bytes_of_a_logit(name: str, one: Spared) -> None:
+    """And two of each that predicting layers keep; where nothing else then holds more."""
+    specs = [spec for run in library.runs(name) for spec in run.stages if spec.variant in one.of]
+    assert len(specs) == len(one.of)
+    for spec in specs:
+        numbers = layout(normalise(spec))
+        usual = framework_of(numbers)
+        peaks = [estimate(numbers, replace(usual, loss_bytes=each)).peak_memory for each in (usual.loss_bytes, 2.0)]
+        assert usual.loss_bytes == 10.0
+        assert float(peaks[0] - peaks[1]) / GIB == pytest.approx(one.gib, abs=0.06)
