@@ -6,7 +6,7 @@ A ``Scene`` holds the numbers of one layout, or of many as arrays. A ``Load`` is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from meshwright.spec import Efficiency
 from meshwright.spec.frozen import dataclass
 from meshwright.spec.model import Model
 
-__all__ = ["Load", "Pair", "Scene", "add_prediction", "built", "in_flight", "recomputed_part", "scene"]
+__all__ = ["Load", "Pair", "Scene", "add_prediction", "built", "in_flight", "lacking", "recomputed_part", "scene"]
 
 
 Pair = tuple[Number, Number]
@@ -39,6 +39,7 @@ class Load:
     in_flight: Number
     mtp: Number  # of the layers, those that predict further tokens
     blocks: Number  # of the layers, those that full recomputation by blocks runs again
+    lacks: tuple[Number, Number] = (0, 0)  # layers that the first chunk and the last have less than those between
 
     @property
     def layers(self) -> Number:
@@ -186,12 +187,24 @@ def recomputed_part(s: Scene, load: Load) -> Number:
     return 1 + 0 * load.layers if p.recompute_method != "block" else load.blocks / maximum(1, load.layers)
 
 
-def in_flight(r: Layout, index: Number) -> Number:
-    """Micro-batches whose activations stage ``index`` holds at its peak, in whole stages.
+def in_flight(r: Layout, load: Load) -> Number:
+    """Micro-batches whose activations the stage ``load`` holds at its peak, in whole stages.
 
     1F1B holds one for each stage from here on; interleaving warms up ``2*(pp-index-1) + (vpp-1)*pp`` chunks and
-    starts one more (megatron/core/pipeline_parallel/schedules.py ``get_pp_rank_microbatches``).
+    starts one more (megatron/core/pipeline_parallel/schedules.py ``get_pp_rank_microbatches``): a group of each chunk,
+    of the last what is left, and of the first again what is left then.
     """
-    group = r.spec.parallelism.microbatch_group or r.pp
-    interleaved = (2 * (r.pp - index - 1) + (r.vpp - 1) * group + 1) / r.vpp
-    return minimum(r.microbatches, where(r.vpp > 1, interleaved, r.pp - index))
+    group, after = r.spec.parallelism.microbatch_group or r.pp, 2 * (r.pp - load.index - 1) + 1
+    passes = after + (r.vpp - 1) * group
+    first, last = group + maximum(0, after - group), minimum(after, group)
+    full = (load.layers + sum(load.lacks)) / r.vpp
+    held = passes * full - load.lacks[0] * first - load.lacks[1] * last
+    interleaved = held / where(load.layers > 0, load.layers, 1)
+    return minimum(r.microbatches, where(r.vpp > 1, interleaved, r.pp - load.index))
+
+
+def lacking(sizes: Sequence[int]) -> tuple[float, float]:
+    """Of the first chunk and the last, against the mean of those between; of two, the last against the first."""
+    between = sizes[1:-1] or sizes[:1]
+    mean = sum(between) / len(between)
+    return mean - sizes[0], mean - sizes[-1]

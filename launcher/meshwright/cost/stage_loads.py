@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight
+from meshwright.cost.inputs import Load, Scene, add_prediction, in_flight, lacking
 from meshwright.cost.numbers import Number, interpolate, maximum, minimum, where
 from meshwright.layout.pipeline import split
 from meshwright.layout.plan import Chunk
@@ -77,7 +77,8 @@ def stages_of(s: Scene) -> Stages:
 
 def load_of(s: Scene, index: int, chunks: Sequence[Chunk]) -> Load:
     """What some chunks of a stage put on it."""
-    return _load(s.layout.model, s.standing, index, chunks, _most(s.layout), in_flight(s.layout, index))
+    load = _load(s.layout.model, s.standing, index, chunks, _most(s.layout))
+    return replace(load, in_flight=in_flight(s.layout, load))
 
 
 def _sizeless(model: Model) -> Model:
@@ -94,21 +95,20 @@ def _most(r: Layout) -> int:
 
 
 def _held(r: Layout, place: Place) -> Place:
-    return replace(place, load=replace(place.load, in_flight=in_flight(r, place.load.index)))
+    return replace(place, load=replace(place.load, in_flight=in_flight(r, place.load)))
 
 
-def _load(
-    model: Model, standing: Standing, index: int, chunks: Sequence[Chunk], most: int, in_flight: Number = 0
-) -> Load:
-    mtp = sum(chunk.mtp for chunk in chunks)
+def _load(model: Model, standing: Standing, index: int, chunks: Sequence[Chunk], most: int) -> Load:
+    mtp, sizes = sum(chunk.mtp for chunk in chunks), [chunk.layers + chunk.mtp for chunk in chunks]
     return Load(
         index=index,
         of_kind=add_prediction(model, (sum(n[c.first + c.layers] - n[c.first] for c in chunks) for n in standing), mtp),
         embedding=int(any(chunk.embedding for chunk in chunks)),
         head=int(any(chunk.loss for chunk in chunks)),
-        in_flight=in_flight,
+        in_flight=0,
         mtp=mtp,
-        blocks=sum(min(most, chunk.layers + chunk.mtp) for chunk in chunks),
+        blocks=sum(min(most, size) for size in sizes),
+        lacks=lacking(sizes),
     )
 
 
@@ -187,7 +187,8 @@ def _place(model: Model, cut: _Cut, index: Number, latest: Number) -> Place:
     mtp = head * model.mtp
     of_kind = add_prediction(model, _of_kind(model, cut, index), mtp)
     blocks = minimum(sum(of_kind), cut.most * cut.vpp)
-    load = Load(index, of_kind, (index == 0) + 0, head, 0, mtp, blocks)
+    lacks = ((index == 0) * cut.embedding, (index == cut.pp - 1) * cut.loss - mtp)
+    load = Load(index, of_kind, (index == 0) + 0, head, 0, mtp, blocks, lacks)
     blocks_ahead = _over_firsts(latest, *(minimum(cut.most, _chunk(model, cut, i)) for i in _first_two(cut)))
     ahead = Load(0, _between(model, 0, _ahead(model, cut, latest)), 0, 0, 0, 0, blocks_ahead)
     return Place(load, latest, ahead)
