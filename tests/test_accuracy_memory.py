@@ -23,7 +23,7 @@ def memory_errors(source: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("source", "limit"), [("simumax-b200", 0.01), ("torchtitan", 0.05), ("nanotron_ultrascale", 0.10)]
+    ("source", "limit"), [("simumax-b200", 0.01), ("torchtitan", 0.05), ("nanotron_ultrascale", 0.04)]
 )
 def test_median_error_of_peak_memory(source: str, limit: float) -> None:
     assert median(memory_errors(source)) <= limit
@@ -68,6 +68,29 @@ def test_runs_that_ran_are_not_said_to_be_too_large(source: str, share: float) -
 def test_four_peaks_of_five_lie_within_the_interval_that_plan_prints() -> None:
     ratios = [abs(log(j.peak_memory / j.measured_memory)) for j in judged() if j.measured_memory]
     assert 0.78 <= mean(ratio <= SPREAD for ratio in ratios) <= 0.85
+
+
+def test_four_peaks_of_five_of_the_model_that_nothing_was_settled_on_lie_within_nanotron_s_interval() -> None:
+    """Its three settled numbers are of the 1.34B model."""
+    kept_out = [j for j in of("nanotron_ultrascale") if j.row.measured["model"] == "llama-like-8.86B"]
+    ratios = [abs(log(j.peak_memory / (j.measured_memory or 1))) for j in kept_out]
+    assert len(ratios) == 204
+    assert mean(ratio <= 0.09 for ratio in ratios) >= 0.8
+    assert {j.row.framework.memory_spread for j in kept_out} == {0.095}
+
+
+def test_nanotron_s_collectives_hold_whole_hidden_states_beside_what_a_stage_keeps() -> None:
+    """27 bytes of each with tp = 4, 76 where micro-batches are more than the two stages; with tp = 1 none."""
+    rows = [j.row for j in of("nanotron_ultrascale") if j.row.measured["model"] == "llama-like-1.34B"]
+    (row, *_) = [r for r in rows if r.measured["pp"] == "2"]
+    common = {**row.measured, "mbs": "8", "gpus": "64", "zero_stage": "0"}
+    few, many, none = (
+        judge([{**common, "tp": tp, "gbs": f"{n * 8 * 32 // int(tp)}"}])[0][0].row
+        for tp, n in (("4", 2), ("4", 4), ("1", 4))
+    )
+    hidden = 8 * 4096 * 2048
+    held = [estimate(layout(r.spec), r.framework).stages[0].communication for r in (few, many, none)]
+    assert (held[0], held[1], held[2]) == pytest.approx((27 * hidden, 76 * hidden, 0))
 
 
 def test_peaks_of_transformer_engines_layers_lie_within_their_own_interval() -> None:

@@ -81,6 +81,16 @@ def test_an_unknown_family_is_gated_where_its_parameters_say_so():
     assert row({**LLAMA, **sizes, "model": "internlm-7b"}).spec.model.activation == "swiglu"
 
 
+@pytest.mark.parametrize(
+    ("layers", "pp", "first", "last"),
+    [("32", "4", 9, 7), ("30", "4", 8, 7), ("16", "16", 2, 0), ("32", "1", None, None)],
+)
+def test_a_stage_of_nanotron_s_ends_with_the_layer_that_is_over_its_share(layers, pp, first, last) -> None:
+    """src/nanotron/models/base.py:234 at 67c5ebb6: of 30 layers stages get 8, 8, 7 and 7."""
+    split = row(framework="nanotron", layers=layers, pp=pp, zero_stage="1").spec.parallelism.pipeline_split
+    assert (split.first, split.last) == (first, last)
+
+
 @pytest.mark.parametrize("layers", ["94", ""])
 def test_two_layers_fewer_than_divide_leave_a_place_at_each_end(layers):
     """Qwen3 235B on a pipeline of 32, 3 chunks each: 94 layers, embedding and loss."""

@@ -84,6 +84,7 @@ def _memory(s: Scene, load: Load, each: Sequence[Number]) -> Memory:
         workspace=working + maximum(0, step - activations - logits - working),
         communication=workspace.layers_gathered(s, load)
         + buckets(s)
+        + workspace.waiting(s)
         + gathered.buffers(s, load)
         + workspace.registered(s, load),
         framework=workspace.kernels(s, load),
@@ -189,7 +190,5 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
     else:
         inputs, working = load.layers / every * layer_input(s), every * largest
     full = s.layout.recompute == 2
-    hidden = s.layout.model.hidden * s.tokens / s.degrees.sequence
-    ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden
-    stay = (where(full, inputs, kept) + ends) * load.in_flight - leaving(s, load)
+    stay = (where(full, inputs, kept) + load.embedding * 8 * s.tokens) * load.in_flight - leaving(s, load)
     return maximum(0, stay), where(full, working, 0 * working)

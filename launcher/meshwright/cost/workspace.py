@@ -12,7 +12,7 @@ from meshwright.model.layers import LayerKind, parts
 from meshwright.model.operations import Degrees, Operation
 from meshwright.spec.training import FP8_RECIPES
 
-__all__ = ["backward", "kernels", "layers_gathered", "logits", "predicted", "registered", "untied_head"]
+__all__ = ["backward", "kernels", "layers_gathered", "logits", "predicted", "registered", "untied_head", "waiting"]
 
 
 def logits(s: Scene) -> Number:
@@ -41,7 +41,8 @@ def backward(s: Scene, load: Load) -> Number:
     model = s.layout.model
     width = load.largest(maximum(0, *(tiles.widest(s, part) for part in parts(kind))) for kind in s.kinds)
     sent = load.largest(_sent(s, kind) for kind in s.kinds)
-    widest = 2 * s.tokens * (width / s.degrees.tp + model.hidden) + sent + unpaged(s, load)
+    own = s.framework.pass_bytes * model.hidden * s.tokens / s.degrees.sequence
+    widest = 2 * s.tokens * (width / s.degrees.tp + model.hidden) + own + sent + unpaged(s, load)
     return widest if s.framework.kernels.flash else maximum(widest, load.largest(_attending(s, o) for o in s.layers))
 
 
@@ -129,6 +130,16 @@ def layers_gathered(s: Scene, load: Load) -> Number:
     gradients = (1 + twice) * (s.framework.reduce_bytes if own else 4.0) * layer
     low = (s.width - (s.framework.gather_bytes or s.width)) * 2 * layer  # ends are gathered in 16 bits
     return where(r.zero >= 3, s.width * live - low + gradients, where(r.zero == 2, twice * gradients, 0))
+
+
+def waiting(s: Scene) -> Number:
+    """Whole hidden states that tensor-parallel collectives read on a stream of their own.
+
+    The allocator hands none of them out again before its collective is over, which it only learns later: the host runs
+    ahead, by a micro-batch where there are more of them than stages.
+    """
+    r, (always, ahead) = s.layout, s.framework.waiting
+    return (r.tp > 1) * (always + (r.microbatches > r.pp) * ahead) * r.model.hidden * s.tokens
 
 
 def untied_head(s: Scene, load: Load) -> Number:

@@ -38,7 +38,7 @@ _FRAMEWORKS: tuple[tuple[str, Practice], ...] = (
     (r"megatron.?deepspeed|deepspeed.?megatron|neox", replace(PRACTICES["bigscience"], cluster={}, context_gib=0.0)),
     (r"foundry|composer", PRACTICES["llm-foundry"]),
     (r"auto.?model", PRACTICES["nvidia-automodel"]),
-    (r"nanotron", replace(PRACTICES["nanotron_ultrascale"], measured_stage="fullest")),
+    (r"nanotron", replace(PRACTICES["nanotron_ultrascale"], measured_stage="fullest", memory_spread=SPREAD)),
     (r"intern.?evo", _INTERNEVO),
     (r"megatron.?bridge", PRACTICES["nvidia-megatron-bridge"]),
     (r"nemo\b", PRACTICES["nvidia-nemo-docs"]),

@@ -45,6 +45,7 @@ class Practice:
     zero: int = 0  # where the column is empty
     even_ends: bool = False  # embedding and loss each take the place of a layer
     short_ends: int | None = None  # layers that the first stage lacks where they do not divide; the last lacks the rest
+    full_stages: bool = False  # a stage ends with the layer that is over its share, so that the first has one more
     small_states: bool = False  # its recipes keep optimizer states in fewer bits
     assumed: Mapping[str, str] = field(default_factory=dict)  # by column: what an empty one means
     released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean

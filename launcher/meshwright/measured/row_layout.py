@@ -75,6 +75,8 @@ def _split(record: Mapping[str, str], practice: Practice, pp: int) -> PipelineSp
     qwen/qwen3_moe.py, account_for_embedding_in_pipeline_split and _loss_).
     """
     layers = count(record, "layers", _known_layers(record))
+    if practice.full_stages and pp > 1:
+        return PipelineSplit(first=layers // pp + 1, last=layers - (pp - 1) * layers // pp - 1)
     absent = -layers % pp
     if absent == 2:
         return PipelineSplit(embedding=True, loss=True)
