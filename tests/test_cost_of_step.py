@@ -53,9 +53,10 @@ def test_each_predicting_layer_keeps_what_megatrons_loss_keeps() -> None:
     assert two - one == sum(found.values())
 
 
-def test_a_fused_loss_keeps_the_gradient_alone() -> None:
-    one, two = (memory(made(replace(MODEL, mtp=n), cross_entropy_fusion=True)).logits for n in (1, 2))
-    assert two - one == 2 * TOKENS * (WORDS + MODEL.hidden)
+def test_a_fused_loss_keeps_its_exponentials_as_the_plain_one_does() -> None:
+    for fused in (True, False):
+        one, two = (memory(made(replace(MODEL, mtp=n), cross_entropy_fusion=fused)).logits for n in (1, 2))
+        assert two - one == TOKENS * (4 * WORDS + 2 * MODEL.hidden)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from meshwright.spec.frozen import dataclass
 
 __all__ = ["SPREAD", "Framework", "framework_of"]
 
-SPREAD = 0.15
+SPREAD = 0.10
 """80 % of the peaks in data/measured.csv lie within exp(-SPREAD) and exp(SPREAD) times ours; a test says so."""
 
 

@@ -46,7 +46,7 @@ def layout_of(spec: Spec) -> Layout:
 
 def _memory(spec: Spec, record: Mapping[str, str], practice: Practice, usual: Framework) -> dict[str, Any]:
     own: dict[str, Any] = {"optimizer_bytes": _states(spec, record, practice, usual)}
-    if practice.memory_spread is not None:  # of unfused attention less is known
+    if practice.memory_spread is not None and not practice.deepspeed:  # of unfused attention less is known
         own["memory_spread"] = practice.memory_spread if _flash(spec) else SPREAD
     if spec.backend.megatron.cross_entropy_fusion:
         own["loss_bytes"] = _ENGINES_LOSS
