@@ -113,7 +113,7 @@ PRACTICES: Mapping[str, Practice] = {
         transformer_engine=False,
         sequence_parallel=True,
         measured_stage="first",
-        memory_spread=0.095,
+        memory_spread=0.091,
         full_stages=True,
         changes={
             "gradient_bytes": 6.0,
