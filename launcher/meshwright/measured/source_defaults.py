@@ -19,9 +19,11 @@ _OLD = Practice(
     dropout=0.1,
     # the loss keeps fp32 logits, their exponentials and their gradient; until Megatron-LM v3.0 nothing was joined to
     # the product that makes a weight's gradient, or ran beside it
-    # (what the host did for them is in the launch_us that was fitted to these rows)
+    # (what the host did for them is in the launch_us that was fitted to these rows). Scores go to a tensor of each
+    # layer's own (megatron/model/transformer.py:284 in BigScience's copy of February 2022); the buffer came with v3.0
     changes={
         "scattered_sends": True,
+        "score_buffer": 0.0,
         "loss_bytes": 14.0,
         "fused_gradients": False,
         "gradient_launches": 0.0,
@@ -40,7 +42,9 @@ _RECIPES = replace(DEFAULT, grad_reduce="bf16", fused_loss=True, low_weights=Tru
 # Without it the optimizer keeps of the master copy what a 16-bit weight lacks (there, store_param_remainders).
 _LARGEST = ("nemotron4-340b H100-80GB",)
 
-_KORTHIKANTI = replace(_OLD, changes={**_OLD.changes, "fused_gradients": True, "overlaps_gradients": True})
+_KORTHIKANTI = replace(
+    _OLD, changes={**_OLD.changes, "score_buffer": 2.0, "fused_gradients": True, "overlaps_gradients": True}
+)
 # F.cross_entropy of upcast logits, which the caller deletes before the backward (torchtitan@e846b6946 train.py:127,
 # :299): their log-softmax and two fp32 gradients. What held the logits in 16 bits stays cached; its peaks are what the
 # allocator reserves (torchtitan/metrics.py:62)
@@ -73,7 +77,27 @@ PRACTICES: Mapping[str, Practice] = {
     # are too fast for both
     "vtrain-single": replace(_OLD, grad_reduce="bf16", recompute="full", dropout=0.0),
     "mt_nlg": _OLD,
-    "bigscience": replace(_OLD, cluster={"A100-80GB": "a100_jean_zay"}, context_gib=3.5),
+    # DeepSpeed@2151c787a, of February 2022, by Megatron-DeepSpeed@ae6277f5: ZeRO-1 of fp16 sums gradients where the
+    # backward left them, in fp16, and all-reduces them in the end (runtime/engine.py:1350 makes them not contiguous,
+    # zero/stage_1_and_2.py:1327 ``allreduce_bucket``). Under way at the first stage beside layers' inputs: of each
+    # element behind the embedding what its norm keeps and dropout's mask (3 bytes: --embed-layernorm in
+    # train/tr11-200B-ml/tr11-200B-ml.slurm; it is not run again, pipe/module.py:602), and an eighth of what is sent
+    # (pipe/engine.py:648). Peaks are nvidia-smi's, of blocks that the allocator keeps, each as large as one tensor. A
+    # step asks for larger ones: the norm of the largest gradient that a rank owns is taken in fp64
+    # (stage_1_and_2.py:1532; the embedding's, which is nearly all of a rank's part in these layouts); without ZeRO
+    # there are fp32 copies of all gradients, first one by one, then flat (fp16/fused_optimizer.py:246). And the
+    # embedding's gradient of a micro-batch is made beside its sum. So 80 % of 31 peaks are met within exp(0.085);
+    # what an allocator's blocks are split into is not counted, and 3.5 GiB of context and NCCL are an assumption
+    "bigscience": replace(
+        _OLD,
+        cluster={"A100-80GB": "a100_jean_zay"},
+        context_gib=3.5,
+        memory_spread=0.09,
+        sums_as_fp16=True,
+        cached_step=8.0,
+        cached_words=2.0,
+        changes={**_OLD.changes, "boundary_bytes": 3.25, "reduces_after": 1},
+    ),
     # its trainer as published a year later (Aleph-Alpha/scaling@737f855 src/scaling/core): scores in memory of its own
     # (nn/attention/attention.py:145), softmax in 32 bits (masked_softmax.py:15; inferred that it was on): 12 bytes of
     # a score at once. Each rank gathers the logits (linear/column_parallel_linear.py:285), those of two micro-batches
