@@ -51,11 +51,11 @@ The interval of a plan's memory is the one of its kind: 4.7 % of Megatron's laye
 which are counted tensor by tensor. Of peaks that nothing was settled on, three of our own runs lie within 0.9 %, two of
 DGX Cloud within 3.7 and 8.1 %, 21 of the 25 of `nvidia-bridge-cards` within 5 % (see below), and of 81 of Megatron-LM's
 own tests half within 1.0 %, four of five within 3.4 ([functional_tests.md](functional_tests.md)); nine of ten are below
-the interval's upper end. DeepSpeed's is 15 % (seven peaks, by nvidia-smi). Rows of other trainers have their own: 7 % on
-PyTorch's FSDP where the code was read (80 % of 44 peaks), 9.1 % nanotron's, 8 % Hagemann et al.'s with flash attention
-(what explains best which of their layouts ran out of memory), else 10 %, within which 80 % of all peaks lie. What DGX
-Cloud's 8B published is what the allocator reserved, a multiple of 2 MiB, of which its log gives 41.2 GiB to what stays
-between steps: 41.1 here.
+the interval's upper end. DeepSpeed's is 15 % (seven peaks, by nvidia-smi). Rows of other trainers have their own: 7 %
+on PyTorch's FSDP where the code was read (80 % of 44 peaks), 9 % BLOOM's and nanotron's, 8 % Hagemann et al.'s with
+flash attention (what explains best which of their layouts ran out of memory), else 10 %, within which 80 % of all peaks
+lie. What DGX Cloud's 8B published is what the allocator reserved, a multiple of 2 MiB, of which its log gives 41.2 GiB
+to what stays between steps: 41.1 here.
 """
 
 PEERS = """

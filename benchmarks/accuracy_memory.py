@@ -96,9 +96,6 @@ MEMORY = """\
   Their trainer has been published since (Aleph-Alpha/scaling, without the fused kernels of then). By its code the loss
   has 16 bytes a logit, not 20, and layers keep other tensors of about the same size; so counted, outcomes are met
   worse, so that these stay as they were settled.
-* **BLOOM's prequel without ZeRO** (one row, 72 GB, 28 % low): against the same layout with ZeRO-1 it holds 18 bytes a
-  parameter more, of which sharding over 4 ranks explains 9. DeepSpeed's unsharded fp16 optimizer flattens gradients to
-  fp32 before its step; how much of that stands beside the activations' peak its code does not fix.
 * **nanotron's sweep** (442 peaks of rank 0, which is the first stage): as everything stood the median was off by 6.9 %,
   80 % lay within 15.5 %, and those with tp = 8 were 10 % too low. Its stages take layers until they are over their
   share, so that the first has one more than the even part (src/nanotron/models/base.py:234 at 67c5ebb6): what had been
@@ -116,4 +113,18 @@ MEMORY = """\
   model's 204 peaks, kept out, the median is off by 3.9 %, 80 % lie within 8.7 % and 90 % within 11.8 %; of all 442 80 %
   lie within 9.1 %, of those with tp = 8 within 13 %. Settled on the 8.86B model the three are 0, 93 and 102: how the
   parts divide is not known. Left are runs of 16 and 32 sequences with tp = 8.
+* **BLOOM's prequel** (31 peaks of nvidia-smi) was counted with fp32 gradients: it summed them in fp16 (its chronicle,
+  "Rebalancing layers"; DeepSpeed@2151c787a). Its GB are read as 1,000 MiB: one node used 80, which in GiB were all of
+  its GPUs. Left out were what the embedding's norm and dropout keep of each micro-batch under way (3 bytes an element,
+  not run again), and what only a step allocates, which stays cached: the fp64 copy of the largest gradient that a rank
+  owns (`get_grad_norm_direct`), about 8 bytes a parameter of its part; without ZeRO, as one row is (72 GB, which was
+  28 % low and is 4 %), two fp32 copies of all gradients (`FP16_Optimizer.step`). Units alone brought the median from
+  7.9 % to 6.2 %, where it stays; 80 % lie within 8.9 % instead of 15.7 %, nine of ten within 11 % instead of 19 %. The
+  worst is a layout that was measured twice, as 44 and as 38 GB: 4 % and 21 % high. Most others are 3 to 9 % low, as
+  blocks that are split and not joined again would have it. One of its three runs out of memory (tp 2, pp 6, micro-batch
+  1) is now said to just fit, in 75.3 of 75.6 GiB.
+* **Megatron-LM of 2021** (vTrain's rows) had no buffer of scores, which takes 0.5 to 2 GiB off its 3.6B without
+  parallelism. These fill 0.88 to 0.89 of the usable memory as counted: 20 bytes a parameter while the optimizer steps,
+  2 of gradients in fp16 and 4 of their fp32 copies (`_copy_model_grads_to_main_grads`). With DeepSpeed's unsharded
+  optimizer, 24 bytes, they would not have run.
 """

@@ -23,7 +23,8 @@ def memory_errors(source: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("source", "limit"), [("simumax-b200", 0.01), ("torchtitan", 0.05), ("nanotron_ultrascale", 0.04)]
+    ("source", "limit"),
+    [("simumax-b200", 0.01), ("torchtitan", 0.05), ("bigscience", 0.07), ("nanotron_ultrascale", 0.04)],
 )
 def test_median_error_of_peak_memory(source: str, limit: float) -> None:
     assert median(memory_errors(source)) <= limit
@@ -52,6 +53,25 @@ def test_korthikanti_s_equation_without_recomputation(layers, hidden, heads, pp,
     assert judged_row.peak_memory * 2**30 == pytest.approx(layer * layers + states, rel=0.05)
 
 
+def test_four_of_five_peaks_of_bloom_s_prequel_lie_within_its_interval() -> None:
+    rows = [j for j in of("bigscience") if j.measured_memory]
+    inside = [abs(log(j.peak_memory / (j.measured_memory or 1))) <= j.row.framework.memory_spread for j in rows]
+    assert len(rows) == 31
+    assert mean(inside) >= 0.8
+
+
+@pytest.mark.parametrize(("row", "states"), [("bigscience-0032", 1 / 4), ("bigscience-0046", 1)])
+def test_what_only_a_step_of_fp16_allocates_stays_cached(row: str, states: float) -> None:
+    """8 bytes of each parameter whose states a rank has, and the embedding's gradient; 3.5 GiB are the process'."""
+    (j,) = [j for j in of("bigscience") if j.row.row_id == row]
+    stage = estimate(layout(j.row.spec), j.row.framework).stages[0]
+    parameters = stage.weights / 2
+    assert stage.gradients == stage.weights
+    assert stage.optimizer == pytest.approx(12 * parameters * states)
+    words = 250_880 * 14_336 / 8
+    assert (j.peak_memory - j.allocated - 3.5) * GIB == pytest.approx(8 * parameters * states + 2 * words)
+
+
 def test_out_of_memory_is_foreseen() -> None:
     rows = of("hagemann2023")
     right = {oom: mean((not j.fits) == oom for j in rows if j.oom == oom) for oom in (True, False)}
@@ -76,7 +96,7 @@ def test_four_peaks_of_five_of_the_model_that_nothing_was_settled_on_lie_within_
     ratios = [abs(log(j.peak_memory / (j.measured_memory or 1))) for j in kept_out]
     assert len(ratios) == 204
     assert mean(ratio <= 0.09 for ratio in ratios) >= 0.8
-    assert {j.row.framework.memory_spread for j in kept_out} == {0.095}
+    assert {j.row.framework.memory_spread for j in kept_out} == {0.091}
 
 
 def test_nanotron_s_collectives_hold_whole_hidden_states_beside_what_a_stage_keeps() -> None:

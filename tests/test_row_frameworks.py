@@ -73,6 +73,14 @@ def test_a_row_s_prediction_does_not_depend_on_the_rows_beside_it():
     assert both[1].peak_memory == alone[0].peak_memory
 
 
+def test_fp16_is_summed_in_fp16_by_megatron_deepspeed_and_bf16_in_fp32():
+    """DeepSpeed's ZeRO sums what the backward leaves; its BF16_Optimizer has fp32 sums. Both all-reduce in the end."""
+    made = [row(LLAMA, framework="Megatron-DeepSpeed", precision=p, zero_stage="1").framework for p in ("fp16", "bf16")]
+    assert [f.gradient_bytes for f in made] == [2, 4]
+    assert [f.reduces_after for f in made] == [1, 1]
+    assert row(LLAMA, framework="gpt-neox", precision="fp16", gradients="fp32").framework.gradient_bytes == 4
+
+
 def test_an_unknown_family_is_gated_where_its_parameters_say_so():
     sizes = {"model": "ours-7b", "layers": "32", "hidden": "4096", "ffn": "11008", "heads": "32", "vocab": "103168"}
     gated, plain = (row({**LLAMA, **sizes}, params_b=billions).spec.model for billions in ("7.32", "5.88"))

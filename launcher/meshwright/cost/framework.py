@@ -58,6 +58,7 @@ class Framework:
     batch_first: bool = False  # hidden states lie sequence by sequence; Megatron's, token by token of all sequences
     ends_early: bool = False  # what is recomputed ends with the last tensor that a backward needs (``recomputation``)
     regathers: bool = True  # with sp, a linear's input is gathered again in the backward, not kept
+    boundary_bytes: float = 0.0  # kept for each hidden element of each micro-batch that a stage holds, layers apart
     pass_bytes: float = 0.0  # of a hidden element of one micro-batch, what its backward leaves cached beside the rest
     waiting: tuple[float, float] = (0.0, 0.0)  # of a whole one, with tp; and beside it where the host runs ahead
     fixed_gib: float = 0.0  # allocated whatever the layout

@@ -190,5 +190,7 @@ def _activations(s: Scene, load: Load, each: Sequence[Number]) -> tuple[Number, 
     else:
         inputs, working = load.layers / every * layer_input(s), every * largest
     full = s.layout.recompute == 2
-    stay = (where(full, inputs, kept) + load.embedding * 8 * s.tokens) * load.in_flight - leaving(s, load)
+    hidden = s.layout.model.hidden * s.tokens / s.degrees.sequence
+    ends = load.embedding * 8 * s.tokens + s.framework.boundary_bytes * hidden
+    stay = (where(full, inputs, kept) + ends) * load.in_flight - leaving(s, load)
     return maximum(0, stay), where(full, working, 0 * working)

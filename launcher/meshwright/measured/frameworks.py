@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from meshwright.cost.framework import SPREAD
 from meshwright.measured.cells import said
-from meshwright.measured.practice import Practice
-from meshwright.measured.source_defaults import DEFAULT, PRACTICES, UNFUSED
+from meshwright.measured.practice import UNFUSED, Practice
+from meshwright.measured.source_defaults import DEFAULT, PRACTICES
 
 __all__ = ["practice_of"]
 
@@ -34,8 +34,19 @@ _INTERNEVO = Practice(
     changes={**UNFUSED, "gradient_bytes": 2.0, "overlaps_gather": False},
 )
 
+# as BigScience's, whose peaks are the whole process' and whose embedding has a norm
+_MEGATRON_DEEPSPEED = replace(
+    PRACTICES["bigscience"],
+    cluster={},
+    context_gib=0.0,
+    cached_step=0.0,
+    cached_words=0.0,
+    memory_spread=SPREAD,
+    changes={**PRACTICES["bigscience"].changes, "boundary_bytes": 0.0},
+)
+
 _FRAMEWORKS: tuple[tuple[str, Practice], ...] = (
-    (r"megatron.?deepspeed|deepspeed.?megatron|neox", replace(PRACTICES["bigscience"], cluster={}, context_gib=0.0)),
+    (r"megatron.?deepspeed|deepspeed.?megatron|neox", _MEGATRON_DEEPSPEED),
     (r"foundry|composer", PRACTICES["llm-foundry"]),
     (r"auto.?model", PRACTICES["nvidia-automodel"]),
     (r"nanotron", replace(PRACTICES["nanotron_ultrascale"], measured_stage="fullest", memory_spread=SPREAD)),

@@ -7,11 +7,14 @@ from dataclasses import field
 from typing import Any, Literal
 
 from meshwright.cost.framework import SPREAD
+from meshwright.cost.framework_megatron import HOOKED
 from meshwright.spec.frozen import dataclass
 
-__all__ = ["Practice", "Stage"]
+__all__ = ["UNFUSED", "Practice", "Stage"]
 
 Stage = Literal["first", "last", "fullest"]
+
+UNFUSED = {"fused_gradients": False, "gradient_launches": HOOKED, "dummy_gradients": False}  # without APEX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,7 @@ class Practice:
     transformer_engine: bool = True
     dense_engine: bool = True  # models without experts are made of its layers, too
     grad_reduce: str = "fp32"
+    sums_as_fp16: bool = False  # gradients of fp16 are summed in as many bits, whatever others are
     changes: Mapping[str, Any] = field(default_factory=dict)  # to the Framework of its Spec
     dense: Mapping[str, Any] = field(default_factory=dict)  # beside these, of models without experts
     kernels: Mapping[str, bool] = field(default_factory=dict)
@@ -51,5 +55,7 @@ class Practice:
     released: str = ""  # the table of what the recipes of each release switched on, which empty columns mean
     memory_spread: float | None = SPREAD  # 80 % of peaks within its exp; None: as Megatron's layers
     cached_bytes: float = 0.0  # of a logit, what the allocator keeps beside what is allocated, where peaks are reserved
+    cached_step: float = 0.0  # the same, of each parameter whose states a rank has, in blocks that only a step asks for
+    cached_words: float = 0.0  # the same, of an element of a rank's embedding, beside what is under way at the peak
     context_gib: float = 0.0  # the source measured the whole process, CUDA context and NCCL included
     measured_stage: Stage = "fullest"  # whose memory the source published

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshwright.cost.estimate import Estimate, estimate
 from meshwright.cost.framework import Framework
@@ -12,6 +12,7 @@ from meshwright.cost.memory import allocatable
 from meshwright.measured.frameworks import practice_of
 from meshwright.measured.practice import Stage
 from meshwright.measured.rows import Row, layout_of
+from meshwright.model.count import padded_vocab
 from meshwright.model.kinds import pattern
 from meshwright.rules import Layout
 from meshwright.spec import Model, Spec
@@ -29,19 +30,26 @@ def predict(rows: Sequence[Row]) -> tuple[NDArray[Any], NDArray[Any], NDArray[An
     seconds, memory, allocated = (np.full(len(rows), np.nan) for _ in range(3))
     for members, layout, framework in stack(rows):
         result = estimate(layout, framework)
-        stage, cached, outside = _looked_at(rows[members[0]])
-        peak = _peak(result, stage)
-        if cached:
-            peak = _reserved(layout, framework, stage, cached, peak)
-        seconds[members], memory[members] = result.step_time, peak / 2**30 + outside
+        looked = _looked_at(rows[members[0]])
+        peak = _reserved(layout, framework, looked, _peak(result, looked.stage))
+        seconds[members], memory[members] = result.step_time, peak / 2**30 + looked.outside
         allocated[members] = result.peak_memory / 2**30
     return seconds, memory, allocated
 
 
-def _looked_at(row: Row) -> tuple[Stage, float, float]:
-    """Whose memory its source published, bytes that are cached of a logit, and GiB beside what the allocator holds."""
-    practice = practice_of(row.measured)
-    return practice.measured_stage, practice.cached_bytes, practice.context_gib
+class _Looked(NamedTuple):
+    """Whose memory a source published; bytes cached of a logit, a state, a word; GiB beside the allocator's."""
+
+    stage: Stage
+    logit: float
+    step: float
+    words: float
+    outside: float
+
+
+def _looked_at(row: Row) -> _Looked:
+    p = practice_of(row.measured)
+    return _Looked(p.measured_stage, p.cached_bytes, p.cached_step, p.cached_words, p.context_gib)
 
 
 def _peak(result: Estimate, stage: Stage) -> Any:
@@ -49,13 +57,17 @@ def _peak(result: Estimate, stage: Stage) -> Any:
     return {"first": first, "last": last, "fullest": result.peak_memory}[stage]
 
 
-def _reserved(layout: Layout, framework: Framework, stage: Stage, cached: float, allocated: Any) -> Any:
-    """With what the allocator caches of logits, but for what it gives back when it lacks memory."""
+def _reserved(layout: Layout, framework: Framework, looked: _Looked, allocated: Any) -> Any:
+    """With what the allocator caches, but for what it gives back when it lacks memory."""
     import numpy as np
 
-    more = replace(framework, loss_bytes=framework.loss_bytes + cached * (framework.loss_bytes > 0))
-    limit = allocatable(layout.cluster.accelerator.memory_gib)
-    return np.maximum(allocated, np.minimum(_peak(estimate(layout, more), stage), limit))
+    if not (looked.logit or looked.step or looked.words):
+        return allocated
+    loss = framework.loss_bytes + looked.logit * (framework.loss_bytes > 0)
+    more = replace(framework, loss_bytes=loss, optimizer_bytes=framework.optimizer_bytes + looked.step)
+    words = padded_vocab(layout.model, layout.backend, layout.tp) * layout.model.hidden / layout.tp
+    reserved = _peak(estimate(layout, more), looked.stage) + looked.words * words
+    return np.maximum(allocated, np.minimum(reserved, allocatable(layout.cluster.accelerator.memory_gib)))
 
 
 _SIZES = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "max_positions")

@@ -117,9 +117,7 @@ def _modules(recomputed: str) -> tuple[str, ...] | None:
 
 def training(record: Mapping[str, str], practice: Practice) -> Training:
     """Batch and precision of the columns."""
-    written = said(record, "precision").lower()
-    usual = "fp32" if written.startswith(("amp", "bf16 compute")) else practice.grad_reduce
-    reduce = said(record, "gradients").partition(" ")[0] or usual
+    reduce = said(record, "gradients").partition(" ")[0] or _summed(record, practice)
     return Training(
         sequence=count(record, "seq"),
         micro_batch=count(record, "mbs"),
@@ -128,6 +126,13 @@ def training(record: Mapping[str, str], practice: Practice) -> Training:
         grad_reduce=reduce,  # type: ignore[arg-type]
         optimizer=Optimizer(name=_optimizer(record)),  # type: ignore[arg-type]
     )
+
+
+def _summed(record: Mapping[str, str], practice: Practice) -> str:
+    """What gradients are summed in where no column says so."""
+    if said(record, "precision").lower().startswith(("amp", "bf16 compute")):
+        return "fp32"
+    return "bf16" if practice.sums_as_fp16 and precision_of(record) == "fp16" else practice.grad_reduce
 
 
 def _optimizer(record: Mapping[str, str]) -> str:
