@@ -50,7 +50,8 @@ def test_nine_of_ten_lie_below_the_interval_that_plan_prints() -> None:
     "name",
     [
         "gpt3_7b_tp4_pp1_memory_speed",  # dropout without sequence parallelism
-        "gpt3_mcore_te_tp2_pp2_ep4_etp1_memory_speed",  # latent, unfused attention; experts, prediction, fused loss
+        "gpt3_mcore_te_tp2_pp2_ep4_etp1_mtp_resume_torch_dist_fp8",  # latent, unfused attention; experts, prediction
+        "gpt3_mcore_te_tp1_pp4_vp2_account_for_embedding_loss_in_pipeline_split",  # a last chunk with the loss alone
         "gpt3_mcore_te_tp2_pp2_ep4_etp1_selective_recompute_experimental",
         "gpt3_mcore_tp1_pp1_resume_torch_dist_dist_optimizer_overlap_grad_reduce_param_gather",  # Megatron's layers
         "gpt3_moe_mcore_te_tp2_pp2_ep4_etp1_fine_grained_offloading",  # scores leave, too

@@ -59,7 +59,7 @@ def test_six_stages_read_no_more_files_than_one(six_stages: dict[str, Any]) -> N
 
 def test_a_plan_imports_no_room_that_it_does_not_need(six_stages: dict[str, Any]) -> None:
     assert not six_stages["search"]
-    assert six_stages["ours"] <= 160  # each kind of layer is one, and what each backend does
+    assert six_stages["ours"] <= 161  # each kind of layer is one, and what each backend does
     assert six_stages["modules"] <= 527
 
 
