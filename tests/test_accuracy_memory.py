@@ -157,23 +157,25 @@ def test_before_the_first_step_there_are_no_moments() -> None:
         ("internevo", 0),
         ("megatron-moe-modelzoo", 0),
         ("xtuner-megatron-moe", 0),
-        ("nvidia-megatron-bridge", 13),
+        ("nvidia-megatron-bridge", 6),
         ("nvidia-dgxc-benchmarking", 0),
-        ("nvidia-nemo-docs", 8),
-        ("nvidia-automodel", 3),  # gpt-oss and Ultra, of which 120b and Ultra have half of the micro-batch since
+        ("nvidia-nemo-docs", 0),
+        ("nvidia-automodel", 2),  # gpt-oss-120b and Ultra, which have half of the micro-batch since
     ],
 )
 def test_what_ran_is_not_said_to_be_impossible(source: str, even: int) -> None:
-    """About even are Llama 3 70B in 8 bits on 64 GB200 and 405B (170 GiB of 181), whatever release published them."""
+    """About even is Llama 3 70B in 8 bits on 64 GB200 (176 GiB of 181), in six releases."""
     words = Counter(fits(j.fit_probability) for j in of(source))
     assert words["unlikely"] == 0
     assert words["about even"] <= even
 
 
-def test_nothing_that_ran_anywhere_is_said_to_be_impossible() -> None:
+def test_nothing_that_ran_anywhere_is_said_to_be_impossible_and_one_in_fifty_to_be_about_even() -> None:
     ran = [j for j in judged() if (j.measured_time or j.measured_memory) and not j.oom]
-    assert len(ran) > 2000
-    assert {j.row.row_id for j in ran if fits(j.fit_probability) == "unlikely"} == set()
+    words = Counter(fits(j.fit_probability) for j in ran)
+    assert len(ran) > 2500
+    assert words["unlikely"] == 0
+    assert words["about even"] <= len(ran) / 50
 
 
 def test_what_a_context_takes_does_not_grow_with_the_gpu() -> None:
