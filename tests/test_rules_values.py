@@ -46,6 +46,7 @@ def test_which_tokens_are_dropped_is_no_question_without_a_capacity() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [
+        ("cluster.accelerator.capability", "x", "'x' is no compute capability such as 9.0; 0.0 where there is none"),
         ("model.sliding_window", 0, "0 is out of range; give at least 1"),
         ("model.rope.fraction", 1.5, "1.5 is out of range; give more than 0 and at most 1"),
         ("model.rope.base", 0.0, "0 is out of range; give more than 0"),

@@ -5,7 +5,6 @@ Places are files of megatron-core 0.19.2 (below ``megatron/``) and DeepSpeed 0.1
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from math import lcm
 
@@ -85,14 +84,6 @@ def _times(factors: Mapping[str, Number]) -> str:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(
-        id="cluster.capability",
-        path="cluster.accelerator.capability",
-        backends=EVERY,
-        holds=lambda r: re.fullmatch(r"\d+\.\d+", r.cluster.accelerator.capability) is not None,
-        message="{cluster.accelerator.capability} is no compute capability such as 9.0; 0.0 where there is none",
-        source="major.minor, CUDA programming guide",
-    ),
     Rule(
         id="grid.world",
         path="parallelism",

@@ -29,6 +29,7 @@ def value_problems(spec: Spec, backend: str) -> list[Problem]:
     """What is wrong with single values, as far as ``backend`` reads them."""
     return [
         *_names(spec),
+        *_capability(spec.cluster.accelerator.capability),
         *out_of_range(spec, backend),
         *_pattern(spec.model),
         *_carried(spec.model),
@@ -55,6 +56,13 @@ def _names(spec: Spec) -> Iterator[Problem]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
             allowed = "start with a letter or digit, use only these, '.', '_' and '-', and at most 200 of them"
             yield Problem(path, f"{name!r} cannot name a folder; {allowed}", "value.name")
+
+
+def _capability(text: str) -> Iterator[Problem]:
+    """Rules and costs read it as a number: major.minor, as the CUDA programming guide counts devices."""
+    if not re.fullmatch(r"\d+\.\d+", text):
+        message = f"{text!r} is no compute capability such as 9.0; 0.0 where there is none"
+        yield Problem("cluster.accelerator.capability", message, "value.capability")
 
 
 def _pattern(model: Model) -> Iterator[Problem]:
