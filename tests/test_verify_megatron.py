@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -62,6 +63,19 @@ def judged(plan: Plan, name: str, **arguments: Any) -> Check | Crash:
         return megatron.parsed(plan, **arguments) if name == "parsed" else built(plan)
 
     return fork_map(work, [0])[0]
+
+
+def test_what_is_imported_for_checks_leaves_a_trainer_its_own_connections() -> None:
+    """Megatron refuses FSDP with CUDA_DEVICE_MAX_CONNECTIONS=1, whoever set it (training/arguments.py:1014)."""
+
+    def work(_: int) -> str | None:
+        from meshwright.verify import megatron
+
+        os.environ.pop("CUDA_DEVICE_MAX_CONNECTIONS", None)
+        megatron.warm()
+        return os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS")
+
+    assert fork_map(work, [0]) == [None]
 
 
 def test_every_kind_of_layout_passes() -> None:

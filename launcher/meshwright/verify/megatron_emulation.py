@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 import types
 import warnings
@@ -26,7 +25,6 @@ UNSAID = "2.13.0"  # the version that is assumed where neither this machine nor 
 def silence() -> None:
     """Megatron warns of every optional package that is absent."""
     warnings.filterwarnings("ignore")
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
 
 
 def arguments_module() -> Any:
