@@ -11,27 +11,23 @@ from typing import Any
 
 import pytest
 
-from builders import spec
+from builders import small_model, spec
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import Framework, framework_of
 from meshwright.resolver import layout, normalise
 from meshwright.rules import Layout
-from meshwright.spec import Model
 
 HEADS, BATCH = 16, 2
-MODEL = Model(
-    name="wide scores",
+MODEL = small_model(
     layers=2,
     hidden=256,
     ffn=512,
     heads=HEADS,
     kv_heads=HEADS,
-    head_dim=16,
     vocab=512,
     max_positions=8192,
     activation="gelu",
     norm="layernorm",
-    positions="rope",
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from builders import spec
+from builders import small_model, spec
 from measured_rows import of
 from meshwright.cost.estimate import estimate
 from meshwright.cost.framework import framework_of
@@ -20,27 +20,13 @@ from meshwright.cost.workspace import layers_gathered
 from meshwright.measured.frameworks import practice_of
 from meshwright.model.count import total_parameters
 from meshwright.resolver import layout, normalise
-from meshwright.spec import Backend, MegatronOptions, Model
+from meshwright.spec import Backend, MegatronOptions
 from meshwright.spec.frozen import dataclass
 
 TOKENS, VOCAB, HIDDEN = 256, 4096, 8
 LOGITS = TOKENS * VOCAB
 
-MODEL = Model(
-    name="tied",
-    layers=2,
-    hidden=64,
-    ffn=256,
-    heads=4,
-    kv_heads=4,
-    head_dim=16,
-    vocab=1024,
-    max_positions=128,
-    activation="swiglu",
-    norm="rmsnorm",
-    positions="rope",
-    tied_embeddings=True,
-)
+MODEL = small_model(layers=2, tied_embeddings=True)
 
 
 @dataclass(frozen=True)

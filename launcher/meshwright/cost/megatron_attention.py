@@ -30,7 +30,6 @@ def scored(layout: Layout) -> dict[str, Any]:
     """
     r, length = layout, layout.training.sequence
     pieces = (r.training.precision == "fp32") | (length > 4096) | (r.micro_batch * r.model.heads // r.tp % 4 != 0)
-    buffer = (
-        2.0 if own_layers(layout) else 0.0
-    )  # Transformer Engine's tests on 8 H100 had none (docs/functional_tests.md)
+    # core/transformer/dot_product_attention.py:184; with Transformer Engine's there is none (docs/functional_tests.md)
+    buffer = 2.0 if own_layers(layout) else 0.0
     return {"softmax_in_pieces": pieces, "score_bytes": where(pieces, 8.0, 4.0), "score_buffer": buffer}

@@ -9,12 +9,13 @@ from meshwright.measured.practice import UNFUSED, Practice
 
 __all__ = ["TORCH"]
 
-# F.cross_entropy of upcast logits, which the caller deletes before the backward (torchtitan@e846b6946 train.py:127,
-# :299): their log-softmax and two fp32 gradients. What held the logits in 16 bits stays cached; its peaks are what the
-# allocator reserves (torchtitan/metrics.py:62)
 _READ = 0.07
 """80 % of the peaks of trainers on PyTorch's FSDP whose code was read lie within its exp of ours: 35 of 44, pipelines
 and compiled layers that keep more than asked for among them (torchtitan, prime-rl, KempnerForge)."""
+
+# F.cross_entropy of upcast logits, which the caller deletes before the backward (torchtitan@e846b6946 train.py:127,
+# :299): their log-softmax and two fp32 gradients. What held the logits in 16 bits stays cached; its peaks are what the
+# allocator reserves (torchtitan/metrics.py:62)
 _FSDP2 = Practice(
     memory_spread=_READ,
     fsdp="torch",
